@@ -1,0 +1,129 @@
+"""Settings: frozen dataclasses that travel to JSON and YAML and back.
+
+An unknown key is an error that names the nearest known one, a value out of range is an error when the
+object is made, and no file can name a class to import.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import yaml
+
+from coldframe.errors import ConfigError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Base of every settings object.
+
+    Subclasses are frozen dataclasses with plain fields (numbers, strings, booleans, None, tuples, nested
+    ``Config``) and may check ranges in ``__post_init__``.
+    """
+
+    section: ClassVar[str] = "settings"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries and lists, ready for JSON."""
+        return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from a mapping; unknown keys and wrong types are errors."""
+        fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+        hints = typing.get_type_hints(cls)
+        built: dict[str, Any] = {}
+        for key, value in values.items():
+            if key not in fields:
+                raise ConfigError(f"Unknown key {key!r} in the {cls.section}", fix=nearest(key, fields))
+            built[key] = _coerce(value, hints[key], f"{cls.section}.{key}")
+        return cls(**built)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Self:
+        """Read JSON or YAML (by the file's ending)."""
+        return cls.from_dict(read_mapping(path))
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed, checked like a new one."""
+        return type(self).from_dict({**self.to_dict(), **changes})
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """A JSON or YAML file that holds a mapping, read safely (no tags, no code)."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read {path}: {error}", fix="Check the path and the encoding.") from error
+    try:
+        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not valid {path.suffix.lstrip('.') or 'YAML'}: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} does not hold a mapping", got=type(values).__name__, expected="key: value")
+    return values
+
+
+def check(condition: bool, problem: str, *, got: object = None, expected: object = None) -> None:
+    """Raise ``ConfigError`` unless ``condition`` holds: the one line that range checks are written in."""
+    if not condition:
+        raise ConfigError(problem, got=got, expected=expected)
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    """Check ``value`` against a field's type; integers pass for floats, lists for tuples."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        problems: list[ConfigError] = []
+        for option in args:
+            try:
+                return _coerce(value, option, where)
+            except ConfigError as error:
+                problems.append(error)
+        raise ConfigError(f"{where} has the wrong type", got=repr(value), expected=_name(hint))
+    if origin is typing.Literal:
+        if value not in args:
+            fix = nearest(str(value), map(str, args))
+            raise ConfigError(f"{where} is not one of its choices", got=repr(value), fix=fix)
+        return value
+    if hint is type(None):
+        if value is not None:
+            raise ConfigError(f"{where} must be null", got=repr(value))
+        return None
+    if isinstance(hint, type) and issubclass(hint, Config):
+        if isinstance(value, hint):
+            return value
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must be a mapping", got=repr(value))
+        return hint.from_dict(value)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where} must be a list", got=repr(value))
+        return tuple(_coerce(item, args[0], where) for item in value)
+    if origin is dict or origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must be a mapping", got=repr(value))
+        return dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"{where} has the wrong type", got=repr(value), expected=_name(hint))
+    return value
+
+
+def _name(hint: Any) -> str:
+    return getattr(hint, "__name__", None) or str(hint).replace("typing.", "")

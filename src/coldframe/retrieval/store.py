@@ -1,0 +1,107 @@
+"""The exemplar store and what comes out of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coldframe.tasks.task import Example, content_hash
+
+
+@dataclasses.dataclass(frozen=True)
+class ExemplarStore:
+    """The examples that may be retrieved, in a fixed order.
+
+    Positions into ``examples`` are how the rest of the library names exemplars; the order is that of the
+    ids, so that a position order is an id order and the tie rule (-similarity, id) needs no strings.
+    """
+
+    examples: tuple[Example, ...]
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> ExemplarStore:
+        """A store of these examples, sorted by id."""
+        return cls(tuple(sorted(examples, key=lambda example: example.id)))
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """All inputs, in store order."""
+        return [example.text for example in self.examples]
+
+    @cached_property
+    def keys(self) -> NDArray[np.str_]:
+        """All identity keys, in store order."""
+        return np.array([example.key for example in self.examples])
+
+    @cached_property
+    def hash(self) -> str:
+        """Names the content: ids, texts and targets."""
+        return content_hash(*(f"{e.id}\x1e{e.text}\x1e{e.target}" for e in self.examples))
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieved:
+    """What was retrieved for a batch of queries: one *set* per query.
+
+    Attributes:
+        store: Where the positions point.
+        indices: int64 ``[n, k]``, positions into the store; -1 where fewer than k were found.
+        scores: float32 ``[n, k]``, similarities, larger is nearer; 0 where the index is -1.
+
+    Rows come sorted by (-similarity, id), but no method may rely on the order unless it says it is not
+    order invariant.
+    """
+
+    store: ExemplarStore
+    indices: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def k(self) -> int:
+        """Exemplars per query."""
+        return int(self.indices.shape[1])
+
+    def rows(self, positions: Sequence[int] | NDArray[np.int64] | slice) -> Retrieved:
+        """The part that belongs to some of the queries."""
+        return Retrieved(self.store, self.indices[positions], self.scores[positions])
+
+    def top(self, k: int) -> Retrieved:
+        """Only the first ``k`` of each query."""
+        return Retrieved(self.store, self.indices[:, :k], self.scores[:, :k])
+
+    def shuffled(self, rng: np.random.Generator) -> Retrieved:
+        """The same sets in another order, to measure what the order does."""
+        order = rng.permuted(np.tile(np.arange(self.k), (len(self), 1)), axis=1)
+        return Retrieved(
+            self.store,
+            np.take_along_axis(self.indices, order, axis=1),
+            np.take_along_axis(self.scores, order, axis=1),
+        )
+
+    def canonical(self) -> Retrieved:
+        """The same sets in the one order that their members alone decide: by position, absent ones last."""
+        order = np.argsort(np.where(self.indices < 0, np.iinfo(np.int64).max, self.indices), axis=1, kind="stable")
+        return Retrieved(
+            self.store,
+            np.take_along_axis(self.indices, order, axis=1),
+            np.take_along_axis(self.scores, order, axis=1),
+        )
+
+    def examples(self, row: int) -> list[Example]:
+        """The exemplars of one query, in the order held."""
+        return [self.store.examples[i] for i in self.indices[row] if i >= 0]
+
+    @classmethod
+    def nothing(cls, store: ExemplarStore, n: int) -> Retrieved:
+        """No exemplar for any of ``n`` queries."""
+        return cls(store, np.empty((n, 0), np.int64), np.empty((n, 0), np.float32))

@@ -1,0 +1,189 @@
+"""What there is to learn: examples, how they are put to a model, and what counts as right."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import string
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from coldframe.config import Config, check
+from coldframe.errors import ConfigError, nearest
+
+Domain = Literal["molecules", "text"]
+Kind = Literal["classification", "generation"]
+
+
+def content_hash(*parts: str) -> str:
+    """16 hexadecimal digits that name a piece of content.
+
+    >>> content_hash("CCO", "Yes")
+    '61f5e207e364596f'
+    """
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Example:
+    """One row: an input and its target.
+
+    Attributes:
+        text: The input as models and encoders see it (a canonical SMILES, a sentence).
+        target: The label's name, or the reference text of a generation task.
+        id: A stable name, unique in its task; ties between neighbours are broken by it.
+        key: Equal for two rows that are the same thing (the same text; for molecules the same canonical
+            form without stereo). The leak guard and leave-one-out compare keys.
+        row: 1-based row number in the source, for error messages; 0 if there is none.
+        references: Further accepted targets (aliases); the target itself is always accepted.
+    """
+
+    text: str
+    target: str
+    id: str
+    key: str
+    row: int = 0
+    references: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Template(Config):
+    """How an example becomes a prompt.
+
+    A prompt is ``header + exemplars + query``, an answer is ``" " + word``. The header is the same for
+    every query, so its states are computed once; the parts are tokenised apart, so that they stay shared.
+
+    Args:
+        body: One query up to its answer; ``{text}`` is replaced, and a trailing ``{label}`` may stand
+            where the answer goes.
+        instruction: Said once, before everything; may be empty.
+        separator: Between exemplars, and after the instruction.
+
+    Example:
+        >>> t = Template("Molecule: {text}\\nToxic: {label}", instruction="Judge the molecule.")
+        >>> t.header
+        'Judge the molecule.\\n\\n'
+        >>> t.query("CCO")
+        'Molecule: CCO\\nToxic:'
+        >>> t.exemplar("CCO", "No")
+        'Molecule: CCO\\nToxic: No\\n\\n'
+    """
+
+    section = "template"
+
+    body: str = "Input: {text}\nLabel:"
+    instruction: str = ""
+    separator: str = "\n\n"
+
+    def __post_init__(self) -> None:
+        body = self.body.replace("\\n", "\n").rstrip()
+        if body.endswith("{label}"):
+            body = body[: -len("{label}")].rstrip()
+        object.__setattr__(self, "body", body)
+        try:
+            fields = [name for _, name, _, _ in string.Formatter().parse(body) if name is not None]
+        except ValueError as error:
+            raise ConfigError(f"The template is malformed: {error}", got=repr(self.body)) from error
+        check(
+            fields == ["text"],
+            "A template names {text} exactly once (and may end in {label})",
+            got=repr(self.body),
+            expected="for example 'Molecule: {text}\\nToxic: {label}'",
+        )
+
+    @property
+    def header(self) -> str:
+        """The part that is the same for every query."""
+        return self.instruction + self.separator if self.instruction else ""
+
+    def query(self, text: str) -> str:
+        """A query, up to where its answer begins."""
+        return self.body.format(text=text)
+
+    def answer(self, word: str) -> str:
+        """An answer as it continues a query."""
+        return " " + word
+
+    def exemplar(self, text: str, word: str) -> str:
+        """A solved query, as it stands before another one."""
+        return self.query(text) + self.answer(word) + self.separator
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema(Config):
+    """All of a task but its rows: what an artifact must remember to predict.
+
+    Args:
+        name: The task's name.
+        kind: ``"classification"`` scores the labels' words; ``"generation"`` writes freely.
+        domain: Chooses default encoder and similarity.
+        template: How examples become prompts.
+        labels: Class names in a fixed order; empty for generation.
+        words: The answer word of each label, in the same order (the verbaliser).
+        positive: The label counted as positive in two-class metrics.
+        metric: Name of the primary metric.
+    """
+
+    section = "task schema"
+
+    name: str
+    kind: Kind = "classification"
+    domain: Domain = "text"
+    template: Template = dataclasses.field(default_factory=Template)
+    labels: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    positive: str | None = None
+    metric: str = "effective_accuracy"
+
+    def __post_init__(self) -> None:
+        if self.kind == "classification":
+            check(
+                len(self.labels) >= 2 and len(set(self.labels)) == len(self.labels),
+                "A classification task needs at least two different labels",
+                got=list(self.labels),
+            )
+            check(
+                len(self.words) == len(self.labels) and len(set(self.words)) == len(self.words),
+                "Every label needs a word of its own",
+                got=dict(zip(self.labels, self.words, strict=False)),
+            )
+            if self.positive is not None and self.positive not in self.labels:
+                raise ConfigError(
+                    f"The positive label {self.positive!r} is not a label", fix=nearest(self.positive, self.labels)
+                )
+
+    def word(self, target: str) -> str:
+        """The answer text of a target: its word, or the target itself when generating."""
+        return self.words[self.index(target)] if self.kind == "classification" else target
+
+    def index(self, target: str) -> int:
+        """The position of a label; an unknown one is an error."""
+        try:
+            return self.labels.index(target)
+        except ValueError:
+            raise ConfigError(f"{target!r} is not a label", fix=nearest(target, self.labels)) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A schema and its rows, split in three.
+
+    Attributes:
+        schema: What the task is.
+        train: Rows to learn from; they are also the exemplar store.
+        validation: Rows for every choice (learning rate, epochs, K): taken from train, never from test.
+        test: Rows for the reported score, looked at once.
+        notes: What a reader of the score must know (rows dropped, known leaks, the split's kind).
+        source: Where the bytes came from (package and version, file, SHA-256).
+    """
+
+    schema: Schema
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    notes: tuple[str, ...] = ()
+    source: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def targets(self, examples: Sequence[Example]) -> list[int]:
+        """Label positions of some examples."""
+        return [self.schema.index(example.target) for example in examples]
