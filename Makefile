@@ -1,0 +1,55 @@
+# `make` lists the targets. Another interpreter: make test PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench docs clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed  ## fit MHA-ESP on b3db with SmolLM2-135M and show what it bought (5 minutes on 2 cores)
+	@echo "demo: fitting MHA-ESP and its controls on b3db with SmolLM2-135M"
+	@$(BIN)/coldframe demo
+
+test: $(VENV)/.installed  ## import layers, all tests, the doctests (25 minutes on 2 cores)
+	@echo "test: checking the import layers, then running all tests and doctests on $(JOBS) processes"
+	@$(BIN)/lint-imports
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
+
+lint: $(VENV)/.installed  ## ruff, mypy, import layers, spelling
+	@echo "lint: ruff, mypy, import layers, codespell"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/codespell src tests docs recipes benchmarks README.md CONTRIBUTING.md CHANGELOG.md
+
+bench: $(VENV)/.installed  ## speed and cost beside peers, written to docs/results
+	@echo "bench: timing coldframe beside its peers, one process"
+	@$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.docs  ## build the site into site/
+	@echo "docs: building the site into site/"
+	@$(BIN)/mkdocs build --strict --quiet
+
+clean:  ## remove the environment, the site and the tools' caches
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# torch goes first: what comes after is satisfied by it and cannot pull in another build.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "setup: making $(VENV) and installing coldframe with everything it can use (a few minutes, once)"
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("coldframe needs Python 3.11 or newer; try: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) torch
+	@$(PIP) --editable '.[all,dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	@echo "setup: installing what builds the site"
+	@$(PIP) --editable '.[docs]'
+	@touch $@

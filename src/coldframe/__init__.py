@@ -1,0 +1,86 @@
+"""Adapt a frozen language model with what you retrieve, and measure whether the retrieval did it.
+
+The public names are looked up when they are first used: importing coldframe imports no torch and changes
+nothing global.
+
+Example:
+    >>> import coldframe as cf
+    >>> "MHAESP" in dir(cf)
+    True
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coldframe import errors as errors
+    from coldframe.estimator import ColdframeClassifier as ColdframeClassifier
+    from coldframe.frozen.model import load_lm as load_lm
+    from coldframe.methods.soft_tokens.idpg import IDPG as IDPG
+    from coldframe.methods.soft_tokens.mha_esp import MHAESP as MHAESP
+    from coldframe.methods.soft_tokens.p_esp import PESP as PESP
+    from coldframe.methods.soft_tokens.prompt_tuning import PromptTuning as PromptTuning
+    from coldframe.methods.soft_tokens.u_esp import UESP as UESP
+    from coldframe.methods.text.icl import FixedICL as FixedICL
+    from coldframe.methods.text.icl import RetrievedICL as RetrievedICL
+    from coldframe.methods.text.zero_shot import ZeroShot as ZeroShot
+    from coldframe.methods.weight_deltas.lora import LoRA as LoRA
+    from coldframe.pipeline import compare as compare
+    from coldframe.pipeline import fit as fit
+    from coldframe.pipeline import load as load
+    from coldframe.tasks import load_task as load_task
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ColdframeClassifier": "coldframe.estimator",
+    "FixedICL": "coldframe.methods.text.icl",
+    "IDPG": "coldframe.methods.soft_tokens.idpg",
+    "LoRA": "coldframe.methods.weight_deltas.lora",
+    "MHAESP": "coldframe.methods.soft_tokens.mha_esp",
+    "PESP": "coldframe.methods.soft_tokens.p_esp",
+    "PromptTuning": "coldframe.methods.soft_tokens.prompt_tuning",
+    "RetrievedICL": "coldframe.methods.text.icl",
+    "UESP": "coldframe.methods.soft_tokens.u_esp",
+    "ZeroShot": "coldframe.methods.text.zero_shot",
+    "compare": "coldframe.pipeline",
+    "fit": "coldframe.pipeline",
+    "load": "coldframe.pipeline",
+    "load_lm": "coldframe.frozen.model",
+    "load_task": "coldframe.tasks",
+}
+
+__all__ = [  # noqa: F822 (looked up in __getattr__)
+    "ColdframeClassifier",
+    "FixedICL",
+    "IDPG",
+    "LoRA",
+    "MHAESP",
+    "PESP",
+    "PromptTuning",
+    "RetrievedICL",
+    "UESP",
+    "ZeroShot",
+    "__version__",
+    "compare",
+    "errors",
+    "fit",
+    "load",
+    "load_lm",
+    "load_task",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("coldframe.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'coldframe' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
