@@ -1,0 +1,145 @@
+"""What is true of the project as a whole: a light import, the layers, docs that name what exists."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import coldframe
+
+ROOT = Path(__file__).resolve().parents[1]
+PROSE = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
+
+PROBE = """
+import json, locale, logging, os, signal, sys, warnings
+
+def state():
+    return {
+        "environment": dict(os.environ),
+        "warnings": [str(f) for f in warnings.filters],
+        "log level": logging.getLogger().level,
+        "log handlers": [str(h) for h in logging.getLogger().handlers],
+        "locale": locale.setlocale(locale.LC_ALL),
+        "sigint": str(signal.getsignal(signal.SIGINT)),
+        "recursion": sys.getrecursionlimit(),
+        "path": list(sys.path),
+        "directory": os.getcwd(),
+        "hooks": [str(sys.excepthook), str(sys.displayhook)],
+    }
+
+before = state()
+import coldframe
+coldframe.__version__, dir(coldframe)
+after = state()
+print(json.dumps({
+    "modules": sorted({name.split(".")[0] for name in sys.modules}),
+    "changed": [key for key in before if before[key] != after[key]],
+}))
+"""
+
+
+def test_import_is_light_and_changes_nothing() -> None:
+    run = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True)
+    seen = json.loads(run.stdout)
+    assert seen["changed"] == []
+    assert not {"torch", "transformers", "numpy", "rdkit", "sklearn"} & set(seen["modules"])
+
+
+def test_import_layers() -> None:
+    command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    run = subprocess.run(
+        [sys.executable, "-c", command, "--no-cache", "--config", "pyproject.toml"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("name", coldframe.__all__)
+def test_public_names_resolve(name: str) -> None:
+    assert getattr(coldframe, name) is not None
+
+
+def test_lazy_names_are_the_typed_names() -> None:
+    # Type checkers read the imports under TYPE_CHECKING, Python reads the table: they must say the same.
+    source = (ROOT / "src/coldframe/__init__.py").read_text(encoding="utf-8")
+    typed = {name: home for home, name in re.findall(r"^    from ([\w.]+) import (\w+) as \2$", source, re.M)}
+    assert typed.pop("errors") == "coldframe"
+    assert typed == coldframe._HOMES
+    assert sorted(coldframe.__all__) == sorted([*typed, "errors", "__version__"])
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = coldframe.no_such_name
+
+
+def test_version_is_in_the_changelog() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{coldframe.__version__}]" in changelog
+
+
+@pytest.mark.parametrize("name", [name for name in coldframe.__all__ if name != "__version__"])
+def test_public_names_are_in_the_reference(name: str) -> None:
+    reference = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("docs/reference/*.md"))
+    assert re.search(rf"\b{name}\b", reference), f"{name} is in coldframe.__all__ but not in docs/reference"
+
+
+def test_no_machine_paths() -> None:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    files = [ROOT / name for name in listing.stdout.split("\0") if name]
+    machine_path = re.compile(r"(?<![\w.:/~-])/(?:home|root|work|tmp|Users|mnt|opt)/[\w.+-]")
+    found = []
+    for path in files:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (UnicodeDecodeError, FileNotFoundError):
+            continue
+        found += [f"{path.relative_to(ROOT)}:{i}: {line}" for i, line in enumerate(lines, 1) if machine_path.search(line)]
+    assert files and not found, "\n".join(found)
+
+
+@cache
+def cli_help(*command: str) -> str:
+    run = subprocess.run(
+        [sys.executable, "-c", "from coldframe.cli import main; main()", *command, "--help"],
+        capture_output=True,
+        text=True,
+        env={"PATH": "", "COLUMNS": "200", "TERM": "dumb", "HOME": str(ROOT)},
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def commands_in(path: Path) -> list[tuple[str, list[str]]]:
+    """Every ``coldframe COMMAND ... --flag ...`` in the code of a page: the command and its flags."""
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    code = re.findall(r"```(?:bash|console|sh|shell)\n(.*?)```", text, re.S) + re.findall(r"(?<!`)`(coldframe .*?)`", text)
+    calls = re.findall(r"(?:^|[\s(|])coldframe[ ]+([a-z][\w-]*)([^\n|;#]*)", "\n".join(code))
+    return [(command, re.findall(r"(?<!\S)--[a-z][\w-]*", rest)) for command, rest in calls]
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_docs_use_commands_that_exist(path: Path) -> None:
+    if not hasattr(importlib.import_module("coldframe.cli"), "main"):
+        pytest.skip("the command line does not exist yet")
+    for command, flags in commands_in(path):
+        assert re.search(rf"(?<![\w-]){command}(?![\w-])", cli_help()), f"no command: coldframe {command}"
+        for flag in flags:
+            known = re.search(rf"(?<![\w-]){flag}(?![\w-])", cli_help(command))
+            assert known, f"no flag {flag} in: coldframe {command} --help"
+
+
+def test_the_command_finder_finds() -> None:
+    readme = commands_in(ROOT / "README.md")
+    assert ("fit", ["--text", "--label", "--method", "--model", "--out"]) in readme
