@@ -35,7 +35,7 @@ bench: $(VENV)/.installed  ## speed and cost beside peers, written to docs/resul
 
 docs: $(VENV)/.docs  ## build the site into site/
 	@echo "docs: building the site into site/"
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:  ## remove the environment, the site and the tools' caches
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

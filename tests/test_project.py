@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -105,7 +106,9 @@ def test_no_machine_paths() -> None:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (UnicodeDecodeError, FileNotFoundError):
             continue
-        found += [f"{path.relative_to(ROOT)}:{i}: {line}" for i, line in enumerate(lines, 1) if machine_path.search(line)]
+        found += [
+            f"{path.relative_to(ROOT)}:{i}: {line}" for i, line in enumerate(lines, 1) if machine_path.search(line)
+        ]
     assert files and not found, "\n".join(found)
 
 
@@ -115,7 +118,7 @@ def cli_help(*command: str) -> str:
         [sys.executable, "-c", "from coldframe.cli import main; main()", *command, "--help"],
         capture_output=True,
         text=True,
-        env={"PATH": "", "COLUMNS": "200", "TERM": "dumb", "HOME": str(ROOT)},
+        env={**os.environ, "COLUMNS": "200", "TERM": "dumb"},
     )
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout
@@ -124,7 +127,8 @@ def cli_help(*command: str) -> str:
 def commands_in(path: Path) -> list[tuple[str, list[str]]]:
     """Every ``coldframe COMMAND ... --flag ...`` in the code of a page: the command and its flags."""
     text = path.read_text(encoding="utf-8").replace("\\\n", " ")
-    code = re.findall(r"```(?:bash|console|sh|shell)\n(.*?)```", text, re.S) + re.findall(r"(?<!`)`(coldframe .*?)`", text)
+    code = re.findall(r"```(?:bash|console|sh|shell)\n(.*?)```", text, re.S)
+    code += re.findall(r"(?<!`)`(coldframe .*?)`", text)
     calls = re.findall(r"(?:^|[\s(|])coldframe[ ]+([a-z][\w-]*)([^\n|;#]*)", "\n".join(code))
     return [(command, re.findall(r"(?<!\S)--[a-z][\w-]*", rest)) for command, rest in calls]
 
