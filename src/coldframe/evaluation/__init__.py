@@ -1,0 +1,1 @@
+"""From predictions to evidence: scores with intervals, controls, cost, and one report."""

@@ -1,0 +1,61 @@
+"""Whether a stated probability comes true as often as it says."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from coldframe.config import Config, check
+from coldframe.evaluation.predictions import Predictions, same_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Bin(Config):
+    """The predictions whose confidence lies in one range.
+
+    Args:
+        confidence: Mean probability of the predicted label, 0 to 1.
+        accuracy: Share of them that was right, 0 to 1.
+        count: How many, all seeds together.
+    """
+
+    section = "reliability bin"
+
+    confidence: float
+    accuracy: float
+    count: int
+
+
+def reliability(runs: Sequence[Predictions], bins: int = 10) -> tuple[Bin, ...]:
+    """Reliability diagram of the predicted label; empty bins are left out.
+
+    Bin b holds the predictions with confidence in ((b - 1) / bins, b / bins]. The expected calibration error
+    is the mean of |accuracy - confidence| over the bins, weighted by their counts.
+
+    Args:
+        runs: One run per seed, on the same rows; their predictions are pooled.
+        bins: Ranges of equal width between 0 and 1.
+    """
+    check(bins >= 1, "A reliability diagram needs at least one bin", got=bins)
+    same_rows(runs)
+    confidence = np.concatenate([run.probabilities.max(axis=1) for run in runs])
+    right = np.concatenate([run.predicted == run.targets for run in runs])
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return tuple(
+        Bin(float(confidence[place == b].mean()), float(right[place == b].mean()), int(np.count_nonzero(place == b)))
+        for b in range(bins)
+        if np.any(place == b)
+    )
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Expected calibration error of a reliability diagram, 0 to 1.
+
+    Example:
+        >>> round(calibration_error([Bin(0.6, 0.5, 10), Bin(0.9, 0.9, 30)]), 3)
+        0.025
+    """
+    total = sum(one.count for one in bins)
+    return sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / total
