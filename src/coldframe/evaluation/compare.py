@@ -199,7 +199,7 @@ def average_gain(scores: Sequence[float], base: Sequence[float]) -> float:
 
     Example:
         >>> round(average_gain([76.27, 82.49, 96.32], [75.87, 69.33, 44.24]), 2)
-        20.06
+        20.0
     """
     if len(scores) != len(base) or not scores:
         raise DataError("Both methods need a score for every task", got=(len(scores), len(base)))

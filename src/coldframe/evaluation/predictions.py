@@ -99,7 +99,7 @@ class Predictions:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """Position of the most probable label, ``[n]``; the first of equals. There is no other threshold."""
-        return np.argmax(self.probabilities, axis=1).astype(np.int64)
+        return np.asarray(np.argmax(self.probabilities, axis=1), np.int64)
 
     def records(self) -> list[dict[str, Any]]:
         """One dictionary per query, ready for JSON; each says of which method, seed and task it is."""

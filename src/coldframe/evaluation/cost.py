@@ -1,0 +1,206 @@
+"""What a method costs: parameters, tokens, floating-point operations, time, memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from coldframe.config import Config, check
+from coldframe.errors import ModelError, nearest
+
+#: Model types whose feed-forward block is gated (three matrices: gate, up, down).
+GATED = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3"})
+#: Model types with the plain one (two matrices).
+PLAIN = frozenset({"bert", "bloom", "falcon", "gpt2", "gpt_neox", "mpnet", "opt", "phi", "roberta"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost(Config):
+    """What one method costs on one task; None where it was not measured.
+
+    Args:
+        trainable_parameters: Numbers that training changes.
+        context_tokens: Mean tokens per query that the model reads, soft tokens included.
+        prefill_flops: Mean operations of the language model per query, from first token to answer scores.
+        shared_flops: Operations spent once for all queries on the text they share (header), not in
+            ``prefill_flops``.
+        encoder_flops: Mean operations per query outside the language model (encoder, soft-token module).
+        latency_ms: Median time per query, retrieval included.
+        latency_p90_ms: The time that nine queries of ten stay under.
+        peak_memory_mb: Largest memory of the process (or of the accelerator) while predicting.
+    """
+
+    section = "cost"
+
+    trainable_parameters: int = 0
+    context_tokens: float | None = None
+    prefill_flops: float | None = None
+    shared_flops: float | None = None
+    encoder_flops: float | None = None
+    latency_ms: float | None = None
+    latency_p90_ms: float | None = None
+    peak_memory_mb: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """The sizes of a transformer that its operation count depends on."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    inner: int
+    gated: bool
+    vocabulary: int
+    embedding: int
+
+    @classmethod
+    def of(cls, config: Any) -> Shape:
+        """Read a transformers config.
+
+        Raises:
+            ModelError: A model type of which it is not known whether its feed-forward block is gated.
+        """
+        text = config.get_text_config()
+        kind = text.model_type
+        if kind not in GATED | PLAIN:
+            raise ModelError(
+                f"No operation count for models of type {kind!r}",
+                fix=f"{nearest(kind, GATED | PLAIN)} Add it to GATED or PLAIN in coldframe/evaluation/cost.py.",
+            )
+        width, heads = text.hidden_size, text.num_attention_heads
+        inner = next(
+            (size for name in ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner")
+             if (size := getattr(text, name, None))),
+            4 * width,
+        )  # fmt: skip
+        return cls(
+            layers=text.num_hidden_layers,
+            width=width,
+            heads=heads,
+            kv_heads=_kv_heads(text, heads),
+            head_dim=getattr(text, "head_dim", None) or width // heads,
+            inner=inner,
+            gated=kind in GATED,
+            vocabulary=text.vocab_size,
+            embedding=getattr(text, "word_embed_proj_dim", None) or width,
+        )
+
+    @property
+    def weights(self) -> int:
+        """Weights of the matrices that every token passes, embeddings and output head left out."""
+        attention = self.width * self.head_dim * 2 * (self.heads + self.kv_heads)
+        feed_forward = (3 if self.gated else 2) * self.width * self.inner
+        projections = 2 * self.width * self.embedding if self.embedding != self.width else 0
+        return self.layers * (attention + feed_forward) + projections
+
+
+def _kv_heads(config: Any, heads: int) -> int:
+    if config.model_type == "falcon" and not config.new_decoder_architecture:
+        return 1 if config.multi_query else heads
+    return getattr(config, "num_key_value_heads", None) or getattr(config, "num_kv_heads", None) or heads
+
+
+def prefill_flops(config: Any, tokens: int, *, cached: int = 0, positions: int = 1) -> int:
+    """Floating-point operations to read ``tokens`` tokens after ``cached`` ones.
+
+    F = 2 P T + 4 L H d_h T (T_cached + T) + 2 d V n
+
+    P are the weights of the attention and feed-forward matrices (grouped-query attention has smaller key and
+    value matrices), n the positions whose output logits are read. A multiply and an add count as two.
+    Attention counts in full: what a causal kernel skips is not subtracted, and sliding windows are ignored.
+    Norms, activations and biases are left out (below 1%). Agrees with ``torch.utils.flop_counter``.
+
+    Args:
+        config: A transformers config; an encoder's too (then ``positions=0``).
+        tokens: Tokens read now, soft tokens included: one costs what a text token costs.
+        cached: Tokens before them whose keys and values are kept from earlier.
+        positions: Positions that the output head is applied to.
+
+    Example:
+        >>> from transformers import Qwen3Config
+        >>> config = Qwen3Config(hidden_size=1024, num_hidden_layers=28, num_attention_heads=16, head_dim=128,
+        ...                      num_key_value_heads=8, intermediate_size=3072)
+        >>> round(prefill_flops(config, 1, positions=0) / 1e9, 2)
+        0.88
+    """
+    check(min(tokens, cached, positions) >= 0, "Token counts cannot be negative", got=(tokens, cached, positions))
+    shape = Shape.of(config)
+    attention = 4 * shape.layers * shape.heads * shape.head_dim * tokens * (cached + tokens)
+    head = 2 * shape.embedding * shape.vocabulary * positions
+    return 2 * shape.weights * tokens + attention + head
+
+
+def mean_prefill_flops(config: Any, lengths: Sequence[int], *, cached: int = 0, positions: int = 1) -> float:
+    """``prefill_flops`` averaged over queries of different lengths (attention is not linear in them)."""
+    check(len(lengths) > 0, "No lengths to average over")
+    return sum(prefill_flops(config, n, cached=cached, positions=positions) for n in lengths) / len(lengths)
+
+
+def counted_flops(run: Callable[[], object]) -> int:
+    """Operations of anything built on torch (an encoder, a soft-token module), counted while it runs once."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # The counter does not see into the fused attention kernels of the CPU.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())
+
+
+def latency(run: Callable[[], object], *, repeats: int = 20, warm_up: int = 2) -> tuple[float, float]:
+    """Median and 90th percentile of the time of one call, in milliseconds.
+
+    Args:
+        run: What to time; on an accelerator it must wait for its result.
+        repeats: Timed calls, at least 2.
+        warm_up: Calls before, not timed.
+    """
+    check(repeats >= 2, "Too few repeats for a percentile", got=repeats, expected="at least 2")
+    for _ in range(warm_up):
+        run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times), statistics.quantiles(times, n=10, method="inclusive")[8]
+
+
+def reset_peak_memory() -> bool:
+    """Let the peak start again from the memory in use now; False where the system cannot (all but Linux)."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_memory_mb(device: str = "cpu") -> float:
+    """Largest memory since ``reset_peak_memory`` (or since the start), in MB of 10^6 bytes.
+
+    Args:
+        device: ``"cpu"`` for the resident memory of the process, ``"cuda"`` for what torch held on the GPU.
+    """
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 1e6
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    except (OSError, IndexError):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
