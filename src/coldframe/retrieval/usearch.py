@@ -1,0 +1,167 @@
+"""Approximate search by usearch, for stores too large to scan; it says how much it misses."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coldframe.errors import MissingExtraError
+from coldframe.retrieval.exact import ExactCosine, ExactTanimoto
+from coldframe.retrieval.index import Exclude, Indices, ScanningIndex, Scores, nearest, stack
+from coldframe.retrieval.molecules import BITS
+from coldframe.retrieval.similarity import Sets, unit
+
+Q = TypeVar("Q")
+
+CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 128, 256
+OVERSAMPLE = 64  # candidates beyond k: they are scored exactly, so that ties among them follow the rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Recall:
+    """How much of the exact answer an approximate index found.
+
+    Attributes:
+        value: Share of neighbours found that are as similar as the true k-th (ties count, whichever row it is).
+        k: Neighbours per query.
+        queries: Queries it was measured on.
+    """
+
+    value: float
+    k: int
+    queries: int
+
+
+class _Approximate(Generic[Q]):
+    """Candidates from a graph (HNSW, arXiv:1603.09320), then exact similarities and the written tie rule.
+
+    Where the graph gives too few, and where a store is so small that the candidates would be all of it, the
+    search is exact. The graph is built by several threads, so which neighbours it misses may differ between
+    two builds; :meth:`recall` measures how many.
+    """
+
+    def __init__(self, exact: ScanningIndex[Q], vectors: NDArray[Any], dim: int, metric: str, dtype: str) -> None:
+        try:
+            from usearch.index import Index as Graph
+        except ImportError as error:
+            raise MissingExtraError("usearch", "ann", "The index 'usearch'") from error
+        self._exact, self._store = exact, vectors
+        self._graph = Graph(
+            ndim=dim,
+            metric=metric,
+            dtype=dtype,
+            connectivity=CONNECTIVITY,
+            expansion_add=EXPANSION_ADD,
+            expansion_search=EXPANSION_SEARCH,
+        )
+        if len(vectors):
+            self._graph.add(np.arange(len(vectors)), vectors)
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def vectors(self, queries: Q) -> NDArray[Any]:
+        """Queries as the graph holds them."""
+        raise NotImplementedError
+
+    def similarity(self, query: NDArray[Any], rows: Indices) -> Scores:
+        """Exact similarity of one query to some rows, equal to the exact index's to the bit."""
+        raise NotImplementedError
+
+    def take(self, queries: Q, which: Indices) -> Q:
+        """Some of the queries."""
+        raise NotImplementedError
+
+    def search(self, queries: Q, k: int, exclude: Exclude | None = None) -> tuple[Indices, Scores]:
+        """See :meth:`coldframe.retrieval.index.Index.search`; approximate."""
+        vectors = self.vectors(queries)
+        left_out = exclude if exclude is not None else [np.empty(0, np.int64)] * len(vectors)
+        count = k + OVERSAMPLE + max((len(rows) for rows in left_out), default=0)
+        if count >= len(self) or k == 0 or not len(vectors):
+            return self._exact.search(queries, k, exclude)
+        matches = self._graph.search(vectors, count)
+        keys = np.asarray(matches.keys).reshape(len(vectors), -1).astype(np.int64)
+        counts = np.atleast_1d(getattr(matches, "counts", keys.shape[1]))
+        found: list[tuple[Indices, Scores]] = []
+        for i, (row, there, out) in enumerate(zip(keys, counts, left_out, strict=True)):
+            rows = np.setdiff1d(row[:there], out)
+            if len(rows) < k:
+                one = self._exact.search(self.take(queries, np.array([i])), k, [out])
+                found.append((one[0][0], one[1][0]))
+            else:
+                found.append(nearest(rows, self.similarity(vectors[i], rows), k))
+        return stack(found, k)
+
+    def score(self, queries: Q, indices: Indices) -> Scores:
+        """See :meth:`coldframe.retrieval.index.Index.score`; exact."""
+        scores = np.zeros(indices.shape, np.float32)
+        for i, vector in enumerate(self.vectors(queries)):
+            there = indices[i] >= 0
+            scores[i, there] = self.similarity(vector, indices[i, there])
+        return scores
+
+    def recall(self, queries: Q, k: int, exclude: Exclude | None = None) -> Recall:
+        """Compare with the exact search, which takes its time."""
+        _, truth = self._exact.search(queries, k, exclude)
+        _, found = self.search(queries, k, exclude)
+        hit = found >= truth[:, -1:]
+        return Recall(float(hit.mean()) if hit.size else 1.0, k, len(found))
+
+
+class UsearchTanimoto(_Approximate[Sets]):
+    """Tanimoto over 2048-bit fingerprints; see :class:`_Approximate` for what is exact about it.
+
+    Args:
+        sets: The store; members below 2048.
+
+    Raises:
+        MissingExtraError: Without the extra ``ann``.
+    """
+
+    def __init__(self, sets: Sets) -> None:
+        super().__init__(ExactTanimoto(sets), sets.packed(), BITS, "tanimoto", "b1")
+
+    def vectors(self, queries: Sets) -> NDArray[np.uint8]:
+        """Packed bits."""
+        return queries.packed()
+
+    def similarity(self, query: NDArray[np.uint8], rows: Indices) -> Scores:
+        """By popcount."""
+        store = self._store[rows]
+        shared = np.bitwise_count(store & query).sum(axis=1, dtype=np.float32)
+        either = np.bitwise_count(store | query).sum(axis=1, dtype=np.float32)
+        return np.asarray(shared / np.maximum(either, 1), np.float32)
+
+    def take(self, queries: Sets, which: Indices) -> Sets:
+        """Some of the queries."""
+        return Sets.of([queries[i] for i in which])
+
+
+class UsearchCosine(_Approximate[NDArray[np.float32]]):
+    """Cosine over float32 vectors; see :class:`_Approximate` for what is exact about it.
+
+    Args:
+        vectors: The store, ``[n, dim]``.
+
+    Raises:
+        MissingExtraError: Without the extra ``ann``.
+    """
+
+    def __init__(self, vectors: NDArray[np.float32]) -> None:
+        self._scanning = ExactCosine(vectors)
+        super().__init__(self._scanning, unit(vectors), vectors.shape[1], "cos", "f32")
+
+    def vectors(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Unit vectors."""
+        return unit(queries)
+
+    def similarity(self, query: NDArray[np.float32], rows: Indices) -> Scores:
+        """As the exact index refines it."""
+        return self._scanning.refine(query[None], 0, np.empty(0, np.float32), rows)
+
+    def take(self, queries: NDArray[np.float32], which: Indices) -> NDArray[np.float32]:
+        """Some of the queries."""
+        return queries[which]
