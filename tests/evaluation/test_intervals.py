@@ -6,6 +6,8 @@ from scipy import stats
 
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.intervals import Interval, bootstrap, interval, resampled_weights, score_interval
+from coldframe.evaluation.predictions import Predictions
+from coldframe.tasks.metrics import METRICS
 
 from .support import make_predictions, noisy_run
 
@@ -135,3 +137,34 @@ def test_different_rows_are_refused():
 def test_interval_round_trip():
     found = Interval(76.4, 73.0, 79.0, n=779, seeds=3)
     assert Interval.from_dict(found.to_dict()) == found
+
+
+def test_written_answers_and_unknown_metrics():
+    run = Predictions(
+        method="icl",
+        seed=0,
+        task="captions",
+        ids=tuple("abcd"),
+        texts=tuple("abcd"),
+        labels=(),
+        targets=np.full(4, -1, np.int64),
+        probabilities=np.empty((4, 0)),
+        neighbours=np.empty((4, 0), np.str_),
+        similarities=np.empty((4, 0), np.float32),
+        references=(("one",), ("two",), ("three", "3"), ("four",)),
+        generated=("one", "2", "3", "four"),
+    )
+    found = score_interval([run], "exact_match", resamples=400)
+    assert found.value == 75.0 and found.low < 75.0 <= found.high
+    with pytest.raises(ConfigError, match="generation task.*exact_match"):
+        score_interval([run], "exact_matches")
+    with pytest.raises(ConfigError, match="classification task"):
+        score_interval([noisy_run(np.random.default_rng(0))], "exact_match")
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_metric_has_an_interval(metric):
+    run = noisy_run(np.random.default_rng(0), n=80)
+    found = score_interval([run], metric, positive=1, resamples=300)
+    assert found.low < found.value < found.high
+    assert found.value == pytest.approx(METRICS[metric].score(run.targets, run.probabilities, 1))

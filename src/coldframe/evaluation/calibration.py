@@ -9,6 +9,7 @@ import numpy as np
 
 from coldframe.config import Config, check
 from coldframe.evaluation.predictions import Predictions, same_rows
+from coldframe.tasks.metrics import BINS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +29,12 @@ class Bin(Config):
     count: int
 
 
-def reliability(runs: Sequence[Predictions], bins: int = 10) -> tuple[Bin, ...]:
+def reliability(runs: Sequence[Predictions], bins: int = BINS) -> tuple[Bin, ...]:
     """Reliability diagram of the predicted label; empty bins are left out.
 
     Bin b holds the predictions with confidence in ((b - 1) / bins, b / bins]. The expected calibration error
-    is the mean of |accuracy - confidence| over the bins, weighted by their counts.
+    is the mean of |accuracy - confidence| over the bins, weighted by their counts; of one
+    run and with the usual number of bins it is the metric ``calibration_error``.
 
     Args:
         runs: One run per seed, on the same rows; their predictions are pooled.

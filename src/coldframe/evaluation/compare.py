@@ -24,7 +24,6 @@ from coldframe.evaluation.intervals import (
     statistic,
 )
 from coldframe.evaluation.predictions import Predictions, same_rows
-from coldframe.tasks.metrics import METRICS
 
 _CHUNK = 4_000_000
 
@@ -75,7 +74,7 @@ def paired_difference(
     Args:
         first: One run per seed.
         second: One run per seed; the number of seeds may differ.
-        metric: A name in ``METRICS``.
+        metric: A name in ``METRICS`` or ``TEXT_METRICS``.
         positive: Position of the positive label.
         kind: Of the interval.
         resamples: Bootstrap resamples and permutations.
@@ -86,8 +85,8 @@ def paired_difference(
     """
     same_rows([*first, *second])
     n = len(first[0])
-    a = [statistic(run, metric, positive) for run in first]
-    b = [statistic(run, metric, positive) for run in second]
+    a = [statistic([run], metric, positive) for run in first]
+    b = [statistic([run], metric, positive) for run in second]
     rows = np.ones((1, n))
     value = float(mean_of(a)(rows)[0] - mean_of(b)(rows)[0])
     draws = _bootstrap(a, b, n, resamples, seed)
@@ -151,16 +150,11 @@ def permutation_test(
 def _swap_statistic(a: Predictions, b: Predictions, metric: str, positive: int | None) -> Statistic:
     """Difference of the scores as a function of which rows are swapped (1) between the two runs."""
     # The rows of both runs stand one below the other; a swap moves the weight from one copy to the other.
-    targets = np.concatenate([a.targets, b.targets])
-    probabilities = np.concatenate([a.probabilities, b.probabilities])
-    score_many = METRICS[metric].score_many
+    both = statistic([a, b], metric, positive)
 
     def difference(swaps: NDArray[np.float64]) -> NDArray[np.float64]:
         weights = np.concatenate([1 - swaps, swaps], axis=1)
-        return np.asarray(
-            score_many(targets, probabilities, positive, weights)
-            - score_many(targets, probabilities, positive, 1 - weights)
-        )
+        return np.asarray(both(weights) - both(1 - weights))
 
     return difference
 

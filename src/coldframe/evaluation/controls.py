@@ -173,12 +173,17 @@ def _chosen(
     metric = METRICS[data.schema.metric]
     if len(np.unique(targets)) < 2:
         raise DataError(f"The control {name!r} needs training rows of at least two labels", got="one label")
-    candidates = []
+    sign = 1 if metric.greater_is_better else -1
+    best, best_score = None, -np.inf
     for setting in settings if len(held_out) else (default,):
         model = make(setting).fit(train, targets)
-        score = metric.score(held_out, _probabilities(model, validation, data), data.positive) if len(held_out) else 0.0
-        candidates.append((score, model))
-    best = max(candidates, key=lambda candidate: candidate[0])[1]
+        score = (
+            sign * metric.score(held_out, _probabilities(model, validation, data), data.positive)
+            if len(held_out)
+            else 0.0
+        )
+        if best is None or score > best_score:  # a score that is not defined (NaN) is never larger
+            best, best_score = model, score
     probabilities = _probabilities(best, test, data)
     return data.predictions(
         name, seed, probabilities, Retrieved.nothing(data.retrieved.store, len(data.test)), time.perf_counter() - start

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import Literal, TypeAlias
 
@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.config import Config, check
+from coldframe.errors import ConfigError, nearest
 from coldframe.evaluation.predictions import Predictions, same_rows
-from coldframe.tasks.metrics import METRICS
+from coldframe.tasks.metrics import METRICS, Metric
+from coldframe.tasks.text_metrics import TEXT_METRICS, TextMetric
 
 #: A score as a function of how often every row counts: weights ``[R, n]`` to scores ``[R]``.
 Statistic: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -53,16 +55,31 @@ class Interval(Config):
         return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}] (n = {self.n}, {seeds})"
 
 
-def statistic(predictions: Predictions, metric: str, positive: int | None = None) -> Statistic:
-    """The metric of one run as a function of row weights.
+def statistic(runs: Sequence[Predictions], metric: str, positive: int | None = None) -> Statistic:
+    """A metric as a function of row weights.
 
     Args:
-        predictions: The run.
-        metric: A name in ``METRICS``.
+        runs: Their rows stand one below the other; usually one run.
+        metric: A name in ``METRICS`` or, for written answers, in ``TEXT_METRICS``.
         positive: Position of the label counted as positive, for two-class metrics.
+
+    Raises:
+        ConfigError: There is no such metric for this kind of task.
     """
-    score_many = METRICS[metric].score_many
-    return lambda weights: score_many(predictions.targets, predictions.probabilities, positive, weights)
+    written = not runs[0].labels
+    known: Mapping[str, Metric | TextMetric] = TEXT_METRICS if written else METRICS
+    found = known.get(metric)
+    if isinstance(found, TextMetric):
+        combine = found.combine
+        sums = np.concatenate([found.statistics(run.generated or (), run.references or ()) for run in runs])
+        return lambda weights: combine(weights @ sums, weights.sum(axis=1))
+    if isinstance(found, Metric):
+        score_many = found.score_many
+        targets = np.concatenate([run.targets for run in runs])
+        probabilities = np.concatenate([run.probabilities for run in runs])
+        return lambda weights: score_many(targets, probabilities, positive, weights)
+    kind = "generation" if written else "classification"
+    raise ConfigError(f"{metric!r} is no metric of a {kind} task", fix=nearest(metric, known))
 
 
 def score_interval(
@@ -79,7 +96,7 @@ def score_interval(
 
     Args:
         runs: One run per training seed.
-        metric: A name in ``METRICS``.
+        metric: A name in ``METRICS`` or ``TEXT_METRICS``.
         positive: Position of the positive label.
         kind: ``"bca"`` or ``"percentile"``, see :func:`interval`.
         stratified: Keep the number of rows of each class as it is in every resample. Right when the test set
@@ -90,7 +107,7 @@ def score_interval(
     same_rows(runs)
     strata = runs[0].targets if stratified else None
     return interval(
-        [statistic(run, metric, positive) for run in runs],
+        [statistic([run], metric, positive) for run in runs],
         len(runs[0]),
         kind=kind,
         strata=strata,
