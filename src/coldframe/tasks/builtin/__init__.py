@@ -1,0 +1,1 @@
+"""Tasks that come with coldframe, one file per source; their bytes travel inside PyPI wheels."""

@@ -1,0 +1,103 @@
+"""What may be said about a task; everything but the data has a default or is inferred, and then said."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from coldframe.config import Config, check
+from coldframe.tasks.rows import OnError, Table
+
+Split = Literal["auto", "given", "random", "stratified", "scaffold"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig(Config):
+    """The options of :func:`coldframe.tasks.load_task`; travels to JSON and YAML.
+
+    Args:
+        data: A built-in task's name, a file (CSV, TSV, JSONL, Parquet) or a hub data set id
+            (``owner/name`` or ``owner/name:configuration``).
+        text: Input column; several, separated by commas, are put together as ``name: value`` lines.
+        label: Column of the label or the reference answer.
+        positive: The label counted as positive when there are two.
+        template: Body of the prompt with ``{text}``, and ``{label}`` at its end if you like.
+        instruction: Said once before everything; ``""`` for none.
+        words: Answer word of each label that should not answer with its own name.
+        test: File of test rows with the same columns.
+        split: How test (and validation) rows are chosen. ``"auto"``: given where a test file or a split
+            column is there, else by scaffold for molecules, stratified for labels, random for free text.
+        test_size: Share (float) or number (int) of test rows; 0.2 unless the task says otherwise.
+        validation_size: Share or number of *train* rows held out for choices; 0 for none.
+        seed: Of every random choice in the split.
+        max_train: Keep at most so many training rows (validation rows are cut from these).
+        metric: Primary metric.
+        domain: ``"molecules"`` canonicalises SMILES and compares without stereo.
+        kind: Classification or free generation.
+        on_error: Raise at the first row that cannot be used, or skip such rows and count them.
+        deduplicate: Keep one row of those that are the same thing (the shortest as written), none if their
+            labels differ. Default: yes for built-in tasks, no for yours.
+        raw_smiles: Show SMILES as written instead of their canonical spelling.
+        allow_leaks: Report test rows that are also in train instead of refusing.
+    """
+
+    section = "task options"
+
+    data: str = "b3db"
+    text: str | None = None
+    label: str | None = None
+    positive: str | None = None
+    template: str | None = None
+    instruction: str | None = None
+    words: dict[str, str] | None = None
+    test: str | None = None
+    split: Split = "auto"
+    test_size: int | float | None = None
+    validation_size: int | float = 0.15
+    seed: int = 0
+    max_train: int | None = None
+    metric: str | None = None
+    domain: Literal["auto", "molecules", "text"] = "auto"
+    kind: Literal["auto", "classification", "generation"] = "auto"
+    on_error: OnError = "raise"
+    deduplicate: bool | None = None
+    raw_smiles: bool = False
+    allow_leaks: bool = False
+
+    def __post_init__(self) -> None:
+        size = "a share between 0 and 1, or a whole number of rows"
+        for name, value in (("test_size", self.test_size), ("validation_size", self.validation_size)):
+            if isinstance(value, float):
+                check(0 <= value < 1, f"{name} is out of range", got=value, expected=size)
+            elif value is not None:
+                check(value >= 0, f"{name} is out of range", got=value, expected=size)
+        check(self.max_train is None or self.max_train > 1, "max_train is too small", got=self.max_train)
+
+    def filled(self, defaults: Mapping[str, Any]) -> TaskConfig:
+        """A copy in which what was left open (None or ``"auto"``) has the given defaults."""
+        open_fields = {k: v for k, v in defaults.items() if getattr(self, k) in (None, "auto")}
+        return dataclasses.replace(self, **open_fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Rows and what is known about them: what a built-in task, a file or the hub brings.
+
+    Attributes:
+        name: The task's name.
+        table: The rows.
+        defaults: Options that hold where the user left them open.
+        notes: What a reader of a score must know.
+        test: Test rows from a file of their own.
+        test_columns: Text and label column in ``test``, where they differ.
+        test_is_part: The test rows are rows of ``table`` too, and are taken out of it.
+    """
+
+    name: str
+    table: Table
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    test: Table | None = None
+    test_columns: tuple[str, str] | None = None
+    test_is_part: bool = False

@@ -1,0 +1,161 @@
+"""Cutting rows in two, so that nothing stands on both sides.
+
+Every function takes the rows' keys (equal for rows that are the same thing) and returns a boolean array, True
+for the rows that are held out. Rows that share a key are never parted.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coldframe.errors import DataError, LeakError
+from coldframe.tasks.task import Task
+
+Mask = NDArray[np.bool_]
+
+
+def held_out_rows(n: int, size: int | float) -> int:
+    """How many of ``n`` rows are held out: a whole number is rows, a fraction is rounded up.
+
+    >>> held_out_rows(3892, 0.2), held_out_rows(3892, 500)
+    (779, 500)
+    """
+    count = size if isinstance(size, int) else math.ceil(round(size * n, 6))
+    if not 0 < count < n:
+        raise DataError(
+            "The held-out part must have rows and leave some", got=f"{size} of {n} rows", expected="a smaller share"
+        )
+    return count
+
+
+def random_split(keys: Sequence[str], size: int | float, seed: int = 0) -> Mask:
+    """Hold out rows at random.
+
+    Args:
+        keys: One per row.
+        size: Rows (int) or share (float) to hold out.
+        seed: Same seed, same split.
+    """
+    return _fill(keys, _shuffled(keys, seed), held_out_rows(len(keys), size))
+
+
+def stratified_split(keys: Sequence[str], labels: Sequence[str], size: int | float, seed: int = 0) -> Mask:
+    """Hold out the same share of every label (largest remainder), leaving each label at least one row.
+
+    Args:
+        keys: One per row; rows with one key go where the label of their first row goes.
+        labels: One per row.
+        size: Rows (int) or share (float) to hold out.
+        seed: Same seed, same split.
+    """
+    count = held_out_rows(len(keys), size)
+    first: dict[str, str] = {}
+    for key, label in zip(keys, labels, strict=True):
+        first.setdefault(key, label)
+    strata = np.array([first[key] for key in keys])
+    sizes = Counter(strata.tolist())
+    exact = {label: n * count / len(keys) for label, n in sizes.items()}
+    quota = {label: math.floor(share) for label, share in exact.items()}
+    by_remainder = sorted(exact, key=lambda label: (quota[label] - exact[label], -sizes[label], label))
+    for label in by_remainder[: count - sum(quota.values())]:
+        quota[label] += 1
+    held = np.zeros(len(keys), bool)
+    for label in sorted(quota):
+        rows = np.flatnonzero(strata == label)
+        own = [keys[i] for i in rows.tolist()]
+        held[rows] = _fill(own, _shuffled(own, seed), min(quota[label], len(set(own)) - 1))
+    return held
+
+
+def scaffold_split(keys: Sequence[str], scaffolds: Sequence[str], size: int | float, seed: int = 0) -> Mask:
+    """Hold out whole scaffolds: no scaffold, and no key, stands on both sides.
+
+    Groups are ordered by size (largest first, then by first appearance), shuffled with the seed, and taken
+    while they fit. Groups of more than a tenth of the held-out part come last, smallest first, so that the
+    large ones stay in the training part and the held-out part is made of many scaffolds. Molecules without
+    a ring are one group. Fewer rows than asked for are held out if no further group fits.
+
+    Args:
+        keys: One per row; scaffolds that share a key are one group.
+        scaffolds: One per row.
+        size: Rows (int) or share (float) to hold out.
+        seed: Same seed, same split.
+
+    Raises:
+        DataError: If all rows are one group.
+    """
+    count = held_out_rows(len(keys), size)
+    groups = _joined(keys, scaffolds)
+    sizes = Counter(groups)  # in order of first appearance, which the stable sort below keeps
+    order = sorted(sizes, key=lambda group: -sizes[group])
+    random.Random(seed).shuffle(order)
+    order.sort(key=lambda group: sizes[group] if sizes[group] > max(1, count // 10) else 0)
+    held = _fill(groups, order, count)
+    if not held.any():
+        if len(sizes) == 1:
+            raise DataError("All molecules share one scaffold", fix="Use split='stratified' or split='random'.")
+        held = np.array([group == min(order, key=lambda g: sizes[g]) for group in groups])
+    return held
+
+
+def check_leaks(task: Task, allow: bool = False) -> Task:
+    """Refuse a task whose test or validation rows are in train; with ``allow`` it is written into the notes.
+
+    Args:
+        task: Rows with their keys.
+        allow: Note the leak instead of raising.
+
+    Raises:
+        LeakError: Naming the rows, unless ``allow``.
+    """
+    notes = []
+    seen = {example.key: example for example in task.train}
+    for part, examples in (("test", task.test), ("validation", task.validation)):
+        leaked = [(example, seen[example.key]) for example in examples if example.key in seen]
+        if not leaked:
+            continue
+        pairs = ", ".join(f"{e.id} = {s.id}" for e, s in leaked[:5]) + (", ..." if len(leaked) > 5 else "")
+        problem = f"{len(leaked)} of {len(examples)} {part} rows are also in train ({pairs})"
+        if not allow:
+            raise LeakError(problem, fix="Remove them from train, or pass allow_leaks=True to report them instead.")
+        notes.append(f"LEAK: {problem}.")
+    return Task(task.schema, task.train, task.validation, task.test, (*task.notes, *notes), task.source)
+
+
+def _shuffled(keys: Sequence[str], seed: int) -> list[str]:
+    order = list(dict.fromkeys(keys))
+    random.Random(seed).shuffle(order)
+    return order
+
+
+def _fill(groups: Sequence[Hashable], order: Sequence[Hashable], count: int) -> Mask:
+    """Take whole groups in the given order, each if it still fits into ``count`` rows."""
+    sizes: Mapping[Hashable, int] = Counter(groups)
+    taken, left = set(), count
+    for group in order:
+        if sizes[group] <= left:
+            taken.add(group)
+            left -= sizes[group]
+    return np.array([group in taken for group in groups], dtype=bool)
+
+
+def _joined(keys: Sequence[str], scaffolds: Sequence[str]) -> list[int]:
+    """One number per row, equal for rows connected through equal keys or scaffolds (union-find)."""
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(node: tuple[str, str]) -> tuple[str, str]:
+        parent.setdefault(node, node)
+        while parent[node] != node:
+            parent[node] = node = parent[parent[node]]
+        return node
+
+    for key, scaffold in zip(keys, scaffolds, strict=True):
+        parent[root(("key", key))] = root(("scaffold", scaffold))
+    numbers: dict[tuple[str, str], int] = {}
+    return [numbers.setdefault(root(("key", key)), len(numbers)) for key in keys]

@@ -1,0 +1,157 @@
+"""Scores of written answers. Each is a sum over rows, then a formula; so resamples are one matrix product.
+
+Units: percent, 0 to 100.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from coldframe.errors import DataError, MissingExtraError
+
+Floats = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextMetric:
+    """A score of generated text against accepted answers.
+
+    Args:
+        name: As on the command line and in ``TEXT_METRICS``.
+        title: As printed.
+        statistics: (predictions, references) to ``[n, s]``, what each row adds.
+        combine: Sums ``[resamples, s]`` and numbers of rows ``[resamples]`` to scores ``[resamples]``.
+    """
+
+    name: str
+    title: str
+    statistics: Callable[[Sequence[str], Sequence[Sequence[str]]], Floats]
+    combine: Callable[[Floats, Floats], Floats]
+    range: tuple[float, float] = (0.0, 100.0)
+    greater_is_better: bool = True
+
+    def score(self, predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+        """The score on all rows.
+
+        Args:
+            predictions: One per row.
+            references: The accepted answers of each row, at least one.
+
+        Example:
+            >>> TEXT_METRICS["exact_match"].score(["The Beatles.", "Queen"], [["beatles"], ["abba"]])
+            50.0
+        """
+        return float(self.score_many(predictions, references, np.ones((1, len(predictions))))[0])
+
+    def score_many(self, predictions: Sequence[str], references: Sequence[Sequence[str]], weights: ArrayLike) -> Floats:
+        """The score under each row of ``weights`` ``[resamples, n]``, as for classification metrics."""
+        w = np.asarray(weights, dtype=np.float64)
+        if not len(predictions) == len(references) == w.shape[-1] or w.ndim != 2 or not len(predictions):
+            got = f"{len(predictions)} predictions, {len(references)} references, weights {w.shape}"
+            raise DataError("Scores need matching lengths", got=got)
+        if empty := [row for row, accepted in enumerate(references) if not accepted]:
+            raise DataError(f"Row {empty[0]} has no reference")
+        return self.combine(w @ self.statistics(predictions, references), w.sum(axis=1))
+
+
+def normalise(text: str) -> str:
+    """Lower case, no punctuation, no articles, single spaces: the usual form of open-domain answers.
+
+    >>> normalise("The  Beatles!")
+    'beatles'
+    """
+    bare = text.casefold().translate(str.maketrans("", "", string.punctuation))
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+def _best(score: Callable[[str, str], float]) -> Callable[[Sequence[str], Sequence[Sequence[str]]], Floats]:
+    """By row, the best score over its references, as a column."""
+
+    def statistics(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
+        rows = zip(predictions, references, strict=True)
+        return np.array([[max(score(prediction, answer) for answer in accepted)] for prediction, accepted in rows])
+
+    return statistics
+
+
+def _mean(sums: Floats, n: Floats) -> Floats:
+    return 100 * sums[:, 0] / np.maximum(n, 1)
+
+
+def _exact(prediction: str, answer: str) -> float:
+    return float(normalise(prediction) == normalise(answer))
+
+
+def _contains(prediction: str, answer: str) -> float:
+    return float(f" {normalise(answer)} " in f" {normalise(prediction)} ")
+
+
+def _token_f1(prediction: str, answer: str) -> float:
+    """Harmonic mean of token precision and recall; 1 if both are empty."""
+    ours, theirs = normalise(prediction).split(), normalise(answer).split()
+    if not ours or not theirs:
+        return float(ours == theirs)
+    shared = sum((Counter(ours) & Counter(theirs)).values())
+    return 2 * shared / (len(ours) + len(theirs))
+
+
+def _maccs(prediction: str, answer: str) -> float:
+    """Tanimoto similarity of MACCS keys; 0 for a prediction that is no molecule."""
+    try:
+        from rdkit import Chem, DataStructs, rdBase
+        from rdkit.Chem import rdMolDescriptors
+    except ImportError as error:
+        raise MissingExtraError("rdkit", "chem", "MACCS similarity") from error
+    with rdBase.BlockLogs():
+        ours, theirs = Chem.MolFromSmiles(prediction.strip()), Chem.MolFromSmiles(answer.strip())
+    if theirs is None:
+        raise DataError("A reference is not a SMILES", got=repr(answer[:80]))
+    if ours is None or ours.GetNumAtoms() == 0:
+        return 0.0
+    return float(DataStructs.TanimotoSimilarity(*map(rdMolDescriptors.GetMACCSKeysFingerprint, (ours, theirs))))
+
+
+def _bleu_statistics(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
+    """Hypothesis and reference length, then n-grams found and proposed for n = 1 to 4."""
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+    except ImportError as error:
+        raise MissingExtraError("sacrebleu", "text", "BLEU") from error
+    scorer = BLEU(effective_order=True)  # only its counts are used; the order matters for single sentences alone
+    scores = [scorer.sentence_score(p, list(r)) for p, r in zip(predictions, references, strict=True)]
+    return np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores], dtype=np.float64)
+
+
+def _bleu(sums: Floats, n: Floats) -> Floats:
+    """Corpus BLEU of summed counts: brevity penalty times the geometric mean of four precisions."""
+    ours, theirs, found, proposed = sums[:, 0], sums[:, 1], sums[:, 2:6], sums[:, 6:10]
+    with np.errstate(divide="ignore"):
+        logs = np.log(found / np.maximum(proposed, 1)).mean(axis=1)
+        brevity = np.minimum(0.0, 1 - theirs / np.maximum(ours, 1e-9))
+    return np.asarray(100 * np.exp(logs + brevity))
+
+
+TEXT_METRICS: dict[str, TextMetric] = {
+    metric.name: metric
+    for metric in (
+        TextMetric("exact_match", "Exact match", _best(_exact), _mean),
+        TextMetric("token_f1", "Token F1", _best(_token_f1), _mean),
+        TextMetric("contains", "Answer contained", _best(_contains), _mean),
+        TextMetric("bleu4", "BLEU-4", _bleu_statistics, _bleu),
+        TextMetric("maccs", "MACCS similarity", _best(_maccs), _mean),
+    )
+}
+"""All generation metrics by name.
+
+- ``exact_match``, ``token_f1``, ``contains`` (sub-span match at word boundaries): on normalised text, the best
+  over the accepted answers.
+- ``bleu4``: corpus BLEU (Papineni et al., 2002) on sacrebleu's counts, not smoothed: 0 if no 4-gram is found.
+- ``maccs``: mean Tanimoto similarity of MACCS keys; an unreadable molecule counts 0.
+"""
