@@ -56,6 +56,8 @@ class Method(nn.Module):
         uses_retrieval: Whether ``condition`` looks at the retrieved exemplars.
         uses_encoder: Whether it needs vectors of the inputs (or of the exemplars).
         trainable: Whether there is anything to train.
+        strategy: How its exemplars are retrieved unless asked otherwise.
+        learning_rate: Its natural rate, used unless another is given.
     """
 
     name: ClassVar[str]
@@ -65,6 +67,8 @@ class Method(nn.Module):
     uses_retrieval: ClassVar[bool] = False
     uses_encoder: ClassVar[bool] = False
     trainable: ClassVar[bool] = True
+    strategy: ClassVar[str] = "top"
+    learning_rate: ClassVar[float] = 1e-3
 
     config: MethodConfig
     setting: Setting | None = None
@@ -99,6 +103,10 @@ class Method(nn.Module):
     @abstractmethod
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """Turn a batch of queries and what was retrieved for them into a conditioning."""
+
+    def forward(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
+        """``condition`` under the name that data-parallel wrappers call."""
+        return self.condition(texts, retrieved)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Optimiser groups; a method with parts of different natural rates overrides this."""

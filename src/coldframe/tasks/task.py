@@ -122,6 +122,7 @@ class Schema(Config):
         words: The answer word of each label, in the same order (the verbaliser).
         positive: The label counted as positive in two-class metrics.
         metric: Name of the primary metric.
+        raw_smiles: Molecules keep the spelling they came in; else they are canonicalised, new queries too.
     """
 
     section = "task schema"
@@ -134,6 +135,7 @@ class Schema(Config):
     words: tuple[str, ...] = ()
     positive: str | None = None
     metric: str = "effective_accuracy"
+    raw_smiles: bool = False
 
     def __post_init__(self) -> None:
         if self.kind == "classification":

@@ -1,0 +1,163 @@
+"""Run a method over queries: the one place where predictions come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from coldframe.evaluation.predictions import Predictions
+from coldframe.frozen.ports import LanguageModel, Prompt
+from coldframe.methods.base import Method
+from coldframe.retrieval.store import Retrieved
+from coldframe.tasks.task import Example, Schema
+
+
+def prompts(schema: Schema, texts: Sequence[str]) -> list[Prompt]:
+    """Queries as the task's template puts them."""
+    return [Prompt(query=schema.template.query(text), header=schema.template.header) for text in texts]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Raw results of a batch of queries, in their order.
+
+    Shapes:
+        probabilities: ``[n, labels]``; attention: ``[n, m, k]`` or None; generated: n texts or None.
+    """
+
+    probabilities: NDArray[np.float64]
+    attention: NDArray[np.float32] | None
+    generated: tuple[str, ...] | None
+
+
+@torch.no_grad()
+def run(
+    method: Method,
+    lm: LanguageModel,
+    schema: Schema,
+    texts: Sequence[str],
+    retrieved: Retrieved,
+    *,
+    batch_size: int = 64,
+    max_new_tokens: int = 64,
+    advance: Callable[[int], None] | None = None,
+) -> Outcome:
+    """Score (or write) an answer for every query, in batches of like length.
+
+    Args:
+        method: Built, and trained if it trains.
+        lm: The model, here or on a server.
+        schema: The task's schema.
+        texts: The queries.
+        retrieved: What was retrieved for each, in the same order.
+        batch_size: Queries per forward pass, at least 1.
+        max_new_tokens: Longest written answer of a generation task.
+        advance: Called with the number of queries done, for a progress bar.
+    """
+    classify = schema.kind == "classification"
+    scores = np.zeros((len(texts), len(schema.labels)))
+    attention: list[NDArray[np.float32]] = []
+    written = [""] * len(texts)
+    was_training = method.training
+    method.eval()
+    order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        some, chosen = retrieved.rows(np.array(batch)), [texts[i] for i in batch]
+        conditioning = method.condition(chosen, some)
+        if classify:
+            logits = lm.label_scores(prompts(schema, chosen), schema.words, conditioning)
+            scores[batch] = logits.double().softmax(-1).cpu().numpy()
+        else:
+            answers = lm.generate(prompts(schema, chosen), conditioning, max_new_tokens=max_new_tokens)
+            for i, answer in zip(batch, answers, strict=True):
+                written[i] = answer.strip()
+        if conditioning.attention is not None:
+            attention.append(_as_given(conditioning.attention.float().cpu().numpy(), some))
+        if advance is not None:
+            advance(len(batch))
+    method.train(was_training)
+    back = np.argsort(order)
+    return Outcome(
+        probabilities=scores,
+        attention=np.concatenate(attention)[back] if attention else None,
+        generated=None if classify else tuple(written),
+    )
+
+
+def predict(
+    method: Method,
+    lm: LanguageModel,
+    schema: Schema,
+    examples: Sequence[Example],
+    retrieved: Retrieved,
+    *,
+    seed: int = 0,
+    batch_size: int = 64,
+    max_new_tokens: int = 64,
+    advance: Callable[[int], None] | None = None,
+) -> Predictions:
+    """:func:`run` over labelled examples, with all that evaluation needs to know of them.
+
+    Args:
+        method: Built, and trained if it trains.
+        lm: The model.
+        schema: The task's schema.
+        examples: The queries; their targets are only copied into the result.
+        retrieved: What was retrieved for each, in the same order.
+        seed: The training seed, for the record.
+        batch_size: Queries per forward pass, at least 1.
+        max_new_tokens: Longest written answer of a generation task.
+        advance: Called with the number of queries done, for a progress bar.
+    """
+    started = time.perf_counter()
+    classify = schema.kind == "classification"
+    outcome = run(
+        method,
+        lm,
+        schema,
+        [e.text for e in examples],
+        retrieved,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        advance=advance,
+    )
+    names = np.array([*(e.id for e in retrieved.store.examples), ""])
+    return Predictions(
+        method=method.name,
+        seed=seed,
+        task=schema.name,
+        ids=tuple(e.id for e in examples),
+        texts=tuple(e.text for e in examples),
+        labels=schema.labels,
+        targets=np.array([schema.index(e.target) if classify else -1 for e in examples], dtype=np.int64),
+        probabilities=outcome.probabilities,
+        neighbours=names[retrieved.indices].reshape(retrieved.indices.shape),
+        similarities=retrieved.scores,
+        attention=outcome.attention,
+        references=None if classify else tuple((e.target, *e.references) for e in examples),
+        generated=outcome.generated,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _as_given(attention: NDArray[np.float32], retrieved: Retrieved) -> NDArray[np.float32]:
+    """Attention over the canonical order of a set, back in the order the set was given in.
+
+    Several windows of one exemplar are added up; exemplars beyond those a method looks at get zero.
+    """
+    n, tokens, keys = attention.shape
+    used = min(retrieved.k, keys)
+    while used and keys % used:
+        used -= 1
+    looked = attention.reshape(n, tokens, used, -1).sum(-1)
+    nearest = retrieved.top(used)
+    order = np.argsort(np.where(nearest.indices < 0, np.iinfo(np.int64).max, nearest.indices), axis=1, kind="stable")
+    out = np.zeros((n, tokens, retrieved.k), dtype=np.float32)
+    np.put_along_axis(out, np.repeat(order[:, None, :], tokens, axis=1), looked, axis=2)
+    return out

@@ -1,0 +1,75 @@
+"""How head gains and weight deltas reach an unmodified model: hooks, installed for one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coldframe.errors import ConfigError
+from coldframe.frozen.anatomy import BoundAnatomy
+from coldframe.frozen.ports import Conditioning, LowRank
+
+
+@contextmanager
+def backbone_ports(model: nn.Module, anatomy: BoundAnatomy, conditioning: Conditioning) -> Iterator[None]:
+    """Apply the head-gain and weight-delta ports while the block runs; nothing is left behind.
+
+    Raises:
+        ConfigError: If the gains are not ``[layers, query_heads]`` or a delta names no module of the model.
+    """
+    handles: list[torch.utils.hooks.RemovableHandle] = []
+    try:
+        if conditioning.head_gains is not None:
+            gains = conditioning.head_gains
+            expected = (anatomy.n_layers, anatomy.n_heads)
+            if tuple(gains.shape) != expected:
+                raise ConfigError("Head gains have the wrong shape", got=tuple(gains.shape), expected=expected)
+            for layer in range(anatomy.n_layers):
+                hook = _gain_hook(gains[layer], anatomy.head_dim)
+                handles.append(anatomy.o_proj(layer).register_forward_pre_hook(hook))
+        for name, delta in conditioning.deltas.items():
+            try:
+                module = model.get_submodule(name)
+            except AttributeError:
+                raise ConfigError(
+                    f"A weight delta names {name!r}, which this model does not have",
+                    fix="Use the names of FrozenLM.anatomy.linears().",
+                ) from None
+            handles.append(module.register_forward_hook(_delta_hook(delta)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _gain_hook(gains: Tensor, head_dim: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        x = args[0]
+        # In float32: near 1 a bf16 gain moves in steps of 0.004 to 0.008.
+        scaled = (x.float() * gains.float().repeat_interleave(head_dim)).to(x.dtype)
+        return (scaled, *args[1:])
+
+    return hook
+
+
+def _delta_hook(delta: LowRank) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        return output + low_rank(args[0], delta).view_as(output)
+
+    return hook
+
+
+def low_rank(x: Tensor, delta: LowRank) -> Tensor:
+    """``scale * (x A^T) B^T``, with one A and B for all rows or a different pair for every row.
+
+    Shapes:
+        x: ``[batch, tokens, in]`` (or ``[batch * tokens, in]``) -> ``[batch, tokens, out]``.
+    """
+    a, b = delta.a.to(x.dtype), delta.b.to(x.dtype)
+    if a.dim() == 3:
+        x = x.view(a.shape[0], -1, a.shape[2])
+    return delta.scale * ((x @ a.transpose(-1, -2)) @ b.transpose(-1, -2))

@@ -1,0 +1,158 @@
+"""States of frozen text: computed once without gradient, kept, and put back together in batches.
+
+With suffix placement the keys and values of a query's text depend on the model and the text alone, so one
+cache serves every epoch, seed, soft-token method, ablation, and the zero-shot control.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from coldframe.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One prompt as token ids: ``shared`` stands first and is the same for many rows."""
+
+    shared: tuple[int, ...]
+    own: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.shared) + len(self.own)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextState:
+    """Frozen states of a run of tokens.
+
+    Shapes:
+        kv: ``[layers, 2, kv_heads, tokens, head_dim]``, keys and values.
+        last: ``[d_model]``, the final hidden state of the last token.
+    """
+
+    kv: Tensor
+    last: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.kv.nbytes + self.last.nbytes
+
+
+class StateCache:
+    """Keeps states within a byte budget.
+
+    Once full it keeps what it has: training walks over its rows in cycles, where evicting the oldest entry
+    would evict every entry just before it is needed.
+
+    Args:
+        budget: Bytes it may hold; None takes 40 % of the machine's memory.
+    """
+
+    def __init__(self, budget: int | None = None) -> None:
+        if budget is not None and budget < 0:
+            raise ConfigError("A cache budget cannot be negative", got=budget)
+        self.budget = int(0.4 * _machine_memory()) if budget is None else budget
+        self.used = self.hits = self.misses = 0
+        self._held: dict[tuple[tuple[int, ...], tuple[int, ...]], TextState] = {}
+
+    def get(self, shared: tuple[int, ...], own: tuple[int, ...]) -> TextState | None:
+        """The state of ``own`` after ``shared``, if held."""
+        state = self._held.get((shared, own))
+        if state is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return state
+
+    def put(self, shared: tuple[int, ...], own: tuple[int, ...], state: TextState) -> None:
+        """Keep a state if it fits."""
+        if self.used + state.nbytes <= self.budget and (shared, own) not in self._held:
+            self._held[shared, own] = state
+            self.used += state.nbytes
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._held.clear()
+        self.used = self.hits = self.misses = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+
+@dataclasses.dataclass
+class Prefilled:
+    """A batch of prompts a model has read, right-aligned: every row's last token is in the last column.
+
+    Shapes:
+        last: ``[batch, d_model]``, final hidden state that predicts the next token.
+        mask: ``[batch, columns]``, 1 where a column is real.
+        lengths: ``[batch]``, real tokens of each row (soft tokens count), the next position id.
+    """
+
+    last: Tensor
+    cache: DynamicCache | None
+    mask: Tensor
+    lengths: Tensor
+
+    def repeat(self, times: int) -> Prefilled:
+        """Every row ``times`` times, neighbours together."""
+        cache = None
+        if self.cache is not None:
+            pairs = [(k.repeat_interleave(times, 0), v.repeat_interleave(times, 0)) for k, v, _ in self.cache]
+            cache = DynamicCache(pairs)
+        return Prefilled(
+            self.last.repeat_interleave(times, 0),
+            cache,
+            self.mask.repeat_interleave(times, 0),
+            self.lengths.repeat_interleave(times, 0),
+        )
+
+
+def assemble(shared: TextState | None, states: Sequence[TextState]) -> Prefilled:
+    """Put rows' states side by side: ``[shared][pads][own]``, so the own text is right-aligned.
+
+    Pads stand between the shared text and a row's own, never between its text and what follows it.
+    """
+    lengths = [state.kv.shape[3] for state in states]
+    head = 0 if shared is None else shared.kv.shape[3]
+    longest = max(lengths)
+    layers, _, heads, _, dim = states[0].kv.shape
+    device = states[0].kv.device
+    kv = states[0].kv.new_zeros(layers, 2, len(states), heads, head + longest, dim)
+    mask = torch.zeros(len(states), head + longest, dtype=torch.long, device=device)
+    if shared is not None:
+        kv[:, :, :, :, :head] = shared.kv.unsqueeze(2)
+        mask[:, :head] = 1
+    for b, (state, length) in enumerate(zip(states, lengths, strict=True)):
+        kv[:, :, b, :, head + longest - length :] = state.kv
+        mask[b, head + longest - length :] = 1
+    return Prefilled(
+        last=torch.stack([state.last for state in states]),
+        cache=DynamicCache([(layer[0], layer[1]) for layer in kv]),
+        mask=mask,
+        lengths=torch.tensor([head + length for length in lengths], device=device),
+    )
+
+
+def split(cache: DynamicCache, start: int, lengths: Sequence[int], last: Tensor) -> list[TextState]:
+    """The states of each row of a right-aligned batch, without pads and without what was shared."""
+    kv = torch.stack([torch.stack((k, v)) for k, v, _ in cache])[:, :, :, :, start:]
+    columns = kv.shape[4]
+    return [
+        TextState(kv[:, :, b, :, columns - length :].clone(), last[b].clone()) for b, length in enumerate(lengths)
+    ]
+
+
+def _machine_memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not a POSIX system
+        return 8 << 30

@@ -1,0 +1,170 @@
+"""What all soft-token methods share: placement, scale, a static part, vectors of queries and exemplars."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from coldframe.config import check
+from coldframe.errors import ConfigError
+from coldframe.frozen.ports import Placement
+from coldframe.methods.base import Method, MethodConfig, Setting
+from coldframe.retrieval.store import Retrieved
+from coldframe.tasks.task import Example
+
+LabelPlace = Literal["auto", "text", "vector"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftTokenConfig(MethodConfig):
+    """Settings of every soft-token method.
+
+    Args:
+        placement: ``"prefix"`` (the papers') puts the soft tokens after BOS, ``"suffix"`` after the query's
+            text: the text's states are then computed once and shared.
+    """
+
+    section = "soft-token settings"
+
+    placement: Placement = "suffix"
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedConfig(SoftTokenConfig):
+    """Settings of soft-token methods that encode their inputs.
+
+    Args:
+        encoder: Encoder of queries and exemplars, as a spec of ``coldframe.retrieval``; ``"auto"`` takes
+            the domain's default.
+        adapter: Width of a trainable layer ``tanh(W e)`` between encoder and method, at least 1; None has
+            none (as in the papers, which fine-tune the encoder instead).
+        dropout: Share of encoder features dropped in training, in [0, 1).
+        static: Adds a learned prompt to what is generated, ``Z + P``, so that the method need not spend its
+            generator on what is the same for every query (ours; off in the papers).
+        static_learning_rate: Of that prompt; a free vector learns at a higher rate than a matrix.
+        label_place: How an exemplar's label enters: ``"text"`` concatenates it to the encoder's input
+            (the papers), ``"vector"`` appends a one-hot vector to the encoder's output; ``"auto"`` takes
+            text where the encoder reads text.
+    """
+
+    section = "soft-token settings"
+
+    encoder: str = "auto"
+    adapter: int | None = 256
+    dropout: float = 0.1
+    static: bool = True
+    static_learning_rate: float = 1e-2
+    label_place: LabelPlace = "auto"
+
+    def __post_init__(self) -> None:
+        check(self.adapter is None or self.adapter >= 1, "The adapter's width must be positive", got=self.adapter)
+        check(0 <= self.dropout < 1, "Dropout must lie in [0, 1)", got=self.dropout)
+        check(self.static_learning_rate > 0, "A learning rate must be positive", got=self.static_learning_rate)
+
+
+def vocabulary_prompt(setting: Setting, tokens: int) -> Tensor:
+    """``[tokens, d_model]``: embeddings of random vocabulary entries, the usual start of a soft prompt."""
+    ids = torch.randint(0, setting.lm.anatomy.vocab_size, (tokens,))
+    return setting.lm.embed(ids.to(setting.lm.device)).float().cpu().clone()
+
+
+class EncodedMethod(Method):
+    """A soft-token method that maps encoder vectors to soft tokens.
+
+    Subclasses call :meth:`build_inputs` in ``build``, then use :meth:`encode`, :meth:`exemplar_vectors`
+    and :meth:`placed` in ``condition``.
+    """
+
+    config_class = EncodedConfig
+    config: EncodedConfig
+    uses_encoder: ClassVar[bool] = True
+
+    def build_inputs(self, setting: Setting, tokens: int) -> None:
+        """Create the adapter and the static part; sets ``d_in``, the width of an encoded text."""
+        if setting.encoder is None:
+            raise ConfigError(f"{self.name} needs an encoder")
+        self.adapter: nn.Linear | None = None
+        if self.config.adapter is not None:
+            self.adapter = nn.Linear(setting.encoder.dim, self.config.adapter)
+        self.d_in = self.config.adapter or setting.encoder.dim
+        self.drop = nn.Dropout(self.config.dropout)
+        self.static: nn.Parameter | None = None
+        if self.config.static:
+            self.static = nn.Parameter(vocabulary_prompt(setting, tokens))
+        place = self.config.label_place
+        reads_text = setting.encoder.takes_label_text
+        if place == "text" and not reads_text:
+            raise ConfigError(
+                f"The encoder {setting.encoder.spec!r} does not read text, so a label cannot be concatenated to it",
+                fix="Use label_place='vector' or a text encoder.",
+            )
+        self.label_in_text = reads_text if place == "auto" else place == "text"
+        if not self.label_in_text and setting.schema.kind == "generation":
+            raise ConfigError(
+                "The targets of a generation task are texts, which only a text encoder can encode",
+                got=setting.encoder.spec,
+                fix="Pass encoder='minilm' or another text encoder.",
+            )
+        self.d_label = 0 if self.label_in_text else len(setting.schema.labels)
+
+    def scaled_linear(self, d_in: int, d_out: int) -> nn.Linear:
+        """A linear layer whose outputs have about the norm of the model's token embeddings.
+
+        Outputs of torch's default initialisation have norm ``sqrt(d_out / 3) * |x| / sqrt(d_in)``; weights
+        are scaled so that an input of norm 1 lands at the embedding norm (the papers state no scale).
+        """
+        layer = nn.Linear(d_in, d_out)
+        with torch.no_grad():
+            layer.weight *= self.ready.lm.embedding_norm() / (d_out / (3 * d_in)) ** 0.5
+            layer.bias.zero_()
+        return layer
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Encoder vectors, adapted: ``[n, d_in]``."""
+        encoder = self.ready.encoder
+        assert encoder is not None  # build_inputs has checked
+        vectors = torch.from_numpy(encoder.encode(list(texts))).to(self.ready.lm.device)
+        vectors = self.drop(nn.functional.normalize(vectors, dim=-1))
+        return vectors if self.adapter is None else torch.tanh(self.adapter(vectors))
+
+    def solved(self, example: Example) -> str:
+        """``x (+) y``: an exemplar as the encoder reads it."""
+        return f"{example.text} {self.ready.schema.word(example.target)}" if self.label_in_text else example.text
+
+    def exemplar_vectors(self, retrieved: Retrieved) -> tuple[Tensor, Tensor]:
+        """Vectors of the exemplars with their labels, and which are present.
+
+        Shapes:
+            Returns ``[n, k, d_in + d_label]`` and a boolean ``[n, k]``; absent exemplars are zero.
+        """
+        store, n, k = retrieved.store, len(retrieved), retrieved.k
+        present = torch.from_numpy(retrieved.indices >= 0).to(self.ready.lm.device)
+        used = sorted({int(i) for i in retrieved.indices.ravel() if i >= 0})
+        out = torch.zeros(n, k, self.d_in + self.d_label, device=self.ready.lm.device)
+        if not used:
+            return out, present
+        vectors = self.encode([self.solved(store.examples[i]) for i in used])
+        if self.d_label:
+            labels = torch.tensor([self.ready.schema.index(store.examples[i].target) for i in used])
+            one_hot = nn.functional.one_hot(labels, self.d_label).float().to(vectors.device)
+            vectors = torch.cat((vectors, one_hot), dim=-1)
+        place = {position: row for row, position in enumerate(used)}
+        rows = torch.tensor([[place.get(int(i), 0) for i in line] for line in retrieved.indices])
+        return vectors[rows.to(vectors.device)] * present.unsqueeze(-1), present
+
+    def placed(self, tokens: Tensor) -> Tensor:
+        """Soft tokens with the static part added."""
+        return tokens if self.static is None else tokens + self.static
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The generator, and the static part at its own rate and without weight decay."""
+        static = [] if self.static is None else [self.static]
+        rest = [p for p in self.parameters() if p.requires_grad and all(p is not s for s in static)]
+        groups: list[dict[str, Any]] = [{"params": rest, "lr": learning_rate}]
+        if static:
+            groups.append({"params": static, "lr": self.config.static_learning_rate, "weight_decay": 0.0})
+        return groups

@@ -1,0 +1,167 @@
+"""MHA-ESP: retrieved exemplars become soft tokens through multi-head attention."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from coldframe.config import check
+from coldframe.errors import ConfigError
+from coldframe.frozen.ports import Conditioning
+from coldframe.methods.base import Setting
+from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod
+from coldframe.methods.text.exemplars import contexts
+from coldframe.retrieval.store import Retrieved
+
+
+@dataclasses.dataclass(frozen=True)
+class MHAESPConfig(EncodedConfig):
+    """Settings of MHA-ESP.
+
+    Args:
+        heads: H, soft tokens per query, at least 1; the papers try 1, 2, 4, 8.
+        k: K, exemplars per query, at least 1; 5 in the papers.
+        layers: Attention layers, at least 1; the papers find 1 best.
+        windows: Vectors per exemplar, from overlapping windows of its text, at least 1; the papers find 1
+            best. More than 1 needs a text encoder.
+        text_exemplars: c, nearest exemplars that are also put in the prompt as text, 0 to K.
+        similarity: Adds a learned multiple of the retriever's similarity to each head's scores,
+            ``a_ik = softmax_k(q_i.k_ik / sqrt(d) + g_i s_k)`` (ours; off in the papers).
+    """
+
+    section = "MHA-ESP settings"
+
+    heads: int = 8
+    k: int = 5
+    layers: int = 1
+    windows: int = 1
+    text_exemplars: int = 0
+    similarity: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("heads", "k", "layers", "windows"):
+            value = getattr(self, name)
+            check(value >= 1, f"{name} must be positive", got=value, expected=f"{name} >= 1")
+        check(
+            0 <= self.text_exemplars <= self.k,
+            "text_exemplars counts some of the K exemplars",
+            got=self.text_exemplars,
+            expected=f"0 to k = {self.k}",
+        )
+
+
+class MHAESP(EncodedMethod):
+    """Multi-head attention exemplar soft prompts.
+
+    For head i = 1..H, with ``e_x = E(x)`` and ``e_k = E(x_k (+) y_k)``::
+
+        q_i = W_i^Q e_x      k_ik = W_i^K e_k      v_ik = W_i^V e_k        W in R^{d x d'}, with bias
+        a_ik = softmax_k(q_i . k_ik / sqrt(d))     z_i = sum_k a_ik v_ik   Z = [z_1 ... z_H]
+
+    Each head gives one soft token: full-width heads, no output projection, no residual, no norm. The sum
+    runs over a set, so the exemplars' order carries nothing; here it is also bit-identical, because the set
+    is first put into the one order its members decide.
+
+    Paper: MHA-RAG, arXiv 2510.05363 (v1), MHA-ESP (v2). Deviates, each by a setting that can be turned off:
+    an adapter instead of a fine-tuned encoder (``adapter``), a static prompt beside the retrieved part
+    (``static``), the retriever's similarity in the scores (``similarity``), suffix placement
+    (``placement``), and for encoders that do not read text the label as a one-hot vector (``label_place``).
+    Further layers are self-attention over the H tokens, ``Z <- Z + softmax(Z W^Q (Z W^K)^T / sqrt(d)) Z W^V``;
+    the paper only says that layers are stacked.
+
+    Shapes:
+        e_x ``[batch, d']``, e_k ``[batch, k, d']`` -> Z ``[batch, heads, d]``.
+
+    Cost:
+        ``3 H d (d' + 1)`` parameters (plus adapter, static part and further layers), H tokens.
+
+    Relations:
+        :class:`PromptTuning` is its static part alone, :class:`IDPG` its query alone, :class:`PESP` its
+        exemplars without attention.
+
+    Example:
+        >>> MHAESP(heads=4, k=3).config.heads
+        4
+    """
+
+    name: ClassVar[str] = "mha-esp"
+    paper: ClassVar[str] = "arXiv 2510.05363"
+    config_class = MHAESPConfig
+    config: MHAESPConfig
+    uses_retrieval: ClassVar[bool] = True
+
+    def build(self, setting: Setting) -> None:
+        """Query, key and value maps of all heads, each in one matrix."""
+        heads, d = self.config.heads, setting.lm.d_model
+        self.build_inputs(setting, heads)
+        if self.config.windows > 1 and not self.label_in_text:
+            raise ConfigError("Windows cut an exemplar's text, so they need a text encoder", got=self.config.encoder)
+        d_exemplar = self.d_in + self.d_label
+        self.query = nn.Linear(self.d_in, heads * d)
+        self.key = nn.Linear(d_exemplar, heads * d)
+        self.value = self.scaled_linear(d_exemplar, heads * d)
+        self.slope = nn.Parameter(torch.ones(heads)) if self.config.similarity else None
+        self.deeper = nn.ModuleList(nn.Linear(d, 3 * d) for _ in range(self.config.layers - 1))
+
+    def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
+        """Generate ``[batch, heads, d]`` from the queries and the set retrieved for each."""
+        nearest = retrieved.top(self.config.k)
+        tokens, attention = self.attend(texts, nearest.canonical())
+        c = self.config.text_exemplars
+        return Conditioning(
+            contexts=contexts(self.ready.schema, nearest, c) if c else None,
+            soft_tokens=self.placed(tokens),
+            placement=self.config.placement,
+            attention=attention,
+        )
+
+    def attend(self, texts: Sequence[str], retrieved: Retrieved) -> tuple[Tensor, Tensor]:
+        """The equations: soft tokens ``[batch, heads, d]`` and attention ``[batch, heads, keys]``."""
+        n, heads, d = len(texts), self.config.heads, self.ready.lm.d_model
+        e_k, present, similarity = self._keys(retrieved)
+        q = self.query(self.encode(texts)).view(n, heads, d)
+        k = self.key(e_k).view(n, -1, heads, d)
+        v = self.value(e_k).view(n, -1, heads, d)
+        scores = torch.einsum("bhd,bkhd->bhk", q, k) / d**0.5
+        if self.slope is not None:
+            scores = scores + self.slope[:, None] * similarity[:, None, :]
+        scores = scores.masked_fill(~present[:, None, :], float("-inf"))
+        # A query without any exemplar attends to nothing instead of dividing zero by zero.
+        a = torch.softmax(scores, dim=-1).nan_to_num(0.0) if not present.any(1).all() else torch.softmax(scores, -1)
+        z = torch.einsum("bhk,bkhd->bhd", a, v)
+        for layer in self.deeper:
+            q2, k2, v2 = layer(z).chunk(3, dim=-1)
+            z = z + torch.softmax(q2 @ k2.transpose(1, 2) / d**0.5, dim=-1) @ v2
+        return z, a
+
+    def _keys(self, retrieved: Retrieved) -> tuple[Tensor, Tensor, Tensor]:
+        """What is attended to: vectors, which are present, similarities; ``windows`` of each exemplar."""
+        similarity = torch.from_numpy(retrieved.scores).to(self.ready.lm.device)
+        if self.config.windows == 1:
+            vectors, present = self.exemplar_vectors(retrieved)
+            return vectors, present, similarity
+        parts, times = [], self.config.windows
+        for row in range(len(retrieved)):
+            for position in retrieved.indices[row]:
+                text = self.solved(retrieved.store.examples[position]) if position >= 0 else ""
+                parts += _windows(text, times)
+        vectors = self.encode(parts).view(len(retrieved), -1, self.d_in)
+        present = torch.from_numpy(retrieved.indices >= 0).to(vectors.device).repeat_interleave(times, dim=1)
+        return vectors * present.unsqueeze(-1), present, similarity.repeat_interleave(times, dim=1)
+
+
+def _windows(text: str, count: int) -> list[str]:
+    """``count`` windows over the words of a text, each overlapping the next by half.
+
+    >>> _windows("a b c d e f", 2)
+    ['a b c d', 'c d e f']
+    """
+    words = text.split()
+    width = max(1, round(2 * len(words) / (count + 1)))
+    starts = [round(i * max(0, len(words) - width) / max(1, count - 1)) for i in range(count)]
+    return [" ".join(words[start : start + width]) for start in starts]

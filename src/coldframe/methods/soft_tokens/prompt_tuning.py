@@ -1,0 +1,56 @@
+"""Prompt Tuning: one learned prompt for the whole task."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import nn
+
+from coldframe.config import check
+from coldframe.frozen.ports import Conditioning
+from coldframe.methods.base import Method, Setting
+from coldframe.methods.soft_tokens.base import SoftTokenConfig, vocabulary_prompt
+from coldframe.retrieval.store import Retrieved
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptTuningConfig(SoftTokenConfig):
+    """Settings of Prompt Tuning.
+
+    Args:
+        tokens: Soft tokens m, at least 1. The MHA-RAG paper uses 1, 5 or 10.
+    """
+
+    section = "Prompt Tuning settings"
+
+    tokens: int = 8
+
+    def __post_init__(self) -> None:
+        check(self.tokens >= 1, "Prompt Tuning needs a token", got=self.tokens, expected="tokens >= 1")
+
+
+class PromptTuning(Method):
+    """A free matrix in the soft-token port: ``p(y | P, x)`` with ``P`` in ``R^{m x d}``, the same for every query.
+
+    Paper: Lester et al. 2021, arXiv 2104.08691. The control that a retrieved soft prompt must beat: same
+    budget, no retrieval. Deviates: suffix placement by default.
+
+    Cost:
+        ``m d`` parameters, m tokens.
+    """
+
+    name: ClassVar[str] = "prompt-tuning"
+    paper: ClassVar[str] = "arXiv 2104.08691"
+    config_class = PromptTuningConfig
+    config: PromptTuningConfig
+    learning_rate: ClassVar[float] = 1e-2
+
+    def build(self, setting: Setting) -> None:
+        """The prompt starts at embeddings of random vocabulary entries."""
+        self.prompt = nn.Parameter(vocabulary_prompt(setting, self.config.tokens))
+
+    def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
+        """The one prompt, whatever was asked or retrieved."""
+        return Conditioning(soft_tokens=self.prompt, placement=self.config.placement)

@@ -1,0 +1,73 @@
+"""U-ESP: one soft token for the query and all its exemplars together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from coldframe.config import check
+from coldframe.frozen.ports import Conditioning
+from coldframe.methods.base import Setting
+from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod
+from coldframe.retrieval.store import Retrieved
+
+
+@dataclasses.dataclass(frozen=True)
+class ESPConfig(EncodedConfig):
+    """Settings of U-ESP and P-ESP.
+
+    Args:
+        k: Exemplars K, at least 1.
+    """
+
+    section = "ESP settings"
+
+    k: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.k >= 1, "Exemplar soft prompts need an exemplar", got=self.k, expected="k >= 1")
+
+
+class UESP(EncodedMethod):
+    """Unified exemplar soft prompt: ``z = M E(x (+) x_1 (+) y_1 ... (+) x_K (+) y_K)``, one token.
+
+    Paper: the xRAG baseline of MHA-RAG (arXiv 2510.05363), U-ESP in its second version. ``(+)`` is text
+    concatenation. Deviates for encoders that do not read text (fingerprints): ``(+)`` concatenates vectors,
+    ``[e_x; e_1; y_1; ...; e_K; y_K]``. Either way the result depends on the exemplars' order.
+
+    Cost:
+        ``d (d' + 1)`` parameters (plus adapter and static part), 1 token.
+    """
+
+    name: ClassVar[str] = "u-esp"
+    paper: ClassVar[str] = "arXiv 2510.05363"
+    config_class = ESPConfig
+    config: ESPConfig
+    order_invariant: ClassVar[bool] = False
+    uses_retrieval: ClassVar[bool] = True
+
+    def build(self, setting: Setting) -> None:
+        """One linear layer to one token."""
+        self.build_inputs(setting, 1)
+        wide = self.d_in if self.label_in_text else self.d_in + self.config.k * (self.d_in + self.d_label)
+        self.project = self.scaled_linear(wide, setting.lm.d_model)
+
+    def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
+        """Generate ``[batch, 1, d]``."""
+        tokens = self.project(self._joined(texts, retrieved.top(self.config.k))).unsqueeze(1)
+        return Conditioning(soft_tokens=self.placed(tokens), placement=self.config.placement)
+
+    def _joined(self, texts: Sequence[str], retrieved: Retrieved) -> Tensor:
+        if self.label_in_text:
+            return self.encode(
+                ["\n".join([text, *map(self.solved, retrieved.examples(row))]) for row, text in enumerate(texts)]
+            )
+        vectors, _ = self.exemplar_vectors(retrieved)
+        missing = self.config.k - vectors.shape[1]
+        vectors = torch.nn.functional.pad(vectors, (0, 0, 0, missing))
+        return torch.cat((self.encode(texts), vectors.flatten(1)), dim=-1)

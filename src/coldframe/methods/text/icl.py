@@ -1,0 +1,68 @@
+"""In-context learning: exemplars in the prompt, the same for all queries or retrieved for each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+from coldframe.config import check
+from coldframe.frozen.ports import Conditioning
+from coldframe.methods.base import Method, MethodConfig, Setting
+from coldframe.methods.text.exemplars import contexts
+from coldframe.retrieval.store import Retrieved
+
+
+@dataclasses.dataclass(frozen=True)
+class ICLConfig(MethodConfig):
+    """Settings of in-context learning.
+
+    Args:
+        k: Exemplars in the prompt, at least 1.
+    """
+
+    section = "ICL settings"
+
+    k: int = 5
+
+    def __post_init__(self) -> None:
+        check(self.k >= 1, "In-context learning needs an exemplar", got=self.k, expected="k >= 1")
+
+
+class RetrievedICL(Method):
+    """Text RAG: ``p(y | x_K y_K ... x_1 y_1 x)`` with the K nearest exemplars, the nearest last.
+
+    Paper: Brown et al. 2020 (in-context learning); retrieved per query as in the ICL rows of MHA-ESP.
+    The papers do not state the order; ours puts the nearest exemplar next to the query. Where the model's
+    context is too short the farthest exemplars are dropped, and counted.
+
+    Cost:
+        No parameters; about K times the query's tokens, read anew for every query.
+    """
+
+    name: ClassVar[str] = "icl"
+    config_class = ICLConfig
+    order_invariant: ClassVar[bool] = False
+    uses_retrieval: ClassVar[bool] = True
+    trainable: ClassVar[bool] = False
+
+    def build(self, setting: Setting) -> None:
+        """Nothing to build."""
+
+    def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
+        """The exemplars, rendered by the task's template."""
+        return Conditioning(contexts=contexts(self.ready.schema, retrieved, self.config.k))
+
+
+class FixedICL(RetrievedICL):
+    """The same K exemplars before every query: in-context learning without retrieval.
+
+    The exemplars are drawn once, by class in turn, from the store (the ``fixed`` strategy of
+    :class:`coldframe.retrieval.Retriever`).
+
+    Cost:
+        No parameters; the exemplars' states are computed once and shared by all queries.
+    """
+
+    name: ClassVar[str] = "icl-fixed"
+    strategy: ClassVar[str] = "fixed"

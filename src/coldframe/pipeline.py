@@ -1,0 +1,311 @@
+"""A fitted method with all it needs to answer: model, schema, retriever, store. What an artifact holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coldframe import artifact
+from coldframe.errors import ArtifactError, ConfigError, DataError, TrainingError
+from coldframe.evaluation.predict import Outcome, predict, run
+from coldframe.evaluation.predictions import Predictions
+from coldframe.frozen.carriers import weight_hash
+from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.methods.base import Method, Setting
+from coldframe.methods.registry import method_class
+from coldframe.retrieval.encoders import default_encoder, load_encoder
+from coldframe.retrieval.retriever import RetrievalConfig, Retriever
+from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.tasks.molecules import canonical_smiles, molecule_key
+from coldframe.tasks.task import Example, Schema, Task, content_hash
+from coldframe.training.config import TrainingConfig
+from coldframe.training.progress import Bar
+
+
+@dataclasses.dataclass
+class Pipeline:
+    """What ``fit`` returns and ``load`` gives back.
+
+    Attributes:
+        method: Set up for the model, and trained.
+        lm: The frozen model.
+        schema: The task without its rows.
+        store: The exemplars that may be retrieved.
+        retrieval: How they are retrieved.
+        training: How the method was trained.
+        history: One record per epoch.
+        seconds: What fitting took.
+    """
+
+    method: Method
+    lm: FrozenLM
+    schema: Schema
+    store: ExemplarStore
+    retrieval: RetrievalConfig
+    training: TrainingConfig
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.method.pipeline = self
+        self.retriever = retriever_of(self.method, self.schema, self.store, self.retrieval)
+
+    def queries(self, texts: Sequence[str]) -> list[Example]:
+        """New inputs as examples: molecules canonicalised as the training rows were.
+
+        Raises:
+            DataError: For an empty text or an unparsable SMILES; names the row.
+        """
+        found = []
+        for row, text in enumerate(texts, start=1):
+            if not isinstance(text, str) or not text.strip():
+                raise DataError(f"Query {row} is empty", got=repr(text), expected="a text")
+            try:
+                found.append(_query(text.strip(), row, self.schema))
+            except DataError as error:
+                raise DataError(f"Query {row}: {error.problem}", got=error.got, fix=error.fix) from error
+        return found
+
+    def retrieve(self, examples: Sequence[Example], exclude_same_key: bool = False) -> Retrieved:
+        """The exemplars of some queries."""
+        if self.retriever is None:
+            return Retrieved.nothing(self.store, len(examples))
+        return self.retriever.retrieve(examples, exclude_same_key=exclude_same_key)
+
+    def run(self, texts: Sequence[str], *, exclude_same_key: bool = False) -> tuple[Outcome, Retrieved]:
+        """Raw results for new inputs, and what was retrieved for them."""
+        examples = self.queries(texts)
+        retrieved = self.retrieve(examples, exclude_same_key)
+        return run(self.method, self.lm, self.schema, [e.text for e in examples], retrieved), retrieved
+
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """The label (or the written answer) of each input."""
+        outcome, _ = self.run(texts)
+        if outcome.generated is not None:
+            return list(outcome.generated)
+        return [self.schema.labels[i] for i in outcome.probabilities.argmax(1)]
+
+    def predict_proba(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Label probabilities, ``[n, labels]``, columns in the order of ``schema.labels``."""
+        if self.schema.kind != "classification":
+            raise ConfigError("A generation task has no label probabilities", fix="Use predict.")
+        return self.run(texts)[0].probabilities
+
+    def predictions(
+        self, examples: Sequence[Example], *, shuffle: int | None = None, quiet: bool = True
+    ) -> Predictions:
+        """Predictions of labelled examples, for evaluation.
+
+        Args:
+            examples: The queries with their targets.
+            shuffle: A seed that permutes every query's exemplars, to see what their order does.
+            quiet: No progress bar.
+        """
+        retrieved = self.retrieve(examples)
+        if shuffle is not None:
+            retrieved = retrieved.shuffled(np.random.default_rng(shuffle))
+        with Bar(len(examples), f"evaluate {self.method.name}", quiet) as bar:
+            return predict(
+                self.method,
+                self.lm,
+                self.schema,
+                examples,
+                retrieved,
+                seed=self.training.seed,
+                advance=bar.advance,
+            )
+
+    # ---- artifact ---------------------------------------------------------------------------------------
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write the artifact folder (JSON, safetensors, JSONL) and a model card."""
+        from coldframe import __version__
+        from coldframe.card import model_card
+
+        encoder = self.method.ready.encoder
+        config = {
+            "coldframe_version": __version__,
+            "method": self.method.name,
+            "method_config": self.method.config.to_dict(),
+            "schema": self.schema.to_dict(),
+            "retrieval": self.retrieval.to_dict(),
+            "training": self.training.to_dict(),
+            "base_model": {**self.lm.provenance, "weight_hash": self.lm.weight_hash, "dtype": str(self.lm.dtype)},
+            "encoder": None if encoder is None else {"spec": encoder.spec, "hash": encoder.hash},
+            "store": {"hash": self.store.hash, "size": len(self.store)},
+            "history": self.history,
+            "seconds": round(self.seconds, 2),
+            "python": platform.python_version(),
+        }
+        folder = Path(path)
+        artifact.write(folder, config, self.method.state_dict(), self.store)
+        (folder / "README.md").write_text(model_card(config), encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, lm: FrozenLM | None = None) -> Self:
+        """Load an artifact: a local folder or a hub repository.
+
+        Args:
+            path: Where it is.
+            lm: The base model, if it is loaded already; otherwise it is loaded by the name in the artifact.
+
+        Raises:
+            ArtifactError: If the artifact is damaged or foreign, or ``lm`` is not the model it was fitted to.
+        """
+        folder = Path(path)
+        if not folder.exists() and str(path).count("/") == 1:
+            from coldframe.hub import download
+
+            folder = download(str(path))
+        config, weights, store = artifact.read(folder)
+        base = config["base_model"]
+        if lm is None:
+            lm = load_lm(base["name"], dtype=base["dtype"].removeprefix("torch."), revision=base.get("revision"))
+        if lm.weight_hash != base["weight_hash"]:
+            raise ArtifactError(
+                "The artifact was fitted to another base model",
+                got=f"{lm.provenance.get('name', 'a model')} ({lm.weight_hash[:12]})",
+                expected=f"{base['name']} ({base['weight_hash'][:12]}), loaded as {base['dtype']}",
+            )
+        if store.hash != config["store"]["hash"]:
+            raise ArtifactError("The exemplar store is not the one the artifact was fitted with")
+        cls_ = method_class(config["method"])
+        schema = Schema.from_dict(config["schema"])
+        method = cls_(cls_.config_class.from_dict(config["method_config"]))
+        setting = setting_of(method, lm, schema)
+        if setting.encoder is not None and setting.encoder.hash != config["encoder"]["hash"]:
+            raise ArtifactError(
+                f"The encoder {setting.encoder.spec!r} is not the one the artifact was fitted with",
+                got=setting.encoder.hash,
+                expected=config["encoder"]["hash"],
+            )
+        method.setup(setting)
+        try:
+            method.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ArtifactError(f"The weights do not fit the method {method.name}: {error}") from error
+        method.eval()
+        return cls(
+            method=method,
+            lm=lm,
+            schema=schema,
+            store=store,
+            retrieval=RetrievalConfig.from_dict(config["retrieval"]),
+            training=TrainingConfig.from_dict(config["training"]),
+            history=config["history"],
+            seconds=config["seconds"],
+        )
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload the artifact to a hub repository; options go to ``huggingface_hub.upload_folder``."""
+        from coldframe.hub import upload
+
+        return upload(self, repo_id, **options)
+
+
+def fit(
+    method: Method,
+    lm: FrozenLM,
+    task: Task,
+    *,
+    retrieval: RetrievalConfig | None = None,
+    training: TrainingConfig | None = None,
+    out: str | Path | None = None,
+    resume: bool = True,
+    quiet: bool = False,
+) -> Pipeline:
+    """Adapt a frozen model to a task.
+
+    Args:
+        method: Not yet set up.
+        lm: The frozen model.
+        task: Rows and schema; training rows are also the exemplar store.
+        retrieval: How exemplars are found; the domain's default if None.
+        training: How to train.
+        out: Folder for checkpoints and the artifact; nothing is written if None.
+        resume: Continue an interrupted run found in ``out``.
+        quiet: No progress bars.
+
+    Raises:
+        TrainingError: If nothing was trained, or (which would be our fault) the base model changed.
+    """
+    import time
+
+    started = time.perf_counter()
+    retrieval, training = retrieval or RetrievalConfig(), training or TrainingConfig()
+    method.setup(setting_of(method, lm, task.schema), training.seed)
+    # Validation rows join the store once nothing is chosen by them any more.
+    learning_store = ExemplarStore.of(task.train)
+    store = ExemplarStore.of((*task.train, *task.validation))
+    history: list[dict[str, float]] = []
+    if method.trainable:
+        from coldframe.training.loop import Trainer
+
+        hash_before, weights_before = lm.weight_hash, [p.detach().clone() for p in method.parameters()]
+        retriever = retriever_of(method, task.schema, learning_store, retrieval)
+        neighbours = [
+            Retrieved.nothing(learning_store, len(rows))
+            if retriever is None
+            else retriever.retrieve(rows, exclude_same_key=True)
+            for rows in (task.train, task.validation)
+        ]
+        folder = None if out is None else Path(out) / "checkpoint"
+        _seed(training.seed)
+        trainer = Trainer(method, lm, task, (neighbours[0], neighbours[1]), training, folder, resume, quiet)
+        history = trainer.train()
+        if weight_hash(lm.model) != hash_before:
+            raise TrainingError("The base model's weights changed during training")
+        if all(bool((a == b).all()) for a, b in zip(weights_before, method.parameters(), strict=True)):
+            raise TrainingError(
+                f"{method.name} is as it was before training",
+                fix="No epoch improved on the validation rows: lower the learning rate or train longer.",
+            )
+    method.eval()
+    pipeline = Pipeline(
+        method, lm, task.schema, store, retrieval, training, history, time.perf_counter() - started
+    )
+    if out is not None:
+        pipeline.save_pretrained(out)
+    return pipeline
+
+
+def load(path: str | Path, lm: FrozenLM | None = None) -> Pipeline:
+    """Load an artifact; see :meth:`Pipeline.from_pretrained`."""
+    return Pipeline.from_pretrained(path, lm)
+
+
+def setting_of(method: Method, lm: FrozenLM, schema: Schema) -> Setting:
+    """What a method is set up with: the model, the schema and its encoder."""
+    if not method.uses_encoder:
+        return Setting(lm, schema)
+    spec = getattr(method.config, "encoder", "auto")
+    return Setting(lm, schema, load_encoder(default_encoder(schema.domain) if spec == "auto" else spec))
+
+
+def retriever_of(method: Method, schema: Schema, store: ExemplarStore, config: RetrievalConfig) -> Retriever | None:
+    """The retriever a method wants, or None if it looks at no exemplars."""
+    if not method.uses_retrieval:
+        return None
+    if method.strategy != "top" and config.strategy == "top":
+        config = config.replace(strategy=method.strategy)
+    return Retriever(store, schema.domain, method.config.k, config)
+
+
+def _query(text: str, row: int, schema: Schema) -> Example:
+    if schema.domain == "molecules":
+        key, shown = molecule_key(text), text if schema.raw_smiles else canonical_smiles(text)
+    else:
+        key, shown = content_hash(" ".join(text.casefold().split())), text
+    return Example(shown, "", f"query-{row:07d}", key, row)
+
+
+def _seed(seed: int) -> None:
+    import torch
+
+    torch.manual_seed(seed)

@@ -1,0 +1,59 @@
+"""How to train: one set of words for every method."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from coldframe.config import Config, check
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig(Config):
+    """Settings of the training loop.
+
+    Args:
+        epochs: Passes over the training rows, at least 1; early stopping may end before.
+        batch_size: Rows per optimiser step (before accumulation), at least 1.
+        accumulation: Batches per optimiser step, at least 1.
+        learning_rate: Of the method's main parameters; None takes the method's own.
+        weight_decay: Of AdamW, at least 0.
+        schedule: ``"cosine"`` or ``"linear"`` to zero over all steps, or ``"constant"``.
+        warmup: Share of the steps that ramp up, in [0, 1).
+        clip: Largest gradient norm; 0 does not clip.
+        class_weights: Weigh rows so that all classes count the same in sum.
+        objective: ``"labels"`` is cross-entropy over the label words, ``"answer"`` is the papers'
+            negative log-likelihood of the answer tokens over the whole vocabulary. Generation tasks always
+            use ``"answer"``.
+        select: What the best epoch is chosen by on the validation rows: ``"loss"`` or ``"metric"``.
+        patience: Epochs without improvement before stopping, at least 1; 0 never stops early.
+        seed: Of initialisation, order and dropout.
+        checkpoint_every: Optimiser steps between checkpoints; 0 writes one each epoch.
+        report_to: Experiment tracker.
+    """
+
+    section = "training settings"
+
+    epochs: int = 8
+    batch_size: int = 32
+    accumulation: int = 1
+    learning_rate: float | None = None
+    weight_decay: float = 0.01
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = 0.05
+    clip: float = 1.0
+    class_weights: bool = True
+    objective: Literal["labels", "answer"] = "labels"
+    select: Literal["loss", "metric"] = "metric"
+    patience: int = 3
+    seed: int = 0
+    checkpoint_every: int = 0
+    report_to: Literal["none", "tensorboard", "wandb"] = "none"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulation"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1", got=getattr(self, name))
+        for name in ("weight_decay", "clip", "patience", "checkpoint_every", "seed"):
+            check(getattr(self, name) >= 0, f"{name} cannot be negative", got=getattr(self, name))
+        check(self.learning_rate is None or self.learning_rate > 0, "A learning rate must be positive")
+        check(0 <= self.warmup < 1, "warmup is a share of the steps", got=self.warmup, expected="[0, 1)")
