@@ -8,6 +8,7 @@ what is excluded, has k rows; the rest is index -1, score 0.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -47,6 +48,21 @@ class Index(Protocol[Q_contra]):
     def score(self, queries: Q_contra, indices: Indices) -> Scores:
         """Similarities of each query to given rows, ``[n, k]``; 0 where the position is -1."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Recall:
+    """How much of the exact answer an approximate index found.
+
+    Attributes:
+        value: Share of neighbours found that are as similar as the true k-th (ties count, whichever row it is).
+        k: Neighbours per query.
+        queries: Queries it was measured on.
+    """
+
+    value: float
+    k: int
+    queries: int
 
 
 class ScanningIndex(Generic[Q]):

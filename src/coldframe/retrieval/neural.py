@@ -117,9 +117,10 @@ class HFEncoder:
     def _model(self) -> Any:
         from transformers import AutoModel
 
+        folder = self._folder
         with _told(self.source):
             model = AutoModel.from_pretrained(
-                self._folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+                folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
             )
         return model.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -127,8 +128,9 @@ class HFEncoder:
     def _tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
+        folder = self._folder
         with _told(self.source):
-            tokenizer = AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         tokenizer.padding_side = "right"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token  # masked out, so any token does

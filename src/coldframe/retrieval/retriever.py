@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe import __version__
+from coldframe.cache import say
 from coldframe.config import Config, check
 from coldframe.errors import ConfigError, DataError
 from coldframe.errors import nearest as nearest_name
 from coldframe.retrieval import neighbours
 from coldframe.retrieval.encoders import Encoder, default_encoder, load_encoder
 from coldframe.retrieval.exact import ExactCosine, ExactTanimoto
-from coldframe.retrieval.index import Index, Indices, Scores, nearest, stack
+from coldframe.retrieval.index import Index, Indices, Recall, Scores, nearest, stack
 from coldframe.retrieval.similarity import Similarity, morgan_sets, scaffold_sets
 from coldframe.retrieval.store import ExemplarStore, Retrieved
 from coldframe.tasks.task import Domain, Example, content_hash
@@ -27,6 +28,7 @@ SimilarityChoice = Literal["auto", "tanimoto", "scaffold-tanimoto", "cosine", "b
 IndexKind = Literal["exact", "usearch"]
 Strategy = Literal["top", "random", "fixed", "oracle", "none"]
 
+RECALL_QUERIES = 200
 CACHED_FROM = 64  # shorter query lists cost less to search than to keep
 
 
@@ -65,7 +67,8 @@ class Retriever:
     """Finds exemplars for examples, by the tie rule of index.py, leaving out the query's own duplicates.
 
     Nothing is encoded before the first search. Lists for 64 queries and more are kept in the cache folder,
-    under a hash of all that they depend on.
+    under a hash of all that they depend on. An approximate index is measured against exact search when it is
+    built: see ``recall`` (None for an exact one).
 
     Args:
         store: Where exemplars come from.
@@ -95,6 +98,7 @@ class Retriever:
     ) -> None:
         self.store, self.domain, self.k, self.config = store, domain, k, config or RetrievalConfig()
         self._encoder = encoder
+        self.recall: Recall | None = None
         check(k >= 0, "k cannot be negative", got=k)
         if self.config.strategy != "none" and k > len(store):
             raise ConfigError(
@@ -131,9 +135,7 @@ class Retriever:
         """The store, encoded and ready to search."""
         things = self._features(self.store.texts)
         if self.config.index == "usearch":
-            from coldframe.retrieval.usearch import UsearchCosine, UsearchTanimoto
-
-            return UsearchCosine(things) if self.similarity == "cosine" else UsearchTanimoto(things)
+            return self._approximate(things)
         if self.similarity == "bm25":
             from coldframe.retrieval.bm25 import BM25
 
@@ -177,6 +179,17 @@ class Retriever:
         scores = self.index.score(queries, drawn)
         there = drawn >= 0
         return stack([nearest(d[t], s[t], self.k) for d, s, t in zip(drawn, scores, there, strict=True)], self.k)
+
+    def _approximate(self, things: Any) -> Index[Any]:
+        """The usearch index, and a line on how much it misses: each sampled row is asked for its own neighbours."""
+        from coldframe.retrieval.usearch import UsearchCosine, UsearchTanimoto
+
+        index = UsearchCosine(things) if self.similarity == "cosine" else UsearchTanimoto(things)
+        sample = np.linspace(0, len(self.store) - 1, min(RECALL_QUERIES, len(self.store))).astype(np.int64)
+        itself = self._excluded([self.store.examples[i] for i in sample], same_key=True)
+        self.recall = index.recall(index.take(things, sample), self.k, itself)
+        say(f"usearch finds {self.recall.value:.1%} of the {self.k} nearest (measured on {len(sample)} stored rows)")
+        return index
 
     def _features(self, texts: Sequence[str]) -> Any:
         """Texts as the similarity in use wants them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from coldframe.errors import MissingExtraError
 from coldframe.retrieval.exact import ExactCosine, ExactTanimoto
-from coldframe.retrieval.index import Exclude, Indices, ScanningIndex, Scores, nearest, stack
+from coldframe.retrieval.index import Exclude, Indices, Recall, ScanningIndex, Scores, nearest, stack
 from coldframe.retrieval.molecules import BITS
 from coldframe.retrieval.similarity import Sets, unit
 
@@ -18,21 +17,6 @@ Q = TypeVar("Q")
 
 CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 128, 256
 OVERSAMPLE = 64  # candidates beyond k: they are scored exactly, so that ties among them follow the rule
-
-
-@dataclasses.dataclass(frozen=True)
-class Recall:
-    """How much of the exact answer an approximate index found.
-
-    Attributes:
-        value: Share of neighbours found that are as similar as the true k-th (ties count, whichever row it is).
-        k: Neighbours per query.
-        queries: Queries it was measured on.
-    """
-
-    value: float
-    k: int
-    queries: int
 
 
 class _Approximate(Generic[Q]):
