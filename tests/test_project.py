@@ -10,6 +10,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,6 +87,30 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_version_is_in_the_changelog() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## [{coldframe.__version__}]" in changelog
+
+
+PAPER_INDEX = (ROOT / "docs/paper-index.md").read_text(encoding="utf-8")
+SECTIONS = {
+    title: re.findall(r"`(\w+)=([\w.\-]+)`", "\n".join(line for line in body.splitlines() if line.startswith("|")))
+    for title, body in re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", PAPER_INDEX, re.M | re.S)
+}
+
+
+@pytest.mark.parametrize("title", [title for title, defaults in SECTIONS.items() if defaults])
+def test_paper_index_has_the_defaults(title: str) -> None:
+    from coldframe.retrieval.retriever import RetrievalConfig
+    from coldframe.training.config import TrainingConfig
+
+    home: Any = {"Training": TrainingConfig, "Retrieval": RetrievalConfig}.get(title)
+    if home is None:
+        match = re.search(rf"^## {re.escape(title)}\n\nClass `(\w+)`", PAPER_INDEX, re.M)
+        assert match, f"the section {title!r} does not begin with its class"
+        home = getattr(coldframe, match[1])
+    settings = getattr(home, "config_class", home)()
+    for name, written in SECTIONS[title]:
+        value = getattr(settings, name) if hasattr(settings, name) else getattr(home, name)
+        same = float(written) == value if isinstance(value, float) else written == str(value)
+        assert same, f"{title}: {name} is {value!r}, the paper index says {written}"
 
 
 @pytest.mark.parametrize("name", [name for name in coldframe.__all__ if name != "__version__"])
