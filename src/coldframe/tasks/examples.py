@@ -84,7 +84,7 @@ def deduplicate(examples: Sequence[Example], written: Mapping[str, str]) -> tupl
     kept = {min(group, key=lambda e: len(written[e.id])).id for group in agreeing}
     notes = []
     if repeats := sum(len(group) - 1 for group in agreeing):
-        notes.append(f"Dropped {repeats} row(s) that repeat another row (stereo disregarded for molecules).")
+        notes.append(f"Dropped {repeats} row(s) that are the same text, or molecule without stereo, as another.")
     if clashes := len(groups) - len(agreeing):
         notes.append(f"Dropped {clashes} input(s) that occur with different labels.")
     return [example for example in examples if example.id in kept], notes

@@ -107,6 +107,7 @@ def build(source: Source, config: TaskConfig) -> Task:
         pool, test = _cut(pool, way, config.test_size if config.test_size is not None else 0.2, config.seed)
     if config.max_train is not None and config.max_train < len(pool):
         _, pool = _cut(pool, "stratified" if kind == "classification" else "random", config.max_train, config.seed)
+        notes.append(f"Kept {len(pool):,} training rows (max_train).")
     if config.validation_size and not validation:
         inner = way if way != "given" else ("stratified" if kind == "classification" else "random")
         pool, validation = _cut(pool, inner, config.validation_size, config.seed)
@@ -232,7 +233,9 @@ def _schema(
     default = "effective_accuracy" if len(labels) == 2 else "accuracy"
     metric = _metric(config.metric or default, METRICS)
     template = infer.template(config, text, label, kind, words)
-    return Schema(name, kind, domain, template, labels, words, positive, metric), [] if builtin else notes
+    return Schema(name, kind, domain, template, labels, words, positive, metric, config.raw_smiles), (
+        [] if builtin else notes
+    )
 
 
 def _metric(name: str, known: Mapping[str, object]) -> str:

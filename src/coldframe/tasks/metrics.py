@@ -145,13 +145,12 @@ def _auroc(y: Ints, p: Floats, positive: int | None, w: Floats) -> Floats:
 def _one_auroc(is_positive: NDArray[np.bool_], scores: Floats, w: Floats) -> Floats:
     """Share of (positive, negative) pairs in the right order, ties counted half (Mann-Whitney)."""
     order = np.argsort(scores, kind="stable")
-    _, starts, tie = np.unique(scores[order], return_index=True, return_inverse=True)
+    starts = np.unique(scores[order], return_index=True)[1]
     flags, weights = is_positive[order], w[:, order]
-    negative = np.add.reduceat(weights * ~flags, starts, axis=1)
-    below = np.cumsum(negative, axis=1) - negative / 2
-    up = (weights * flags * below[:, tie]).sum(axis=1)
-    positives = weights @ flags.astype(np.float64)
-    return _divide(up, positives * (weights.sum(axis=1) - positives))
+    above = np.add.reduceat(weights * flags, starts, axis=1)  # by distinct score
+    below = np.add.reduceat(weights * ~flags, starts, axis=1)
+    up = (above * (np.cumsum(below, axis=1) - below / 2)).sum(axis=1)
+    return _divide(up, above.sum(axis=1) * below.sum(axis=1))
 
 
 def _calibration_error(y: Ints, p: Floats, positive: int | None, w: Floats) -> Floats:

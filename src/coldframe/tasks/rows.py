@@ -19,6 +19,10 @@ MAX_BYTES = 1 << 30
 """Largest file read, in bytes: tasks are held in memory."""
 
 MAX_ROWS = 5_000_000
+"""Most rows read."""
+
+MAX_NAME = 1_000
+"""Longest column name, in characters."""
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
@@ -196,7 +200,11 @@ def _jsonl(text: str, name: str, problems: Problems) -> tuple[list[str], list[Ro
         if not isinstance(values, dict):
             problems.add(DataError(f"{name}, line {number}: not a JSON object", got=type(values).__name__))
             continue
-        columns.update(dict.fromkeys(values))
+        try:
+            columns.update(dict.fromkeys(map(_column, values)))
+        except DataError as error:
+            problems.add(DataError(f"{name}, line {number}: {error.problem}", got=error.got))
+            continue
         rows.append(Row(number, values))
     return list(columns), rows
 
@@ -221,6 +229,13 @@ def _parquet(data: bytes, name: str) -> tuple[list[str], list[Row]]:
             raise
         raise DataError(f"{name} is not a readable Parquet file ({error})") from error
     return columns, [Row(number, row) for number, row in enumerate(values, start=1)]
+
+
+def _column(name: str) -> str:
+    """A column name that can be written again."""
+    if len(name) > MAX_NAME or any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise DataError("a column name is too long or not text", got=ascii(name[:40]))
+    return name
 
 
 def as_text(value: object) -> str:
