@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.retrieval.backends import BACKENDS, Backend
 
 RULES = settings(max_examples=30, deadline=None)

@@ -13,7 +13,7 @@ from coldframe.errors import MissingExtraError
 from coldframe.retrieval.molecules import BITS, morgan_bits, parse
 from coldframe.tasks.task import content_hash
 
-_SCALARS = slice(5, 32)  # where TABLE names functions of rdMolDescriptors
+_SCALARS = slice(5, 31)  # where TABLE names functions of rdMolDescriptors
 _ELEMENTS = (6, 7, 8, 9, 15, 16, 17, 35)  # C N O F P S Cl Br
 _SURFACES = ("SlogP_VSA_", "SMR_VSA_", "PEOE_VSA_")  # surface area by bins of logP, refractivity, partial charge
 
@@ -47,7 +47,6 @@ TABLE: tuple[tuple[str, float, float], ...] = (
     ("HallKierAlpha", -1.84, 1.754),
     ("Kappa1", 17.95, 13.84),
     ("Kappa2", 6.86, 5.815),
-    ("Kappa3", 3.357, 3.562),
     ("Chi0v", 15.33, 10.83),
     ("Chi1v", 9.373, 6.699),
     ("Chi2v", 7.625, 6.115),
@@ -104,7 +103,7 @@ _SCALE = np.array([scale for _, _, scale in TABLE])
 
 
 class MorganDescriptorsEncoder:
-    """Morgan bits, then 76 descriptors: size, polarity, logP, charge, rings, shape, elements, surface areas.
+    """Morgan bits, then 75 descriptors: size, polarity, logP, charge, rings, shape, elements, surface areas.
 
     A descriptor ``d`` enters as ``asinh((d - centre) / scale)`` with the constants of ``TABLE``: near linear in
     the usual range, logarithmic outside it, and a function of the molecule alone (nothing is fitted, so an
@@ -117,7 +116,7 @@ class MorganDescriptorsEncoder:
 
     Example:
         >>> MorganDescriptorsEncoder().encode(["CCO"]).shape
-        (1, 2124)
+        (1, 2123)
     """
 
     spec = "morgan+descriptors"
@@ -126,7 +125,7 @@ class MorganDescriptorsEncoder:
     hash = content_hash("morgan+descriptors", str(BITS), repr(TABLE))
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Bits and squashed descriptors, ``[n, 2124]``; the same whatever the batch."""
+        """Bits and squashed descriptors, ``[n, 2123]``; the same whatever the batch."""
         bits = np.unpackbits(morgan_bits(texts), axis=1)
         numbers = np.array([descriptors(text) for text in texts]).reshape(len(texts), len(TABLE))
         return np.concatenate([bits, np.arcsinh((numbers - _CENTRE) / _SCALE)], axis=1, dtype=np.float32)

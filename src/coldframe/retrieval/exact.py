@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.retrieval.index import Indices, ScanningIndex, Scores, check_same_width
-from coldframe.retrieval.similarity import Sets, unit
+from coldframe.retrieval.similarity import Sets, lengths, unit
 
 _SCAN_BYTES = 64 << 20
 
@@ -75,8 +75,8 @@ class ExactCosine(ScanningIndex[NDArray[np.float32]]):
     """Cosine by float32 matrix products, in blocks.
 
     A matrix product's last bits depend on the block a row falls into, which would order equal rows by chance.
-    So it only picks the candidates (all within its own rounding error), and each candidate's value is a
-    float64 dot product of the two unit vectors alone.
+    So it only picks the candidates (all within its own rounding error), and each candidate's value is computed
+    in float64 from the two vectors alone.
 
     Args:
         vectors: The store, float32 ``[n, dim]``, of any length; zero vectors are like nothing.
@@ -88,7 +88,9 @@ class ExactCosine(ScanningIndex[NDArray[np.float32]]):
     """
 
     def __init__(self, vectors: NDArray[np.float32]) -> None:
-        self._store = unit(vectors)
+        self._store = np.ascontiguousarray(vectors, np.float32)
+        self._lengths = lengths(self._store)
+        self._scale = (1 / self._lengths).astype(np.float32)
         self.slack = 4 * float(np.finfo(np.float32).eps) * max(vectors.shape[1], 1)
 
     def __len__(self) -> int:
@@ -99,9 +101,10 @@ class ExactCosine(ScanningIndex[NDArray[np.float32]]):
         check_same_width(queries.shape[1], self._store.shape[1])
         step = max(1, _SCAN_BYTES // (4 * max(len(self), 1)))
         for block in range(0, len(queries), step):
-            yield from unit(queries[block : block + step]) @ self._store.T
+            yield from (unit(queries[block : block + step]) @ self._store.T) * self._scale
 
     def refine(self, queries: NDArray[np.float32], query: int, scanned: Scores, rows: Indices) -> Scores:
         """Cosine of one query with some rows, the same whatever else is searched."""
-        products = unit(queries[query : query + 1]).astype(np.float64) * self._store[rows]
-        return np.asarray(np.clip(products.sum(axis=1), -1.0, 1.0), np.float32)
+        one = queries[query : query + 1].astype(np.float64)
+        cosine = (one * self._store[rows]).sum(axis=1) / (lengths(one) * self._lengths[rows])
+        return np.asarray(np.clip(cosine, -1.0, 1.0), np.float32)

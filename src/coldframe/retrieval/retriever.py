@@ -175,16 +175,19 @@ class Retriever:
         queries = self._features([example.text for example in examples])
         if self.config.strategy != "random":
             return self.index.search(queries, self.k, exclude)
-        drawn = np.stack([self._draw(e, out) for e, out in zip(examples, exclude, strict=True)])
+        drawn = np.empty((len(examples), self.k), np.int64)
+        for i, (example, out) in enumerate(zip(examples, exclude, strict=True)):
+            drawn[i] = self._draw(example, out)
         scores = self.index.score(queries, drawn)
         there = drawn >= 0
         return stack([nearest(d[t], s[t], self.k) for d, s, t in zip(drawn, scores, there, strict=True)], self.k)
 
     def _approximate(self, things: Any) -> Index[Any]:
         """The usearch index, and a line on how much it misses: each sampled row is asked for its own neighbours."""
-        from coldframe.retrieval.usearch import UsearchCosine, UsearchTanimoto
+        from coldframe.retrieval.usearch import ApproximateIndex, UsearchCosine, UsearchTanimoto
 
-        index = UsearchCosine(things) if self.similarity == "cosine" else UsearchTanimoto(things)
+        cosine = self.similarity == "cosine"
+        index: ApproximateIndex[Any] = UsearchCosine(things) if cosine else UsearchTanimoto(things)
         sample = np.linspace(0, len(self.store) - 1, min(RECALL_QUERIES, len(self.store))).astype(np.int64)
         itself = self._excluded([self.store.examples[i] for i in sample], same_key=True)
         self.recall = index.recall(index.take(things, sample), self.k, itself)

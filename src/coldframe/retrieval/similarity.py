@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,12 +119,17 @@ def tanimoto(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
     return shared / either if either else 0.0
 
 
+def lengths(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Length of each row to divide by: 1 for a zero row, so that its cosine with anything is 0."""
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    return np.where(norms > 0, norms, 1.0)
+
+
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows scaled to length 1, so that their dot product is the cosine; a zero row stays zero.
+    """Rows scaled to length 1; a zero row stays zero.
 
     Example:
-        >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32)).tolist()
+        >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32)).round(1).tolist()
         [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    return (vectors / lengths(vectors)[:, None]).astype(np.float32)

@@ -19,7 +19,7 @@ CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 128, 256
 OVERSAMPLE = 64  # candidates beyond k: they are scored exactly, so that ties among them follow the rule
 
 
-class _Approximate(Generic[Q]):
+class ApproximateIndex(Generic[Q]):
     """Candidates from a graph (HNSW, arXiv:1603.09320), then exact similarities and the written tie rule.
 
     Where the graph gives too few, and where a store is so small that the candidates would be all of it, the
@@ -95,8 +95,8 @@ class _Approximate(Generic[Q]):
         return Recall(float(hit.mean()) if hit.size else 1.0, k, len(found))
 
 
-class UsearchTanimoto(_Approximate[Sets]):
-    """Tanimoto over 2048-bit fingerprints; see :class:`_Approximate` for what is exact about it.
+class UsearchTanimoto(ApproximateIndex[Sets]):
+    """Tanimoto over 2048-bit fingerprints; see :class:`ApproximateIndex` for what is exact about it.
 
     Args:
         sets: The store; members below 2048.
@@ -124,8 +124,8 @@ class UsearchTanimoto(_Approximate[Sets]):
         return Sets.of([queries[i] for i in which])
 
 
-class UsearchCosine(_Approximate[NDArray[np.float32]]):
-    """Cosine over float32 vectors; see :class:`_Approximate` for what is exact about it.
+class UsearchCosine(ApproximateIndex[NDArray[np.float32]]):
+    """Cosine over float32 vectors; see :class:`ApproximateIndex` for what is exact about it.
 
     Args:
         vectors: The store, ``[n, dim]``.

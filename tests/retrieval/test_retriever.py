@@ -1,0 +1,204 @@
+"""Strategies, leave-one-out, and what is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coldframe.errors import ConfigError, DataError
+from coldframe.retrieval.molecules import morgan_bits
+from coldframe.retrieval.retriever import RetrievalConfig, Retriever
+from coldframe.retrieval.similarity import morgan_sets, tanimoto
+from coldframe.retrieval.store import ExemplarStore
+from coldframe.tasks.task import Example
+
+CHAINS = ["C" * n + tail for n in range(1, 9) for tail in ("O", "N", "F", "Cl")]
+
+
+def example(text: str, target: str = "A", name: str | None = None, key: str | None = None) -> Example:
+    return Example(text, target, id=name or text, key=key or text)
+
+
+@pytest.fixture
+def molecules() -> list[Example]:
+    return [example(s, "A" if i % 3 else "B") for i, s in enumerate(CHAINS)]
+
+
+def retriever(rows: list[Example], k: int, **settings: Any) -> Retriever:
+    return Retriever(ExemplarStore.of(rows), "molecules", k, RetrievalConfig(**settings))
+
+
+def test_a_query_never_gets_itself_or_its_duplicate(molecules: list[Example]) -> None:
+    twins = [example(e.text, e.target, e.id + "-again", e.key) for e in molecules[:10]]
+    rows = molecules + twins
+    for strategy in ("top", "random", "fixed", "oracle"):
+        found = retriever(rows, 4, strategy=strategy).retrieve(rows, exclude_same_key=True)
+        for i, query in enumerate(rows):
+            got = found.examples(i)
+            assert len(got) == 4
+            assert query.key not in {e.key for e in got}, strategy
+
+
+def test_a_query_that_may_gets_itself_first(molecules: list[Example]) -> None:
+    found = retriever(molecules, 1).retrieve(molecules, exclude_same_key=False)
+    bits = morgan_bits([e.text for e in molecules])
+    for i, query in enumerate(molecules):
+        assert found.scores[i, 0] == 1.0
+        assert (morgan_bits([found.examples(i)[0].text]) == bits[i]).all(), query
+
+
+def test_top_is_the_naive_loop(molecules: list[Example]) -> None:
+    tool = retriever(molecules, 5)
+    found = tool.retrieve(molecules, exclude_same_key=True)
+    sets = morgan_sets(tool.store.texts)
+    for i, query in enumerate(molecules):
+        own = morgan_sets([query.text])[0]
+        ranked = sorted(
+            (-tanimoto(own, sets[j]), j) for j in range(len(tool.store)) if tool.store.examples[j].key != query.key
+        )
+        assert found.indices[i].tolist() == [j for _, j in ranked[:5]]
+
+
+def test_exclusion_beyond_the_store_is_padded() -> None:
+    rows = [example("CCO", name="a", key="x"), example("CCO", name="b", key="x"), example("CCN", name="c")]
+    found = retriever(rows, 2).retrieve(rows, exclude_same_key=True)
+    assert found.indices.tolist() == [[2, -1], [2, -1], [0, 1]]
+    assert found.scores[0, 1] == 0
+
+
+def test_random_depends_on_seed_and_query_id_not_on_the_batch(molecules: list[Example]) -> None:
+    tool = retriever(molecules, 3, strategy="random", seed=1)
+    together = tool.retrieve(molecules, exclude_same_key=True)
+    alone = [tool.retrieve([e], exclude_same_key=True).indices[0].tolist() for e in reversed(molecules)]
+    assert together.indices.tolist() == alone[::-1]
+    assert len({tuple(row) for row in together.indices.tolist()}) > len(molecules) // 2
+    other = retriever(molecules, 3, strategy="random", seed=2).retrieve(molecules, exclude_same_key=True)
+    assert other.indices.tolist() != together.indices.tolist()
+
+
+def test_random_rows_carry_their_true_similarity_sorted(molecules: list[Example]) -> None:
+    tool = retriever(molecules, 4, strategy="random")
+    found = tool.retrieve(molecules[:5], exclude_same_key=True)
+    sets = morgan_sets(tool.store.texts)
+    for i, query in enumerate(molecules[:5]):
+        own = morgan_sets([query.text])[0]
+        expected = [tanimoto(own, sets[j]) for j in found.indices[i].tolist()]
+        np.testing.assert_allclose(found.scores[i], expected, atol=1e-7)
+        keys = list(zip((-found.scores[i]).tolist(), found.indices[i].tolist(), strict=True))
+        assert keys == sorted(keys)
+
+
+def test_random_is_uniform_over_the_store(molecules: list[Example]) -> None:
+    queries = [example("CCO", name=f"q{i}") for i in range(400)]
+    found = retriever(molecules, 4, strategy="random").retrieve(queries, exclude_same_key=False)
+    counts = np.bincount(found.indices.ravel(), minlength=len(molecules))
+    assert counts.min() > 20 and counts.max() < 90  # 50 expected
+
+
+def test_fixed_is_one_balanced_set_in_store_order(molecules: list[Example]) -> None:
+    found = retriever(molecules, 6, strategy="fixed", seed=3).retrieve(
+        [example("CCBr"), example("CI")], exclude_same_key=True
+    )
+    assert found.indices[0].tolist() == found.indices[1].tolist() == sorted(found.indices[0].tolist())
+    assert Counter(e.target for e in found.examples(0)) == {"A": 3, "B": 3}
+    assert (found.scores == 0).all()
+    other = retriever(molecules, 6, strategy="fixed", seed=4).retrieve([example("CCBr")], exclude_same_key=True)
+    assert other.indices.tolist() != found.indices[:1].tolist()
+
+
+def test_fixed_gives_a_member_of_the_set_the_next_in_line(molecules: list[Example]) -> None:
+    tool = retriever(molecules, 6, strategy="fixed")
+    everyone = tool.retrieve([example("CCBr")], exclude_same_key=True).examples(0)
+    for member in everyone:
+        got = tool.retrieve([member], exclude_same_key=True).examples(0)
+        assert len(got) == 6
+        assert len({e.id for e in got} & {e.id for e in everyone}) == 5
+
+
+def test_oracle_gives_the_nearest_of_the_own_label(molecules: list[Example]) -> None:
+    found = retriever(molecules, 3, strategy="oracle").retrieve(molecules, exclude_same_key=True)
+    for label in "AB":
+        own = [e for e in molecules if e.target == label]
+        alone = retriever(own, 3).retrieve(own, exclude_same_key=True)
+        for i, query in enumerate(own):
+            assert found.examples(molecules.index(query)) == alone.examples(i)
+
+
+def test_oracle_needs_labels(molecules: list[Example]) -> None:
+    with pytest.raises(DataError, match="own label"):
+        retriever(molecules, 3, strategy="oracle").retrieve([example("CCO", target="")], exclude_same_key=False)
+
+
+def test_none_and_zero_give_empty_sets(molecules: list[Example]) -> None:
+    for tool in (retriever(molecules, 5, strategy="none"), retriever(molecules, 0), retriever([], 5, strategy="none")):
+        assert tool.retrieve(molecules[:2], exclude_same_key=True).indices.shape == (2, 0)
+
+
+def test_no_queries(molecules: list[Example]) -> None:
+    for strategy in ("top", "random", "fixed", "oracle"):
+        found = retriever(molecules, 3, strategy=strategy).retrieve([], exclude_same_key=True)
+        assert found.indices.shape == found.scores.shape == (0, 3)
+
+
+def test_scaffold_tanimoto_and_usearch(molecules: list[Example]) -> None:
+    rings = [example(f"c1ccccc1{s}") for s in CHAINS[:6]] + [example("CCO")]
+    found = retriever(rings, 2, similarity="scaffold-tanimoto").retrieve(rings[:1], exclude_same_key=True)
+    assert found.scores.tolist() == [[1.0, 1.0]]
+    many = [example("C" * a + o + "C" * b) for a in range(1, 15) for b in range(1, 15) for o in ("O", "N")]
+    exact = retriever(many, 5).retrieve(many[:50], exclude_same_key=True)
+    tool = retriever(many, 5, index="usearch")
+    near = tool.retrieve(many[:50], exclude_same_key=True)
+    assert tool.recall is not None and tool.recall.value > 0.9 and tool.recall.queries == 200
+    assert (near.scores <= exact.scores + 1e-7).all()
+    assert (near.scores == exact.scores).mean() > 0.9
+
+
+def test_cosine_of_fingerprints_and_of_a_given_encoder(molecules: list[Example]) -> None:
+    found = retriever(molecules, 2, similarity="cosine").retrieve(molecules[:3], exclude_same_key=False)
+    assert found.scores[:, 0].tolist() == [1.0, 1.0, 1.0]
+
+    class Length:
+        spec, dim, takes_label_text, hash = "length", 2, True, "0"
+
+        def encode(self, texts: Any) -> Any:
+            return np.array([[len(text), 1] for text in texts], np.float32)
+
+    store = ExemplarStore.of([example("a"), example("bb"), example("c" * 9)])
+    found = Retriever(store, "text", 1, encoder=Length()).retrieve([example("z" * 8)], exclude_same_key=True)
+    assert found.examples(0)[0].text == "c" * 9
+
+
+def test_bm25_over_words() -> None:
+    store = ExemplarStore.of([example("who wrote Emma"), example("what is a newt"), example("when did Emma live")])
+    tool = Retriever(store, "text", 2, RetrievalConfig(similarity="bm25"))
+    texts = [e.text for e in tool.retrieve([example("Emma wrote what")], exclude_same_key=True).examples(0)]
+    assert texts[0] == "who wrote Emma"
+
+
+@pytest.mark.parametrize(
+    ("domain", "k", "settings", "message"),
+    [
+        ("molecules", 99, {}, "Pass k = 31 or less"),
+        ("molecules", -1, {}, "negative"),
+        ("text", 1, {"similarity": "tanimoto"}, "Use cosine or bm25"),
+        ("molecules", 1, {"similarity": "bm25"}, "Use tanimoto or cosine"),
+        ("molecules", 1, {"similarity": "scaffold-tanimoto", "index": "usearch"}, "Use index='exact'"),
+        ("molecules", 1, {"strategy": "tops"}, "Did you mean 'top'"),
+        ("molecules", 1, {"seed": -1}, "seed"),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    domain: Any, k: int, settings: dict[str, Any], message: str, molecules: list[Example]
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Retriever(ExemplarStore.of(molecules), domain, k, RetrievalConfig(**settings))
+
+
+def test_the_settings_travel_as_json() -> None:
+    config = RetrievalConfig(similarity="cosine", strategy="random", encoder="hf:x:cls", seed=7)
+    assert RetrievalConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ConfigError, match="similarity"):
+        RetrievalConfig.from_dict({"similarty": "cosine"})
