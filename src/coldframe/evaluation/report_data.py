@@ -36,6 +36,11 @@ class MetricInfo(Config):
     higher: bool = True
     decimals: int = 1
 
+    @property
+    def words(self) -> str:
+        """The title inside a sentence: abbreviations keep their capitals."""
+        return self.title if self.title[1:2].isupper() else self.title[:1].lower() + self.title[1:]
+
     def show(self, value: float, *, sign: bool = False) -> str:
         """A number as it is printed; a true minus sign, and a dash for what is not defined."""
         if value != value:

@@ -75,7 +75,7 @@ def _comparison(data: ReportData, row: MethodRow, difference: Difference) -> Com
 def _headline(data: ReportData, best: MethodRow | None, outcome: Outcome | None) -> str:
     info, main = data.primary, data.main_row
     own = main.score(data.metric)
-    scored = f"{info.title} {info.span(own)} on {data.task} (n = {own.n}, {_seeds(own.seeds)})" if own else ""
+    scored = f"{info.words} {info.span(own)} on {data.task} (n = {own.n}, {_seeds(own.seeds)})" if own else ""
     if best is None or best.difference is None:
         if main.role == "no-lm":
             return f"{main.name}, which uses no language model, reaches {scored}."

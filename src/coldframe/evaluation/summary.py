@@ -1,0 +1,122 @@
+"""From predictions to the lines of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from coldframe.errors import ConfigError, nearest
+from coldframe.evaluation.calibration import reliability
+from coldframe.evaluation.compare import paired_difference
+from coldframe.evaluation.cost import Cost
+from coldframe.evaluation.intervals import RESAMPLES, score_interval, statistic
+from coldframe.evaluation.predictions import Predictions, same_rows
+from coldframe.evaluation.report_data import MethodRow, MetricInfo, Neighbour, Reliability, Role, Sample, Score
+from coldframe.retrieval.store import ExemplarStore
+from coldframe.tasks.metrics import METRICS
+from coldframe.tasks.task import Example, Schema
+from coldframe.tasks.text_metrics import TEXT_METRICS
+
+#: What the table shows beside the primary metric.
+USUAL = ("effective_accuracy", "accuracy", "balanced_accuracy", "mcc", "auroc", "calibration_error")
+
+
+def metric_infos(names: Sequence[str]) -> tuple[MetricInfo, ...]:
+    """How metrics are shown, by name; percentages with one decimal, others with three."""
+    infos = []
+    for name in dict.fromkeys(names):
+        metric = METRICS.get(name) or TEXT_METRICS.get(name)
+        if metric is None:
+            raise ConfigError(f"There is no metric {name!r}", fix=nearest(name, [*METRICS, *TEXT_METRICS]))
+        percent = metric.range == (0.0, 100.0)
+        infos.append(MetricInfo(name, metric.title, metric.greater_is_better, 1 if percent else 3))
+    return tuple(infos)
+
+
+def method_row(
+    runs: Sequence[Predictions],
+    schema: Schema,
+    *,
+    role: Role = "method",
+    metrics: Sequence[str] = (),
+    main: Sequence[Predictions] | None = None,
+    cost: Cost | None = None,
+    order_std: float | None = None,
+    note: str = "",
+    resamples: int = RESAMPLES,
+) -> MethodRow:
+    """One line of the table: every metric with its interval, and the paired difference to the main method.
+
+    Args:
+        runs: One run per training seed of one method.
+        schema: The task's schema; its metric is the primary one.
+        role: What the method stands for.
+        metrics: Further metrics; the primary one is always there. Default: ``USUAL`` for classification.
+        main: The main method's runs; None for the main method itself.
+        cost: What the method cost.
+        order_std: Standard deviation of the primary metric over shuffles of the exemplars.
+        note: What a reader must know.
+        resamples: Bootstrap resamples.
+    """
+    same_rows(runs)
+    positive = None if schema.positive is None else schema.index(schema.positive)
+    usual = metrics or (USUAL if schema.kind == "classification" else ())
+    names = dict.fromkeys([schema.metric, *usual])
+    row = np.ones((1, len(runs[0])))
+    return MethodRow(
+        name=runs[0].method,
+        role=role,
+        scores=tuple(Score(name, score_interval(runs, name, positive, resamples=resamples)) for name in names),
+        difference=paired_difference(main, runs, schema.metric, positive, resamples=resamples) if main else None,
+        cost=cost,
+        seed_values=tuple(float(statistic([run], schema.metric, positive)(row)[0]) for run in runs),
+        order_std=order_std,
+        note=note,
+    )
+
+
+def reliabilities(methods: Mapping[str, Sequence[Predictions]]) -> tuple[Reliability, ...]:
+    """Reliability diagrams of some methods, by name; their runs are the seeds."""
+    return tuple(Reliability(name, reliability(runs)) for name, runs in methods.items())
+
+
+def samples(
+    run: Predictions, store: ExemplarStore, schema: Schema, *, count: int = 6, seed: int = 0
+) -> tuple[Sample, ...]:
+    """Queries to show with their neighbours: drawn at random, half of them wrong where there are enough.
+
+    Args:
+        run: The predictions of one seed.
+        store: Where the neighbours are.
+        schema: The task's schema.
+        count: How many.
+        seed: Of the draw.
+    """
+    drawn = np.random.default_rng(seed).permutation(len(run))
+    if schema.kind == "classification":
+        right = (run.predicted == run.targets)[drawn]
+        wrong = drawn[~right][: max(count // 2, count - int(right.sum()))]
+        drawn = np.concatenate([drawn[right][: count - len(wrong)], wrong])
+    known = {example.id: example for example in store.examples}
+    return tuple(_sample(run, int(i), known) for i in drawn[:count])
+
+
+def _sample(run: Predictions, i: int, known: Mapping[str, Example]) -> Sample:
+    neighbours = []
+    for j, name in enumerate(run.neighbours[i]):
+        if (exemplar := known.get(str(name))) is not None:
+            attention = () if run.attention is None else tuple(run.attention[i, :, j].tolist())
+            similarity = float(run.similarities[i, j])
+            neighbours.append(Neighbour(exemplar.id, exemplar.text, exemplar.target, similarity, attention))
+    shared: dict[str, Any] = {"id": run.ids[i], "text": run.texts[i], "neighbours": tuple(neighbours)}
+    if run.generated is not None and run.references is not None:
+        return Sample(target=run.references[i][0], predicted=run.generated[i], **shared)
+    predicted = int(run.predicted[i])
+    return Sample(
+        target=run.labels[int(run.targets[i])],
+        predicted=run.labels[predicted],
+        probability=float(run.probabilities[i, predicted]),
+        **shared,
+    )
