@@ -21,6 +21,7 @@ from coldframe.frozen.carrier_table import CARRIERS, ENCODERS, Carrier
 
 PROVENANCE = "coldframe_provenance.json"
 _READABLE = (".json", ".safetensors", ".model", ".txt", ".jinja")  # what is taken from a hub: no pickle, no code
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _PROBE = "The capital of France is Paris; CC(=O)Nc1ccc(O)cc1 is paracetamol."
 
 
@@ -194,6 +195,8 @@ def _probe_logits(model: Any, tokenizer: Any) -> Tensor:
 def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if not any((folder / file).is_file() for file in _TOKENIZERS):  # transformers would make up an empty one
+        raise ModelError("There is no tokenizer in the folder", expected=f"one of {', '.join(_TOKENIZERS)}")
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     with _quiet():
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **local)
