@@ -71,7 +71,7 @@ def load_task(data: str | Path | TaskConfig = "b3db", **options: Any) -> Task:
 
 def build(source: Source, config: TaskConfig) -> Task:
     """Rows to a task: columns, examples, duplicates, splits, labels, leak guard."""
-    builtin = config.data in BUILTIN
+    builtin, given = config.data in BUILTIN, config
     config = config.filled(source.defaults)
     # A built-in source is pinned by its checksum, so its unreadable rows are known: skipped and counted.
     problems = Problems("skip" if builtin else config.on_error)
@@ -127,7 +127,9 @@ def build(source: Source, config: TaskConfig) -> Task:
     origin = {**source.table.source}
     if source.test is not None:
         origin |= {f"test_{key}": value for key, value in source.test.source.items()}
-    task = Task(schema, tuple(pool), tuple(validation), tuple(test), tuple(notes), origin)
+    # What was inferred about the columns is fixed, so that new files are read alike.
+    options = given if builtin else given.replace(text=",".join(texts), label=label)
+    task = Task(schema, tuple(pool), tuple(validation), tuple(test), tuple(notes), origin, options.to_dict())
     return check_leaks(task, config.allow_leaks)
 
 

@@ -6,6 +6,7 @@ for the rows that are held out. Rows that share a key are never parted.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections import Counter
@@ -125,7 +126,7 @@ def check_leaks(task: Task, allow: bool = False) -> Task:
         if not allow:
             raise LeakError(problem, fix="Remove them from train, or pass allow_leaks=True to report them instead.")
         notes.append(f"LEAK: {problem}.")
-    return Task(task.schema, task.train, task.validation, task.test, (*task.notes, *notes), task.source)
+    return dataclasses.replace(task, notes=(*task.notes, *notes))
 
 
 def _shuffled(keys: Sequence[str], seed: int) -> list[str]:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import string
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from coldframe.config import Config, check
 from coldframe.errors import ConfigError, nearest
@@ -177,6 +177,7 @@ class Task:
         test: Rows for the reported score, looked at once.
         notes: What a reader of the score must know (rows dropped, known leaks, the split's kind).
         source: Where the bytes came from (package and version, file, SHA-256).
+        options: What ``load_task`` builds the same task from; empty for a task made by hand.
     """
 
     schema: Schema
@@ -185,6 +186,7 @@ class Task:
     test: tuple[Example, ...]
     notes: tuple[str, ...] = ()
     source: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def targets(self, examples: Sequence[Example]) -> list[int]:
         """Label positions of some examples."""
