@@ -238,6 +238,49 @@ def test_unknown_names_are_told() -> None:
         load_task("b3db", text="smiles")
 
 
+def test_an_index_column_does_not_hide_the_label(tmp_path: Path) -> None:
+    rows = [(str(i), "ab"[i % 2], f"row {i}") for i in range(20)]
+    assert load_task(write(tmp_path / "a.csv", rows, "", "spam", "text")).schema.labels == ("a", "b")
+
+
+def test_validation_is_as_new_as_a_given_scaffold_test(alcohols: Path, tmp_path: Path) -> None:
+    from coldframe.tasks.molecules import scaffold
+
+    whole = load_task(alcohols)
+    lines = [(e.text, e.target, "train") for e in (*whole.train, *whole.validation)]
+    lines += [(e.text, e.target, "test") for e in whole.test]
+    task = load_task(write(tmp_path / "a.csv", lines, "smiles", "active", "split"))
+    assert not {scaffold(e.text) for e in task.train} & {scaffold(e.text) for e in task.validation}
+    assert any("cut from train; split: scaffold" in note for note in task.notes)
+
+
+def test_hub_data_set_with_its_own_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    import huggingface_hub
+
+    files = {"default/train/0000.parquet": 12, "default/train/0001.parquet": 8, "default/test/0000.parquet": 4}
+    for path, n in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        table = {"text": [f"{path} {i}" for i in range(n)], "label": [i % 2 for i in range(n)]}
+        parquet.write_table(pyarrow.table(table), tmp_path / path)
+
+    class Hub:
+        def dataset_info(self, name: str, revision: str) -> object:
+            return type("Info", (), {"sha": "abc"})
+
+        def list_repo_files(self, name: str, repo_type: str, revision: str) -> list[str]:
+            return [*files, "README.md"]
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda _, path, **__: str(tmp_path / path))
+    task = load_task("owner/name")
+    assert (len(task.train) + len(task.validation), len(task.test)) == (20, 4)
+    assert len({e.id for e in (*task.train, *task.validation)}) == 20
+    assert task.source == {"hub": "owner/name", "revision": "abc"}
+    with pytest.raises(DataError, match="no configuration 'other'"):
+        load_task("owner/name:other")
+
+
 def test_a_hub_id_without_network_is_told() -> None:
     with pytest.raises(DataError, match=r"Cannot get 'nobody/nothing' from the Hugging Face hub"):
         load_task("nobody/nothing")

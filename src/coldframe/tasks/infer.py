@@ -42,7 +42,7 @@ def columns(config: TaskConfig, table: Table) -> tuple[list[str], str, list[str]
         notes.append(f"Took column {texts[0]!r} as the input.")
     if label is None:
         free = [c for c in free if c not in texts]
-        found = _named(free, LABEL_NAMES) or (free[0] if len(free) == 1 else None)
+        found = _named(free, LABEL_NAMES) or _only(free) or _only([c for c in free if _repeats(table, c)])
         if found is None:
             raise DataError(
                 f"{table.name} does not say which column is the label",
@@ -138,6 +138,16 @@ def template(config: TaskConfig, text: str, label: str, kind: Kind, words: Seque
 def _named(columns: Sequence[str], names: Sequence[str]) -> str | None:
     by_name = {column.casefold(): column for column in reversed(columns)}
     return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _only(columns: Sequence[str]) -> str | None:
+    return columns[0] if len(columns) == 1 else None
+
+
+def _repeats(table: Table, column: str) -> bool:
+    """Whether a column looks like a label: 2 to 20 values, each several times on average."""
+    values = {_cell(row, column) for row in table.rows}
+    return 2 <= len(values) <= 20 and 4 * len(values) <= len(table.rows)
 
 
 def _longest(columns: Sequence[str], table: Table) -> str:

