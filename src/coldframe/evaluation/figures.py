@@ -81,8 +81,8 @@ class Axis:
 
 
 def _round_step(rough: float) -> float:
-    power: float = 10.0 ** math.floor(math.log10(rough))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    power = 10.0 ** math.floor(math.log10(rough))
+    return min((power * factor for factor in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / rough)))
 
 
 def si(value: float) -> str:

@@ -48,6 +48,7 @@ def render_report(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     environment.filters["shorten"] = _shorten
+    environment.filters["p_value"] = lambda p: "< 0.001" if p < 0.001 else f"= {p:.3f}"
     environment.filters["clip"] = lambda value: min(max(value, 0.0), 100.0)
     environment.globals["molecule_uri"] = molecule_uri
     rows = data.ranked()
