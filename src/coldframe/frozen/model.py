@@ -52,7 +52,8 @@ class FrozenLM:
         self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
         self.provenance = provenance or {}
         self.anatomy = anatomy_of(model)
-        if getattr(model.config, "_attn_implementation", None) == "sdpa":
+        # Falcon chooses its attention when it is built, and keeps it.
+        if model.config._attn_implementation == "sdpa" and model._can_set_attn_implementation():
             model.set_attn_implementation(attention.register())
         self.body: nn.Module = self.anatomy.body
         self.states = StateCache(state_budget)
@@ -170,13 +171,15 @@ class FrozenLM:
         shared = self._shared_state(rows[0].shared)
         start = 0 if shared is None else shared.kv.shape[3]
         lengths = [len(row.own) for row in rows]
-        ids = _left_pad([row.own for row in rows], self.device)
-        mask = torch.tensor([[1] * start + [0] * (max(lengths) - n) + [1] * n for n in lengths], device=self.device)
+        longest = max(lengths)
+        # Pads at the end, so that own text follows the shared text at once, as a sliding window wants it.
+        ids = torch.tensor([row.own + (0,) * (longest - len(row.own)) for row in rows], device=self.device)
+        mask = torch.tensor([[1] * (start + n) + [0] * (longest - n) for n in lengths], device=self.device)
         past = DynamicCache()
         if shared is not None:
             past = DynamicCache([(k.expand(len(rows), *k.shape), v.expand(len(rows), *v.shape)) for k, v in shared.kv])
         hidden, cache = self._forward(self.embed(ids), mask, past)
-        return split(cache, start, lengths, hidden[:, -1])
+        return split(cache, start, lengths, hidden)
 
     def _forward(
         self, embeds: Tensor, mask: Tensor, past: DynamicCache | None

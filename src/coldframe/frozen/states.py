@@ -117,37 +117,42 @@ class Prefilled:
 
 
 def assemble(shared: TextState | None, states: Sequence[TextState]) -> Prefilled:
-    """Put rows' states side by side: ``[shared][pads][own]``, so the own text is right-aligned.
+    """Put rows' states side by side, right-aligned: ``[pads][shared][own]``.
 
-    Pads stand between the shared text and a row's own, never between its text and what follows it.
+    Pads come first and nowhere else: a sliding attention window counts columns, so a pad inside a row would
+    push its beginning out of the window.
     """
-    lengths = [state.kv.shape[3] for state in states]
     head = 0 if shared is None else shared.kv.shape[3]
+    lengths = [head + state.kv.shape[3] for state in states]
     longest = max(lengths)
     layers, _, heads, _, dim = states[0].kv.shape
     device = states[0].kv.device
-    kv = states[0].kv.new_zeros(layers, 2, len(states), heads, head + longest, dim)
-    mask = torch.zeros(len(states), head + longest, dtype=torch.long, device=device)
-    if shared is not None:
-        kv[:, :, :, :, :head] = shared.kv.unsqueeze(2)
-        mask[:, :head] = 1
+    kv = states[0].kv.new_zeros(layers, 2, len(states), heads, longest, dim)
+    mask = torch.zeros(len(states), longest, dtype=torch.long, device=device)
     for b, (state, length) in enumerate(zip(states, lengths, strict=True)):
-        kv[:, :, b, :, head + longest - length :] = state.kv
-        mask[b, head + longest - length :] = 1
+        start = longest - length
+        if shared is not None:
+            kv[:, :, b, :, start : start + head] = shared.kv
+        kv[:, :, b, :, start + head :] = state.kv
+        mask[b, start:] = 1
     return Prefilled(
         last=torch.stack([state.last for state in states]),
         cache=DynamicCache([(layer[0], layer[1]) for layer in kv]),
         mask=mask,
-        lengths=torch.tensor([head + length for length in lengths], device=device),
+        lengths=torch.tensor(lengths, device=device),
     )
 
 
-def split(cache: DynamicCache, start: int, lengths: Sequence[int], last: Tensor) -> list[TextState]:
-    """The states of each row of a right-aligned batch, without pads and without what was shared."""
-    kv = torch.stack([torch.stack((k, v)) for k, v, _ in cache])[:, :, :, :, start:]
-    columns = kv.shape[4]
+def split(cache: DynamicCache, start: int, lengths: Sequence[int], hidden: Tensor) -> list[TextState]:
+    """The states of each row of a batch ``[shared][own][pads]``, without pads and without what was shared.
+
+    Shapes:
+        start: tokens that were shared; lengths: of the rows' own; hidden: ``[batch, longest own, d_model]``.
+    """
+    kv = torch.stack([torch.stack((k, v)) for k, v, _ in cache])
     return [
-        TextState(kv[:, :, b, :, columns - length :].clone(), last[b].clone()) for b, length in enumerate(lengths)
+        TextState(kv[:, :, b, :, start : start + length].clone(), hidden[b, length - 1].clone())
+        for b, length in enumerate(lengths)
     ]
 
 
