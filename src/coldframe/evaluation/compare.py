@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from coldframe.config import Config, check
 from coldframe.errors import DataError
 from coldframe.evaluation.intervals import (
+    CHUNK,
     RESAMPLES,
     Kind,
     Statistic,
@@ -24,8 +25,6 @@ from coldframe.evaluation.intervals import (
     statistic,
 )
 from coldframe.evaluation.predictions import Predictions, same_rows
-
-_CHUNK = 4_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +136,7 @@ def permutation_test(
     tests = [_swap_statistic(a, b, metric, positive) for a, b in pairs]
     observed = abs(float(mean_of(tests)(np.zeros((1, n)))[0]))
     rng = np.random.default_rng([seed, 3])
-    step, extreme, defined = max(1, _CHUNK // (2 * n)), 0, 0
+    step, extreme, defined = max(1, CHUNK // (2 * n)), 0, 0
     for start in range(0, permutations, step):
         swaps = rng.integers(0, 2, (min(step, permutations - start), n)).astype(np.float64)
         found = np.abs(mean_of(tests)(swaps))
