@@ -151,7 +151,7 @@ def test_verdict_stands_before_everything():
     assert text.index("main does not beat the best control without a language model, vote (65.0)") < text.index(
         "Scores"
     )
-    assert "The test is small: 100 rows" in text
+    assert "The test is small: with 100 rows" in text
 
 
 def test_molecules_are_drawn_and_what_cannot_be_drawn_is_written():
@@ -198,7 +198,9 @@ def test_axes():
     assert axis(axis.low) == 0 and axis.up(axis.high) == 0 and axis.low < 61.2 and axis.high > 88.9
     assert [tick.text for tick in axis.ticks] == ["65", "70", "75", "80", "85", "90"]
     assert [tick.text for tick in Axis.over([1e9, 2e10], log=True).ticks] == ["1 G", "2 G", "5 G", "10 G", "20 G"]
-    assert [tick.text for tick in Axis.over([1.0, 1e9], log=True).ticks][:2] == ["1", "10"]
+    assert [tick.text for tick in Axis.over([1.0, 1e9], log=True).ticks][:3] == ["1", "100", "10 k"]
+    assert [tick.text for tick in Axis.over([5e10, 7e10], log=True).ticks] == ["50 G", "60 G", "70 G", "80 G"]
+    assert len(Axis.over([1e10, 1.01e10], log=True).ticks) >= 3
     for values in ([], [5.0], [0.0], [float("nan")], [-3.0, -2.0]):
         found = Axis.over(values)
         assert found.low < found.high and len(found.ticks) >= 2

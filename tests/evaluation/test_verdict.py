@@ -62,7 +62,7 @@ def test_an_open_question_is_no_win_however_large():
 
 def test_too_few_rows():
     few = verdict(report(row("1-NN vote", "no-lm", 78.0, (2.0, -7.0, 11.0, 13.1), n=100), n=100))
-    assert few.too_few.startswith("The test is small: 100 rows show a difference of less than 13.1")
+    assert few.too_few.startswith("The test is small: with 100 rows a true difference of 13.1")
     # Enough rows, and an honest tie: no such excuse.
     many = verdict(report(row("1-NN vote", "no-lm", 79.8, (0.2, -0.9, 1.3, 1.6))))
     assert many.outcome == "undecided" and many.too_few == ""
@@ -95,7 +95,7 @@ def test_a_metric_where_less_is_better():
     assert verdict(worse).outcome == "loss"
     assert [r.name for r in worse.ranked()] == ["1-NN vote", "MHA-ESP"]
     coarse = report(row("1-NN vote", "no-lm", 0.05, (0.05, -0.01, 0.11, 0.09)), main=0.1, metrics=(info,))
-    assert "less than 0.090" in verdict(coarse).too_few
+    assert "difference of 0.090" in verdict(coarse).too_few
 
 
 def test_undefined_scores_rank_last_and_print_as_a_dash():

@@ -50,10 +50,14 @@ class Axis:
             low, high = math.log10(min(finite)), math.log10(max(finite))
             room = max(0.05 * (high - low), 0.08)
             axis = cls(10 ** (low - room), 10 ** (high + room), True, ())
-            marks = [m * 10.0**e for e in range(math.floor(low - room), math.ceil(high + room) + 1) for m in (1, 2, 5)]
-            inside = [mark for mark in marks if axis.low <= mark <= axis.high]
-            if len(inside) > 6:
-                inside = [mark for mark in inside if str(mark / 10 ** math.floor(math.log10(mark) + 1e-9))[0] == "1"]
+            inside: list[float] = []
+            # Powers of ten over a wide range; over a narrow one the digits between them as well.
+            for digits in ((1,), (1, 2, 5), range(1, 10), [m / 10 for m in range(10, 100)]):
+                marks = [m * 10.0**e for e in range(math.floor(low - room), math.ceil(high + room) + 1) for m in digits]
+                inside = [mark for mark in marks if axis.low <= mark <= axis.high]
+                if len(inside) >= 3:
+                    break
+            inside = inside[:: math.ceil(len(inside) / 8)]
             return dataclasses.replace(axis, ticks=tuple(Tick(axis(mark), si(mark)) for mark in inside))
         low, high = min(finite), max(finite)
         room = pad * (high - low) or 0.5 * abs(high) or 0.5
@@ -277,8 +281,8 @@ def sweeps(data: ReportData) -> list[Chart]:
 def _sweep(info: MetricInfo, name: str, found: Sequence[Sweep]) -> Chart:
     values = sorted({point.x for sweep in found for point in sweep.points})
     # Settings are few and grow by doubling: equal steps read better than a true scale.
-    span = max(len(values) - 1, 1)
-    place = {value: round(6 + 88 * i / span, 2) for i, value in enumerate(values)}
+    step = 88 / max(len(values) - 1, 1)
+    place = {value: round(50 + step * (i - (len(values) - 1) / 2), 2) for i, value in enumerate(values)}
     x = Axis(0, 1, False, tuple(Tick(place[value], f"{value:g}") for value in values))
     y = Axis.over([v for s in found for p in s.points for v in (p.interval.low, p.interval.high)])
     lines = []

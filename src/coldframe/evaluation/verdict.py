@@ -108,8 +108,8 @@ def _too_few(data: ReportData, others: list[MethodRow]) -> str:
         return ""
     n = max(difference.n for difference in open_ones)
     return (
-        f"The test is small: {n} rows show a difference of less than {data.primary.show(smallest)} "
-        "only by luck. What cannot be told apart here may still differ."
+        f"The test is small: with {n} rows a true difference of {data.primary.show(smallest)} is found four times "
+        "out of five, a smaller one less often. What cannot be told apart here may still differ."
     )
 
 
