@@ -157,7 +157,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    with _quiet():
+    with quiet():
         tokenizer = AutoTokenizer.from_pretrained(**where)
         config = AutoConfig.from_pretrained(**where)  # given to both models: reading the header takes seconds
         unpacked = AutoModelForCausalLM.from_pretrained(
@@ -198,7 +198,7 @@ def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     if not any((folder / file).is_file() for file in _TOKENIZERS):  # transformers would make up an empty one
         raise ModelError("There is no tokenizer in the folder", expected=f"one of {', '.join(_TOKENIZERS)}")
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    with _quiet():
+    with quiet():
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **local)
         model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, use_safetensors=True, **local)
     return model.eval().requires_grad_(False), tokenizer
@@ -236,7 +236,7 @@ def _from_hub(name: str, revision: str | None) -> tuple[Path, str]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no advice of transformers while a model loads; as it was, afterwards."""
     from transformers.utils import logging as chatter
 
@@ -256,4 +256,4 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-__all__ = ["CARRIERS", "ENCODERS", "PROVENANCE", "load_checkpoint", "resolve", "weight_hash"]
+__all__ = ["CARRIERS", "ENCODERS", "PROVENANCE", "load_checkpoint", "quiet", "resolve", "weight_hash"]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coldframe.errors import MissingExtraError, ModelError
-from coldframe.frozen.carriers import ENCODERS, resolve, weight_hash
+from coldframe.frozen.carriers import ENCODERS, quiet, resolve, weight_hash
 from coldframe.tasks.task import content_hash
 
 Pooling = Literal["mean", "cls", "last"]
@@ -259,7 +259,8 @@ def folder_of(source: str | Path) -> Path:
 def _told(source: str | Path) -> Iterator[None]:
     """Whatever goes wrong while a model is fetched or read is an error that says what to do."""
     try:
-        yield
+        with quiet():
+            yield
     except Exception as error:  # damaged folders make their readers raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
