@@ -167,7 +167,7 @@ class HFEncoder:
         if self.pooling == "cls":
             pooled = states[:, 0]
         elif self.pooling == "last":
-            pooled = states[torch.arange(len(states)), mask.sum(1) - 1]
+            pooled = states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
         else:
             weights = mask.unsqueeze(-1).to(states.dtype)
             pooled = (states * weights).sum(1) / weights.sum(1).clamp(min=1)
