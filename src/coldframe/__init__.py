@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coldframe import errors as errors
+    from coldframe.comparison import compare as compare
     from coldframe.estimator import ColdframeClassifier as ColdframeClassifier
     from coldframe.frozen.model import load_lm as load_lm
     from coldframe.methods.soft_tokens.idpg import IDPG as IDPG
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from coldframe.methods.text.icl import RetrievedICL as RetrievedICL
     from coldframe.methods.text.zero_shot import ZeroShot as ZeroShot
     from coldframe.methods.weight_deltas.lora import LoRA as LoRA
-    from coldframe.pipeline import compare as compare
     from coldframe.pipeline import fit as fit
     from coldframe.pipeline import load as load
     from coldframe.tasks import load_task as load_task
@@ -45,7 +45,7 @@ _HOMES = {
     "RetrievedICL": "coldframe.methods.text.icl",
     "UESP": "coldframe.methods.soft_tokens.u_esp",
     "ZeroShot": "coldframe.methods.text.zero_shot",
-    "compare": "coldframe.pipeline",
+    "compare": "coldframe.comparison",
     "fit": "coldframe.pipeline",
     "load": "coldframe.pipeline",
     "load_lm": "coldframe.frozen.model",

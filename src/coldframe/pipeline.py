@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe import artifact
+from coldframe.cache import atomic_path
 from coldframe.errors import ArtifactError, ConfigError, DataError, TrainingError
 from coldframe.evaluation.predict import Outcome, predict, run
 from coldframe.evaluation.predictions import Predictions
@@ -41,6 +42,7 @@ class Pipeline:
         training: How the method was trained.
         history: One record per epoch.
         seconds: What fitting took.
+        task: What the task can be loaded again from (``options``), and where its bytes came from (``source``).
     """
 
     method: Method
@@ -51,6 +53,7 @@ class Pipeline:
     training: TrainingConfig
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
+    task: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.method.pipeline = self
@@ -134,6 +137,7 @@ class Pipeline:
             "method": self.method.name,
             "method_config": self.method.config.to_dict(),
             "schema": self.schema.to_dict(),
+            "task": self.task,
             "retrieval": self.retrieval.to_dict(),
             "training": self.training.to_dict(),
             "base_model": {**self.lm.provenance, "weight_hash": self.lm.weight_hash, "dtype": str(self.lm.dtype)},
@@ -145,7 +149,8 @@ class Pipeline:
         }
         folder = Path(path)
         artifact.write(folder, config, self.method.state_dict(), self.store)
-        (folder / "README.md").write_text(model_card(config), encoding="utf-8")
+        with atomic_path(folder / "README.md") as card:
+            card.write_text(model_card(config), encoding="utf-8")
 
     @classmethod
     def from_pretrained(cls, path: str | Path, lm: FrozenLM | None = None) -> Self:
@@ -200,6 +205,7 @@ class Pipeline:
             training=TrainingConfig.from_dict(config["training"]),
             history=config["history"],
             seconds=config["seconds"],
+            task=config["task"],
         )
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
@@ -216,6 +222,7 @@ def fit(
     *,
     retrieval: RetrievalConfig | None = None,
     training: TrainingConfig | None = None,
+    store: ExemplarStore | None = None,
     out: str | Path | None = None,
     resume: bool = True,
     quiet: bool = False,
@@ -228,6 +235,8 @@ def fit(
         task: Rows and schema; training rows are also the exemplar store.
         retrieval: How exemplars are found; the domain's default if None.
         training: How to train.
+        store: The task's training and validation rows as exemplars, changed on purpose (an ablation); as they
+            are if None.
         out: Folder for checkpoints and the artifact; nothing is written if None.
         resume: Continue an interrupted run found in ``out``.
         quiet: No progress bars.
@@ -240,9 +249,11 @@ def fit(
     started = time.perf_counter()
     retrieval, training = retrieval or RetrievalConfig(), training or TrainingConfig()
     method.setup(setting_of(method, lm, task.schema), training.seed)
+    if store is None:
+        store = ExemplarStore.of((*task.train, *task.validation))
     # Validation rows join the store once nothing is chosen by them any more.
-    learning_store = ExemplarStore.of(task.train)
-    store = ExemplarStore.of((*task.train, *task.validation))
+    held_out = {example.id for example in task.validation}
+    learning_store = ExemplarStore.of([example for example in store.examples if example.id not in held_out])
     history: list[dict[str, float]] = []
     if method.trainable:
         from coldframe.training.loop import Trainer
@@ -267,9 +278,9 @@ def fit(
                 fix="No epoch improved on the validation rows: lower the learning rate or train longer.",
             )
     method.eval()
-    pipeline = Pipeline(
-        method, lm, task.schema, store, retrieval, training, history, time.perf_counter() - started
-    )
+    origin = {"options": dict(task.options), "source": dict(task.source)}
+    seconds = time.perf_counter() - started
+    pipeline = Pipeline(method, lm, task.schema, store, retrieval, training, history, seconds, origin)
     if out is not None:
         pipeline.save_pretrained(out)
     return pipeline
@@ -294,7 +305,11 @@ def retriever_of(method: Method, schema: Schema, store: ExemplarStore, config: R
         return None
     if method.strategy != "top" and config.strategy == "top":
         config = config.replace(strategy=method.strategy)
-    return Retriever(store, schema.domain, method.config.k, config)
+    # One encoder for both where it is the same one: it remembers what it has encoded.
+    encoder = method.ready.encoder
+    wanted = default_encoder(schema.domain) if config.encoder == "auto" else config.encoder
+    shared = encoder if encoder is not None and encoder.spec == wanted else None
+    return Retriever(store, schema.domain, method.config.k, config, encoder=shared)
 
 
 def _query(text: str, row: int, schema: Schema) -> Example:

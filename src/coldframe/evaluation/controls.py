@@ -166,7 +166,10 @@ def random_forest(data: ControlData, seed: int = 0) -> Predictions:
 def _chosen(
     data: ControlData, name: str, make: Callable[[Any], Any], settings: Sequence[Any], *, default: Any, seed: int
 ) -> Predictions:
-    """Fit one model per setting on train, keep the best on validation (the first of equals), answer test."""
+    """Fit one model per setting on train, take the best on validation (the first of equals), answer test.
+
+    The setting taken is fitted again on train and validation rows together: a method's store holds both.
+    """
     start = time.perf_counter()
     train, validation, test = (_compact(x) for x in data.features)
     targets, held_out = data.targets(data.train), data.targets(data.validation)
@@ -174,17 +177,15 @@ def _chosen(
     if len(np.unique(targets)) < 2:
         raise DataError(f"The control {name!r} needs training rows of at least two labels", got="one label")
     sign = 1 if metric.greater_is_better else -1
-    best, best_score = None, -np.inf
-    for setting in settings if len(held_out) else (default,):
+    best, best_score = default, -np.inf
+    for setting in settings if len(held_out) else ():
         model = make(setting).fit(train, targets)
-        score = (
-            sign * metric.score(held_out, _probabilities(model, validation, data), data.positive)
-            if len(held_out)
-            else 0.0
-        )
-        if best is None or score > best_score:  # a score that is not defined (NaN) is never larger
-            best, best_score = model, score
-    probabilities = _probabilities(best, test, data)
+        score = sign * metric.score(held_out, _probabilities(model, validation, data), data.positive)
+        if score > best_score:  # a score that is not defined (NaN) is never larger
+            best, best_score = setting, score
+    everything = _compact(np.concatenate(data.features[:2]))
+    model = make(best).fit(everything, np.concatenate([targets, held_out]))
+    probabilities = _probabilities(model, test, data)
     return data.predictions(
         name, seed, probabilities, Retrieved.nothing(data.retrieved.store, len(data.test)), time.perf_counter() - start
     )

@@ -1,0 +1,93 @@
+"""The model card of an artifact: what it is, what it was made from, how to use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def model_card(config: Mapping[str, Any]) -> str:
+    """Markdown with the metadata block that hubs read.
+
+    Args:
+        config: What ``coldframe_config.json`` holds.
+
+    Example:
+        >>> schema = {"name": "mood", "kind": "classification", "domain": "text", "labels": ["bad", "good"],
+        ...           "metric": "accuracy", "template": {"body": "Text: {text}", "instruction": ""}}
+        >>> card = model_card({"coldframe_version": "0.1.0", "method": "icl", "method_config": {"k": 5},
+        ...     "schema": schema, "task": {}, "base_model": {"name": "tiny", "weight_hash": "ab", "dtype": "x"},
+        ...     "encoder": None, "store": {"size": 9, "hash": "cd"}, "history": [], "training": {}, "retrieval": {}})
+        >>> card.splitlines()[0], "# icl on mood" in card
+        ('---', True)
+    """
+    schema, base, store, encoder = config["schema"], config["base_model"], config["store"], config["encoder"]
+    head = {"library_name": "coldframe", "tags": ["coldframe", config["method"], schema["domain"]]}
+    if base.get("source") == "hub":
+        head["base_model"] = base["name"]
+    # JSON is YAML, and escapes whatever a name may hold.
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", ""]
+    what = f"{len(schema['labels'])} labels" if schema["labels"] else "written answers"
+    lines += [
+        f"# {config['method']} on {_plain(schema['name'])}",
+        "",
+        f"A frozen `{_plain(base['name'])}` adapted with {config['method']} by coldframe "
+        f"{config['coldframe_version']}: {what}, {store['size']:,} exemplars. The language model's weights are not in "
+        "this folder and were not changed.",
+        "",
+        "```python",
+        "import coldframe as cf",
+        "",
+        'cf.load("PATH").predict(["..."])',
+        "```",
+        "",
+        "| | |",
+        "|---|---|",
+        _row("base model", f"{base['name']}, revision {base.get('revision') or 'unknown'}, {base['dtype']}"),
+        _row("weights, SHA-256", base["weight_hash"]),
+        _row("encoder", f"{encoder['spec']} ({encoder['hash']})" if encoder else "none"),
+        _row("exemplar store", f"{store['size']:,} rows, content hash {store['hash']}"),
+        _row("labels", ", ".join(schema["labels"]) or "none"),
+        _row("template", schema["template"]["instruction"] + " / " + schema["template"]["body"]),
+    ]
+    lines += [_row(name, value) for name, value in config["task"].get("source", {}).items()]
+    lines += ["", "## Settings", "", "| setting | value |", "|---|---|"]
+    for section in ("method_config", "retrieval", "training"):
+        lines += [_row(key, value) for key, value in config[section].items()]
+    if config["history"]:
+        lines += ["", "## Training", "", *_history(config["history"], schema["metric"])]
+    lines += [
+        "",
+        "## Before you rely on it",
+        "",
+        "- Validation scores chose the epoch, so they flatter. `coldframe evaluate PATH` scores the test rows, with",
+        "  intervals; `coldframe compare` says whether the language model added anything.",
+        "- The exemplars are part of this folder (`exemplars.jsonl`): whoever gets it gets them.",
+        "- Model and data keep the licences of their authors.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _history(history: Sequence[Mapping[str, float]], metric: str) -> list[str]:
+    titles = {"train_loss": "training loss", "validation_loss": "validation loss", "validation_metric": metric}
+    columns = [name for name in titles if name in history[0]]
+    lines = ["| epoch | " + " | ".join(titles[name] for name in columns) + " | |", "|---" * (len(columns) + 2) + "|"]
+    best = max((record["epoch"] for record in history if record.get("best")), default=None)
+    for record in history:
+        numbers = " | ".join(f"{record[name]:.3f}" for name in columns)
+        lines.append(f"| {record['epoch']:.0f} | {numbers} | {'kept' if record['epoch'] == best else ''} |")
+    return lines
+
+
+def _row(name: str, value: object) -> str:
+    return f"| {_plain(name)} | {_plain(value)} |"
+
+
+def _plain(value: object) -> str:
+    """A value as it may stand in one cell of a table: data cannot become markup or a further cell."""
+    text = " ".join(str(value).split())
+    for mark in "\\`|<>[]":
+        text = text.replace(mark, "\\" + mark)
+    return text

@@ -1,0 +1,296 @@
+"""Every method, every seed, every control on one frozen model and one task: the evidence in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Group
+
+from coldframe import __version__
+from coldframe.cache import atomic_path, say
+from coldframe.comparison_runs import Job, Outcome, Runner
+from coldframe.config import check
+from coldframe.errors import ConfigError, nearest
+from coldframe.evaluation import linear_head
+from coldframe.evaluation.controls import ControlData, all_controls
+from coldframe.evaluation.cost import Cost
+from coldframe.evaluation.intervals import score_interval
+from coldframe.evaluation.predictions import Predictions
+from coldframe.evaluation.report import write_report
+from coldframe.evaluation.report_data import (
+    MethodRow,
+    Point,
+    Published,
+    ReportData,
+    Role,
+    Sweep,
+    SweepPoint,
+    TrainingCurve,
+)
+from coldframe.evaluation.summary import method_row, metric_infos, reliabilities, samples
+from coldframe.evaluation.table import render_table
+from coldframe.evaluation.verdict import verdict
+from coldframe.frozen.model import FrozenLM
+from coldframe.methods.registry import method_class
+from coldframe.retrieval.encoders import default_encoder, load_encoder
+from coldframe.retrieval.retriever import RetrievalConfig, Retriever
+from coldframe.retrieval.store import ExemplarStore
+from coldframe.tasks.task import Task
+from coldframe.training.config import TrainingConfig
+
+METHODS = ("zero-shot", "icl-fixed", "icl", "prompt-tuning", "idpg", "u-esp", "p-esp", "mha-esp")
+ABLATIONS = ("shuffled-labels", "random-exemplars")
+VOTERS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What :func:`compare` found.
+
+    Attributes:
+        data: All that the report shows.
+        runs: Predictions of the test rows by row of the table, one per seed.
+        seconds: What it took.
+    """
+
+    data: ReportData
+    runs: Mapping[str, Sequence[Predictions]]
+    seconds: float
+
+    def table(self) -> Group:
+        """Verdict and table, to be printed by ``rich``."""
+        return render_table(self.data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers, ready for JSON: verdict, and each row's metrics with intervals, difference and cost."""
+        rows = []
+        for row in self.data.ranked():
+            values = row.to_dict()
+            metrics = {score["metric"]: score["interval"] for score in values.pop("scores")}
+            rows.append({"name": values.pop("name"), "metrics": metrics, **values})
+        found = verdict(self.data)
+        return {
+            "task": self.data.task,
+            "model": self.data.model,
+            "main": self.data.main,
+            "metric": self.data.metric,
+            "verdict": {"outcome": found.outcome, "headline": found.headline, "too_few": found.too_few},
+            "rows": rows,
+            "notes": list(self.data.notes),
+            "seconds": round(self.seconds, 1),
+        }
+
+    def save(self, out: str | Path) -> None:
+        """Write ``report.html``, ``report.json`` (what it is made of) and ``results.json`` (the numbers)."""
+        write_report(self.data, Path(out) / "report.html")
+        with atomic_path(Path(out) / "results.json") as path:
+            path.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def compare(
+    lm: FrozenLM,
+    task: Task,
+    methods: Sequence[str] = METHODS,
+    seeds: Sequence[int] = (0, 1, 2),
+    *,
+    training: TrainingConfig | None = None,
+    retrieval: RetrievalConfig | None = None,
+    method_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    main: str | None = None,
+    controls: bool = True,
+    ablations: Sequence[str] = ABLATIONS,
+    sweeps: Mapping[str, Sequence[int]] | None = None,
+    shuffles: int = 0,
+    text_rows: int | None = None,
+    costs: bool = True,
+    published: Sequence[Published] = (),
+    out: str | Path | None = None,
+    command: str = "",
+    quiet: bool = False,
+) -> Comparison:
+    """Fit methods and controls with several seeds, score them on the test rows, and say what it allows to say.
+
+    All methods share one model and its cached text states. Methods that train nothing run once. With ``out``
+    every finished run is kept there, and found again by the hash of all it depends on: an interrupted
+    comparison goes on where it stopped, a wider one reuses what is there.
+
+    Args:
+        lm: The frozen model.
+        task: Rows and schema.
+        methods: Names, see ``coldframe methods``.
+        seeds: Training seeds.
+        training: For every method; its ``seed`` is replaced by each of ``seeds``.
+        retrieval: How exemplars are found.
+        method_settings: Settings by method name. A key ``training`` holds changes to ``training`` for this
+            method alone (its learning rate, its epochs).
+        main: The method that the report is about; default: MHA-ESP, or the last of ``methods``.
+        controls: Run the controls without a language model.
+        ablations: Of MHA-ESP, retrained: ``"shuffled-labels"`` permutes the exemplars' labels,
+            ``"random-exemplars"`` retrieves at random.
+        sweeps: Settings of the main method to vary, with their values: ``{"k": (1, 5, 10)}``.
+        shuffles: Permutations of the exemplars that the order's effect is measured by; 0 measures nothing.
+        text_rows: Test rows for methods that put exemplars into the prompt, which read several times more
+            text: a seeded sample, said in the table; None takes all.
+        costs: Measure operations, latency and memory.
+        published: Numbers from papers, to stand beside ours.
+        out: Folder for the report, the main method's artifact (first seed) and all runs; None writes nothing.
+        command: What makes this again, for the report.
+        quiet: Say nothing on standard error.
+
+    Raises:
+        ConfigError: An unknown method, ablation or setting.
+    """
+    started = time.perf_counter()
+    training, retrieval = training or TrainingConfig(), retrieval or RetrievalConfig()
+    settings = {name: dict(values) for name, values in (method_settings or {}).items()}
+    main = main or ("mha-esp" if "mha-esp" in methods else methods[-1])
+    check(len(seeds) == len(set(seeds)) >= 1, "Seeds must differ", got=list(seeds))
+    for name in (*settings, main):
+        if name not in (*methods, "lora"):
+            raise ConfigError(f"{name!r} is not among the methods to compare", fix=nearest(name, methods))
+    for name in ablations:
+        if name not in ABLATIONS:
+            raise ConfigError(f"There is no ablation {name!r}", fix=nearest(name, ABLATIONS))
+    classify = task.schema.kind == "classification"
+    runner = Runner(lm, task, training, retrieval, None if out is None else Path(out), shuffles, text_rows, quiet)
+    jobs: list[Job] = []
+    for seed in seeds:
+        for name in methods:
+            if method_class(name).trainable or seed == seeds[0]:
+                keep = name == main and seed == seeds[0]
+                jobs.append(Job(name, "method", name, settings.get(name, {}), seed, keep=keep))
+        own = settings.get("mha-esp", {})
+        if controls and classify:
+            jobs.append(Job(linear_head.NAME, "no-lm", "mha-esp", own, seed, headed=True))
+        if "shuffled-labels" in ablations:
+            jobs.append(Job("mha-esp, shuffled labels", "control", "mha-esp", own, seed, shuffled_labels=True))
+        if "random-exemplars" in ablations:
+            jobs.append(Job("mha-esp, random exemplars", "control", "mha-esp", own, seed, strategy="random"))
+        for setting, values in (sweeps or {}).items():
+            for value in values:
+                changed = {**settings.get(main, {}), setting: value}
+                jobs.append(Job(f"{main}, {setting} = {value}", None, main, changed, seed))
+    outcomes = runner.run(jobs)
+
+    extra: dict[str, list[Predictions]] = {}
+    if controls and classify:
+        if not quiet:
+            say("controls without a language model")
+        extra = all_controls(_control_data(task, retrieval, settings.get("mha-esp", {})), k=VOTERS, seeds=seeds)
+    measured: dict[str, Cost] = {}
+    if costs:
+        if not quiet:
+            say("measuring costs")
+        measured = {job.title: runner.cost(job) for job in jobs if job.seed == seeds[0] and job.role == "method"}
+    rows = [
+        _row(job, outcomes[job.title], outcomes[main], task, measured.get(job.title))
+        for job in jobs
+        if job.seed == seeds[0] and job.role is not None
+    ]
+    main_runs = [one.predictions for one in outcomes[main]]
+    rows += [method_row(found, task.schema, role="no-lm", main=main_runs) for found in extra.values()]
+    runs = {title: [one.predictions for one in found] for title, found in outcomes.items()} | extra
+    data = ReportData(
+        task=task.schema.name,
+        model=str(lm.provenance.get("name", "model")),
+        main=main,
+        metric=task.schema.metric,
+        metrics=metric_infos([score.metric for score in rows[0].scores]),
+        rows=tuple(rows),
+        domain=task.schema.domain,
+        positive=task.schema.positive,
+        notes=task.notes,
+        curves=tuple(_curve(one, main) for one in outcomes[main] if one.history),
+        sweeps=tuple(_sweep(main, setting, values, runs, task) for setting, values in (sweeps or {}).items()),
+        reliability=reliabilities({main: main_runs}) if classify else (),
+        samples=samples(main_runs[0], ExemplarStore.of((*task.train, *task.validation)), task.schema),
+        published=tuple(published),
+        settings={
+            "task": dict(task.options),
+            "training": training.to_dict(),
+            "retrieval": retrieval.to_dict(),
+            "methods": {job.title: job.build(lm)[0].config.to_dict() for job in jobs if job.seed == seeds[0]},
+            "changes": settings,
+            "seeds": list(seeds),
+        },
+        provenance={
+            "coldframe": __version__,
+            "model": {**lm.provenance, "weight_hash": lm.weight_hash, "dtype": str(lm.dtype)},
+            "data": dict(task.source),
+            "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        },
+        command=command,
+    )
+    found = Comparison(data, runs, time.perf_counter() - started)
+    if out is not None:
+        found.save(out)
+    return found
+
+
+def _control_data(task: Task, retrieval: RetrievalConfig, settings: Mapping[str, Any]) -> ControlData:
+    """What the controls learn from: the encoder's vectors of all rows, and neighbours in the full store."""
+    spec = settings.get("encoder", "auto")
+    encoder = load_encoder(default_encoder(task.schema.domain) if spec == "auto" else spec)
+    store = ExemplarStore.of((*task.train, *task.validation))
+    retriever = Retriever(store, task.schema.domain, min(VOTERS, len(store)), retrieval.replace(strategy="top"))
+    train, validation, test = (
+        encoder.encode([example.text for example in part]) if part else np.zeros((0, encoder.dim), np.float32)
+        for part in (task.train, task.validation, task.test)
+    )
+    return ControlData(
+        schema=task.schema,
+        train=task.train,
+        validation=task.validation,
+        test=task.test,
+        features=(train, validation, test),
+        retrieved=retriever.retrieve(task.test, exclude_same_key=False),
+    )
+
+
+def _row(job: Job, found: Sequence[Outcome], main: Sequence[Outcome], task: Task, cost: Cost | None) -> MethodRow:
+    runs, note = [one.predictions for one in found], []
+    rivals = None if job.title == main[0].predictions.method else [one.on(runs[0].ids) for one in main]
+    if len(runs[0]) < len(task.test):
+        note.append(f"On a random sample of {len(runs[0])} of the {len(task.test)} test rows.")
+    if dropped := max(one.dropped for one in found):
+        note.append(f"{dropped} exemplars were dropped because the model's context is too short.")
+    spreads = [one.order_std for one in found if one.order_std is not None]
+    role: Role = job.role or "method"
+    order_std = float(np.mean(spreads)) if spreads else None
+    return method_row(runs, task.schema, role=role, main=rivals, cost=cost, order_std=order_std, note=" ".join(note))
+
+
+def _curve(outcome: Outcome, method: str) -> TrainingCurve:
+    points = {
+        name: tuple(Point(record["epoch"], record[name]) for record in outcome.history if name in record)
+        for name in ("train_loss", "validation_metric")
+    }
+    chosen = [record["epoch"] for record in outcome.history if record.get("best")]
+    return TrainingCurve(
+        method,
+        outcome.predictions.seed,
+        points["train_loss"],
+        points["validation_metric"],
+        chosen[-1] if chosen else None,
+    )
+
+
+def _sweep(
+    main: str, setting: str, values: Sequence[int], runs: Mapping[str, Sequence[Predictions]], task: Task
+) -> Sweep:
+    positive = None if task.schema.positive is None else task.schema.index(task.schema.positive)
+    return Sweep(
+        setting,
+        main,
+        tuple(
+            SweepPoint(value, score_interval(runs[f"{main}, {setting} = {value}"], task.schema.metric, positive))
+            for value in values
+        ),
+    )

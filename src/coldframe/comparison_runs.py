@@ -1,0 +1,298 @@
+"""The runs of a comparison: one method, one seed, kept on disk by the hash of all it depends on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coldframe import __version__
+from coldframe.cache import atomic_path, say
+from coldframe.errors import DataError
+from coldframe.evaluation.cost import Cost
+from coldframe.evaluation.intervals import statistic
+from coldframe.evaluation.linear_head import linear_head
+from coldframe.evaluation.measure import measure
+from coldframe.evaluation.predictions import Predictions
+from coldframe.evaluation.report_data import Role
+from coldframe.frozen.model import FrozenLM
+from coldframe.methods.base import Method
+from coldframe.methods.registry import method_class
+from coldframe.pipeline import Pipeline, fit, setting_of
+from coldframe.retrieval.retriever import RetrievalConfig, Strategy
+from coldframe.retrieval.store import ExemplarStore
+from coldframe.tasks.task import Example, Task, content_hash
+from coldframe.training.config import TrainingConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run to make.
+
+    Attributes:
+        title: The row of the table.
+        role: What the row stands for; None for a point of a sweep, which is no row.
+        method: The method's name.
+        settings: Its settings; ``training`` in it holds changes to the training settings.
+        seed: Training seed.
+        headed: Put a linear head where the model was.
+        shuffled_labels: Permute the exemplars' labels.
+        strategy: Retrieve in this way instead.
+        keep: Write the artifact.
+    """
+
+    title: str
+    role: Role | None
+    method: str
+    settings: Mapping[str, Any]
+    seed: int
+    headed: bool = False
+    shuffled_labels: bool = False
+    strategy: Strategy | None = None
+    keep: bool = False
+
+    def build(self, lm: FrozenLM) -> tuple[Method, FrozenLM]:
+        """The method, not yet set up, and the model it is fitted to."""
+        settings = {key: value for key, value in self.settings.items() if key != "training"}
+        if self.headed:
+            return linear_head(lm, **settings)
+        cls = method_class(self.method)
+        return cls(cls.config_class.from_dict(settings)), lm
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a run gave.
+
+    Attributes:
+        predictions: Of the test rows.
+        history: One record per epoch.
+        seconds: What fitting and predicting took.
+        order_std: Standard deviation of the primary metric over shuffles of the exemplars, if measured.
+        dropped: Exemplars dropped because the model's context is too short.
+    """
+
+    predictions: Predictions
+    history: list[dict[str, float]]
+    seconds: float
+    order_std: float | None
+    dropped: int
+
+    def on(self, ids: Sequence[str]) -> Predictions:
+        """The predictions of some of the rows."""
+        run = self.predictions
+        if run.ids == tuple(ids):
+            return run
+        place = {name: row for row, name in enumerate(run.ids)}
+        rows = [place[name] for name in ids]
+        return dataclasses.replace(
+            run,
+            ids=tuple(ids),
+            texts=tuple(run.texts[i] for i in rows),
+            targets=run.targets[rows],
+            probabilities=run.probabilities[rows],
+            neighbours=run.neighbours[rows],
+            similarities=run.similarities[rows],
+            attention=None if run.attention is None else run.attention[rows],
+            references=None if run.references is None else tuple(run.references[i] for i in rows),
+            generated=None if run.generated is None else tuple(run.generated[i] for i in rows),
+        )
+
+
+@dataclasses.dataclass
+class Runner:
+    """Makes runs, or finds them.
+
+    Attributes:
+        lm: The frozen model.
+        task: Rows and schema.
+        training: For every method.
+        retrieval: For every method.
+        out: Where runs are kept; None keeps none.
+        shuffles: Permutations of the exemplars to measure the order's effect by.
+        text_rows: Test rows for methods with exemplars in the prompt; None takes all.
+        quiet: Say nothing.
+    """
+
+    lm: FrozenLM
+    task: Task
+    training: TrainingConfig
+    retrieval: RetrievalConfig
+    out: Path | None
+    shuffles: int
+    text_rows: int | None
+    quiet: bool
+
+    def run(self, jobs: Sequence[Job]) -> dict[str, list[Outcome]]:
+        """All outcomes by title, seeds in order; one line on standard error for each run."""
+        outcomes: dict[str, list[Outcome]] = {}
+        for done, job in enumerate(jobs, start=1):
+            outcome = self._find(job)
+            found = outcome is not None
+            if outcome is None:
+                outcome = self._make(job)
+            outcomes.setdefault(job.title, []).append(outcome)
+            if not self.quiet:
+                took = "kept from before" if found else f"{outcome.seconds:.0f} s"
+                left = "" if done == len(jobs) else f"; about {self._left(jobs[done:], outcomes)} left"
+                score = self._score(outcome.predictions)
+                say(f"[{done}/{len(jobs)}] {job.title}, seed {job.seed}: {score:.1f}, {took}{left}")
+        return outcomes
+
+    def cost(self, job: Job) -> Cost:
+        """What a method costs; measured once, with nothing cached from the runs."""
+        path = None if self.out is None else self.out / "runs" / f"cost-{self._key(job)}.json"
+        if path is not None and path.is_file():
+            return Cost.from_file(path)
+        self.lm.states.clear()
+        method, lm = job.build(self.lm)
+        method.setup(setting_of(method, lm, self.task.schema))
+        pipeline = Pipeline(method, lm, self.task.schema, self._store, self.retrieval, self.training)
+        cost = measure(method, lm, self.task.schema, self.task.test, pipeline.retrieve, repeats=10)
+        if path is not None:
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps(cost.to_dict()), encoding="utf-8")
+        return cost
+
+    def _make(self, job: Job) -> Outcome:
+        started, dropped = time.perf_counter(), self.lm.dropped_contexts
+        method, lm = job.build(self.lm)
+        pipeline = fit(
+            method,
+            lm,
+            self.task,
+            retrieval=self._retrieval(job),
+            training=self._training(job),
+            store=shuffled_labels(self._store, job.seed) if job.shuffled_labels else None,
+            quiet=True,
+        )
+        queries = self._queries(method)
+        predictions = dataclasses.replace(pipeline.predictions(queries), method=job.title)
+        dropped = self.lm.dropped_contexts - dropped
+        order_std = None
+        if self.shuffles and method.uses_retrieval and job.role == "method":
+            order_std = order_deviation(pipeline, queries, self.shuffles)
+        outcome = Outcome(predictions, pipeline.history, time.perf_counter() - started, order_std, dropped)
+        if self.out is not None:
+            if job.keep:
+                pipeline.save_pretrained(self.out / "artifact")
+            lines, rest = self._paths(job)
+            predictions.save(lines)
+            record = {
+                "history": outcome.history,
+                "seconds": outcome.seconds,
+                "order_std": order_std,
+                "dropped": dropped,
+            }
+            with atomic_path(rest) as path:  # written last: a run without it is not finished
+                path.write_text(json.dumps({**record, "settings": self._settings(job)}, indent=1), encoding="utf-8")
+        return outcome
+
+    def _find(self, job: Job) -> Outcome | None:
+        if self.out is None or (job.keep and not (self.out / "artifact").is_dir()):
+            return None
+        lines, rest = self._paths(job)
+        if not rest.is_file():
+            return None
+        try:
+            record = json.loads(rest.read_text(encoding="utf-8"))
+            values = [record[name] for name in ("history", "seconds", "order_std", "dropped")]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{rest} is damaged: {error!r}", fix="Delete it to make this run again.") from error
+        return Outcome(Predictions.load(lines), *values)
+
+    def _paths(self, job: Job) -> tuple[Path, Path]:
+        assert self.out is not None  # asked for only where runs are kept
+        slug = "".join(letter if letter.isalnum() else "-" for letter in job.title)
+        stem = f"{slug}-seed{job.seed}-{self._key(job)}"
+        return self.out / "runs" / f"{stem}.jsonl", self.out / "runs" / f"{stem}.json"
+
+    def _key(self, job: Job) -> str:
+        return content_hash(json.dumps(self._settings(job), sort_keys=True), self._data)
+
+    def _settings(self, job: Job) -> dict[str, Any]:
+        """All that a run depends on but the rows."""
+        return {
+            "version": __version__,
+            "model": [self.lm.weight_hash, str(self.lm.dtype), str(self.lm.device.type)],
+            "schema": self.task.schema.to_dict(),
+            "method": [job.method, job.build(self.lm)[0].config.to_dict(), job.headed, job.shuffled_labels],
+            "training": self._training(job).to_dict(),
+            "retrieval": self._retrieval(job).to_dict(),
+            "evaluation": [self.shuffles, self.text_rows],
+        }
+
+    @cached_property
+    def _data(self) -> str:
+        parts = (self.task.train, self.task.validation, self.task.test)
+        return content_hash(
+            *(f"{e.id}\x1e{e.text}\x1e{e.target}\x1e{e.key}" for part in parts for e in (*part, _BREAK))
+        )
+
+    @cached_property
+    def _store(self) -> ExemplarStore:
+        return ExemplarStore.of((*self.task.train, *self.task.validation))
+
+    def _training(self, job: Job) -> TrainingConfig:
+        return self.training.replace(**{**job.settings.get("training", {}), "seed": job.seed})
+
+    def _retrieval(self, job: Job) -> RetrievalConfig:
+        return self.retrieval if job.strategy is None else self.retrieval.replace(strategy=job.strategy)
+
+    def _queries(self, method: Method) -> Sequence[Example]:
+        rows = self.task.test
+        in_prompt = method.uses_retrieval and not method.trainable and method.strategy == "top"
+        if self.text_rows is None or not in_prompt or self.text_rows >= len(rows):
+            return rows
+        chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[: self.text_rows])
+        return [rows[i] for i in chosen]
+
+    def _score(self, run: Predictions) -> float:
+        return primary(run, self.task.schema.metric, self.task.schema.positive)
+
+    def _left(self, jobs: Sequence[Job], outcomes: Mapping[str, list[Outcome]]) -> str:
+        """Time for the jobs left: as long as the same method took, else as long as the others did."""
+        known = {title: found[-1].seconds for title, found in outcomes.items()}
+        usual = sum(known.values()) / len(known)
+        seconds = sum(known.get(job.title, usual) for job in jobs if self._find(job) is None)
+        return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+_BREAK = Example("", "", "", "")
+
+
+def shuffled_labels(store: ExemplarStore, seed: int) -> ExemplarStore:
+    """The same exemplars with their labels permuted: similar ones are still found, what they say is noise.
+
+    >>> rows = [Example(str(i), "yes" if i % 2 else "no", f"{i}", f"{i}") for i in range(6)]
+    >>> [e.target for e in shuffled_labels(ExemplarStore.of(rows), seed=0).examples]
+    ['no', 'yes', 'yes', 'yes', 'no', 'no']
+    """
+    order = np.random.default_rng(seed).permutation(len(store))
+    targets = [store.examples[i].target for i in order]
+    return ExemplarStore(tuple(dataclasses.replace(e, target=t) for e, t in zip(store.examples, targets, strict=True)))
+
+
+def primary(run: Predictions, metric: str, positive: str | None) -> float:
+    """The value of one metric on all rows of a run."""
+    place = None if positive is None or positive not in run.labels else run.labels.index(positive)
+    return float(statistic([run], metric, place)(np.ones((1, len(run))))[0])
+
+
+def order_deviation(pipeline: Pipeline, queries: Sequence[Example], shuffles: int) -> float:
+    """Standard deviation of the primary metric over permutations of every query's exemplars.
+
+    Args:
+        pipeline: A fitted method.
+        queries: With their targets.
+        shuffles: Permutations, seeds 0, 1, 2, ...
+    """
+    schema = pipeline.schema
+    runs = [pipeline.predictions(queries, shuffle=seed) for seed in range(shuffles)]
+    return float(np.std([primary(run, schema.metric, schema.positive) for run in runs]))

@@ -1,0 +1,75 @@
+"""Artifacts on the Hugging Face hub: fetch one, send one."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Protocol
+
+from coldframe.artifact import CONFIG, STORE, WEIGHTS
+from coldframe.errors import ArtifactError
+
+FILES = (CONFIG, WEIGHTS, STORE, "README.md")
+
+
+class Saves(Protocol):
+    """What can be written as an artifact."""
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write the folder."""
+        ...
+
+
+def download(repo_id: str) -> Path:
+    """The local folder of an artifact on the hub; without a network, the copy that is there already.
+
+    Only the files of an artifact are fetched; they are verified when they are read.
+
+    Raises:
+        ArtifactError: It cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        try:
+            return Path(snapshot_download(repo_id, allow_patterns=list(FILES)))
+        except Exception as unreachable:
+            if getattr(unreachable, "response", None) is not None:  # the hub answered: gated, private, not found
+                raise
+            return Path(snapshot_download(repo_id, allow_patterns=list(FILES), local_files_only=True))
+    except Exception as error:  # the hub client lets errors of several HTTP libraries through
+        raise ArtifactError(
+            f"Cannot get the artifact {repo_id!r}: it is no local folder, and the hub says: {_first_line(error)}",
+            fix="Check the path or the name, the network, and for a private repository your token (`hf auth login`).",
+        ) from error
+
+
+def upload(pipeline: Saves, repo_id: str, **options: Any) -> str:
+    """Create the repository if need be and upload an artifact; returns the address of the commit.
+
+    Args:
+        pipeline: What to upload.
+        repo_id: ``owner/name``.
+        **options: ``private`` for a new repository; the rest goes to ``huggingface_hub.upload_folder``
+            (``commit_message``, ``revision``, ``token``).
+
+    Raises:
+        ArtifactError: The hub refuses or cannot be reached.
+    """
+    from huggingface_hub import create_repo, upload_folder
+
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline.save_pretrained(folder)
+        try:
+            create_repo(repo_id, private=options.pop("private", None), token=options.get("token"), exist_ok=True)
+            return str(upload_folder(repo_id=repo_id, folder_path=folder, **options))
+        except Exception as error:  # as above
+            raise ArtifactError(
+                f"Cannot upload to {repo_id!r}: {_first_line(error)}",
+                fix="Check the network and your token (`hf auth login`); the name must be owner/name.",
+            ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
