@@ -29,9 +29,8 @@ lint: $(VENV)/.installed  ## ruff, mypy, import layers, spelling
 	@$(BIN)/lint-imports
 	@$(BIN)/codespell src tests docs recipes benchmarks README.md CONTRIBUTING.md CHANGELOG.md
 
-bench: $(VENV)/.installed  ## speed and cost beside peers, written to docs/results
-	@echo "bench: timing coldframe beside its peers, one process"
-	@$(BIN)/python -m benchmarks
+bench: $(VENV)/.installed  ## speed beside peers: every script in benchmarks/, one after the other
+	@set -e; for script in benchmarks/*.py; do echo "bench: $$script"; $(BIN)/python $$script; done
 
 docs: $(VENV)/.docs  ## build the site into site/
 	@echo "docs: building the site into site/"
