@@ -81,16 +81,19 @@ class Retrieved:
 
     def shuffled(self, rng: np.random.Generator) -> Retrieved:
         """The same sets in another order, to measure what the order does."""
-        order = rng.permuted(np.tile(np.arange(self.k), (len(self), 1)), axis=1)
-        return Retrieved(
-            self.store,
-            np.take_along_axis(self.indices, order, axis=1),
-            np.take_along_axis(self.scores, order, axis=1),
-        )
+        return self._taken(rng.permuted(np.tile(np.arange(self.k), (len(self), 1)), axis=1))
 
     def canonical(self) -> Retrieved:
         """The same sets in the one order that their members alone decide: by position, absent ones last."""
-        order = np.argsort(np.where(self.indices < 0, np.iinfo(np.int64).max, self.indices), axis=1, kind="stable")
+        return self._taken(
+            np.argsort(np.where(self.indices < 0, np.iinfo(np.int64).max, self.indices), axis=1, kind="stable")
+        )
+
+    def ranked(self) -> Retrieved:
+        """The same sets by the tie rule, whatever order they are held in: nearest first, absent ones last."""
+        return self._taken(np.lexsort((self.indices, -self.scores, self.indices < 0), axis=1))
+
+    def _taken(self, order: NDArray[np.int64]) -> Retrieved:
         return Retrieved(
             self.store,
             np.take_along_axis(self.indices, order, axis=1),

@@ -103,7 +103,7 @@ class EncodedMethod(Method):
                 fix="Use label_place='vector' or a text encoder.",
             )
         self.label_in_text = reads_text if place == "auto" else place == "text"
-        if not self.label_in_text and setting.schema.kind == "generation":
+        if self.uses_retrieval and not self.label_in_text and setting.schema.kind == "generation":
             raise ConfigError(
                 "The targets of a generation task are texts, which only a text encoder can encode",
                 got=setting.encoder.spec,

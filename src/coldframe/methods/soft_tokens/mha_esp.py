@@ -110,7 +110,7 @@ class MHAESP(EncodedMethod):
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """Generate ``[batch, heads, d]`` from the queries and the set retrieved for each."""
-        nearest = retrieved.top(self.config.k)
+        nearest = retrieved.ranked().top(self.config.k)  # the order given decides nothing, text exemplars included
         tokens, attention = self.attend(texts, nearest.canonical())
         c = self.config.text_exemplars
         return Conditioning(
