@@ -49,8 +49,9 @@ class TextState:
 class StateCache:
     """Keeps states within a byte budget.
 
-    Once full it keeps what it has: training walks over its rows in cycles, where evicting the oldest entry
-    would evict every entry just before it is needed.
+    Once something did not fit it keeps what it has and takes nothing more: training walks over its rows in
+    cycles, where evicting the oldest entry would evict every entry just before it is needed; and what is held
+    then depends on what was read first, not on what was read since.
 
     Args:
         budget: Bytes it may hold; None takes 40 % of the machine's memory.
@@ -61,6 +62,7 @@ class StateCache:
             raise ConfigError("A cache budget cannot be negative", got=budget)
         self.budget = int(0.4 * _machine_memory()) if budget is None else budget
         self.used = self.hits = self.misses = 0
+        self.full = False
         self._held: dict[tuple[tuple[int, ...], tuple[int, ...]], TextState] = {}
 
     def get(self, shared: tuple[int, ...], own: tuple[int, ...]) -> TextState | None:
@@ -73,8 +75,11 @@ class StateCache:
         return state
 
     def put(self, shared: tuple[int, ...], own: tuple[int, ...], state: TextState) -> None:
-        """Keep a state if it fits."""
-        if self.used + state.nbytes <= self.budget and (shared, own) not in self._held:
+        """Keep a state while all that came has fitted."""
+        if (shared, own) in self._held:
+            return
+        self.full = self.full or self.used + state.nbytes > self.budget
+        if not self.full:
             self._held[shared, own] = state
             self.used += state.nbytes
 
@@ -82,6 +87,7 @@ class StateCache:
         """Forget everything."""
         self._held.clear()
         self.used = self.hits = self.misses = 0
+        self.full = False
 
     def __len__(self) -> int:
         return len(self._held)

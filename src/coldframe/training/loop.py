@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from coldframe.errors import TrainingError
 from coldframe.evaluation.predict import predict, prompts
 from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.ports import EMPTY
 from coldframe.methods.base import Method
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.metrics import METRICS
@@ -25,6 +27,9 @@ from coldframe.training.batches import length_batches
 from coldframe.training.checkpoint import Progress
 from coldframe.training.config import TrainingConfig
 from coldframe.training.progress import Bar
+
+_T = TypeVar("_T")
+_READ_AHEAD = 512  # rows whose states are in memory at once, kept or not
 
 
 class Trainer:
@@ -101,13 +106,28 @@ class Trainer:
             self.accelerator.end_training()
         return progress.history
 
+    @torch.no_grad()
     def _read_ahead(self) -> None:
-        """Compute the frozen states of all texts first, in batches that no seed or resumption changes."""
-        placement = getattr(self.method.config, "placement", None)
-        if placement != "suffix" or getattr(self.method.config, "text_exemplars", 0):
+        """Compute the frozen states of all texts first, in batches that no seed or resumption changes.
+
+        A state's last bits depend on the batch it was computed in. As much is read as can be kept.
+        """
+        if getattr(self.method.config, "placement", None) != "suffix":
             return
-        for examples in (self.task.train, self.task.validation):
-            self.lm.text_states(self.lm.rows(prompts(self.task.schema, [e.text for e in examples])))
+        self.method.eval()
+        sets = ((self.task.train, self.neighbours), (self.task.validation, self.validation_neighbours))
+        for examples, retrieved in sets:
+            rows = []
+            for part in _parts(range(len(examples)), self.config.batch_size):
+                texts = [examples[i].text for i in part]
+                conditioning = EMPTY
+                if getattr(self.method.config, "text_exemplars", 0):  # they are part of the text that is read
+                    conditioning = self.method.condition(texts, retrieved.rows(np.array(part)))
+                rows += self.lm.rows(prompts(self.task.schema, texts), conditioning)
+            for some in _parts(sorted(rows, key=len), _READ_AHEAD):
+                if self.lm.states.full:
+                    return
+                self.lm.text_states(some)
 
     def _epoch(self, progress: Progress, best: dict[str, Tensor], fingerprint: str, bar: Bar) -> None:
         batches = length_batches(self.lengths, self.config.batch_size, self.config.seed, progress.epoch)
@@ -130,7 +150,7 @@ class Trainer:
                 "epoch": progress.epoch + 1,
                 "step": progress.step,
                 "train_loss": progress.running[0] / progress.running[1],
-                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "learning_rate": self.base_rates[0] * self._rate(progress.step - 1),
                 "seconds": seconds,
             }
         )
@@ -169,6 +189,8 @@ class Trainer:
                 fix=f"Rows {[e.id for e in examples]}: lower the learning rate, or look at these rows. "
                 "The last checkpoint is intact.",
             )
+        if not loss.requires_grad:
+            raise TrainingError(f"The loss does not depend on any parameter of {self.method.name}")
         self.accelerator.backward(loss)
         return [float(x) for x in losses.detach()]
 
@@ -273,7 +295,7 @@ def _weights(task: Task, examples: Sequence[Example], config: TrainingConfig) ->
     return [len(targets) / (present * max(1, int(counts[t]))) for t in task.targets(examples)]
 
 
-def _parts(rows: Sequence[int], size: int) -> list[Sequence[int]]:
+def _parts(rows: Sequence[_T], size: int) -> list[Sequence[_T]]:
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
