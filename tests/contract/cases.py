@@ -1,0 +1,156 @@
+"""Every method, in its variants, on every architecture: the data that the contract tests run over."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tests.tiny import ARCHITECTURES, tiny
+
+from coldframe.frozen.model import FrozenLM
+from coldframe.methods.base import Method, Setting
+from coldframe.methods.registry import method_class
+from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.tasks.task import Example, Schema, Task, Template
+
+FLOAT32 = 1e-4  # batch, padding and caching change the order of float additions, no more
+BFLOAT16 = 0.5  # of log-scores whose spread on these random models is about 20; bf16 has 8 bits
+
+
+class TinyEncoder:
+    """Character trigrams at hashed places, later ones weighing more: a pure function that heeds word order."""
+
+    dim = 12
+
+    def __init__(self, spec: str = "tiny") -> None:
+        self.spec, self.hash, self.takes_label_text = spec, f"hash of {spec}", spec != "tiny-print"
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        out = np.zeros((len(texts), self.dim), np.float32)
+        for row, text in enumerate(texts):
+            for i in range(len(text) - 2):
+                code = zlib.crc32(text[i : i + 3].encode())
+                out[row, code % self.dim] += (1 + i / len(text)) * (1 if code & 1024 else -1)
+        return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A method with settings; ``id`` names the variant."""
+
+    id: str
+    name: str
+    settings: dict[str, Any]
+
+    def method(self) -> Method:
+        return method_class(self.name)(**self.settings)
+
+
+def _case(id: str, **settings: Any) -> Case:
+    name = id.partition("/")[0]
+    if method_class(name).uses_encoder:
+        settings = {"encoder": "tiny", "adapter": 8, **settings}
+    return Case(id, name, settings)
+
+
+PLAIN = {"static": False, "adapter": None, "dropout": 0.0}
+METHODS = [
+    _case("zero-shot"),
+    _case("icl", k=3),
+    _case("icl-fixed", k=3),
+    _case("prompt-tuning", tokens=3),
+    _case("prompt-tuning/prefix", tokens=3, placement="prefix"),
+    _case("idpg", tokens=2),
+    _case("idpg/paper", tokens=1, placement="prefix", **PLAIN),
+    _case("u-esp", k=3),
+    _case("u-esp/paper", k=3, placement="prefix", **PLAIN),
+    _case("u-esp/vectors", k=3, encoder="tiny-print"),
+    _case("p-esp", k=3),
+    _case("p-esp/paper", k=3, placement="prefix", **PLAIN),
+    _case("p-esp/vectors", k=3, encoder="tiny-print"),
+    _case("mha-esp", heads=2, k=3),
+    _case("mha-esp/paper", heads=2, k=3, similarity=False, placement="prefix", **PLAIN),
+    _case("mha-esp/vectors", heads=2, k=3, encoder="tiny-print"),
+    _case("mha-esp/layers", heads=3, k=3, layers=2),
+    _case("mha-esp/windows", heads=2, k=3, windows=2),
+    _case("mha-esp/text", heads=2, k=3, text_exemplars=2),
+    _case("mha-esp/text-prefix", heads=2, k=3, text_exemplars=1, placement="prefix"),
+    _case("lora", rank=2),
+    _case("lora/attention", rank=2, targets="attention"),
+]
+TRAINED = [case for case in METHODS if method_class(case.name).trainable]
+# One case for each way into a model; the rest differ in what they compute, not in how it is put in.
+PORTS = [case for case in METHODS if case.id in ("icl", "idpg", "mha-esp/text-prefix", "lora")]
+
+EVERY = [(case, architecture) for case in METHODS for architecture in ARCHITECTURES]
+FITTED = [(case, "llama") for case in TRAINED] + [
+    (case, architecture)
+    for case in PORTS
+    if case in TRAINED
+    for architecture in ARCHITECTURES
+    if architecture != "llama"
+]
+
+
+def ids(pairs: Sequence[tuple[Case, str]]) -> list[str]:
+    return [f"{case.id}-{architecture}" for case, architecture in pairs]
+
+
+def example(i: int, target: str, text: str | None = None) -> Example:
+    text = text or f"row {i}: " + "the molecule is CCO " * (i % 4) + chr(97 + i % 26)
+    return Example(text, target, id=f"row-{i:03d}", key=text.casefold())
+
+
+SCHEMA = Schema(
+    name="tiny",
+    template=Template("Question: {text}\nAnswer: {label}", instruction="Say what the answer is."),
+    labels=("A", "B", "C"),
+    words=("yes", "no", "not at all"),
+    metric="accuracy",
+)
+TWO = SCHEMA.replace(labels=("A", "B"), words=("yes", "no"))
+WRITE = SCHEMA.replace(kind="generation", labels=(), words=())
+STORE = ExemplarStore.of([example(i, "ABC"[i % 3]) for i in range(6)])
+QUERIES = ["is CCO", "x", "is C1=CC=CC=C1C(=O)O with the answer and more of it a molecule", "the water is yes"]
+# As a retriever gives them, nearest first; the last query found only two.
+FOUND = Retrieved(
+    STORE,
+    np.array([[2, 0, 5], [5, 4, 1], [0, 3, 2], [4, 1, -1]]),
+    np.array([[0.9, 0.5, 0.4], [0.8, 0.7, 0.1], [0.6, 0.6, 0.3], [0.9, 0.2, 0.0]], np.float32),
+)
+
+
+def task(schema: Schema = TWO, rows: int = 12, validation: int = 4) -> Task:
+    """Rows whose label shows in their text; the first two are the same thing twice."""
+
+    def text(i: int) -> str:
+        return f"{'yes' if i % 2 else 'the no'} {chr(97 + i % 26)}" + " CC(=O)O" * (i % 3)
+
+    targets = schema.labels[:2] or ("yes", "no")
+    made = [example(i, targets[i % 2], text(i)) for i in range(rows + validation)]
+    made[1] = dataclasses.replace(made[0], id=made[1].id)
+    return Task(schema, tuple(made[:rows]), tuple(made[rows:]), tuple(made[:2]))
+
+
+@functools.cache
+def lm_of(architecture: str, state_budget: int | None = None) -> FrozenLM:
+    """Shared among tests, which is only right because nothing may change it."""
+    model, tokenizer = tiny(architecture)
+    return FrozenLM(model, tokenizer, {"name": f"tiny {architecture}"}, state_budget)
+
+
+def built(case: Case, lm: FrozenLM, schema: Schema = SCHEMA) -> Method:
+    """A method set up, with every weight moved from where it starts (so that nothing is zero), in eval mode."""
+    method = case.method()
+    encoder = TinyEncoder(getattr(method.config, "encoder", "tiny")) if method.uses_encoder else None
+    method.setup(Setting(lm, schema, encoder))
+    generator = torch.Generator().manual_seed(3)
+    for parameter in method.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return method.eval()
