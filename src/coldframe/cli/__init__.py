@@ -1,0 +1,75 @@
+"""The command line: thin. Each command parses its words, calls the library, prints."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from coldframe.errors import ColdframeError, nearest
+
+COMMANDS = {
+    "fit": "adapt a frozen model to a task and write the artifact",
+    "compare": "methods, seeds and controls side by side, with intervals and a report",
+    "evaluate": "score an artifact on test rows",
+    "predict": "answer new inputs with an artifact",
+    "inspect": "what an artifact is, verified",
+    "tasks": "list the built-in tasks",
+    "methods": "list the methods and their settings",
+    "demo": "all of it once, on molecules, in a few minutes",
+}
+
+USAGE = """\
+usage: coldframe COMMAND [options]
+
+Adapt a frozen language model with what you retrieve, and measure whether the retrieval did it.
+
+{commands}
+
+  coldframe COMMAND --help    what a command takes
+  coldframe --version
+
+examples:
+  coldframe fit b3db --out runs/b3db
+  coldframe fit mood.csv --text sentence --label mood --epochs 4 --out runs/mood
+  coldframe evaluate runs/mood --json
+  echo 'what a day' | coldframe predict runs/mood -
+  coldframe compare mood.csv --out runs/compare
+
+Exit status: 0 done, 2 something to mend (one line says what), 130 interrupted.
+COLDFRAME_DEBUG=1 shows where an error came from; COLDFRAME_CACHE is the folder for models and data."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS))
+        print(USAGE.format(commands="\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items())))
+        return 0
+    if words[0] == "--version":
+        from coldframe import __version__
+
+        print(f"coldframe {__version__}")
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            raise ColdframeError(f"There is no command {words[0]!r}", fix=nearest(words[0], COMMANDS))
+        importlib.import_module(f"coldframe.cli.{words[0]}").run(words[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(
+            "coldframe: interrupted. The same command goes on where fit and compare stopped (give --out).",
+            file=sys.stderr,
+        )
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ColdframeError, OSError) as error:
+        if os.environ.get("COLDFRAME_DEBUG"):
+            raise
+        print(f"coldframe: error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,7 @@
+"""``python -m coldframe.cli``."""
+
+import sys
+
+from coldframe.cli import main
+
+sys.exit(main())

@@ -1,0 +1,130 @@
+"""``coldframe compare``."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from coldframe.cli.options import Flat, ModelFlags, RetrievalFlags, TaskFlags, load, parse, settings_of, writable
+from coldframe.cli.output import print_json, show, tell
+from coldframe.config import Config
+from coldframe.errors import ConfigError
+from coldframe.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from coldframe.comparison import Comparison
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare(Config):
+    """Methods, seeds and controls side by side on one frozen model, with intervals, cost and a report.
+
+    For example:
+      coldframe compare b3db --out runs/b3db
+      coldframe compare mood.csv --methods zero-shot prompt-tuning mha-esp --seeds 0 1 --set mha-esp.k=10
+      coldframe compare --recipe recipes/results-b3db.yaml
+
+    Finished runs are kept in --out: interrupted, the same command goes on where it stopped.
+
+    Args:
+        methods: Which; see `coldframe methods`.
+        seeds: Training seeds; methods that train nothing run once.
+        set: A setting of one method, METHOD.KEY=VALUE; may be given several times.
+        main: The method that the report is about.
+        controls: Also the controls without a language model.
+        ablations: Of mha-esp, retrained: shuffled-labels, random-exemplars.
+        shuffles: Permutations of the exemplars to measure the order's effect by; 0 measures nothing.
+        text_rows: Test rows for methods with exemplars in the prompt (a random sample); all if you name none.
+        costs: Measure operations, latency and memory.
+        out: Folder of report.html, results.json, the main method's artifact and all runs; runs/compare-TASK if you
+            name none.
+        recipe: YAML file with these settings under their names (task, model, retrieval and training as mappings,
+            method_settings by method, sweeps, published); flags override it.
+        json: Print the results as JSON.
+        quiet: No progress.
+    """
+
+    section = "recipe"
+
+    task: Annotated[TaskFlags, Flat] = dataclasses.field(default_factory=TaskFlags)
+    methods: tuple[str, ...] = (
+        "zero-shot",
+        "icl-fixed",
+        "icl",
+        "prompt-tuning",
+        "idpg",
+        "u-esp",
+        "p-esp",
+        "mha-esp",
+    )
+    seeds: tuple[int, ...] = (0, 1, 2)
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    method_settings: tyro.conf.Suppress[dict[str, Any]] = dataclasses.field(default_factory=dict)
+    main: str | None = None
+    controls: bool = True
+    ablations: tuple[str, ...] = ("shuffled-labels", "random-exemplars")
+    sweeps: tyro.conf.Suppress[dict[str, Any]] = dataclasses.field(default_factory=dict)
+    published: tyro.conf.Suppress[tuple[dict[str, Any], ...]] = ()
+    shuffles: int = 0
+    text_rows: int | None = None
+    costs: bool = True
+    out: str | None = None
+    model: Annotated[ModelFlags, Flat] = dataclasses.field(default_factory=ModelFlags)
+    retrieval: Annotated[RetrievalFlags, Flat] = dataclasses.field(default_factory=RetrievalFlags)
+    training: Annotated[TrainingConfig, Flat] = dataclasses.field(default_factory=TrainingConfig)
+    recipe: str | None = None
+    json: bool = False
+    quiet: bool = False
+
+
+def run(argv: Sequence[str]) -> None:
+    """Compare, write the report, print the table."""
+    asked = parse(Compare, "compare", argv)
+    found, out = run_comparison(asked, shlex.join(["coldframe", "compare", *argv]))
+    if asked.json:
+        print_json(found.to_dict())
+        return
+    show(found.table())
+    print(f"wrote {out / 'report.html'} and {out / 'results.json'}")
+
+
+def run_comparison(asked: Compare, command: str) -> tuple[Comparison, Path]:
+    """The comparison that some options ask for, and where it was written."""
+    from coldframe.comparison import compare
+    from coldframe.evaluation.report_data import Published
+
+    task = load(asked.task)
+    tell(task.notes, asked.quiet)
+    out = writable(Path(asked.out or f"runs/compare-{task.schema.name}"))
+    settings = {name: dict(values) for name, values in asked.method_settings.items()}
+    for key, value in settings_of(asked.set).items():
+        name, dot, setting = key.partition(".")
+        if not dot:
+            raise ConfigError(f"--set {key} names no method", expected="METHOD.KEY=VALUE, as --set mha-esp.heads=8")
+        settings.setdefault(name.replace("_", "-"), {})[setting] = value
+    found = compare(
+        asked.model.load(),
+        task,
+        asked.methods,
+        asked.seeds,
+        training=asked.training,
+        retrieval=asked.retrieval,
+        method_settings=settings,
+        main=asked.main,
+        controls=asked.controls,
+        ablations=asked.ablations,
+        sweeps={name: tuple(values) for name, values in asked.sweeps.items()},
+        shuffles=asked.shuffles,
+        text_rows=asked.text_rows,
+        costs=asked.costs,
+        published=[Published.from_dict(values) for values in asked.published],
+        out=out,
+        command=command,
+        quiet=asked.quiet,
+    )
+    return found, out

@@ -1,0 +1,56 @@
+"""``coldframe demo``."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import time
+from collections.abc import Sequence
+
+from coldframe.cli.compare import Compare, run_comparison
+from coldframe.cli.options import ModelFlags, parse
+from coldframe.cli.output import print_json, show
+from coldframe.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Demo(Config):
+    """Fit MHA-ESP on b3db with SmolLM2-135M beside its rivals and controls, and show what the retrieval bought.
+
+    Model and data come from the Python package index, once. Then it takes a few minutes on two cores.
+
+    Args:
+        out: Folder of the artifact and the report.
+        model: Another frozen model.
+        json: Print the results as JSON.
+        quiet: No progress.
+    """
+
+    out: str = "coldframe-demo"
+    model: str = "smollm2"
+    json: bool = False
+    quiet: bool = False
+
+
+def run(argv: Sequence[str]) -> None:
+    """The comparison of recipes/demo.yaml, then one prediction."""
+    asked = parse(Demo, "demo", argv)
+    started = time.perf_counter()
+    # The recipe says everything else.
+    recipe = parse(Compare, "demo", ["--recipe", "demo"])
+    recipe = dataclasses.replace(recipe, out=asked.out, quiet=asked.quiet, model=ModelFlags(asked.model))
+    found, out = run_comparison(recipe, shlex.join(["coldframe", "demo", *argv]))
+    if asked.json:
+        print_json(found.to_dict())
+        return
+    show(found.table())
+    sample = found.data.samples[0]
+    print(f"\nOne test molecule: {sample.text}")
+    probability = "" if sample.probability is None else f" (p = {sample.probability:.2f})"
+    print(f"predicted {sample.predicted}{probability}, is {sample.target}; its exemplars:")
+    for one in sample.neighbours:
+        weight = max(one.attention, default=0.0)
+        print(f"  {one.label:<5} similarity {one.similarity:.2f}, attention up to {weight:.2f}  {one.text}")
+    print(f"\nreport:   {out / 'report.html'}")
+    print(f"artifact: {out / 'artifact'}    try: echo 'CCO' | coldframe predict {out / 'artifact'} -")
+    print(f"{time.perf_counter() - started:.0f} s")

@@ -1,0 +1,133 @@
+"""``coldframe evaluate``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from coldframe.cli.options import parse
+from coldframe.cli.output import print_json, show, tell
+from coldframe.cli.rows import labelled, own_test
+from coldframe.config import Config
+from coldframe.tasks.rows import OnError
+
+if TYPE_CHECKING:
+    from coldframe.evaluation.report_data import MethodRow
+    from coldframe.pipeline import Pipeline
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate(Config):
+    """Score an artifact: metrics with 95% intervals, cost, and what the exemplars' order does.
+
+    For example:
+      coldframe evaluate runs/b3db
+      coldframe evaluate runs/b3db --shuffle-exemplars 5 --json
+      coldframe evaluate runs/mood new.csv --predictions new.jsonl
+
+    Args:
+        artifact: Folder that `coldframe fit` wrote, or a hub repository.
+        data: A file whose rows are all scored (columns as in training), or a built-in task; the test rows of the
+            artifact's own task if you name none.
+        text: Input column of the file, if it has another name than in training.
+        label: Label column of the file, likewise.
+        shuffle_exemplars: Permutations of every query's exemplars; the standard deviation of the primary metric over
+            them is `shuffle_std`.
+        predictions: Also write one record per query to this JSON lines file.
+        cost: Measure operations, latency and memory.
+        on_error: Stop at the first row that cannot be used, or skip such rows and count them.
+        allow_leaks: Score rows that are among the exemplars too, and say so.
+        json: Print the result as JSON.
+        quiet: No progress.
+    """
+
+    artifact: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
+    data: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="DATA")] = None
+    text: str | None = None
+    label: str | None = None
+    shuffle_exemplars: int = 0
+    predictions: str | None = None
+    cost: bool = True
+    on_error: OnError = "raise"
+    allow_leaks: bool = False
+    json: bool = False
+    quiet: bool = False
+
+
+def run(argv: Sequence[str]) -> None:
+    """Load, predict, score."""
+    asked = parse(Evaluate, "evaluate", argv)
+    from coldframe.evaluation.measure import measure
+    from coldframe.evaluation.summary import method_row
+    from coldframe.pipeline import load
+
+    pipeline = load(asked.artifact)
+    if asked.data is None:
+        examples, notes = own_test(pipeline)
+    else:
+        examples, notes = labelled(pipeline, asked.data, asked.text, asked.label, asked.on_error, asked.allow_leaks)
+    tell(notes, asked.quiet)
+    predictions = pipeline.predictions(examples, quiet=asked.quiet)
+    if asked.predictions is not None:
+        predictions.save(asked.predictions)
+    cost = measure(pipeline.method, pipeline.lm, pipeline.schema, examples, pipeline.retrieve) if asked.cost else None
+    row = method_row([predictions], pipeline.schema, cost=cost)
+    spread = _spread(pipeline, examples, asked.shuffle_exemplars)
+    if asked.json:
+        print_json(_result(asked, pipeline, row, spread, notes))
+    else:
+        _print(pipeline, row, spread)
+
+
+def _spread(pipeline: Pipeline, examples: Sequence[Any], shuffles: int) -> float | None:
+    from coldframe.comparison_runs import order_deviation
+
+    if not shuffles:
+        return None
+    # A method that looks at no exemplars has none to shuffle.
+    return order_deviation(pipeline, examples, shuffles) if pipeline.method.uses_retrieval else 0.0
+
+
+def _result(
+    asked: Evaluate, pipeline: Pipeline, row: MethodRow, spread: float | None, notes: Sequence[str]
+) -> dict[str, Any]:
+    metrics = {}
+    for score in row.scores:
+        found = score.interval
+        metrics[score.metric] = {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
+    return {
+        "artifact": asked.artifact,
+        "task": pipeline.schema.name,
+        "method": pipeline.method.name,
+        "primary": pipeline.schema.metric,
+        "metrics": metrics,
+        "shuffles": asked.shuffle_exemplars,
+        "shuffle_std": spread,
+        "order_invariant": pipeline.method.order_invariant,
+        "cost": None if row.cost is None else row.cost.to_dict(),
+        "notes": list(notes),
+    }
+
+
+def _print(pipeline: Pipeline, row: MethodRow, spread: float | None) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from coldframe.evaluation.report import cost_columns
+    from coldframe.evaluation.summary import metric_infos
+
+    n = row.scores[0].interval.n
+    table = Table(title=Text(f"{pipeline.method.name} on {pipeline.schema.name}, n = {n}"), title_justify="left")
+    table.add_column("metric")
+    table.add_column("value [95%]", justify="right")
+    for info, score in zip(metric_infos([s.metric for s in row.scores]), row.scores, strict=True):
+        table.add_row(info.title, info.span(score.interval))
+    if spread is not None:
+        table.add_row("standard deviation over orders", f"{spread:.4g}")
+    for title, unit, write in cost_columns([row]):
+        if row.cost is not None:
+            table.add_row(f"{title} ({unit})", write(row.cost))
+    show(table)

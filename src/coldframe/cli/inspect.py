@@ -1,0 +1,78 @@
+"""``coldframe inspect``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from coldframe.cli.options import parse
+from coldframe.cli.output import print_json, show
+from coldframe.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspect(Config):
+    """What an artifact is: method, parameters, base model, exemplars, how it was trained. Its checksums are verified.
+
+    For example:
+      coldframe inspect runs/b3db
+      coldframe inspect runs/b3db --json
+
+    Args:
+        artifact: Folder that `coldframe fit` wrote.
+        json: Print everything as JSON.
+    """
+
+    artifact: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
+    json: bool = False
+
+
+def run(argv: Sequence[str]) -> None:
+    """Read and verify the folder; the base model is not loaded."""
+    asked = parse(Inspect, "inspect", argv)
+    from coldframe import artifact
+
+    folder = Path(asked.artifact)
+    config, weights, store = artifact.read(folder)
+    found: dict[str, Any] = {
+        **config,
+        "artifact": str(folder),
+        "parameters": {name: list(tensor.shape) for name, tensor in weights.items()},
+        "trainable_parameters": sum(tensor.numel() for tensor in weights.values()),
+        "classes_in_store": dict(Counter(e.target for e in store.examples).most_common(20)),
+        "bytes": {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()},
+    }
+    if asked.json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from coldframe.evaluation.report import flatten
+
+    base, schema, encoder = found["base_model"], found["schema"], found["encoder"]
+    lines = {
+        "method": f"{found['method']}, {found['trainable_parameters']:,} parameters",
+        "settings": ", ".join(f"{name} {value}" for name, value in flatten(found["method_config"])),
+        "task": f"{schema['name']} ({schema['kind']}, {schema['domain']}), metric {schema['metric']}",
+        "labels": ", ".join(schema["labels"]) or "none: it writes",
+        "base model": f"{base['name']}, {base['dtype']}, weights {base['weight_hash'][:12]}",
+        "encoder": f"{encoder['spec']} ({encoder['hash'][:12]})" if encoder else "none",
+        "store": f"{found['store']['size']:,} exemplars ({found['store']['hash']})",
+        "trained": f"{len(found['history'])} epochs, {found['seconds']:.0f} s, coldframe {found['coldframe_version']}",
+        "files": ", ".join(f"{name} {size:,} B" for name, size in found["bytes"].items()),
+        "checksums": "as saved",
+    }
+    table = Table(show_header=False, title=Text(found["artifact"]), title_justify="left")
+    for name, value in lines.items():
+        table.add_row(name, Text(value))
+    show(table)

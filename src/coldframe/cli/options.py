@@ -1,0 +1,151 @@
+"""What several commands take: the library's own settings as flags, recipes as their defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import tyro
+import yaml
+
+from coldframe.cache import writing
+from coldframe.config import Config, read_mapping
+from coldframe.errors import ColdframeError, ConfigError, nearest
+from coldframe.retrieval.retriever import RetrievalConfig
+from coldframe.tasks.options import TaskConfig
+
+if TYPE_CHECKING:
+    from coldframe.frozen.model import FrozenLM
+    from coldframe.tasks.task import Task
+
+Flat = tyro.conf.arg(name="")
+Command = TypeVar("Command", bound=Config)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskFlags(TaskConfig):  # noqa: D101 (below)
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = "b3db"
+    seed: Annotated[int, tyro.conf.arg(name="split-seed")] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrievalFlags(RetrievalConfig):  # noqa: D101 (below)
+    encoder: Annotated[str, tyro.conf.arg(name="retrieval-encoder")] = "auto"
+    seed: Annotated[int, tyro.conf.arg(name="retrieval-seed")] = 0
+
+
+# Without a docstring of their own these show that of the class they extend.
+TaskFlags.__doc__, RetrievalFlags.__doc__ = TaskConfig.__doc__, RetrievalConfig.__doc__
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFlags(Config):
+    """Which frozen model.
+
+    Args:
+        model: A name that comes from the package index (smollm2, gemma3-270m, qwen2.5-coder-1.5b), a folder,
+            or a hub id.
+        revision: Of a hub model.
+        dtype: bfloat16 where the processor has it, or one of bfloat16, float16, float32.
+        device: A GPU if there is one, or cpu, cuda, cuda:1 and so on.
+    """
+
+    section = "model settings"
+
+    model: str = "smollm2"
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+
+    def load(self) -> FrozenLM:
+        """The model."""
+        from coldframe.frozen.model import load_lm
+
+        return load_lm(self.model, dtype=self.dtype, device=self.device, revision=self.revision)
+
+
+def parse(command: type[Command], name: str, argv: Sequence[str]) -> Command:
+    """Read a command's words; a recipe named among them gives the defaults.
+
+    Args:
+        command: Its options.
+        name: As it is called.
+        argv: What follows the name.
+    """
+    options: dict[str, Any] = {
+        "prog": f"coldframe {name}",
+        "args": list(argv),
+        "config": (tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff),
+    }
+    recipe = _value_of("--recipe", argv)
+    if recipe is not None:
+        values = read_mapping(recipe_path(recipe))
+        for key, field in (("task", "data"), ("model", "model")):  # short for a mapping with nothing else in it
+            if isinstance(values.get(key), str):
+                values[key] = {field: values[key]}
+        options["default"] = command.from_dict(values)
+    return tyro.cli(command, **options)
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe: a path, or the name of one that comes with coldframe.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    package = Path(__file__).parents[1]
+    # In an installed package beside the code, in a checkout at its root.
+    folder = next((f for f in (package / "recipes", package.parents[1] / "recipes") if f.is_dir()), package)
+    found = {path.stem: path for path in folder.glob("*.yaml")}
+    if name not in found:
+        raise ConfigError(f"There is no recipe {name!r}", fix=f"Give a file, or a name. {nearest(name, found)}")
+    return found[name]
+
+
+def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` words as a mapping; values are read as YAML.
+
+    >>> settings_of(["heads=8", "label-place=vector", "adapter=null"])
+    {'heads': 8, 'label_place': 'vector', 'adapter': None}
+    """
+    found = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise ConfigError("--set takes KEY=VALUE", got=pair, expected="for example --set heads=8")
+        try:
+            found[key.replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"The value in --set {pair} cannot be read: {error}") from error
+    return found
+
+
+def load(flags: TaskConfig) -> Task:
+    """The task."""
+    from coldframe.tasks import load_task
+
+    return load_task(TaskConfig.from_dict(flags.to_dict()))
+
+
+def writable(out: Path) -> Path:
+    """The folder, made; an error before the work and not after it where nothing can be written."""
+    with writing(out / "any"):
+        try:
+            (out / ".writable").touch()
+            (out / ".writable").unlink()
+        except FileExistsError as error:
+            raise ColdframeError(f"Cannot write {out}: it is a file", fix="Choose another --out.") from error
+    return out
+
+
+def _value_of(flag: str, argv: Sequence[str]) -> str | None:
+    for word, following in zip(argv, [*argv[1:], None], strict=False):
+        if word == flag:
+            return following
+        if word.startswith(flag + "="):
+            return word.removeprefix(flag + "=")
+    return None

@@ -1,0 +1,109 @@
+"""``coldframe predict``."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from coldframe.cli.options import parse
+from coldframe.cli.output import tell
+from coldframe.cli.rows import Format, texts_of
+from coldframe.config import Config
+from coldframe.errors import DataError
+from coldframe.tasks.rows import OnError, Problems
+
+if TYPE_CHECKING:
+    from coldframe.pipeline import Pipeline
+
+CHUNK = 256
+"""Queries answered together: what comes through a pipe is answered while it comes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict(Config):
+    """Answer new inputs: label, probabilities and the exemplars that were looked at, one record for each.
+
+    For example:
+      coldframe predict runs/b3db molecules.csv > answers.jsonl
+      echo 'CC(=O)OC1=CC=CC=C1C(=O)O' | coldframe predict runs/b3db -
+      coldframe predict runs/mood new.jsonl --text comment --to csv
+
+    Args:
+        artifact: Folder that `coldframe fit` wrote, or a hub repository.
+        file: CSV, TSV, JSON lines or Parquet with the text column of training, or plain text with one input per line;
+            - is standard input.
+        read: Format of the input; auto goes by the file's ending, and reads lines of text from standard input.
+        text: Input column, if it has another name than in training.
+        to: Format of the output.
+        on_error: Stop at the first input that cannot be used, or skip such inputs and count them.
+    """
+
+    artifact: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
+    file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")] = "-"
+    read: Annotated[Format, tyro.conf.arg(name="from")] = "auto"
+    text: str | None = None
+    to: Literal["jsonl", "csv"] = "jsonl"
+    on_error: OnError = "raise"
+
+
+def run(argv: Sequence[str]) -> None:
+    """Load, read, answer, write."""
+    asked = parse(Predict, "predict", argv)
+    from coldframe.pipeline import load
+
+    pipeline = load(asked.artifact)
+    problems = Problems(asked.on_error)
+    rows = texts_of(pipeline, asked.file, asked.read, asked.text, problems)
+    table = None
+    for record in _records(pipeline, rows, problems):
+        if asked.to == "jsonl":
+            print(json.dumps(record, ensure_ascii=False))
+            continue
+        flat = _flat(record)
+        if table is None:
+            table = csv.DictWriter(sys.stdout, list(flat))
+            table.writeheader()
+        table.writerow(flat)
+    tell(problems.notes(), quiet=False)
+
+
+def _records(pipeline: Pipeline, rows: Iterator[tuple[int, str]], problems: Problems) -> Iterator[dict[str, Any]]:
+    while chunk := list(islice(rows, CHUNK)):
+        usable = []
+        for number, text in chunk:
+            try:
+                pipeline.queries([text])
+                usable.append((number, text))
+            except DataError as error:  # says "Query 1": here the row is known
+                said = error.problem.removeprefix("Query 1: ")
+                problems.add(DataError(f"Row {number}: {said}", got=error.got, expected=error.expected, fix=error.fix))
+        if not usable:
+            continue
+        outcome, retrieved = pipeline.run([text for _, text in usable])
+        for i, (number, text) in enumerate(usable):
+            record: dict[str, Any] = {"row": number, "text": text}
+            if outcome.generated is not None:
+                record["answer"] = outcome.generated[i]
+            else:
+                shares = outcome.probabilities[i]
+                record["label"] = pipeline.schema.labels[int(shares.argmax())]
+                record["probabilities"] = dict(zip(pipeline.schema.labels, shares.tolist(), strict=True))
+            record["neighbours"] = [
+                {"id": e.id, "text": e.text, "label": e.target, "similarity": float(score)}
+                for e, score in zip(retrieved.examples(i), retrieved.scores[i], strict=False)
+            ]
+            yield record
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as one line of CSV: a column for each label; neighbours by id."""
+    flat = {key: value for key, value in record.items() if key not in ("probabilities", "neighbours")}
+    flat |= {f"p({label})": value for label, value in record.get("probabilities", {}).items()}
+    return flat | {"neighbours": " ".join(one["id"] for one in record["neighbours"])}

@@ -1,0 +1,175 @@
+"""Rows for an artifact to answer: its own test rows, a file's labelled rows, texts to predict."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from coldframe.errors import ConfigError, DataError, LeakError
+from coldframe.tasks import builtin_names, infer, load_task
+from coldframe.tasks.examples import ExampleReader
+from coldframe.tasks.options import TaskConfig
+from coldframe.tasks.rows import SUFFIXES, OnError, Problems, Table, as_text, parse, read_table
+from coldframe.tasks.task import Example, Schema
+
+if TYPE_CHECKING:
+    from coldframe.pipeline import Pipeline
+
+Format = Literal["auto", "text", "csv", "tsv", "jsonl", "parquet"]
+
+
+def own_test(pipeline: Pipeline) -> tuple[Sequence[Example], list[str]]:
+    """The test rows of the task that an artifact was fitted to, loaded again from where they came.
+
+    Raises:
+        ConfigError: The artifact does not say (its task was made by hand).
+        DataError: The data is not there, or is not what it was.
+    """
+    options, source = pipeline.task.get("options"), pipeline.task.get("source", {})
+    if not options:
+        raise ConfigError(
+            "The artifact does not say where its task came from", fix="Name the rows: coldframe evaluate DIR DATA"
+        )
+    try:
+        task = load_task(TaskConfig.from_dict(options))
+    except DataError as error:
+        fix = "Run where that path is right, or name the rows: coldframe evaluate DIR DATA"
+        raise DataError(f"The artifact's own task cannot be loaded: {error.problem}", got=error.got, fix=fix) from error
+    changed = [name for name, value in task.source.items() if name.endswith("sha256") and source.get(name) != value]
+    if changed:
+        raise DataError(
+            f"{options['data']} is not the data that the artifact was fitted to: other bytes",
+            fix="Name the rows to score: coldframe evaluate DIR DATA",
+        )
+    return task.test, list(task.notes)
+
+
+def labelled(
+    pipeline: Pipeline, data: str, text: str | None, label: str | None, on_error: OnError, allow_leaks: bool
+) -> tuple[Sequence[Example], list[str]]:
+    """All rows of a file (the test rows of a built-in task) as queries with their targets.
+
+    Raises:
+        LeakError: Some of them are exemplars of the artifact, unless allowed.
+        DataError: A row cannot be used, or its label was not in training.
+    """
+    schema, problems = pipeline.schema, Problems(on_error)
+    if data in builtin_names():
+        examples: Sequence[Example] = load_task(data, raw_smiles=schema.raw_smiles).test
+    else:
+        table = read_table(data, problems)
+        texts, label = _columns(pipeline, table, text, label)
+        reader = ExampleReader(schema.domain, schema.kind, schema.raw_smiles)
+        examples = [example for example, _ in reader.read(table, texts, label, Path(data).stem, problems)]
+    kept = [example for example in examples if _known(example, schema, problems)]
+    if not kept:
+        raise DataError(f"{data} has no usable rows", fix="Check the columns and labels.")
+    notes = problems.notes()
+    stored = {example.key: example.id for example in pipeline.store.examples}
+    leaked = [example for example in kept if example.key in stored]
+    if leaked:
+        pairs = ", ".join(f"{e.id} = {stored[e.key]}" for e in leaked[:5])
+        problem = f"{len(leaked)} of {len(kept)} rows are among the artifact's exemplars ({pairs})"
+        if not allow_leaks:
+            raise LeakError(problem, fix="Leave them out, or pass --allow-leaks to score them and say so.")
+        notes.append(f"LEAK: {problem}.")
+    return kept, notes
+
+
+def texts_of(
+    pipeline: Pipeline, source: str, kind: Format, column: str | None, problems: Problems
+) -> Iterator[tuple[int, str]]:
+    """Row number and input of everything to predict, line by line where the format allows.
+
+    Args:
+        pipeline: Says what the text column is called.
+        source: A file, or ``-`` for standard input.
+        kind: How to read it; ``"auto"`` goes by the file's ending, and reads plain lines from standard input.
+        column: Name of the text column, if not that of training.
+        problems: Gets the rows that cannot be read.
+    """
+    suffix = Path(source).suffix.lower() if source != "-" else ""
+    if kind == "auto":
+        kind = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}.get(
+            suffix, "text"
+        )  # type: ignore[assignment]
+    if kind == "text":
+        yield from _lines(source)
+        return
+    if source == "-":
+        columns, rows = parse(sys.stdin.buffer.read(), f".{kind}", "standard input", problems)
+        table = Table("standard input", tuple(columns), tuple(rows))
+    else:
+        table = read_table(source, problems)
+    names = _text_columns(pipeline, table, column)
+    for row in table.rows:
+        try:
+            cells = {name: as_text(row.values.get(name)) for name in names}
+            if not any(cells.values()):
+                raise DataError(f"the text is empty (column {names[0]!r})")
+        except DataError as error:
+            problems.add(DataError(f"{table.name}, row {row.number}: {error.problem}", got=error.got))
+            continue
+        text = "\n".join(f"{name}: {value}" for name, value in cells.items()) if len(names) > 1 else cells[names[0]]
+        yield row.number, text
+
+
+def _lines(source: str) -> Iterator[tuple[int, str]]:
+    name = "standard input" if source == "-" else source
+    try:
+        file = sys.stdin.buffer if source == "-" else open(source, "rb")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise DataError(
+            f"Cannot read {source} ({error.strerror})", fix="Check the path, or pass - for stdin."
+        ) from error
+    with file:
+        for number, line in enumerate(file, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{name}, line {number}: not UTF-8", fix="Save the text as UTF-8.") from error
+            if text:
+                yield number, text
+
+
+def _text_columns(pipeline: Pipeline, table: Table, column: str | None) -> list[str]:
+    """The columns that make the input: as asked, as in training, or the only one there is."""
+    named = column or (pipeline.task.get("options") or {}).get("text")
+    if named:
+        names = [named] if named in table.columns else [name.strip() for name in named.split(",")]
+        return [table.require(name) for name in names]
+    usual = [name for name in table.columns if name.casefold() in infer.TEXT_NAMES]
+    if len(table.columns) == 1 or usual:
+        return [usual[0] if usual else table.columns[0]]
+    raise DataError(
+        f"{table.name} does not say which column is the input", got=", ".join(table.columns), fix="Name it: --text COL"
+    )
+
+
+def _columns(pipeline: Pipeline, table: Table, text: str | None, label: str | None) -> tuple[list[str], str]:
+    options = pipeline.task.get("options") or {}
+    label = label or options.get("label")
+    texts = _text_columns(pipeline, table, text)
+    if label is not None:
+        return texts, table.require(label)
+    _, found, _ = infer.columns(TaskConfig(text=",".join(texts)), table)
+    return texts, found
+
+
+def _known(example: Example, schema: Schema, problems: Problems) -> bool:
+    if schema.kind == "generation" or example.target in schema.labels:
+        return True
+    problems.add(
+        DataError(
+            f"Row {example.row} has a label that was not in training",
+            got=example.target,
+            expected=", ".join(schema.labels[:20]),
+            fix="Mend it, or pass --on-error skip.",
+        )
+    )
+    return False
+
+
+__all__ = ["SUFFIXES", "Format", "labelled", "own_test", "texts_of"]

@@ -1,0 +1,40 @@
+"""``coldframe tasks``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from coldframe.cli.options import parse
+from coldframe.cli.output import print_json
+from coldframe.config import Config
+
+WHAT = {
+    "b3db": "does a molecule cross the blood-brain barrier? one row per molecule, scaffold split (default)",
+    "bace": "does a molecule inhibit beta-secretase 1? scaffold split, or the published 100-row test with --test",
+    "bbbp": "blood-brain barrier, the MoleculeNet set; scaffold split, or the published test with --test",
+    "clintox": "did a drug fail in trials for toxicity? see the notes on spelling; scaffold split, or --test",
+    "trec": "what kind of answer does a question ask for? text, 6 classes, 500 test questions",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tasks(Config):
+    """List the built-in tasks; your own is a file or a hub data set.
+
+    Args:
+        json: Print the list as JSON.
+    """
+
+    json: bool = False
+
+
+def run(argv: Sequence[str]) -> None:
+    """Print names and what they ask."""
+    asked = parse(Tasks, "tasks", argv)
+    if asked.json:
+        print_json([{"name": name, "description": what} for name, what in WHAT.items()])
+        return
+    for name, what in WHAT.items():
+        print(f"{name:<8} {what}")
+    print("\nYour own: coldframe fit FILE.csv --text COL --label COL (TSV, JSON lines, Parquet, owner/name on the hub)")
