@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,8 +35,10 @@ def write(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]
         for example in store.examples:
             out.write(json.dumps(dataclasses.asdict(example), ensure_ascii=False) + "\n")
     sums = {name: sha256_of(folder / name) for name in (WEIGHTS, STORE)}
+    described = {"format": FORMAT, **config, "files": sums}
+    described["sha256"] = _digest(described)
     with atomic_path(folder / CONFIG) as path:
-        path.write_text(json.dumps({"format": FORMAT, **config, "files": sums}, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], ExemplarStore]:
@@ -50,17 +53,22 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], ExemplarStore
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         version = int(config["format"])
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{folder / CONFIG} is damaged: {error}", fix="Fit again, or fetch the folder anew.") from error
+        raise ArtifactError(
+            f"{folder / CONFIG} is damaged: {error}", fix="Fit again, or fetch the folder anew."
+        ) from error
     if version > FORMAT:
         raise ArtifactError(
             "The artifact was written by a newer coldframe", got=version, expected=f"format {FORMAT}", fix="Upgrade."
         )
-    sums = config.get("files")
+    if config.pop("sha256", None) != _digest(config):
+        raise ArtifactError(
+            f"{folder / CONFIG} is not the file that was saved: changed", fix="Fit again, or fetch it anew."
+        )
     for name in (WEIGHTS, STORE):
         path = folder / name
         if not path.is_file():
             raise ArtifactError(f"The artifact lacks {name}", got=str(folder), fix="Fetch the folder anew.")
-        if not isinstance(sums, dict) or sha256_of(path) != sums.get(name):
+        if sha256_of(path) != config["files"][name]:
             raise ArtifactError(
                 f"{path} is not the file that was saved: truncated or changed", fix="Fit again, or fetch it anew."
             )
@@ -71,3 +79,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], ExemplarStore
     except (SafetensorError, json.JSONDecodeError, TypeError, KeyError) as error:
         raise ArtifactError(f"The artifact in {folder} is damaged: {error}") from error
     return config, weights, ExemplarStore(examples)
+
+
+def _digest(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
