@@ -20,9 +20,7 @@ class ColdframeError(Exception):
         'K is too large. Got: 9. Expected: at most 4. Pass k=4.'
     """
 
-    def __init__(
-        self, problem: str, *, got: object = None, expected: object = None, fix: str | None = None
-    ) -> None:
+    def __init__(self, problem: str, *, got: object = None, expected: object = None, fix: str | None = None) -> None:
         self.problem, self.got, self.expected, self.fix = problem, got, expected, fix
         parts = [problem.rstrip(".") + "."]
         if got is not None:

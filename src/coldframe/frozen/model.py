@@ -181,9 +181,7 @@ class FrozenLM:
         hidden, cache = self._forward(self.embed(ids), mask, past)
         return split(cache, start, lengths, hidden)
 
-    def _forward(
-        self, embeds: Tensor, mask: Tensor, past: DynamicCache | None
-    ) -> tuple[Tensor, DynamicCache]:
+    def _forward(self, embeds: Tensor, mask: Tensor, past: DynamicCache | None) -> tuple[Tensor, DynamicCache]:
         """Final hidden states of ``embeds``, whose columns are the last ones of ``mask``."""
         inputs: dict[str, Any] = {"inputs_embeds": embeds.to(self.dtype), "attention_mask": mask}
         if self._takes_positions:

@@ -88,9 +88,7 @@ class LanguageModel(Protocol):
         """Log-scores of the answer words, ``[batch, len(words)]``, float32."""
         ...
 
-    def generate(
-        self, prompts: Sequence[Prompt], conditioning: Conditioning, *, max_new_tokens: int = 64
-    ) -> list[str]:
+    def generate(self, prompts: Sequence[Prompt], conditioning: Conditioning, *, max_new_tokens: int = 64) -> list[str]:
         """Greedy continuations, one string per prompt."""
         ...
 

@@ -48,7 +48,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Template(Config):
-    """How an example becomes a prompt.
+    r"""How an example becomes a prompt.
 
     A prompt is ``header + exemplars + query``, an answer is ``" " + word``. The header is the same for
     every query, so its states are computed once; the parts are tokenised apart, so that they stay shared.
@@ -60,13 +60,13 @@ class Template(Config):
         separator: Between exemplars, and after the instruction.
 
     Example:
-        >>> t = Template("Molecule: {text}\\nToxic: {label}", instruction="Judge the molecule.")
+        >>> t = Template("Molecule: {text}\nToxic: {label}", instruction="Judge the molecule.")
         >>> t.header
-        'Judge the molecule.\\n\\n'
+        'Judge the molecule.\n\n'
         >>> t.query("CCO")
-        'Molecule: CCO\\nToxic:'
+        'Molecule: CCO\nToxic:'
         >>> t.exemplar("CCO", "No")
-        'Molecule: CCO\\nToxic: No\\n\\n'
+        'Molecule: CCO\nToxic: No\n\n'
     """
 
     section = "template"
