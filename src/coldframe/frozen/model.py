@@ -73,12 +73,14 @@ class FrozenLM:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.model.device
+        where: torch.device = self.model.device
+        return where
 
     @property
     def dtype(self) -> torch.dtype:
         """The backbone's number format; what is trained is float32 whatever this is."""
-        return self.model.dtype
+        number: torch.dtype = self.model.dtype
+        return number
 
     @property
     def weight_hash(self) -> str:
@@ -427,7 +429,7 @@ def load_lm(
 
 def _has_bfloat16(device: str) -> bool:
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
