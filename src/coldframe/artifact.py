@@ -26,9 +26,8 @@ def write(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]
     """Write the three files of an artifact; the config comes last, so a half-written folder has none.
 
     Raises:
-        OSError: As the file system gives it, with a plain message, when a folder cannot be written.
+        ColdframeError: If the folder cannot be written or the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / WEIGHTS) as path:
         save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, path)
     with atomic_path(folder / STORE) as path, open(path, "w", encoding="utf-8") as out:

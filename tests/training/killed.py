@@ -2,7 +2,8 @@
 
 Usage: python -m tests.training.killed FOLDER. Every run is a process of its own, forked after the imports
 (which take most of the time); a killed one gets SIGKILL from itself, so nothing can be tidied up. Prints one
-JSON object: for every method and moment a hash of the final weights and of all losses, "whole" being the run left alone.
+JSON object: for every method and moment a hash of the final weights and of all losses; "whole" is the run
+that is left alone.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -62,7 +62,6 @@ def save(
     # Copies, because safetensors refuses tensors that share memory.
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     described = {"fingerprint": fingerprint, "progress": json.dumps(dataclasses.asdict(progress))}
-    folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / "checkpoint.safetensors") as path:
         save_file(tensors, path, metadata=described)
 
@@ -79,8 +78,6 @@ def load(
     if not path.exists():
         return None
     try:
-        from safetensors import safe_open
-
         with safe_open(path, framework="pt") as opened:
             described: dict[str, str] = opened.metadata() or {}
         tensors = load_file(path)

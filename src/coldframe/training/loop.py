@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import Tensor
 
 from coldframe.errors import TrainingError
@@ -92,6 +93,7 @@ class Trainer:
             if found is not None:
                 progress, weights, best = found
                 self.method.load_state_dict(weights)
+        self._checkpoint(progress, fingerprint, best)  # a place that cannot be written is found before the work
         if self.config.report_to != "none":
             self.accelerator.init_trackers("coldframe", {"method": self.method.name, **self.config.to_dict()})
         self._read_ahead()
@@ -274,14 +276,16 @@ class Trainer:
 
     def _fingerprint(self) -> str:
         """Names everything the weights depend on."""
+        encoder, sets = self.method.ready.encoder, (self.neighbours, self.validation_neighbours)
         return content_hash(
             repr(sorted(self.config.replace(report_to="none", checkpoint_every=0).to_dict().items())),
             repr(sorted(self.method.config.to_dict().items())),
             self.method.name,
             self.lm.weight_hash,
             repr(self.task.schema.to_dict()),
-            *(f"{e.id} {e.target}" for e in (*self.task.train, *self.task.validation)),
-            self.neighbours.indices.tobytes().hex(),
+            "" if encoder is None else encoder.hash,
+            *(f"{e.id} {e.text} {e.target}" for e in (*self.task.train, *self.task.validation)),
+            *(part for found in sets for part in (found.store.hash, _hex(found.indices), _hex(found.scores))),
         )
 
 
@@ -297,6 +301,10 @@ def _weights(task: Task, examples: Sequence[Example], config: TrainingConfig) ->
 
 def _parts(rows: Sequence[_T], size: int) -> list[Sequence[_T]]:
     return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def _hex(array: NDArray[np.generic]) -> str:
+    return array.tobytes().hex()
 
 
 def _copy(method: Method) -> dict[str, Tensor]:
