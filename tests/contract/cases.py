@@ -75,7 +75,7 @@ METHODS = [
     _case("p-esp/paper", k=3, placement="prefix", **PLAIN),
     _case("p-esp/vectors", k=3, encoder="tiny-print"),
     _case("mha-esp", heads=2, k=3),
-    _case("mha-esp/paper", heads=2, k=3, similarity=False, placement="prefix", **PLAIN),
+    _case("mha-esp/paper", heads=2, k=3, similarity=False, query_part=False, placement="prefix", **PLAIN),
     _case("mha-esp/vectors", heads=2, k=3, encoder="tiny-print"),
     _case("mha-esp/layers", heads=3, k=3, layers=2),
     _case("mha-esp/windows", heads=2, k=3, windows=2),

@@ -31,6 +31,8 @@ class MHAESPConfig(EncodedConfig):
         text_exemplars: c, nearest exemplars that are also put in the prompt as text, 0 to K.
         similarity: Adds a learned multiple of the retriever's similarity to each head's scores,
             ``a_ik = softmax_k(q_i.k_ik / sqrt(d) + g_i s_k)`` (ours; off in the papers).
+        query_part: Adds what the query alone says, ``z_i + W_i^X e_x``, so that the exemplars need only
+            carry what it does not (ours; off in the papers). It is IDPG's prompt.
     """
 
     section = "MHA-ESP settings"
@@ -41,6 +43,7 @@ class MHAESPConfig(EncodedConfig):
     windows: int = 1
     text_exemplars: int = 0
     similarity: bool = True
+    query_part: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,16 +72,16 @@ class MHAESP(EncodedMethod):
 
     Paper: MHA-RAG, arXiv 2510.05363 (v1), MHA-ESP (v2). Deviates, each by a setting that can be turned off:
     an adapter instead of a fine-tuned encoder (``adapter``), a static prompt beside the retrieved part
-    (``static``), the retriever's similarity in the scores (``similarity``), suffix placement
-    (``placement``), and for encoders that do not read text the label as a one-hot vector (``label_place``).
-    Further layers are self-attention over the H tokens, ``Z <- Z + softmax(Z W^Q (Z W^K)^T / sqrt(d)) Z W^V``;
+    (``static``), a part from the query alone (``query_part``), the retriever's similarity in the scores
+    (``similarity``), suffix placement (``placement``), and for encoders that do not read text the label as
+    a one-hot vector (``label_place``). Further layers are self-attention over the H tokens, ``Z <- Z + softmax(Z W^Q (Z W^K)^T / sqrt(d)) Z W^V``;
     the paper only says that layers are stacked.
 
     Shapes:
         e_x ``[batch, d']``, e_k ``[batch, k, d']`` -> Z ``[batch, heads, d]``.
 
     Cost:
-        ``3 H d (d' + 1)`` parameters (plus adapter, static part and further layers), H tokens.
+        ``3 H d (d' + 1)`` parameters (plus adapter, static and query part and further layers), H tokens.
 
     Relations:
         :class:`PromptTuning` is its static part alone, :class:`IDPG` its query alone, :class:`PESP` its
@@ -105,6 +108,7 @@ class MHAESP(EncodedMethod):
         self.query = nn.Linear(self.d_in, heads * d)
         self.key = nn.Linear(d_exemplar, heads * d)
         self.value = self.scaled_linear(d_exemplar, heads * d)
+        self.direct = self.scaled_linear(self.d_in, heads * d) if self.config.query_part else None
         self.slope = nn.Parameter(torch.ones(heads)) if self.config.similarity else None
         self.deeper = nn.ModuleList(nn.Linear(d, 3 * d) for _ in range(self.config.layers - 1))
 
@@ -124,7 +128,8 @@ class MHAESP(EncodedMethod):
         """The equations: soft tokens ``[batch, heads, d]`` and attention ``[batch, heads, keys]``."""
         n, heads, d = len(texts), self.config.heads, self.ready.lm.d_model
         e_k, present, similarity = self._keys(retrieved)
-        q = self.query(self.encode(texts)).view(n, heads, d)
+        e_x = self.encode(texts)
+        q = self.query(e_x).view(n, heads, d)
         k = self.key(e_k).view(n, -1, heads, d)
         v = self.value(e_k).view(n, -1, heads, d)
         scores = torch.einsum("bhd,bkhd->bhk", q, k) / d**0.5
@@ -134,6 +139,8 @@ class MHAESP(EncodedMethod):
         # A query without any exemplar attends to nothing instead of dividing zero by zero.
         a = torch.softmax(scores, dim=-1).nan_to_num(0.0) if not present.any(1).all() else torch.softmax(scores, -1)
         z = torch.einsum("bhk,bkhd->bhd", a, v)
+        if self.direct is not None:
+            z = z + self.direct(e_x).view(n, heads, d)
         for layer in self.deeper:
             q2, k2, v2 = layer(z).chunk(3, dim=-1)
             z = z + torch.softmax(q2 @ k2.transpose(1, 2) / d**0.5, dim=-1) @ v2
