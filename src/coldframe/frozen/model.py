@@ -115,9 +115,11 @@ class FrozenLM:
             reserve: Further positions to keep free (the answer).
 
         Raises:
-            DataError: If a query alone is longer than the model's context.
+            DataError: If a query alone is longer than the model's context, or there is no text at all.
         """
         contexts = conditioning.contexts
+        if contexts is not None and len(contexts) != len(prompts):
+            raise ConfigError("Every prompt needs its contexts", got=len(contexts), expected=len(prompts))
         soft = 0 if conditioning.soft_tokens is None else conditioning.soft_tokens.shape[-2]
         limit = self.anatomy.max_positions - soft - reserve
         shared_contexts = contexts is not None and len(set(contexts)) == 1 and len(contexts) > 1
@@ -136,7 +138,10 @@ class FrozenLM:
                 blocks.pop(0)
                 self.dropped_contexts += 1
             context = tuple(token for block in blocks for token in block)
-            rows.append(Row(header + context, query) if shared_contexts else Row(header, context + query))
+            shared, own = (header + context, query) if shared_contexts else (header, context + query)
+            rows.append(Row(shared, own) if own else Row((), shared))  # the last token read is always a row's own
+            if not rows[-1]:
+                raise DataError("A prompt has no tokens", got=repr(prompt))
         return rows
 
     # ---- reading text -----------------------------------------------------------------------------------
@@ -319,7 +324,7 @@ class FrozenLM:
 
     def _answer(self, answer: str) -> tuple[int, ...]:
         tokens = self.tokenize(answer if answer[:1].isspace() else " " + answer)
-        if not tokens:
+        if not tokens or not answer.strip():
             raise DataError("An answer has no tokens", got=repr(answer))
         return tokens
 
