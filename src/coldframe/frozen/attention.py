@@ -39,7 +39,8 @@ def attention(
     batch, heads, q, d = query.shape
     kv_heads, s = key.shape[1], key.shape[2]
     slow_backward = query.requires_grad and query.device.type == "cpu" and s <= _LONGEST
-    if not slow_backward or attention_mask is None or dropout or kwargs.get("softcap") is not None:
+    unusual = dropout or any(kwargs.get(name) is not None for name in ("softcap", "position_bias"))
+    if not slow_backward or attention_mask is None or unusual:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
