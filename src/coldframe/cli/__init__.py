@@ -70,6 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ColdframeError, OSError) as error:
         if os.environ.get("COLDFRAME_DEBUG"):
             raise
-        print(f"coldframe: error: {error}", file=sys.stderr)
+        print("coldframe: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     return 0

@@ -133,12 +133,12 @@ def load(flags: TaskConfig) -> Task:
 
 def writable(out: Path) -> Path:
     """The folder, made; an error before the work and not after it where nothing can be written."""
+    occupied = next((path for path in (out, *out.parents) if path.is_file()), None)
+    if occupied is not None:
+        raise ColdframeError(f"Cannot write {occupied}: it is a file", fix="Choose another --out.")
     with writing(out / "any"):
-        try:
-            (out / ".writable").touch()
-            (out / ".writable").unlink()
-        except FileExistsError as error:
-            raise ColdframeError(f"Cannot write {out}: it is a file", fix="Choose another --out.") from error
+        (out / ".writable").touch()
+        (out / ".writable").unlink()
     return out
 
 

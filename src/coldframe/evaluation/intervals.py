@@ -227,7 +227,7 @@ def ends(value: float, draws: NDArray[np.float64], left_out: NDArray[np.float64]
     if not len(draws) or not np.isfinite(value):
         return float("nan"), float("nan")
     levels = np.array([0.025, 0.975])
-    if left_out is not None:
+    if left_out is not None and np.isfinite(left_out).any():
         below = (np.count_nonzero(draws < value) + np.count_nonzero(draws <= value)) / (2 * len(draws))
         if 0 < below < 1:  # else the value lies outside all its resamples, and there is no bias to correct
             d = np.nanmean(left_out) - left_out[np.isfinite(left_out)]
