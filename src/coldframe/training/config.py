@@ -21,7 +21,8 @@ class TrainingConfig(Config):
         schedule: ``"cosine"`` or ``"linear"`` to zero over all steps, or ``"constant"``.
         warmup: Share of the steps that ramp up, in [0, 1).
         clip: Largest gradient norm; 0 does not clip.
-        class_weights: Weigh rows so that all classes count the same in sum.
+        class_weights: Weigh rows so that all classes count the same in sum; None does so where the task's
+            metric counts all classes the same (effective and balanced accuracy) and not elsewhere.
         objective: ``"labels"`` is cross-entropy over the label words, ``"answer"`` is the papers'
             negative log-likelihood of the answer tokens over the whole vocabulary. Generation tasks always
             use ``"answer"``.
@@ -42,7 +43,7 @@ class TrainingConfig(Config):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = 0.05
     clip: float = 1.0
-    class_weights: bool = True
+    class_weights: bool | None = None
     objective: Literal["labels", "answer"] = "labels"
     select: Literal["loss", "metric"] = "metric"
     patience: int = 3

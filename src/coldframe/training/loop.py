@@ -291,7 +291,10 @@ class Trainer:
 
 def _weights(task: Task, examples: Sequence[Example], config: TrainingConfig) -> list[float]:
     """Weight of each row: ``n / (classes * n_class)`` counted on the training rows, or 1."""
-    if task.schema.kind != "classification" or not config.class_weights:
+    balanced = config.class_weights
+    if balanced is None:
+        balanced = task.schema.metric in ("effective_accuracy", "balanced_accuracy")
+    if task.schema.kind != "classification" or not balanced:
         return [1.0] * len(examples)
     targets = task.targets(task.train)
     counts = np.bincount(targets, minlength=len(task.schema.labels))
