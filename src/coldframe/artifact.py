@@ -19,6 +19,7 @@ from coldframe.retrieval.store import ExemplarStore
 from coldframe.tasks.task import Example
 
 FORMAT = 1
+_PARTS = dict.fromkeys(("base_model", "schema", "method_config", "retrieval", "training", "store", "files"), dict)
 CONFIG, WEIGHTS, STORE = "coldframe_config.json", "model.safetensors", "exemplars.jsonl"
 
 
@@ -63,6 +64,8 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], ExemplarStore
         raise ArtifactError(
             f"{folder / CONFIG} is not the file that was saved: changed", fix="Fit again, or fetch it anew."
         )
+    if absent := [name for name, kind in _PARTS.items() if not isinstance(config.get(name), kind)]:
+        raise ArtifactError(f"{folder / CONFIG} does not hold what an artifact needs", expected=", ".join(absent))
     for name in (WEIGHTS, STORE):
         path = folder / name
         if not path.is_file():
@@ -73,7 +76,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], ExemplarStore
             )
     try:
         weights = load_file(folder / WEIGHTS)
-        lines = (folder / STORE).read_text(encoding="utf-8").splitlines()
+        lines = (folder / STORE).read_text(encoding="utf-8").split("\n")[:-1]  # a text may hold other line ends
         examples = tuple(Example(**{**row, "references": tuple(row["references"])}) for row in map(json.loads, lines))
     except (SafetensorError, json.JSONDecodeError, TypeError, KeyError) as error:
         raise ArtifactError(f"The artifact in {folder} is damaged: {error}") from error

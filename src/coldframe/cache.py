@@ -30,6 +30,7 @@ _FIXES = {
     errno.EACCES: "You may not write there: choose another place or change its permissions.",
     errno.EPERM: "You may not write there: choose another place or change its permissions.",
     errno.EROFS: "That place is read-only: choose another.",
+    errno.EEXIST: "That place is a file, not a folder: choose another place.",
     errno.ENOTDIR: "A part of that path is a file, not a folder: choose another place.",
 }
 

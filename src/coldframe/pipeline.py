@@ -170,6 +170,11 @@ class Pipeline:
             folder = download(str(path))
         config, weights, store = artifact.read(folder)
         base = config["base_model"]
+        if lm is None and base.get("source") == "memory":
+            raise ArtifactError(
+                f"The artifact was fitted to a {base['name']} that was made in memory and has no name to load it by",
+                fix="Pass the model: coldframe.load(path, lm).",
+            )
         if lm is None:
             lm = load_lm(base["name"], dtype=base["dtype"].removeprefix("torch."), revision=base.get("revision"))
         if lm.weight_hash != base["weight_hash"]:

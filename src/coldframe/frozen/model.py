@@ -50,7 +50,7 @@ class FrozenLM:
         state_budget: int | None = None,
     ) -> None:
         self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
-        self.provenance = provenance or {}
+        self.provenance = provenance or {"name": type(model).__name__, "source": "memory", "revision": None}
         self.anatomy = anatomy_of(model)
         # Falcon chooses its attention when it is built, and keeps it.
         if model.config._attn_implementation == "sdpa" and model._can_set_attn_implementation():
