@@ -177,7 +177,8 @@ class Runner:
         dropped = self.lm.dropped_contexts - dropped
         order_std = None
         if self.shuffles and method.uses_retrieval and job.role == "method":
-            order_std = order_deviation(pipeline, queries, self.shuffles)
+            some = _sample(queries, ORDER_ROWS) if _in_prompt(method) else queries
+            order_std = order_deviation(pipeline, some, self.shuffles)
         outcome = Outcome(predictions, pipeline.history, time.perf_counter() - started, order_std, dropped)
         if self.out is not None:
             if job.keep:
@@ -247,11 +248,7 @@ class Runner:
 
     def _queries(self, method: Method) -> Sequence[Example]:
         rows = self.task.test
-        in_prompt = method.uses_retrieval and not method.trainable and method.strategy == "top"
-        if self.text_rows is None or not in_prompt or self.text_rows >= len(rows):
-            return rows
-        chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[: self.text_rows])
-        return [rows[i] for i in chosen]
+        return rows if self.text_rows is None or not _in_prompt(method) else _sample(rows, self.text_rows)
 
     def _score(self, run: Predictions) -> float:
         return primary(run, self.task.schema.metric, self.task.schema.positive)
@@ -265,6 +262,19 @@ class Runner:
 
 
 _BREAK = Example("", "", "", "")
+
+ORDER_ROWS = 200
+"""Test rows on which exemplars in the prompt are permuted: each permutation reads all their text again."""
+
+
+def _in_prompt(method: Method) -> bool:
+    return method.uses_retrieval and not method.trainable and method.strategy == "top"
+
+
+def _sample(rows: Sequence[Example], count: int) -> Sequence[Example]:
+    """A seeded sample of rows, in their order; all of them if there are no more."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[:count])
+    return [rows[i] for i in chosen]
 
 
 def shuffled_labels(store: ExemplarStore, seed: int) -> ExemplarStore:

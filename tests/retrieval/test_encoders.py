@@ -182,7 +182,7 @@ def test_the_constants_are_those_of_b3db(shared_data: Path) -> None:
 
 
 def test_specs() -> None:
-    assert default_encoder("molecules") == "morgan"
+    assert default_encoder("molecules") == "morgan+descriptors"
     assert load_encoder(default_encoder("text")).spec == "minilm"
     encoder: Any = load_encoder("hf:org/name:last")
     assert (encoder.source, encoder.pooling, encoder.spec) == ("org/name", "last", "hf:org/name:last")

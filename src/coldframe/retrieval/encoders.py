@@ -102,6 +102,6 @@ def default_encoder(domain: Domain) -> str:
 
     Example:
         >>> default_encoder("molecules"), default_encoder("text")
-        ('morgan', 'minilm')
+        ('morgan+descriptors', 'minilm')
     """
-    return "morgan" if domain == "molecules" else "minilm"
+    return "morgan+descriptors" if domain == "molecules" else "minilm"

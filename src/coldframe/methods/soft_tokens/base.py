@@ -18,6 +18,8 @@ from coldframe.tasks.task import Example
 
 LabelPlace = Literal["auto", "text", "vector"]
 
+_BESIDE_STATIC = 0.1
+
 
 @dataclasses.dataclass(frozen=True)
 class SoftTokenConfig(MethodConfig):
@@ -55,9 +57,9 @@ class EncodedConfig(SoftTokenConfig):
 
     encoder: str = "auto"
     adapter: int | None = 256
-    dropout: float = 0.1
+    dropout: float = 0.3
     static: bool = True
-    static_learning_rate: float = 1e-2
+    static_learning_rate: float = 3e-2
     label_place: LabelPlace = "auto"
 
     def __post_init__(self) -> None:
@@ -82,6 +84,7 @@ class EncodedMethod(Method):
     config_class = EncodedConfig
     config: EncodedConfig
     uses_encoder: ClassVar[bool] = True
+    learning_rate: ClassVar[float] = 3e-4
 
     def build_inputs(self, setting: Setting, tokens: int) -> None:
         """Create the adapter and the static part; sets ``d_in``, the width of an encoded text."""
@@ -112,14 +115,16 @@ class EncodedMethod(Method):
         self.d_label = 0 if self.label_in_text else len(setting.schema.labels)
 
     def scaled_linear(self, d_in: int, d_out: int) -> nn.Linear:
-        """A linear layer whose outputs have about the norm of the model's token embeddings.
+        """A linear layer whose outputs start small beside the model's token embeddings.
 
-        Outputs of torch's default initialisation have norm ``sqrt(d_out / 3) * |x| / sqrt(d_in)``; weights
-        are scaled so that an input of norm 1 lands at the embedding norm (the papers state no scale).
+        Outputs of torch's default initialisation have norm ``sqrt(d_out / (3 d_in)) |x|``; weights are scaled
+        so that an input of norm 1 lands at the embedding norm, or at a tenth of it where a static part
+        stands in for the rest: what is generated then grows as far as it helps (the papers state no scale).
         """
         layer = nn.Linear(d_in, d_out)
         with torch.no_grad():
-            layer.weight *= self.ready.lm.embedding_norm() / (d_out / (3 * d_in)) ** 0.5
+            start = _BESIDE_STATIC if self.config.static else 1.0
+            layer.weight *= start * self.ready.lm.embedding_norm() / (d_out / (3 * d_in)) ** 0.5
             layer.bias.zero_()
         return layer
 

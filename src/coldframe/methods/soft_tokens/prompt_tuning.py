@@ -45,7 +45,7 @@ class PromptTuning(Method):
     paper: ClassVar[str] = "arXiv 2104.08691"
     config_class = PromptTuningConfig
     config: PromptTuningConfig
-    learning_rate: ClassVar[float] = 1e-2
+    learning_rate: ClassVar[float] = 3e-2
 
     def build(self, setting: Setting) -> None:
         """The prompt starts at embeddings of random vocabulary entries."""
