@@ -120,6 +120,8 @@ class ColdframeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not isinstance(seed, (int, np.integer)):
             seed = int(check_random_state(seed).randint(2**31 - 1))
         self.classes_, places = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise DataError("A classifier needs at least two classes, and y has one class", got=str(self.classes_[0]))
         task = self._task(texts, [str(self.classes_[place]) for place in places], int(seed))
         # Columns of our probabilities in the order of classes_.
         self._columns = [task.schema.index(str(label)) for label in self.classes_]
@@ -141,6 +143,7 @@ class ColdframeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable label of each row."""
+        check_is_fitted(self)
         found: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
         return found
 
