@@ -51,7 +51,7 @@ def measure(
     examples = examples[:ROWS]
     was_training, kept = method.training, lm.states
     method.eval()
-    lm.states = StateCache()
+    lm.states = StateCache(device=lm.device)
     try:
         retrieved = retrieve(examples)
         conditioning = method.condition([e.text for e in examples], retrieved)

@@ -152,6 +152,8 @@ def _as_given(attention: NDArray[np.float32], retrieved: Retrieved) -> NDArray[n
     Several windows of one exemplar are added up; exemplars beyond those a method looks at get zero.
     """
     n, tokens, keys = attention.shape
+    if not keys:
+        return np.zeros((n, tokens, retrieved.k), dtype=np.float32)
     used = min(retrieved.k, keys)
     while used and keys % used:
         used -= 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,23 @@ def backbone_ports(model: nn.Module, anatomy: BoundAnatomy, conditioning: Condit
             for layer in range(anatomy.n_layers):
                 hook = _gain_hook(gains[layer], anatomy.head_dim)
                 handles.append(anatomy.o_proj(layer).register_forward_pre_hook(hook))
-        for name, delta in conditioning.deltas.items():
+        with weight_deltas(model, conditioning.deltas):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def weight_deltas(model: nn.Module, deltas: Mapping[str, LowRank]) -> Iterator[None]:
+    """Add low-rank updates to linears of any model, by name, while the block runs.
+
+    Raises:
+        ConfigError: If a name is not a module of the model.
+    """
+    handles: list[torch.utils.hooks.RemovableHandle] = []
+    try:
+        for name, delta in deltas.items():
             try:
                 module = model.get_submodule(name)
             except AttributeError:

@@ -29,7 +29,7 @@ class FrozenLM:
         model: Any transformers causal LM of a known architecture (see ``coldframe.frozen.anatomy``).
         tokenizer: Its tokenizer.
         provenance: Which bytes these are; kept in artifacts.
-        state_budget: Bytes for cached text states; None takes 40 % of the machine's memory.
+        state_budget: Bytes for cached text states; None takes 40 % of its device's memory.
 
     Cost:
         Scoring ``n`` single-token labels reads one position of logits for those labels only. With suffix
@@ -56,7 +56,7 @@ class FrozenLM:
         if model.config._attn_implementation == "sdpa" and model._can_set_attn_implementation():
             model.set_attn_implementation(attention.register())
         self.body: nn.Module = self.anatomy.body
-        self.states = StateCache(state_budget)
+        self.states = StateCache(state_budget, model.device)
         self.dropped_contexts = 0
         self._takes_positions = "position_ids" in inspect.signature(self.body.forward).parameters
         self._hash: str | None = None
@@ -419,7 +419,7 @@ def load_lm(
         dtype: ``"auto"`` takes bfloat16 where the processor has it and float32 elsewhere; or name one.
         device: ``"auto"`` takes a GPU if there is one.
         revision: A hub revision.
-        state_budget: Bytes for cached text states; None takes 40 % of the machine's memory.
+        state_budget: Bytes for cached text states; None takes 40 % of its device's memory.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -54,13 +54,14 @@ class StateCache:
     then depends on what was read first, not on what was read since.
 
     Args:
-        budget: Bytes it may hold; None takes 40 % of the machine's memory.
+        budget: Bytes it may hold; None takes 40 % of the device's memory.
+        device: Where the states lie.
     """
 
-    def __init__(self, budget: int | None = None) -> None:
+    def __init__(self, budget: int | None = None, device: torch.device | None = None) -> None:
         if budget is not None and budget < 0:
             raise ConfigError("A cache budget cannot be negative", got=budget)
-        self.budget = int(0.4 * _machine_memory()) if budget is None else budget
+        self.budget = int(0.4 * _memory(device)) if budget is None else budget
         self.used = self.hits = self.misses = 0
         self.full = False
         self._held: dict[tuple[tuple[int, ...], tuple[int, ...]], TextState] = {}
@@ -162,7 +163,9 @@ def split(cache: DynamicCache, start: int, lengths: Sequence[int], hidden: Tenso
     ]
 
 
-def _machine_memory() -> int:
+def _memory(device: torch.device | None) -> int:
+    if device is not None and device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not a POSIX system

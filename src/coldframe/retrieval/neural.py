@@ -96,13 +96,13 @@ class HFEncoder:
     @cached_property
     def dim(self) -> int:
         """Width of the model's states."""
-        return int(self._model.config.get_text_config().hidden_size)
+        return int(self.model.config.get_text_config().hidden_size)
 
     @cached_property
     def hash(self) -> str:
         """Of pooling, cut, vocabulary and weights."""
         words = content_hash(*(f"{word} {i}" for word, i in sorted(self._tokenizer.get_vocab().items())))
-        return content_hash(self.pooling, str(self.unit_length), str(self._limit), words, weight_hash(self._model))
+        return content_hash(self.pooling, str(self.unit_length), str(self._limit), words, weight_hash(self.model))
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors, ``[n, dim]``; the same to 1e-5 whatever the batch."""
@@ -114,7 +114,8 @@ class HFEncoder:
         return folder_of(self.source)
 
     @cached_property
-    def _model(self) -> Any:
+    def model(self) -> Any:
+        """The transformers model: float32, frozen, in evaluation mode."""
         from transformers import AutoModel
 
         folder = self._folder
@@ -139,7 +140,7 @@ class HFEncoder:
     @cached_property
     def _limit(self) -> int:
         """Tokens that a text may have, specials included."""
-        config = self._model.config.get_text_config()
+        config = self.model.config.get_text_config()
         limit = min(self.max_tokens, int(self._tokenizer.model_max_length))
         positions = getattr(config, "max_position_embeddings", None) or limit
         if any(name in config.model_type for name in _OFFSET_POSITIONS):
@@ -154,13 +155,16 @@ class HFEncoder:
         vectors = np.empty((len(texts), self.dim), np.float32)
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
-            batch = self._tokenizer(
-                [texts[i] for i in rows], padding=True, truncation=True, max_length=self._limit, return_tensors="pt"
-            ).to(self._model.device)
             with torch.inference_mode():
-                states = self._model(**batch).last_hidden_state
-                vectors[rows] = self._pool(states, batch["attention_mask"]).float().cpu().numpy()
+                vectors[rows] = self.pooled([texts[i] for i in rows]).float().cpu().numpy()
         return vectors
+
+    def pooled(self, texts: list[str]) -> Tensor:
+        """Vectors of one batch as a tensor, ``[n, dim]``, with a gradient where the caller made one; not remembered."""
+        batch = self._tokenizer(texts, padding=True, truncation=True, max_length=self._limit, return_tensors="pt").to(
+            self.model.device
+        )
+        return self._pool(self.model(**batch).last_hidden_state, batch["attention_mask"])
 
     def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
         """States ``[batch, T, d]`` and mask ``[batch, T]`` to ``[batch, d]``; padding is on the right."""

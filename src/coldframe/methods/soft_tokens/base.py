@@ -13,6 +13,7 @@ from coldframe.config import check
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Placement
 from coldframe.methods.base import Method, MethodConfig, Setting
+from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Example
 
@@ -42,6 +43,8 @@ class EncodedConfig(SoftTokenConfig):
     Args:
         encoder: Encoder of queries and exemplars, as a spec of ``coldframe.retrieval``; ``"auto"`` takes
             the domain's default.
+        encoder_rank: Rank of a LoRA that fine-tunes the encoder, 64 in the papers; 0 leaves it frozen. Needs a
+            transformers encoder (``minilm``, ``hf:...``).
         adapter: Width of a trainable layer ``tanh(W e)`` between encoder and method, at least 1; None has
             none (as in the papers, which fine-tune the encoder instead).
         dropout: Share of encoder features dropped in training, in [0, 1).
@@ -56,6 +59,7 @@ class EncodedConfig(SoftTokenConfig):
     section = "soft-token settings"
 
     encoder: str = "auto"
+    encoder_rank: int = 0
     adapter: int | None = 256
     dropout: float = 0.3
     static: bool = True
@@ -63,6 +67,7 @@ class EncodedConfig(SoftTokenConfig):
     label_place: LabelPlace = "auto"
 
     def __post_init__(self) -> None:
+        check(self.encoder_rank >= 0, "A rank cannot be negative", got=self.encoder_rank)
         check(self.adapter is None or self.adapter >= 1, "The adapter's width must be positive", got=self.adapter)
         check(0 <= self.dropout < 1, "Dropout must lie in [0, 1)", got=self.dropout)
         check(self.static_learning_rate > 0, "A learning rate must be positive", got=self.static_learning_rate)
@@ -90,6 +95,9 @@ class EncodedMethod(Method):
         """Create the adapter and the static part; sets ``d_in``, the width of an encoded text."""
         if setting.encoder is None:
             raise ConfigError(f"{self.name} needs an encoder")
+        self.tuned: TunedEncoder | None = None
+        if self.config.encoder_rank:
+            self.tuned = TunedEncoder(setting.encoder, self.config.encoder_rank)
         self.adapter: nn.Linear | None = None
         if self.config.adapter is not None:
             self.adapter = nn.Linear(setting.encoder.dim, self.config.adapter)
@@ -132,7 +140,10 @@ class EncodedMethod(Method):
         """Encoder vectors, adapted: ``[n, d_in]``."""
         encoder = self.ready.encoder
         assert encoder is not None  # build_inputs has checked
-        vectors = torch.from_numpy(encoder.encode(list(texts))).to(self.ready.lm.device)
+        if self.tuned is not None:
+            vectors = self.tuned(list(texts)).to(self.ready.lm.device)
+        else:
+            vectors = torch.from_numpy(encoder.encode(list(texts))).to(self.ready.lm.device)
         vectors = self.drop(nn.functional.normalize(vectors, dim=-1))
         return vectors if self.adapter is None else torch.tanh(self.adapter(vectors))
 
