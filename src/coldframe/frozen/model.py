@@ -122,7 +122,7 @@ class FrozenLM:
             raise ConfigError("Every prompt needs its contexts", got=len(contexts), expected=len(prompts))
         soft = 0 if conditioning.soft_tokens is None else conditioning.soft_tokens.shape[-2]
         limit = self.anatomy.max_positions - soft - reserve
-        shared_contexts = contexts is not None and len(set(contexts)) == 1 and len(contexts) > 1
+        shared_contexts = _same_for_all(contexts)
         rows = []
         for i, prompt in enumerate(prompts):
             header, query = self.bos + self.tokenize(prompt.header), self.tokenize(prompt.query)
@@ -146,7 +146,7 @@ class FrozenLM:
 
     # ---- reading text -----------------------------------------------------------------------------------
 
-    def text_states(self, rows: Sequence[Row]) -> list[TextState]:
+    def text_states(self, rows: Sequence[Row], remember: bool = True) -> list[TextState]:
         """States of each row's own tokens, from the cache or computed in batches of like length."""
         found = [self.states.get(row.shared, row.own) for row in rows]
         wanted = sorted((i for i, state in enumerate(found) if state is None), key=lambda i: len(rows[i]))
@@ -158,7 +158,8 @@ class FrozenLM:
             if full or (following is not None and following.shared != rows[i].shared):
                 for j, state in zip(batch, self._read([rows[j] for j in batch]), strict=True):
                     found[j] = state
-                    self.states.put(rows[j].shared, rows[j].own, state)
+                    if remember:
+                        self.states.put(rows[j].shared, rows[j].own, state)
                 batch = []
         return [state for state in found if state is not None]
 
@@ -220,12 +221,15 @@ class FrozenLM:
                     got=tuple(soft.shape),
                     expected=f"({len(rows)}, m, {self.d_model})",
                 )
-        if conditioning.changes_backbone or (soft is not None and conditioning.placement == "prefix"):
+        # Exemplars in the prompt and nothing trained: read once, so several times a query's states for nothing.
+        only_text = conditioning.contexts is not None and soft is None
+        before_text = soft is not None and conditioning.placement == "prefix"
+        if conditioning.changes_backbone or before_text or (only_text and not _same_for_all(conditioning.contexts)):
             return self._prefill_whole(rows, soft, conditioning, keep)
         shared = {row.shared for row in rows}
         if len(shared) > 1:  # different headers in one batch: nothing is shared
             rows = [Row((), row.shared + row.own) for row in rows]
-        ready = assemble(self._shared_state(rows[0].shared), self.text_states(rows))
+        ready = assemble(self._shared_state(rows[0].shared), self.text_states(rows, not only_text))
         return ready if soft is None else self._extend(ready, soft)
 
     def _prefill_whole(
@@ -436,6 +440,11 @@ def _has_bfloat16(device: str) -> bool:
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _same_for_all(contexts: tuple[tuple[str, ...], ...] | None) -> bool:
+    """Whether several queries have the very same exemplars, so that these are shared text."""
+    return contexts is not None and len(contexts) > 1 and len(set(contexts)) == 1
 
 
 def _left_pad(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
