@@ -71,11 +71,11 @@ class MHAESP(EncodedMethod):
     is first put into the one order its members decide.
 
     Paper: MHA-RAG, arXiv 2510.05363 (v1), MHA-ESP (v2). Deviates, each by a setting that can be turned off:
-    an adapter instead of a fine-tuned encoder (``adapter``), a static prompt beside the retrieved part
-    (``static``), a part from the query alone (``query_part``), the retriever's similarity in the scores
-    (``similarity``), suffix placement (``placement``), and for encoders that do not read text the label as
-    a one-hot vector (``label_place``). Further layers are self-attention over the H tokens, ``Z <- Z + softmax(Z W^Q (Z W^K)^T / sqrt(d)) Z W^V``;
-    the paper only says that layers are stacked.
+    an adapter instead of a fine-tuned encoder (``adapter``, ``encoder_rank``), a static prompt beside the
+    retrieved part (``static``), a part from the query alone (``query_part``), the retriever's similarity in
+    the scores (``similarity``), suffix placement (``placement``), and for encoders that do not read text the
+    label as a one-hot vector (``label_place``). Further layers are self-attention over the H tokens,
+    ``Z <- Z + softmax(Z W^Q (Z W^K)^T / sqrt(d)) Z W^V``; the paper only says that layers are stacked.
 
     Shapes:
         e_x ``[batch, d']``, e_k ``[batch, k, d']`` -> Z ``[batch, heads, d]``.
