@@ -86,7 +86,8 @@ def parse(command: type[Command], name: str, argv: Sequence[str]) -> Command:
             if isinstance(values.get(key), str):
                 values[key] = {field: values[key]}
         options["default"] = command.from_dict(values)
-    return tyro.cli(command, **options)
+    parsed: Command = tyro.cli(command, **options)
+    return parsed
 
 
 def recipe_path(name: str) -> Path:
