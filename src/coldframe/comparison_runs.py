@@ -177,7 +177,7 @@ class Runner:
         dropped = self.lm.dropped_contexts - dropped
         order_std = None
         if self.shuffles and method.uses_retrieval and job.role == "method":
-            some = _sample(queries, ORDER_ROWS) if _in_prompt(method) else queries
+            some = queries if method.trainable else _sample(queries, ORDER_ROWS)
             order_std = order_deviation(pipeline, some, self.shuffles)
         outcome = Outcome(predictions, pipeline.history, time.perf_counter() - started, order_std, dropped)
         if self.out is not None:
@@ -248,7 +248,8 @@ class Runner:
 
     def _queries(self, method: Method) -> Sequence[Example]:
         rows = self.task.test
-        return rows if self.text_rows is None or not _in_prompt(method) else _sample(rows, self.text_rows)
+        in_prompt = method.uses_retrieval and not method.trainable and method.strategy == "top"
+        return rows if self.text_rows is None or not in_prompt else _sample(rows, self.text_rows)
 
     def _score(self, run: Predictions) -> float:
         return primary(run, self.task.schema.metric, self.task.schema.positive)
@@ -264,11 +265,7 @@ class Runner:
 _BREAK = Example("", "", "", "")
 
 ORDER_ROWS = 200
-"""Test rows on which exemplars in the prompt are permuted: each permutation reads all their text again."""
-
-
-def _in_prompt(method: Method) -> bool:
-    return method.uses_retrieval and not method.trainable and method.strategy == "top"
+"""Test rows on which exemplars in the prompt are permuted: each permutation reads all the text again."""
 
 
 def _sample(rows: Sequence[Example], count: int) -> Sequence[Example]:
