@@ -22,6 +22,7 @@ from coldframe.evaluation import linear_head
 from coldframe.evaluation.controls import ControlData, all_controls
 from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.intervals import score_interval
+from coldframe.evaluation.markdown import render_markdown
 from coldframe.evaluation.predictions import Predictions
 from coldframe.evaluation.report import write_report
 from coldframe.evaluation.report_data import (
@@ -88,8 +89,10 @@ class Comparison:
         }
 
     def save(self, out: str | Path) -> None:
-        """Write ``report.html``, ``report.json`` (what it is made of) and ``results.json`` (the numbers)."""
+        """Write ``report.html``, ``report.json`` (what it is made of), ``results.json`` and ``results.md`` (numbers)."""
         write_report(self.data, Path(out) / "report.html")
+        with atomic_path(Path(out) / "results.md") as path:
+            path.write_text(render_markdown(self.data), encoding="utf-8")
         with atomic_path(Path(out) / "results.json") as path:
             path.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
