@@ -89,7 +89,7 @@ class Comparison:
         }
 
     def save(self, out: str | Path) -> None:
-        """Write ``report.html``, ``report.json`` (what it is made of), ``results.json`` and ``results.md`` (numbers)."""
+        """Write ``report.html``, ``report.json`` (what it is made of), ``results.json``, ``results.md`` (numbers)."""
         write_report(self.data, Path(out) / "report.html")
         with atomic_path(Path(out) / "results.md") as path:
             path.write_text(render_markdown(self.data), encoding="utf-8")
