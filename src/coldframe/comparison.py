@@ -135,8 +135,8 @@ def compare(
             method alone (its learning rate, its epochs).
         main: The method that the report is about; default: MHA-ESP, or the last of ``methods``.
         controls: Run the controls without a language model.
-        ablations: Of MHA-ESP, retrained: ``"shuffled-labels"`` permutes the exemplars' labels,
-            ``"random-exemplars"`` retrieves at random.
+        ablations: Of MHA-ESP, if it is compared; retrained: ``"shuffled-labels"`` permutes the exemplars'
+            labels, ``"random-exemplars"`` retrieves at random.
         sweeps: Settings of the main method to vary, with their values: ``{"k": (1, 5, 10)}``.
         shuffles: Permutations of the exemplars that the order's effect is measured by; 0 measures nothing.
         text_rows: Test rows for methods that put exemplars into the prompt, which read several times more
@@ -155,12 +155,13 @@ def compare(
     settings = {name: dict(values) for name, values in (method_settings or {}).items()}
     main = main or ("mha-esp" if "mha-esp" in methods else methods[-1])
     check(len(seeds) == len(set(seeds)) >= 1, "Seeds must differ", got=list(seeds))
-    for name in (*settings, main):
-        if name not in (*methods, "lora"):
-            raise ConfigError(f"{name!r} is not among the methods to compare", fix=nearest(name, methods))
+    for name, known in ((main, methods), *((name, (*methods, "mha-esp")) for name in settings)):
+        if name not in known:
+            raise ConfigError(f"{name!r} is not among the methods to compare", fix=nearest(name, known))
     for name in ablations:
         if name not in ABLATIONS:
             raise ConfigError(f"There is no ablation {name!r}", fix=nearest(name, ABLATIONS))
+    ablated = ablations if "mha-esp" in methods else ()
     classify = task.schema.kind == "classification"
     runner = Runner(lm, task, training, retrieval, None if out is None else Path(out), shuffles, text_rows, quiet)
     jobs: list[Job] = []
@@ -172,9 +173,9 @@ def compare(
         own = settings.get("mha-esp", {})
         if controls and classify:
             jobs.append(Job(linear_head.NAME, "no-lm", "mha-esp", own, seed, headed=True))
-        if "shuffled-labels" in ablations:
+        if "shuffled-labels" in ablated:
             jobs.append(Job("mha-esp, shuffled labels", "control", "mha-esp", own, seed, shuffled_labels=True))
-        if "random-exemplars" in ablations:
+        if "random-exemplars" in ablated:
             jobs.append(Job("mha-esp, random exemplars", "control", "mha-esp", own, seed, strategy="random"))
         for setting, values in (sweeps or {}).items():
             for value in values:

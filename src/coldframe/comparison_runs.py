@@ -181,9 +181,11 @@ class Runner:
             order_std = order_deviation(pipeline, some, self.shuffles)
         outcome = Outcome(predictions, pipeline.history, time.perf_counter() - started, order_std, dropped)
         if self.out is not None:
+            lines, rest = self._paths(job)
             if job.keep:
                 pipeline.save_pretrained(self.out / "artifact")
-            lines, rest = self._paths(job)
+                with atomic_path(self.out / "runs" / "artifact.txt") as path:
+                    path.write_text(rest.stem, encoding="utf-8")
             predictions.save(lines)
             record = {
                 "history": outcome.history,
@@ -195,18 +197,29 @@ class Runner:
                 path.write_text(json.dumps({**record, "settings": self._settings(job)}, indent=1), encoding="utf-8")
         return outcome
 
+    def _is_kept(self, job: Job) -> bool:
+        if self.out is None:
+            return False
+        run = self._paths(job)[1]
+        return run.is_file() and not (job.keep and not self._artifact_is_of(run.stem))
+
     def _find(self, job: Job) -> Outcome | None:
-        if self.out is None or (job.keep and not (self.out / "artifact").is_dir()):
+        if not self._is_kept(job):
             return None
         lines, rest = self._paths(job)
-        if not rest.is_file():
-            return None
         try:
             record = json.loads(rest.read_text(encoding="utf-8"))
             values = [record[name] for name in ("history", "seconds", "order_std", "dropped")]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{rest} is damaged: {error!r}", fix="Delete it to make this run again.") from error
         return Outcome(Predictions.load(lines), *values)
+
+    def _artifact_is_of(self, run: str) -> bool:
+        """Whether the artifact in the folder comes from this run, and not from one with other settings."""
+        assert self.out is not None  # asked for only where runs are kept
+        note = self.out / "runs" / "artifact.txt"
+        there = (self.out / "artifact").is_dir() and note.is_file()
+        return there and note.read_text(encoding="utf-8") == run
 
     def _paths(self, job: Job) -> tuple[Path, Path]:
         assert self.out is not None  # asked for only where runs are kept
@@ -258,7 +271,7 @@ class Runner:
         """Time for the jobs left: as long as the same method took, else as long as the others did."""
         known = {title: found[-1].seconds for title, found in outcomes.items()}
         usual = sum(known.values()) / len(known)
-        seconds = sum(known.get(job.title, usual) for job in jobs if self._find(job) is None)
+        seconds = sum(known.get(job.title, usual) for job in jobs if not self._is_kept(job))
         return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
@@ -279,7 +292,7 @@ def shuffled_labels(store: ExemplarStore, seed: int) -> ExemplarStore:
 
     >>> rows = [Example(str(i), "yes" if i % 2 else "no", f"{i}", f"{i}") for i in range(6)]
     >>> [e.target for e in shuffled_labels(ExemplarStore.of(rows), seed=0).examples]
-    ['no', 'yes', 'yes', 'yes', 'no', 'no']
+    ['yes', 'no', 'yes', 'no', 'no', 'yes']
     """
     order = np.random.default_rng(seed).permutation(len(store))
     targets = [store.examples[i].target for i in order]
@@ -302,4 +315,6 @@ def order_deviation(pipeline: Pipeline, queries: Sequence[Example], shuffles: in
     """
     schema = pipeline.schema
     runs = [pipeline.predictions(queries, shuffle=seed) for seed in range(shuffles)]
-    return float(np.std([primary(run, schema.metric, schema.positive) for run in runs]))
+    values = np.array([primary(run, schema.metric, schema.positive) for run in runs])
+    # As differences, because the mean of equal floats need not be that float.
+    return float(np.std(values - values[0]))

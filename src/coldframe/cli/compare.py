@@ -37,7 +37,7 @@ class Compare(Config):
         set: A setting of one method, METHOD.KEY=VALUE; may be given several times.
         main: The method that the report is about.
         controls: Also the controls without a language model.
-        ablations: Of mha-esp, retrained: shuffled-labels, random-exemplars.
+        ablations: Of mha-esp, if it is compared; retrained: shuffled-labels, random-exemplars.
         shuffles: Permutations of the exemplars to measure the order's effect by; 0 measures nothing.
         text_rows: Test rows for methods with exemplars in the prompt (a random sample); all if you name none.
         costs: Measure operations, latency and memory.
