@@ -1,0 +1,162 @@
+"""What a comparison changes, keeps and measures, beside what the command line's tests show of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from tests.tiny import tiny
+
+import coldframe as cf
+from coldframe.comparison_runs import Job, Outcome, Runner, order_deviation, shuffled_labels
+from coldframe.errors import ConfigError, DataError
+from coldframe.evaluation.linear_head import linear_head
+from coldframe.evaluation.predictions import Predictions
+from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.ports import Conditioning
+from coldframe.methods.base import Setting
+from coldframe.pipeline import Pipeline
+from coldframe.retrieval.encoders import load_encoder
+from coldframe.retrieval.retriever import RetrievalConfig
+from coldframe.retrieval.store import ExemplarStore
+from coldframe.tasks.task import Example, Schema, Task
+from coldframe.training.config import TrainingConfig
+
+LM = FrozenLM(*tiny("llama"))
+SMILES = "CCO CCN CCC c1ccccc1 CC(=O)O CCOC CCCl c1ccncc1 CC#N CCS OCCO NCCN".split()
+ROWS = tuple(Example(s, "Yes" if "O" in s else "No", f"row-{i:02d}", s) for i, s in enumerate(SMILES))
+SCHEMA = Schema(
+    "assay", domain="molecules", labels=("No", "Yes"), words=("No", "Yes"), positive="Yes", metric="log_loss"
+)
+TASK = Task(SCHEMA, ROWS[:6], ROWS[6:8], ROWS[8:])
+QUICK = {"heads": 2, "k": 3, "adapter": 8, "encoder": "morgan"}
+
+
+def run(n: int = 3, seed: int = 0) -> Predictions:
+    shares = np.random.default_rng(seed).dirichlet([1.0, 1.0], n)
+    return Predictions(
+        method="m",
+        seed=seed,
+        task="t",
+        ids=tuple(f"i{row}" for row in range(n)),
+        texts=tuple(f"text {row}" for row in range(n)),
+        labels=("No", "Yes"),
+        targets=np.arange(n) % 2,
+        probabilities=shares,
+        neighbours=np.array([["a", "b"]] * n),
+        similarities=np.ones((n, 2), np.float32),
+        attention=np.full((n, 1, 2), 0.5, np.float32),
+    )
+
+
+def runner(out: Path | None = None) -> Runner:
+    training = TrainingConfig(epochs=1, batch_size=4)
+    return Runner(LM, TASK, training, RetrievalConfig(), out, shuffles=0, text_rows=None, quiet=True)
+
+
+def test_shuffled_labels_keep_everything_but_who_has_which() -> None:
+    store = ExemplarStore.of(ROWS)
+    found = shuffled_labels(store, seed=1)
+    assert [e.id for e in found.examples] == [e.id for e in store.examples] and found.texts == store.texts
+    assert sorted(e.target for e in found.examples) == sorted(e.target for e in store.examples)
+    assert found.hash == shuffled_labels(store, seed=1).hash
+    assert found.hash not in (store.hash, shuffled_labels(store, seed=2).hash)
+
+
+def test_predictions_on_some_rows() -> None:
+    outcome = Outcome(run(), [], 1.0, None, 0)
+    assert outcome.on(run().ids) is outcome.predictions
+    some = outcome.on(["i2", "i0"])
+    assert some.ids == ("i2", "i0") and some.texts == ("text 2", "text 0") and some.targets.tolist() == [0, 0]
+    np.testing.assert_array_equal(some.probabilities, run().probabilities[[2, 0]])
+
+
+@pytest.mark.parametrize("value", np.random.default_rng(0).uniform(50, 100, 20))
+def test_equal_scores_have_a_deviation_of_exactly_zero(value: float) -> None:
+    # The mean of five equal floats is often another float.
+    same = dataclasses.replace(run(), probabilities=np.array([[value, 100 - value]] * 3) / 100)
+    pipeline = SimpleNamespace(schema=SCHEMA, predictions=lambda queries, shuffle: same)
+    assert order_deviation(cast(Pipeline, pipeline), ROWS, 5) == 0.0
+    runs = [run(seed=seed) for seed in range(5)]
+    pipeline = SimpleNamespace(schema=SCHEMA, predictions=lambda queries, shuffle: runs[shuffle])
+    assert order_deviation(cast(Pipeline, pipeline), ROWS, 5) > 0
+
+
+def test_the_linear_head_reads_soft_tokens_and_no_text() -> None:
+    method, reader = linear_head(LM, **QUICK)
+    method.setup(Setting(LM, SCHEMA, load_encoder("morgan")))
+    assert reader.d_model == LM.d_model
+    store = ExemplarStore.of(TASK.train)
+    from coldframe.retrieval.retriever import Retriever
+
+    texts = [e.text for e in TASK.test]
+    conditioning = method.condition(texts, Retriever(store, "molecules", 3).retrieve(TASK.test, exclude_same_key=False))
+    scores = reader.label_scores([], SCHEMA.words, conditioning)
+    assert scores.shape == (4, 2) and not scores.any(), "starts undecided"
+    soft = cast(Any, conditioning.soft_tokens)
+    method.head.weight.data.normal_()
+    expected = soft.reshape(4, -1) @ method.head.weight.T + method.head.bias
+    np.testing.assert_allclose(
+        reader.label_scores([], (), Conditioning(soft_tokens=soft)).detach(), expected.detach(), atol=1e-5
+    )
+
+
+def test_the_linear_head_is_trained_like_a_method_and_the_model_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the language model was run")
+
+    monkeypatch.setattr(FrozenLM, "_forward", never)
+    job = Job("head", "no-lm", "mha-esp", QUICK, seed=0, headed=True)
+    outcome = runner().run([job])["head"][0]
+    assert outcome.predictions.method == "head" and len(outcome.history) == 1
+    with pytest.raises(ConfigError, match="needs labels"):
+        linear_head(LM, **QUICK)[0].setup(
+            Setting(LM, Schema("t", "generation", metric="token_f1"), load_encoder("morgan"))
+        )
+
+
+def test_a_kept_run_is_found_and_another_setting_is_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job("mha-esp", "method", "mha-esp", QUICK, seed=0, keep=True)
+    first = runner(tmp_path).run([job])["mha-esp"][0]
+    weights = (tmp_path / "artifact" / "model.safetensors").read_bytes()
+    again = runner(tmp_path).run([job])["mha-esp"][0]
+    np.testing.assert_array_equal(again.predictions.probabilities, first.predictions.probabilities)
+    assert again.history == first.history and again.seconds == first.seconds
+
+    other = dataclasses.replace(job, settings={**QUICK, "training": {"learning_rate": 0.01}})
+    changed = runner(tmp_path).run([other])["mha-esp"][0]
+    assert not np.array_equal(changed.predictions.probabilities, first.predictions.probabilities)
+    assert (tmp_path / "artifact" / "model.safetensors").read_bytes() != weights
+    # The first run is on disk, but the artifact is no longer its own: it is made again.
+    runner(tmp_path).run([job])
+    assert (tmp_path / "artifact" / "model.safetensors").read_bytes() == weights
+
+    record = next((tmp_path / "runs").glob("mha-esp-seed0-*.json"))
+    record.write_text("{")
+    monkeypatch.setattr(Runner, "_artifact_is_of", lambda *_: True)
+    with pytest.raises(DataError, match="Delete it to make this run again"):
+        runner(tmp_path).run([job, other])
+
+
+def test_generation_tasks_are_compared_without_controls(cache: Path) -> None:
+    schema = Schema("say", "generation", metric="token_f1")
+    rows = [Example(f"say {i}", f"number {i}", f"r{i:02d}", str(i)) for i in range(12)]
+    task = Task(schema, tuple(rows[:6]), tuple(rows[6:8]), tuple(rows[8:]))
+    found = cf.compare(
+        LM,
+        task,
+        ("zero-shot", "prompt-tuning"),
+        seeds=(0,),
+        training=TrainingConfig(epochs=1),
+        method_settings={"prompt-tuning": {"tokens": 2}},
+        costs=False,
+        quiet=True,
+    )
+    assert [row["name"] for row in found.to_dict()["rows"]] and found.data.main == "prompt-tuning"
+    assert {row.name for row in found.data.rows} == {"zero-shot", "prompt-tuning"}
