@@ -1,0 +1,100 @@
+"""Every benchmark at its smallest setting, on a tiny random model: they run, and what they tell is whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.contract.cases import TWO, TinyEncoder, task
+from tests.tiny import tiny
+
+from coldframe.frozen.model import FrozenLM
+from coldframe.tasks.task import Task
+
+pytest.importorskip("peft", reason="the training benchmark's peer comes with the extra train")
+
+from benchmarks import __main__ as every  # noqa: E402
+from benchmarks import backbone, common, compare, prediction, training  # noqa: E402
+
+
+@pytest.fixture
+def lm() -> FrozenLM:
+    model, tokenizer = tiny("llama")
+    return FrozenLM(model, tokenizer, {"name": "tiny"})
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> Task:
+    """A task of molecules' kind, so that BM25 and MiniLM are not asked for; its encoder is the tiny one."""
+    for module in ("coldframe.pipeline", "coldframe.retrieval.retriever"):
+        monkeypatch.setattr(f"{module}.load_encoder", lambda spec: TinyEncoder(spec))
+    return task(TWO, rows=8, validation=2)
+
+
+def whole(result: dict[str, Any], goals: int) -> None:
+    """As many goals as ways to reach them, each with a positive number; and it can be written down."""
+    assert len(result["goals"]) == goals and all(line["value"] > 0 for line in result["goals"])
+    json.dumps(result, allow_nan=False)
+
+
+def test_training(lm: FrozenLM, rows: Task, capsys: pytest.CaptureFixture[str]) -> None:
+    result = training.measure(lm, common.first(rows, 8, 2), batches=[4], rounds=1)
+    whole(result, 6)
+    assert [line["way"] for line in result["epoch, batch 4"]][:2] == [training.PEER, "prompt-tuning, prefix"]
+    assert not any(p.requires_grad for p in lm.model.parameters())
+    assert capsys.readouterr().out == ""  # standard output is for the result
+
+
+def test_compare(lm: FrozenLM, rows: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "SEEDS", (0, 1))
+    monkeypatch.setattr(compare, "METHODS", ("prompt-tuning", "mha-esp"))
+    whole(compare.measure(lm, rows, rounds=1), 1)
+
+
+def test_prediction(lm: FrozenLM, rows: Task) -> None:
+    result = prediction.measure(
+        lm, dataclasses.replace(rows, test=(*rows.train, *rows.validation)), many=1, single=1, rounds=1
+    )
+    whole(result, 6)
+    tokens = {name: cost["context_tokens"] for name, cost in result["cost"].items()}
+    assert tokens["mha-esp, prefix"] == tokens["mha-esp, suffix"] < tokens[prediction.RIVAL]
+
+
+def test_backbone(lm: FrozenLM) -> None:
+    result = backbone.measure(lm, batch=2, tokens=6, rounds=1)
+    whole(result, 3)
+    for name in ("prefix", "suffix", "reading"):
+        assert sum(result[name]["shares"].values()) == pytest.approx(1)
+        assert all(result[name]["shares"][place] > 0 for place in ("matrix products of the linears", "attention"))
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    times = {"base": [common.Time(2, 4), common.Time(20, 4)], "way": [common.Time(1, 1), common.Time(10, 1)]}
+    base, way = common.rates(times, rows=10, base="base")
+    assert (base["ratio"], way["ratio"], way["ratio_processor"]) == (1, 2, 4)
+    assert way["rows_per_s"] == pytest.approx(10 / 5.5)
+
+
+def test_the_table_has_a_line_for_every_goal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(every, "RESULTS", tmp_path)
+    (tmp_path / "compare.json").write_text(
+        json.dumps({"goals": [common.goal("all", 2.6, 2.5, least=False), common.goal("one", 3.0, 3.0)]})
+    )
+    search = [{"way": "coldframe exact", "rows": 200_000, "store": "s", "median_ms": 1.5}]
+    (tmp_path / "retrieval.json").write_text(json.dumps({"top": 5, "search": search, "lists": []}))
+    lines = every.table().splitlines()[2:]
+    assert [line.rpartition("| ")[2].strip(" |") for line in lines] == ["**missed**", "reached", "reached"]
+
+
+def test_the_page_keeps_its_place_for_the_table() -> None:
+    page = every.PAGE.read_text(encoding="utf-8")
+    assert page.count(every.BEGIN) == page.count(every.END) == 1
+
+
+def test_flush_of_a_way_is_not_timed() -> None:
+    taken = common.Time.of(common.Way(lambda ready: None, lambda: torch.randn(300, 300) @ torch.randn(300, 300)))
+    assert 0 <= taken.wall < 1
