@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import tiny
 from torch import Tensor
@@ -21,6 +21,7 @@ def state(tokens: int, seed: int = 0) -> TextState:
     return TextState(torch.randn(3, 2, 2, tokens, 4, generator=generator), torch.randn(8, generator=generator))
 
 
+@settings(deadline=None)
 @given(shared=st.integers(0, 5), lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4))
 def test_what_is_split_from_a_batch_is_what_it_was_assembled_from(shared: int, lengths: list[int]) -> None:
     head = state(shared, 99) if shared else None

@@ -73,14 +73,21 @@ def test_accumulated_batches_are_one_large_batch(size: int, accumulation: int, c
 
 def test_class_weights_make_all_classes_count_the_same_in_sum() -> None:
     on = unbalanced()
-    rows = trainer(on).row_weights
+    rows = trainer(on, class_weights=True).row_weights
     sums = [sum(w for w, e in zip(rows, on.train, strict=True) if e.target == label) for label in "AB"]
     assert sums == pytest.approx([6, 6]) and sum(rows) == pytest.approx(len(on.train))
 
 
+@pytest.mark.parametrize(("metric", "weighted"), [("effective_accuracy", True), ("accuracy", False)])
+def test_unless_told_otherwise_class_weights_follow_the_metric(metric: str, weighted: bool) -> None:
+    on = unbalanced()
+    on = dataclasses.replace(on, schema=on.schema.replace(metric=metric))
+    assert (len(set(trainer(on).row_weights)) > 1) == weighted
+
+
 def test_the_gradient_is_that_of_the_weighted_mean_loss() -> None:
     on = unbalanced()
-    some = trainer(on, batch_size=12, clip=0)
+    some = trainer(on, batch_size=12, clip=0, class_weights=True)
     nothing = some.neighbours
     losses, rows = some.losses(on.train, nothing), torch.tensor(some.row_weights)
     (wanted,) = torch.autograd.grad((losses * rows).sum() / rows.sum(), some.parameters)
@@ -98,9 +105,9 @@ def test_clipping_bounds_the_norm_of_the_gradient() -> None:
 def test_out_of_memory_is_answered_by_smaller_batches_with_the_same_gradient(
     failures: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = trainer(unbalanced(), batch_size=12)
+    whole = trainer(unbalanced(), batch_size=12, class_weights=True)
     whole._step([list(range(12))], 0)
-    small = trainer(unbalanced(), batch_size=12)
+    small = trainer(unbalanced(), batch_size=12, class_weights=True)
     losses, calls = small.losses, iter(range(100))
 
     def scarce(examples: Sequence[Example], retrieved: Retrieved) -> Tensor:

@@ -37,7 +37,7 @@ def test_a_killed_run_ends_like_one_left_alone(tmp_path: Path) -> None:
         "COLDFRAME_CACHE": str(tmp_path / "cache"),
     }
     command = [sys.executable, "-m", "tests.training.killed", str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=1800)
     assert ended.returncode == 0, ended.stderr[-3000:]
     found: dict[str, dict[str, str]] = json.loads(ended.stdout)
     assert list(found) == list(killed.CASES)
