@@ -130,9 +130,9 @@ def test_rows_to_score_that_are_exemplars(run: Run, fitted: Path, table: Path) -
 
 def test_evaluate_refuses_rows_that_have_changed_since(run: Run, fitted: Path, table: Path) -> None:
     table.write_text(table.read_text() + "one more rose,red\n")
-    told(run("evaluate", fitted), "not the data that the artifact was fitted to", "evaluate DIR DATA")
+    told(run("evaluate", fitted), "not the data that the artifact was fitted to", "Name the rows")
     table.unlink()
-    told(run("evaluate", fitted), "cannot be loaded", "evaluate DIR DATA")
+    told(run("evaluate", fitted), "cannot be loaded", "name the rows")
 
 
 def test_inputs_to_predict(run: Run, fitted: Path, tmp_path: Path) -> None:

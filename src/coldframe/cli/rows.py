@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from coldframe.errors import ConfigError, DataError, LeakError
+from coldframe.errors import DataError, LeakError
 from coldframe.tasks import builtin_names, infer, load_task
 from coldframe.tasks.examples import ExampleReader
 from coldframe.tasks.options import TaskConfig
+from coldframe.tasks.origin import load_again
 from coldframe.tasks.rows import SUFFIXES, OnError, Problems, Table, as_text, parse, read_table
 from coldframe.tasks.task import Example, Schema
 
@@ -21,28 +22,8 @@ Format = Literal["auto", "text", "csv", "tsv", "jsonl", "parquet"]
 
 
 def own_test(pipeline: Pipeline) -> tuple[Sequence[Example], list[str]]:
-    """The test rows of the task that an artifact was fitted to, loaded again from where they came.
-
-    Raises:
-        ConfigError: The artifact does not say (its task was made by hand).
-        DataError: The data is not there, or is not what it was.
-    """
-    options, source = pipeline.task.get("options"), pipeline.task.get("source", {})
-    if not options:
-        raise ConfigError(
-            "The artifact does not say where its task came from", fix="Name the rows: coldframe evaluate DIR DATA"
-        )
-    try:
-        task = load_task(TaskConfig.from_dict(options))
-    except DataError as error:
-        fix = "Run where that path is right, or name the rows: coldframe evaluate DIR DATA"
-        raise DataError(f"The artifact's own task cannot be loaded: {error.problem}", got=error.got, fix=fix) from error
-    changed = [name for name, value in task.source.items() if name.endswith("sha256") and source.get(name) != value]
-    if changed:
-        raise DataError(
-            f"{options['data']} is not the data that the artifact was fitted to: other bytes",
-            fix="Name the rows to score: coldframe evaluate DIR DATA",
-        )
+    """The test rows of the task that an artifact was fitted to, and what is to be known about them."""
+    task = load_again(pipeline.task)
     return task.test, list(task.notes)
 
 
