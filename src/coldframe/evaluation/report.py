@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from coldframe.cache import atomic_path
 from coldframe.errors import MissingExtraError
@@ -15,6 +15,9 @@ from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.drawings import molecule_uri
 from coldframe.evaluation.report_data import MethodRow, Published, ReportData
 from coldframe.evaluation.verdict import verdict
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 #: Title, unit, and how a row's cost is written in a column of the table.
 CostColumn: TypeAlias = tuple[str, str, Callable[[Cost], str]]
@@ -36,19 +39,7 @@ def render_report(data: ReportData) -> str:
         MissingExtraError: jinja2 (extra ``report``), or RDKit (extra ``chem``) for the samples of a molecule
             task, is not installed.
     """
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "report", "Writing a report") from error
-    environment = Environment(
-        loader=PackageLoader("coldframe.evaluation"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["shorten"] = _shorten
-    environment.filters["p_value"] = lambda p: "< 0.001" if p < 0.001 else f"= {p:.3f}"
+    environment = page_environment("coldframe.evaluation")
     environment.filters["clip"] = lambda value: min(max(value, 0.0), 100.0)
     environment.globals["molecule_uri"] = molecule_uri
     rows = data.ranked()
@@ -71,6 +62,31 @@ def render_report(data: ReportData) -> str:
         settings=flatten(data.settings),
         provenance=flatten(data.provenance),
     )
+
+
+def page_environment(*packages: str) -> Environment:
+    """What fills the templates of pages: everything is escaped, and a name that is not there is an error.
+
+    Args:
+        *packages: With a folder ``templates``; the first that has a template gives it.
+
+    Raises:
+        MissingExtraError: jinja2 (extra ``report``) is not installed.
+    """
+    try:
+        from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingExtraError("jinja2", "report", "Writing a report") from error
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package) for package in packages]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["shorten"] = _shorten
+    environment.filters["p_value"] = lambda p: "< 0.001" if p < 0.001 else f"= {p:.3f}"
+    return environment
 
 
 def write_report(data: ReportData, path: str | Path) -> None:

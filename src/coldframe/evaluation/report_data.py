@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from coldframe.config import Config, check
 from coldframe.errors import ConfigError, nearest
@@ -16,6 +16,19 @@ from coldframe.evaluation.intervals import Interval
 #: "method": an adapted or prompted model; "control": the same with its information destroyed (shuffled labels,
 #: random exemplars); "no-lm": without a language model.
 Role = Literal["method", "control", "no-lm"]
+
+
+class Ranged(Protocol):
+    """A value with its interval."""
+
+    @property
+    def value(self) -> float: ...  # noqa: D102
+
+    @property
+    def low(self) -> float: ...  # noqa: D102
+
+    @property
+    def high(self) -> float: ...  # noqa: D102
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +63,7 @@ class MetricInfo(Config):
             text = text.lstrip("+-")
         return text.replace("-", "\N{MINUS SIGN}")
 
-    def span(self, found: Interval | Difference, *, sign: bool = False) -> str:
+    def span(self, found: Ranged, *, sign: bool = False) -> str:
         """Value and interval, as it is printed."""
         low, high = self.show(found.low, sign=sign), self.show(found.high, sign=sign)
         return f"{self.show(found.value, sign=sign)} [{low}, {high}]"
