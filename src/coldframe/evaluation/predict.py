@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +20,17 @@ from coldframe.tasks.task import Example, Schema
 def prompts(schema: Schema, texts: Sequence[str]) -> list[Prompt]:
     """Queries as the task's template puts them."""
     return [Prompt(query=schema.template.query(text), header=schema.template.header) for text in texts]
+
+
+def by_length(texts: Sequence[str], batch_size: int) -> Iterator[list[int]]:
+    """Positions of all texts in batches of like length, the same batches whatever is done with them.
+
+    >>> list(by_length(["ccc", "a", "bb"], 2))
+    [[1, 2], [0]]
+    """
+    order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +76,9 @@ def run(
     written = [""] * len(texts)
     was_training = method.training
     method.eval()
-    order = sorted(range(len(texts)), key=lambda i: (len(texts[i]), i))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    order: list[int] = []
+    for batch in by_length(texts, batch_size):
+        order += batch
         some, chosen = retrieved.rows(np.array(batch)), [texts[i] for i in batch]
         conditioning = method.condition(chosen, some)
         if classify:
