@@ -1,0 +1,187 @@
+"""What to change after a diagnosis, and what it would save, in sentences."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from coldframe.config import Config
+from coldframe.diagnosis.evidence import Estimate, Ladder, Outcome, Rung, StoreAblation, StoreHealth
+from coldframe.evaluation.figures import si
+
+#: Rungs that give every query the same prompt.
+STATIC_RUNGS = ("prompt-tuning", "reparameterised", "constant")
+
+#: Skewness of the retrieval counts from which on a store has hubs (Radovanovic et al. 2010 call 1 strong).
+HUBNESS = 1.0
+#: Share of entries never found, mean cosine of two entries, overlap of two queries' sets and contrast of the
+#: nearest entry from which on a store gets advice. Ours.
+NEVER_FOUND = 0.5
+NARROW_CONE = 0.5
+SAME_SETS = 0.5
+SMALL_CONTRAST = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Savings(Config):
+    """What is spent now, and what a simpler method would spend; None where it is not known.
+
+    Args:
+        parameters: Trained by the pipeline.
+        static_parameters: Trained by a static prompt in its place.
+        query_parameters: Trained by a prompt from the query alone in its place.
+        flops: Operations a query that finding and encoding entries takes.
+        storage: Bytes of the store and its index.
+    """
+
+    section = "savings"
+
+    parameters: int | None = None
+    static_parameters: int | None = None
+    query_parameters: int | None = None
+    flops: float | None = None
+    storage: int | None = None
+
+
+def percent(share: Estimate) -> str:
+    """A share of the gain with its interval, in words.
+
+    Example:
+        >>> percent(Estimate(0.712, 0.62, 0.8)), percent(Estimate(-0.004, -0.03, 0.02))
+        ('71% [62, 80]', '0% [\N{MINUS SIGN}3, 2]')
+    """
+    if math.isnan(share.value):
+        return "an undefined share"
+    value, low, high = (
+        f"{round(100 * x) + 0:d}".replace("-", "\N{MINUS SIGN}") for x in dataclasses.astuple(share)[:3]
+    )
+    return f"{value}% [{low}, {high}]"
+
+
+def best_static(rungs: Sequence[Rung]) -> Rung | None:
+    """The static rung that reaches most of the gain; None if none was trained."""
+    return max((rung for rung in rungs if rung.name in STATIC_RUNGS), key=lambda rung: rung.share.value, default=None)
+
+
+def advice(
+    outcome: Outcome,
+    store_ablation: StoreAblation,
+    ladder: Ladder | None = None,
+    store_health: StoreHealth | None = None,
+    savings: Savings | None = None,
+) -> tuple[str, ...]:
+    """What to do after a verdict, most important first.
+
+    Args:
+        outcome: Of the joint verdict.
+        store_ablation: Diagnostic 1; its oracle condition tells what a better retriever could win.
+        ladder: Diagnostic 3; its rungs say what simpler methods reach, and with how many parameters.
+        store_health: What is wrong with the store.
+        savings: What a simpler method would save.
+    """
+    found, rungs = savings or Savings(), ladder.rungs if ladder else ()
+    sentences = _leaks(store_health) if store_health else []
+    if store_ablation.gain.high < 0:
+        sentences.append("Leave the pipeline out: the model alone does better.")
+    elif outcome == "retrieval-driven":
+        sentences += [
+            "Keep the retriever: work on the store and on what is found in it pays.",
+            *_oracle(store_ablation),
+        ]
+    elif outcome == "prompt-tuning-like":
+        rung = best_static(rungs)
+        sentences += [
+            f"Replace it with a static prompt (Prompt Tuning){_reached(rung)}.",
+            _saved(found, found.static_parameters, rung, rungs),
+            "If retrieval is meant to matter, see whether the answers are in the store and not already in the query.",
+        ]
+    elif outcome == "query-driven":
+        rung = next((rung for rung in rungs if rung.name == "query-only"), None)
+        sentences += [
+            f"Replace the retriever with a prompt from the query alone (IDPG){_reached(rung)}.",
+            _saved(found, found.query_parameters, rung, rungs),
+        ]
+    elif outcome == "mixed":
+        sentences += [
+            "Weigh what retrieval adds against what it costs: a simpler prompt keeps part of the gain.",
+            *_oracle(store_ablation),
+        ]
+    if outcome in ("mixed", "cannot-tell") and ladder is None and store_ablation.gain.low > 0:
+        sentences.append("Train the ladder: it shows what a static prompt and one from the query alone reach.")
+    return (*sentences, *(_store(store_health) if store_health else ()))
+
+
+def _reached(rung: Rung | None) -> str:
+    return f": trained for it, it reaches {percent(rung.share)} of the gain" if rung else ""
+
+
+def _saved(savings: Savings, parameters: int | None, rung: Rung | None, rungs: Sequence[Rung]) -> str:
+    full = next((one for one in rungs if one.name == "full"), None)
+    before = savings.parameters if savings.parameters is not None or full is None else full.parameters
+    after = parameters if parameters is not None or rung is None else rung.parameters
+    parts = []
+    if before is not None and after is not None:
+        parts.append(f"{si(after)} trained parameters instead of {si(before)}")
+    if savings.flops:
+        parts.append(f"{si(savings.flops)} operations less for each query")
+    if savings.storage:
+        parts.append(f"{si(savings.storage)}B less to store")
+    if parts:
+        return f"That makes {', '.join(parts)}."
+    return "That saves the store, the search, the encoding of what is found, and the parameters trained for it."
+
+
+def _oracle(store_ablation: StoreAblation) -> list[str]:
+    oracle = next((one for one in store_ablation.ablations if one.condition == "oracle"), None)
+    if oracle is None:
+        return []
+    if oracle.rise.high < 0:
+        return [
+            f"Improve the retriever: entries chosen with knowledge of the answer lower the loss by another "
+            f"{-oracle.rise.value:.3f} [{-oracle.rise.high:.3f}, {-oracle.rise.low:.3f}]."
+        ]
+    return [
+        "A better ranking wins little: even entries chosen with knowledge of the answer do not surely lower the loss."
+    ]
+
+
+def _leaks(health: StoreHealth) -> list[str]:
+    if not health.leaks:
+        return []
+    return [
+        f"Take {health.leaks} of the {health.queries} queries out of the store and diagnose again: "
+        "they find themselves, so that retrieval looks better than it is."
+    ]
+
+
+def _store(health: StoreHealth) -> list[str]:
+    sentences = []
+    if health.duplicates:
+        sentences.append(
+            f"Remove duplicates from the store: {health.duplicates} of {health.entries} entries have the key of "
+            "another one, and take the place of something new among those found."
+        )
+    if health.hubness > HUBNESS:
+        sentences.append(
+            f"Correct for hubs: some entries are found for very many queries (skewness {health.hubness:.1f}) and "
+            f"{health.never:.0%} for none. Subtract the mean vector, or use a similarity that is "
+            "corrected for hubs (CSLS, mutual proximity)."
+        )
+    elif health.never > NEVER_FOUND:
+        sentences.append(f"A smaller store may do: {health.never:.0%} of the entries are found for no query.")
+    if health.anisotropy > NARROW_CONE and health.anisotropy_centred < health.anisotropy / 2:
+        sentences.append(
+            f"Subtract the mean vector before searching: any two entries have a cosine of {health.anisotropy:.2f}, "
+            f"and {health.anisotropy_centred:.2f} after it."
+        )
+    if health.overlap.low > SAME_SETS:
+        sentences.append(
+            f"Use an encoder that tells queries apart: two queries share {health.overlap.value:.0%} of what is found."
+        )
+    if health.contrast < SMALL_CONTRAST:
+        sentences.append(
+            f"The nearest entry is hardly nearer than any other (contrast {health.contrast:.2f}): "
+            "another encoder, or entries that differ more, would give the search something to find."
+        )
+    return sentences
