@@ -15,6 +15,7 @@ import numpy as np
 from coldframe import __version__
 from coldframe.cache import atomic_path, say
 from coldframe.errors import DataError
+from coldframe.evaluation.constant_input import ConstantInput
 from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.intervals import statistic
 from coldframe.evaluation.linear_head import linear_head
@@ -24,9 +25,9 @@ from coldframe.evaluation.report_data import Role
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method
 from coldframe.methods.registry import method_class
-from coldframe.pipeline import Pipeline, fit, setting_of
+from coldframe.pipeline import Pipeline, fit, retriever_of, setting_of
 from coldframe.retrieval.retriever import RetrievalConfig, Strategy
-from coldframe.retrieval.store import ExemplarStore
+from coldframe.retrieval.store import ExemplarStore, Retrieved
 from coldframe.tasks.task import Example, Task, content_hash
 from coldframe.training.config import TrainingConfig
 
@@ -42,6 +43,7 @@ class Job:
         settings: Its settings; ``training`` in it holds changes to the training settings.
         seed: Training seed.
         headed: Put a linear head where the model was.
+        constant: Hand the method the same query and the same exemplars whatever is asked.
         shuffled_labels: Permute the exemplars' labels.
         strategy: Retrieve in this way instead.
         keep: Write the artifact.
@@ -53,6 +55,7 @@ class Job:
     settings: Mapping[str, Any]
     seed: int
     headed: bool = False
+    constant: bool = False
     shuffled_labels: bool = False
     strategy: Strategy | None = None
     keep: bool = False
@@ -147,7 +150,7 @@ class Runner:
 
     def cost(self, job: Job) -> Cost:
         """What a method costs; measured once, with nothing cached from the runs."""
-        path = None if self.out is None else self.out / "runs" / f"cost-{self._key(job)}.json"
+        path = None if self.out is None else self.out / "runs" / f"cost-{self.key(job)}.json"
         if path is not None and path.is_file():
             return Cost.from_file(path)
         self.lm.states.clear()
@@ -160,11 +163,11 @@ class Runner:
                 temporary.write_text(json.dumps(cost.to_dict()), encoding="utf-8")
         return cost
 
-    def _make(self, job: Job) -> Outcome:
-        started, dropped = time.perf_counter(), self.lm.dropped_contexts
+    def fit(self, job: Job) -> Pipeline:
+        """Train what a job names; nothing is kept."""
         method, lm = job.build(self.lm)
-        pipeline = fit(
-            method,
+        return fit(
+            self._constant(method, job) if job.constant else method,
             lm,
             self.task,
             retrieval=self._retrieval(job),
@@ -172,6 +175,19 @@ class Runner:
             store=shuffled_labels(self._store, job.seed) if job.shuffled_labels else None,
             quiet=True,
         )
+
+    def _constant(self, method: Method, job: Job) -> ConstantInput:
+        """The method, to be told the first training row and what is retrieved for it, whatever is asked."""
+        first, store = self.task.train[:1], ExemplarStore.of(self.task.train)
+        method.setup(setting_of(method, self.lm, self.task.schema))
+        retriever = retriever_of(method, self.task.schema, store, self._retrieval(job))
+        found = Retrieved.nothing(store, 1) if retriever is None else retriever.retrieve(first, exclude_same_key=True)
+        return ConstantInput(method, first[0].text, found)
+
+    def _make(self, job: Job) -> Outcome:
+        started, dropped = time.perf_counter(), self.lm.dropped_contexts
+        pipeline = self.fit(job)
+        method = pipeline.method
         queries = self._queries(method)
         predictions = dataclasses.replace(pipeline.predictions(queries), method=job.title)
         dropped = self.lm.dropped_contexts - dropped
@@ -224,15 +240,18 @@ class Runner:
     def _paths(self, job: Job) -> tuple[Path, Path]:
         assert self.out is not None  # asked for only where runs are kept
         slug = "".join(letter if letter.isalnum() else "-" for letter in job.title)
-        stem = f"{slug}-seed{job.seed}-{self._key(job)}"
+        stem = f"{slug}-seed{job.seed}-{self.key(job)}"
         return self.out / "runs" / f"{stem}.jsonl", self.out / "runs" / f"{stem}.json"
 
-    def _key(self, job: Job) -> str:
+    def key(self, job: Job) -> str:
+        """Names all that a run depends on; its title is not among it."""
         return content_hash(json.dumps(self._settings(job), sort_keys=True), self._data)
 
     def _settings(self, job: Job) -> dict[str, Any]:
         """All that a run depends on but the rows."""
+        changes = {"constant": True} if job.constant else {}  # a key that is new, so that older runs are found
         return {
+            **changes,
             "version": __version__,
             "model": [self.lm.weight_hash, str(self.lm.dtype), str(self.lm.device.type)],
             "schema": self.task.schema.to_dict(),
@@ -272,13 +291,22 @@ class Runner:
         known = {title: found[-1].seconds for title, found in outcomes.items()}
         usual = sum(known.values()) / len(known)
         seconds = sum(known.get(job.title, usual) for job in jobs if not self._is_kept(job))
-        return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        return duration(seconds)
 
 
 _BREAK = Example("", "", "", "")
 
-ORDER_ROWS = 200
+ORDER_ROWS = 50
 """Test rows on which exemplars in the prompt are permuted: each permutation reads all the text again."""
+
+
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    >>> duration(89), duration(130)
+    ('89 s', '2 min')
+    """
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _sample(rows: Sequence[Example], count: int) -> Sequence[Example]:

@@ -144,6 +144,19 @@ def test_scores_and_losses_are_those_of_plain_single_rows(architecture: str, pla
 
 
 @every
+@pytest.mark.parametrize("header", ["", "Judge it.\n\n"])
+def test_a_lone_new_query_is_read_in_one_pass_and_scored_alike(architecture: str, header: str) -> None:
+    lm, prompt = lm_of(architecture), Prompt("Question: CCN\nAnswer:", header)
+    conditioning = Conditioning(soft_tokens=soft_of(lm, rows=1), placement="suffix")
+    lm.states.clear()
+    with torch.no_grad():
+        alone = lm.label_scores([prompt], WORDS, conditioning)
+        assert len(lm.states) == (1 if header or lm.bos else 0)  # the header, and nothing of the query
+        lm.text_states(lm.rows([prompt], conditioning))
+        torch.testing.assert_close(alone, lm.label_scores([prompt], WORDS, conditioning), **CLOSE)
+
+
+@every
 @pytest.mark.parametrize("placement", ["prefix", "suffix"])
 def test_gradients_of_soft_tokens_are_those_of_the_whole_uncached_pass(architecture: str, placement: Any) -> None:
     lm, plain = lm_of(architecture), plain_of(architecture)

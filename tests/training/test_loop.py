@@ -274,6 +274,21 @@ def test_a_loss_that_is_not_finite_stops_names_the_rows_and_keeps_the_checkpoint
     assert torch.equal(weights(resumed), weights(whole))
 
 
+def test_weights_that_the_last_step_of_an_epoch_broke_are_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Trainer._step
+
+    def broken(self: Trainer, group: Sequence[Sequence[int]], number: int) -> list[float]:
+        losses = step(self, group, number)
+        if number + 1 == self.steps_per_epoch:
+            with torch.no_grad():
+                self.parameters[0].fill_(float("nan"))
+        return losses
+
+    monkeypatch.setattr(Trainer, "_step", broken)
+    with pytest.raises(TrainingError, match="validation rows are not finite"):
+        trained(epochs=1)
+
+
 # ---- batches and settings ---------------------------------------------------------------------------------
 
 

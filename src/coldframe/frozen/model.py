@@ -226,6 +226,9 @@ class FrozenLM:
         before_text = soft is not None and conditioning.placement == "prefix"
         if conditioning.changes_backbone or before_text or (only_text and not _same_for_all(conditioning.contexts)):
             return self._prefill_whole(rows, soft, conditioning, keep)
+        if soft is not None and len(rows) == 1 and not torch.is_grad_enabled():
+            if self.states.get(rows[0].shared, rows[0].own) is None:
+                return self._prefill_alone(rows[0], soft)
         shared = {row.shared for row in rows}
         if len(shared) > 1:  # different headers in one batch: nothing is shared
             rows = [Row((), row.shared + row.own) for row in rows]
@@ -252,6 +255,15 @@ class FrozenLM:
         mask = torch.tensor([[0] * (embeds.shape[1] - n) + [1] * n for n in lengths], device=self.device)
         hidden, cache = self._forward(embeds, mask, DynamicCache() if keep else None)
         return Prefilled(hidden[:, -1], cache, mask, torch.tensor(lengths, device=self.device))
+
+    def _prefill_alone(self, row: Row, soft: Tensor) -> Prefilled:
+        """A lone new query and the soft tokens after it in one pass: two passes would read the weights twice."""
+        shared = self._shared_state(row.shared)
+        past = None if shared is None else [(k.unsqueeze(0), v.unsqueeze(0)) for k, v in shared.kv]
+        text = self.embed(torch.tensor([row.own], device=self.device))
+        mask = torch.ones(1, len(row) + soft.shape[1], dtype=torch.long, device=self.device)
+        hidden, cache = self._forward(torch.cat((text, soft.to(text.dtype)), dim=1), mask, DynamicCache(past))
+        return Prefilled(hidden[:, -1], cache, mask, mask.sum(-1))
 
     def _extend(self, ready: Prefilled, embeds: Tensor, mask: Tensor | None = None) -> Prefilled:
         """Read further columns after a prefilled batch."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coldframe.errors import TrainingError
-from coldframe.evaluation.predict import predict, prompts
+from coldframe.evaluation.predict import prompts, run
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import EMPTY
 from coldframe.methods.base import Method
@@ -246,13 +246,19 @@ class Trainer:
                 examples = [self.task.validation[i] for i in rows]
                 losses += self.losses(examples, self.validation_neighbours.rows(np.array(rows))).tolist()
             return {"validation_loss": float(np.mean(losses))}
-        found = predict(self.method, self.lm, schema, self.task.validation, self.validation_neighbours)
-        chosen = found.probabilities[np.arange(len(found.targets)), found.targets]
+        texts, targets = [e.text for e in self.task.validation], np.array(self.task.targets(self.task.validation))
+        probabilities = run(self.method, self.lm, schema, texts, self.validation_neighbours).probabilities
+        if not np.isfinite(probabilities).all():
+            raise TrainingError(
+                "The label scores of the validation rows are not finite",
+                fix="The last step broke the weights: lower the learning rate. The last checkpoint is intact.",
+            )
+        chosen = probabilities[np.arange(len(targets)), targets]
         weights = np.array(_weights(self.task, self.task.validation, self.config))
         positive = None if schema.positive is None else schema.index(schema.positive)
         return {
             "validation_loss": float(-(np.log(chosen + 1e-12) * weights).sum() / weights.sum()),
-            "validation_metric": METRICS[schema.metric].score(found.targets, found.probabilities, positive),
+            "validation_metric": METRICS[schema.metric].score(targets, probabilities, positive),
         }
 
     def _rate(self, step: int) -> float:
