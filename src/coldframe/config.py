@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -69,6 +70,19 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} does not hold a mapping", got=type(values).__name__, expected="key: value")
     return values
+
+
+def without_nan(value: Any) -> Any:
+    """The same plain data with None, which JSON has, where a float is not finite, which JSON has not.
+
+    >>> without_nan({"value": float("nan"), "ends": (0.5, float("inf"))})
+    {'value': None, 'ends': [0.5, None]}
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): without_nan(one) for key, one in value.items()}
+    return [without_nan(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def check(condition: bool, problem: str, *, got: object = None, expected: object = None) -> None:

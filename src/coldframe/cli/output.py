@@ -9,10 +9,12 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
+from coldframe.config import without_nan
+
 
 def print_json(values: Any) -> None:
     """Indented JSON; what is not defined (NaN) is null."""
-    print(json.dumps(_finite(values), indent=2, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(without_nan(values), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def show(thing: RenderableType) -> None:
@@ -29,11 +31,3 @@ def tell(lines: Iterable[str], quiet: bool) -> None:
     if not quiet:
         for line in lines:
             print(f"coldframe: {line}", file=sys.stderr)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and value - value != 0:
-        return None
-    if isinstance(value, dict):
-        return {str(key): _finite(one) for key, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, (list, tuple)) else value

@@ -8,16 +8,14 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from coldframe.diagnosis.advice import percent
 from coldframe.diagnosis.evidence import Estimate, Ladder, StoreAblation, StoreHealth, TokenVariance
+from coldframe.diagnosis.verdict import MOST, NEGLIGIBLE
 from coldframe.evaluation.figures import Axis, Chart, Line
 from coldframe.evaluation.report_data import MetricInfo
 
-#: How a share of the gain, and a loss, are written.
-SHARE = MetricInfo("share", "Share of the gain", decimals=2)
+#: How a loss is written.
 LOSS = MetricInfo("loss", "Loss", higher=False, decimals=3)
-
-#: Shares below the first count as nothing, above the second as most.
-LINES = (0.1, 0.5)
 
 #: Shares beyond these are drawn at the edge, with an arrow: one wide interval must not flatten the others.
 _WIDEST = (-0.5, 1.5)
@@ -87,45 +85,43 @@ def ablations(found: StoreAblation) -> Bars:
         (
             one.condition + (", trained again" if one.retrained else ""),
             "main" if one.condition == "swapped" and not one.retrained else "control" if one.retrained else "method",
-            one.share,
-            one.rise,
+            one,
         )
         for one in found.ablations
     ]
-    if any(math.isfinite(share.value) for _, _, share, _ in rows):
-        return _shares((name, "", kind, share) for name, kind, share, _ in rows)
-    axis = Axis.over([0.0, *(end for *_, rise in rows for end in (rise.low, rise.high))], count=6)
-    bars = tuple(_bar(axis, name, "", kind, rise, LOSS) for name, kind, _, rise in rows)
+    if any(math.isfinite(one.share.value) for *_, one in rows):
+        return _shares((name, kind, one.share) for name, kind, one in rows)
+    axis = Axis.over([0.0, *(end for *_, one in rows for end in (one.rise.low, one.rise.high))], count=6)
+    bars = tuple(_bar(axis, name, kind, one.rise, LOSS.span(one.rise)) for name, kind, one in rows)
     return Bars(axis, bars, (axis(0.0),), (), "rise of the loss")
 
 
 def tokens(found: TokenVariance) -> Bars:
-    """Shares of the gain that are lost with replaced soft tokens."""
+    """Shares of the gain that are lost with other soft tokens."""
     return _shares(
-        (
-            ("mean token for all", "", "main", found.mean_share),
-            ("predicted from the query", "", "method", found.predicted_share),
-        )
+        [
+            ("mean token for all", "main", found.mean_share),
+            ("from the query alone", "method", found.predicted_share),
+        ]
     )
 
 
-def _shares(rows: Iterable[tuple[str, str, str, Estimate]]) -> Bars:
-    rows = list(rows)
+def _shares(found: Iterable[tuple[str, str, Estimate]]) -> Bars:
+    rows = list(found)
     ends = [end for *_, share in rows for end in (share.low, share.value, share.high) if math.isfinite(end)]
-    low = max(min([0.0, *ends]), _WIDEST[0])
-    high = min(max([1.0, *ends]), _WIDEST[1])
-    axis = Axis.over([low, high], count=6, pad=0.03)
-    bars = tuple(_bar(axis, name, note, kind, share, SHARE) for name, note, kind, share in rows)
-    nothing, most = (axis(line) for line in LINES)
-    return Bars(axis, bars, (nothing, most), ((0.0, nothing), (most, 100.0)), "share of the gain that is lost")
+    low, high = max(min([0.0, *ends]), _WIDEST[0]), min(max([1.0, *ends]), _WIDEST[1])
+    axis = Axis.over([100 * low, 100 * high], count=6, pad=0.03)
+    bars = tuple(_bar(axis, name, kind, share, percent(share), scale=100) for name, kind, share in rows)
+    nothing, most = axis(100 * NEGLIGIBLE), axis(100 * MOST)
+    return Bars(axis, bars, (nothing, most), ((0.0, nothing), (most, 100.0)), "share of the gain that is lost, in %")
 
 
-def _bar(axis: Axis, name: str, note: str, kind: str, found: Estimate, info: MetricInfo) -> Bar:
+def _bar(axis: Axis, name: str, kind: str, found: Estimate, text: str, *, note: str = "", scale: float = 1) -> Bar:
     if not math.isfinite(found.value):
         return Bar(name, note, kind, 0.0, None, 0.0, "not defined")
-    low, value, high = (found.low, found.value, found.high) if math.isfinite(found.low + found.high) else [found.value] * 3
-    at = [min(max(axis(one), 0.0), 100.0) for one in (low, value, high)]
-    return Bar(name, note, kind, at[0], at[1], at[2], info.span(found), (low < axis.low, high > axis.high))
+    ends = [scale * (end if math.isfinite(end) else found.value) for end in (found.low, found.value, found.high)]
+    low, value, high = (min(max(axis(end), 0.0), 100.0) for end in ends)
+    return Bar(name, note, kind, low, value, high, text, (ends[0] < axis.low, ends[2] > axis.high))
 
 
 def ladder(found: Ladder) -> Bars:
@@ -141,12 +137,14 @@ def ladder(found: Ladder) -> Bars:
     bars, start = [], axis(0.0)
     for rung in found.rungs:
         kind = "main" if rung.name == "full" else "method"
-        bar = _bar(axis, RUNGS.get(rung.name, rung.name), rung.what, kind, rung.gain, LOSS)
+        name = RUNGS.get(rung.name, rung.name)
+        bar = _bar(axis, name, kind, rung.gain, LOSS.span(rung.gain), note=rung.what)
         bars.append(dataclasses.replace(bar, start=start))
         start = start if bar.value is None else bar.value
     for one, gain in controls:
-        bar = _bar(axis, one.name, "no language model", "no-lm", Estimate(gain, gain, gain), LOSS)
-        bars.append(dataclasses.replace(bar, start=axis(0.0), text=LOSS.show(gain)))
+        exact = Estimate(gain, gain, gain)
+        bar = _bar(axis, one.name, "no-lm", exact, LOSS.show(gain), note="no language model")
+        bars.append(dataclasses.replace(bar, start=axis(0.0)))
     full = next((axis(rung.gain.value) for rung in found.rungs if rung.name == "full"), None)
     lines = (axis(0.0),) if full is None else (axis(0.0), full)
     return Bars(axis, tuple(bars), lines, (), "gain over the model alone")
@@ -232,7 +230,7 @@ def counts_by_chance(mean: float, entries: int, ranks: Sequence[int]) -> list[in
 
     Example:
         >>> counts_by_chance(1.0, 1000, [1, 10, 300, 900])
-        [5, 4, 1, 0]
+        [6, 4, 1, 0]
     """
     counts = np.arange(int(mean + 12 * math.sqrt(mean) + 25))
     logarithms = np.log(np.maximum(counts, 1)).cumsum()

@@ -40,7 +40,6 @@ def render_report(data: ReportData) -> str:
             task, is not installed.
     """
     environment = page_environment("coldframe.evaluation")
-    environment.filters["clip"] = lambda value: min(max(value, 0.0), 100.0)
     environment.globals["molecule_uri"] = molecule_uri
     rows = data.ranked()
     return environment.get_template("report.html.j2").render(
@@ -85,6 +84,7 @@ def page_environment(*packages: str) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["shorten"] = _shorten
+    environment.filters["clip"] = lambda value: min(max(value, 0.0), 100.0)
     environment.filters["p_value"] = lambda p: "< 0.001" if p < 0.001 else f"= {p:.3f}"
     return environment
 

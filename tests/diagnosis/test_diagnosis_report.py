@@ -1,0 +1,313 @@
+"""The page of a diagnosis: whole, self-contained, with hostile words as text; and the terminal's table."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from coldframe.diagnosis import figures
+from coldframe.diagnosis.evidence import (
+    Ablation,
+    Control,
+    Diagnosis,
+    Estimate,
+    Ladder,
+    Rung,
+    StoreAblation,
+    StoreHealth,
+    TokenVariance,
+    Verdict,
+)
+from coldframe.diagnosis.report import MEANINGS, read_diagnosis, render_report, write_report
+from coldframe.diagnosis.subject import CONDITIONS
+from coldframe.diagnosis.table import render_table
+
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}[red]&"
+NAN = float("nan")
+UNDEFINED = Estimate(NAN, NAN, NAN)
+
+
+def about(value: float, width: float = 0.05, p_value: float = NAN) -> Estimate:
+    return Estimate(value, value - width, value + width, p_value)
+
+
+def ablation(condition: str, share: float, *, retrained: bool = False, width: float = 0.05) -> Ablation:
+    rise = about(0.4 * share, 0.4 * width, 0.0004)
+    return Ablation(condition, retrained, about(0.6 + rise.value), rise, about(share, width))
+
+
+def full(word: str = "") -> Diagnosis:
+    """A diagnosis with every part; ``word`` goes into every free text."""
+    shares = {"swapped": 0.72, "swapped-conditioning": 0.91, "random": 0.8, "fixed": 0.66, "shuffled": 0.3, "mean": 0.7}
+    store = StoreAblation(
+        gain=about(0.4, 0.03, 0.0001),
+        ablations=(
+            *(ablation(condition, share) for condition, share in shares.items()),
+            ablation("gaussian", 1.9, width=0.6),
+            ablation("oracle", -0.2),
+            ablation("random", 0.55, retrained=True),
+        ),
+        missing=(("oracle" + word, "no answers" + word),),
+        outcome="retrieval-driven",
+        reason="reason 1" + word,
+    )
+    tokens = TokenVariance(
+        tokens=3,
+        energy_share=about(0.31),
+        cosines=(about(0.7), about(0.82), about(0.64)),
+        effective_ranks=(7.2, 5.1, 9.9),
+        given_query=0.44,
+        mean_share=about(0.62),
+        predicted_share=about(0.35),
+        divergence=about(0.12),
+        probe=0.55,
+        probe_chance=0.2,
+        probe_p_value=0.005,
+        similarity=tuple(tuple(math.cos(0.4 * (i - j)) for j in range(12)) for i in range(12)),
+        outcome="mixed",
+        reason="reason 2" + word,
+    )
+    gains = (
+        ("prompt-tuning", 0.11),
+        ("reparameterised", 0.16),
+        ("constant", 0.14),
+        ("query-only", 0.25),
+        ("full", 0.4),
+    )
+    ladder = Ladder(
+        rungs=tuple(
+            Rung(
+                name,
+                name + " in words" + word,
+                10_000 * (i + 1),
+                0.003,
+                ((0.001, 0.9), (0.003, 0.8), (0.01, 0.85)) if name != "full" else ((0.003, 0.7),),
+                about(1 - gain),
+                about(gain, 0.02),
+                about(gain / 0.4),
+            )
+            for i, (name, gain) in enumerate(gains)
+        ),
+        gap=about(0.15),
+        retrieval=about(0.375),
+        controls=(Control("1-NN vote" + word, 0.82, 0.71), Control("forest" + word, NAN, 0.74)),
+        seeds=3,
+        outcome="retrieval-driven",
+        reason="reason 3" + word,
+    )
+    health = StoreHealth(
+        entries=3113,
+        queries=779,
+        k=5,
+        hubness=2.31,
+        never=0.4,
+        gini=0.61,
+        entropy=0.83,
+        overlap=about(0.03, 0.01),
+        overlap_chance=0.001,
+        contrast=0.9,
+        score_gap=0.12,
+        anisotropy=0.21,
+        anisotropy_centred=0.01,
+        duplicates=0,
+        leaks=2,
+        curve=tuple((1 + i * i, round(40 / (1 + i))) for i in range(40)),
+        warnings=("leaks" + word,),
+    )
+    return Diagnosis(
+        subject="pipeline" + word,
+        task="task" + word,
+        model="model" + word,
+        unit="nats" + word,
+        n=779,
+        seeds=3,
+        verdict=Verdict(
+            "retrieval-driven", "headline" + word, ("why 1" + word, "why 2" + word), ("do this" + word,), 0
+        ),
+        store_ablation=store,
+        token_variance=tokens,
+        ladder=ladder,
+        store_health=health,
+        notes=("note" + word,),
+        command="coldframe diagnose" + word,
+        seconds=63.2,
+    )
+
+
+def bare() -> Diagnosis:
+    """The least there is, and no gain: every share is undefined."""
+    store = StoreAblation(
+        gain=about(0.01, 0.05, 0.6),
+        ablations=(Ablation("swapped", False, about(0.5), about(0.0), UNDEFINED),),
+        missing=(),
+        outcome="cannot-tell",
+        reason="no gain",
+    )
+    verdict = Verdict("cannot-tell", "Cannot tell.", (), (), 4000)
+    return Diagnosis("chain", "questions", "unknown", "nats", 64, 1, verdict, store)
+
+
+class Page(HTMLParser):
+    """Tags, attributes, text, and whether every opened tag is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.open: list[str] = []
+        self.unbalanced: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.unbalanced.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("found", [full(), full(HOSTILE), bare()], ids=["full", "hostile", "bare"])
+def test_the_page_is_whole_and_loads_nothing(found: Diagnosis) -> None:
+    text = render_report(found)
+    page = Page(text)
+    assert not page.open and not page.unbalanced
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form", "img"} & set(page.tags)
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", text)
+    assert not [(tag, name) for tag, name, _ in page.attributes if name.startswith("on") or name in ("src", "href")]
+    assert ("meta", "http-equiv", "Content-Security-Policy") in page.attributes
+    assert "default-src 'none'" in text
+
+
+def test_hostile_words_are_text_everywhere() -> None:
+    text = Page(render_report(full(HOSTILE))).text
+    for start in ("pipeline", "task", "model", "nats", "headline", "why 1", "why 2", "do this", "note", "oracle",
+                  "no answers", "in words", "1-NN vote", "forest", "leaks", "coldframe diagnose"):  # fmt: skip
+        assert start + HOSTILE in text, start
+
+
+def test_the_verdict_stands_first_and_parts_only_with_data() -> None:
+    everything, little = Page(render_report(full())).text, Page(render_report(bare())).text
+    body = everything[everything.index("coldframe diagnosis ·") :]
+    assert body.index("headline") < body.index("why 1") < body.index("do this") < body.index("Is the store needed?")
+    for heading in ("Do the soft tokens follow", "Is the store in order?", "Each token", "without a language model"):
+        assert heading in everything and heading not in little
+    assert "have to be trained" in little and "--ladder" in little
+    assert "not significantly above 0" in little and "not significantly above 0" not in everything
+    for meaning in MEANINGS.values():
+        assert meaning in little
+
+
+def test_numbers_are_those_of_the_evidence() -> None:
+    text = " ".join(Page(render_report(full())).text.split())
+    assert "72% [67, 77]" in text  # share of the swapped entries
+    assert "0.400 [0.370, 0.430]" in text  # the gain
+    assert "The full pipeline against the best rung below it: 0.150 [0.100, 0.200]" in text
+    assert not re.search(r"\bnan\b", text)
+
+
+def test_writing_and_reading_again(tmp_path: Path) -> None:
+    for name, found in (("full", full(HOSTILE)), ("bare", bare())):
+        path = tmp_path / name / "diagnosis.html"
+        write_report(found, path)
+        assert sorted(file.name for file in path.parent.iterdir()) == ["diagnosis.html", "diagnosis.json"]
+
+        def refuse(constant: str) -> None:
+            raise AssertionError(f"bare {constant}")
+
+        json.loads(path.with_suffix(".json").read_text(), parse_constant=refuse)
+        again = read_diagnosis(path.with_suffix(".json"))
+        assert repr(again) == repr(found)  # as text, because NaN does not equal itself
+        assert render_report(again) == path.read_text()
+
+
+def test_the_forest_stays_within_its_axis() -> None:
+    found = figures.ablations(full().store_ablation)
+    bars = {bar.name: bar for bar in found.bars}
+    for bar in found.bars:
+        assert bar.value is not None and 0 <= bar.low <= bar.value <= bar.high <= 100
+    assert bars["gaussian"].cut == (False, True) and bars["gaussian"].high == 100  # 1.3 to 2.5
+    assert bars["swapped"].cut == (False, False) and bars["swapped"].kind == "main"
+    assert bars["random, trained again"].kind == "control"
+    nothing, most = found.lines
+    assert bars["oracle"].value < nothing < most < bars["swapped"].value
+    assert found.zones == ((0.0, nothing), (most, 100.0))
+
+
+def test_without_a_gain_the_forest_shows_rises() -> None:
+    found = figures.ablations(bare().store_ablation)
+    assert found.title == "rise of the loss" and not found.zones and len(found.lines) == 1
+    assert found.bars[0].value == found.lines[0] and found.bars[0].text == "0.000 [−0.050, 0.050]"
+
+
+def test_the_waterfall_goes_from_step_to_step() -> None:
+    ladder = full().ladder
+    assert ladder is not None
+    found = figures.ladder(ladder)
+    rungs, controls = found.bars[:5], found.bars[5:]
+    assert rungs[0].start == found.axis(0.0) and rungs[-1].value == found.axis(0.4)
+    assert [bar.start for bar in rungs[1:]] == [bar.value for bar in rungs[:-1]]
+    assert rungs[2].value < rungs[2].start  # the constant one is worse than the one above it
+    # The model alone has a loss of 1: the vote's 0.82 is a gain of 0.18. The forest has no loss, and is left out.
+    assert [(bar.name, bar.text) for bar in controls] == [("1-NN vote", "0.180")]
+    assert controls[0].value == pytest.approx(found.axis(0.18)) and controls[0].start == found.axis(0.0)
+
+
+def test_the_heatmap_holds_every_cell_once() -> None:
+    similarity = [[1.0, 0.31, -0.5], [0.31, 1.0, NAN], [-0.5, 0.0, 1.0]]
+    found = figures.heatmap(similarity)
+    assert found is not None and found.size == 3
+    cells = {
+        (int(y), int(x)): (level.strength if level.sign == "above" else -level.strength)
+        for level in found.levels
+        for x, y in re.findall(r"M(\d+) (\d+)h", level.path)
+    }
+    assert cells == {(0, 0): 1, (1, 1): 1, (2, 2): 1, (0, 1): 0.3, (1, 0): 0.3, (0, 2): -0.5, (2, 0): -0.5}
+    assert figures.heatmap([[1.0]]) is None
+
+
+def test_the_hubness_curve_stands_beside_chance() -> None:
+    health = full().store_health
+    assert health is not None
+    chart = figures.hubness(health)
+    assert chart is not None and [line.name for line in chart.lines] == ["as retrieved", "random retrieval"]
+    own, chance = (line.points for line in chart.lines)
+    assert own[0][1] < chance[0][1]  # higher up: the first entry is found far more often than chance has it
+    assert own[0] == (chart.x(1), chart.y.up(40))
+    assert figures.hubness(dataclasses.replace(health, curve=())) is None
+    # All entries together are retrieved as often as there are retrievals.
+    assert sum(figures.counts_by_chance(2.5, 4000, range(1, 4001))) == pytest.approx(10_000, rel=0.01)
+
+
+def test_the_table_of_the_terminal() -> None:
+    out = io.StringIO()
+    Console(file=out, width=200).print(render_table(full("[red]x[/red]")))
+    text = out.getvalue()
+    assert text.index("headline[red]x[/red]") < text.index("swapped") and "72% [67, 77]" in text
+    assert "query and what was retrieved" in text and "do this[red]x[/red]" in text
+    out = io.StringIO()
+    Console(file=out, width=200).print(render_table(bare()))
+    assert "Cannot tell." in out.getvalue() and "nan" not in out.getvalue()
+
+
+def test_every_condition_has_words_in_the_table() -> None:
+    text = " ".join(Page(render_report(full())).text.split())
+    for one in full().store_ablation.ablations:
+        assert CONDITIONS[one.condition] in text  # type: ignore[index]
