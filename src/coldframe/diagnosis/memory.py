@@ -1,0 +1,81 @@
+"""Losses that were measured, so that no question is asked twice, not even by the next run."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from coldframe.diagnosis.queries import Case
+from coldframe.errors import ConfigError
+from coldframe.tasks.task import content_hash
+
+_log = logging.getLogger(__name__)
+
+
+class Memory:
+    """The loss of every case measured so far; in a file too, if one is named.
+
+    The file has a line of JSON per case, written as soon as its loss is known: names and losses, no texts. A line
+    that a crash cut off is left out when it is read.
+
+    Args:
+        path: The file; it need not exist.
+        owner: Names what measured the losses; lines of another owner are not used.
+
+    Raises:
+        ConfigError: The file cannot be read or written.
+
+    Example:
+        >>> memory = Memory()
+        >>> memory[Case("Who?", (), "Ada")] = 0.5
+        >>> Case("Who?", (), "Ada") in memory, Case("Who?", ("Ada did.",), "Ada") in memory
+        (True, False)
+    """
+
+    def __init__(self, path: str | Path | None = None, owner: str = "") -> None:
+        self._path, self._owner = None if path is None else Path(path), owner
+        self._losses: dict[str, float] = {}
+        if self._path is not None:
+            self._read(self._path)
+
+    def __contains__(self, case: Case) -> bool:
+        return self._name(case) in self._losses
+
+    def __getitem__(self, case: Case) -> float:
+        return self._losses[self._name(case)]
+
+    def __setitem__(self, case: Case, loss: float) -> None:
+        name = self._name(case)
+        self._losses[name] = loss
+        if self._path is not None:
+            self._append(self._path, json.dumps({"case": name, "loss": loss}) + "\n")
+
+    def _name(self, case: Case) -> str:
+        return content_hash(self._owner, case.text, case.answer, *case.passages)
+
+    def _read(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"Cannot read the losses kept in {path}: {error}", fix="Name another file.") from error
+        unreadable = 0
+        for line in text.splitlines():
+            try:
+                kept = json.loads(line)
+                self._losses[str(kept["case"])] = float(kept["loss"])
+            except (ValueError, TypeError, KeyError):
+                unreadable += 1
+        if unreadable:
+            _log.warning("%d lines of %s are not usable; their cases are measured anew", unreadable, path)
+        # Also tries whether it can be written, and ends a line that was cut off.
+        self._append(path, "" if text.endswith("\n") or not text else "\n")
+
+    @staticmethod
+    def _append(path: Path, text: str) -> None:
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise ConfigError(f"Cannot keep losses in {path}: {error}", fix="Name another file.") from error

@@ -1,0 +1,291 @@
+"""Pipelines that put passages before a question: the conditions, and what was measured under them."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coldframe.diagnosis.memory import Memory
+from coldframe.diagnosis.queries import Case, Passages, Query, as_texts
+from coldframe.diagnosis.spoil import derangement
+from coldframe.diagnosis.subject import CONDITIONS, Condition
+from coldframe.errors import ConfigError, DataError, nearest
+from coldframe.tasks.task import content_hash
+from coldframe.training.progress import Bar
+
+FEW = 10
+"""Fewer queries than this get a warning."""
+
+ASKED_TWICE = 8
+"""Queries asked twice, to see whether the pipeline is deterministic."""
+
+_ROUNDING = 1e-4  # two losses closer than this are the same: float additions in another order
+
+_WORD = re.compile(r"\S+")
+
+_log = logging.getLogger(__name__)
+
+
+class PassageSubject(ABC):
+    """A subject whose retrieval is a list of passages: all conditions, over one way to measure a loss.
+
+    The passages of the conditions; the question stays:
+
+    - ``full``: as retrieved; ``empty``: none; ``oracle``: as the oracle says.
+    - ``swapped``: those of another query, and a different set as far as there is one.
+    - ``random``: as many as were retrieved, at random and without those retrieved; from the store if it is
+      given, and else from what other queries retrieved.
+    - ``fixed``: those of one query, for all.
+    - ``shuffled``: as retrieved, every passage with as many words as before, but the words of all retrieved
+      passages dealt out anew: length and vocabulary stay, what was said goes.
+
+    What was measured is remembered, by question, passages and answer. After the first ``full``, eight queries
+    are asked once more (unless :attr:`deterministic`); if their losses differ, :attr:`notes` says how much.
+
+    Args:
+        queries: At least 2; a verdict needs 30.
+        retrieve: The passages for a question, most relevant first; called once per query.
+        store: All passages that could be retrieved, if they are known.
+        oracle: Passages chosen with knowledge of the answer.
+        name: As reports show it.
+        task: What is asked.
+        model: The language model in the pipeline.
+        unit: Of a loss.
+        resume: A file that keeps every loss, so that an interrupted diagnosis goes on where it was. Delete it
+            when the pipeline changes in a way that its name and model do not show.
+        quiet: No progress bar.
+
+    Raises:
+        DataError: Too few queries, or what comes back from the pipeline is unusable; names the query.
+    """
+
+    #: Whether equal cases are known to have equal losses; otherwise some queries are asked twice.
+    deterministic: ClassVar[bool] = False
+
+    #: Whether what is measured is a score; its negative is the loss.
+    greater_is_better: bool = False
+
+    groups: NDArray[np.int64] | None
+
+    def __init__(
+        self,
+        queries: Sequence[Query],
+        retrieve: Callable[[str], Sequence[str]],
+        *,
+        store: Sequence[str] | None = None,
+        oracle: Callable[[str], Sequence[str]] | None = None,
+        name: str = "pipeline",
+        task: str = "questions",
+        model: str = "unknown",
+        unit: str = "nats",
+        resume: str | Path | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self.queries = tuple(queries)
+        if wrong := [query for query in self.queries if not isinstance(query, Query)]:
+            raise DataError("Queries are Query objects", got=repr(wrong[0])[:80], fix="Pass Query(text, answer).")
+        if len(self.queries) < 2:
+            raise DataError("There is nothing to compare", got=f"{len(self.queries)} queries", expected="at least 2")
+        if len(self.queries) < FEW:
+            _log.warning("%d queries are too few to tell anything; 30 are the least for a verdict", len(self.queries))
+        self.name, self.task, self.model, self.unit, self.quiet = name, task, model, unit, quiet
+        self.groups = _groups(self.queries)
+        self.store = None if store is None else tuple(dict.fromkeys(as_texts(store, "The store")))
+        if self.store == ():
+            raise DataError("The store is empty", fix="Leave it out if it is not known.")
+        self._retrieve, self._oracle, self._resume = retrieve, oracle, resume
+        self._noise: str | None = None
+
+    @abstractmethod
+    def measure(self, cases: Sequence[Case]) -> Iterator[tuple[int, float]]:
+        """Losses of some cases as they become known: position in ``cases`` and loss, in any order."""
+
+    def fingerprint(self) -> str:
+        """Names all that a case's loss depends on: losses kept in a file are used by an equal subject only."""
+        return content_hash(self.name, self.task, self.model, self.unit)
+
+    @cached_property
+    def remembered(self) -> Memory:
+        """What was measured so far."""
+        return Memory() if self._resume is None else Memory(self._resume, self.fingerprint())
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    @cached_property
+    def retrieved(self) -> tuple[Passages, ...]:
+        """What was retrieved for every query."""
+        found = self._ask_all(self._retrieve, "retrieve")
+        if not any(found):
+            raise DataError("Nothing was retrieved for any query", fix="Call retrieve on a question and look.")
+        return found
+
+    @cached_property
+    def pool(self) -> Passages:
+        """All different passages that some query retrieved."""
+        return tuple(dict.fromkeys(passage for passages in self.retrieved for passage in passages))
+
+    def missing(self) -> Mapping[Condition, str]:
+        """The conditions that cannot be run here, each with the reason in words."""
+        reasons: dict[Condition, str] = {
+            "swapped-conditioning": "nothing but passages is put into the model, and 'swapped' swaps all of them",
+            "gaussian": "passages are texts, which have no mean and covariance",
+            "mean": "passages are texts, which have no mean",
+        }
+        if self._oracle is None:
+            reasons["oracle"] = "no oracle was given"
+        if len(self.pool) < 2:
+            reasons["shuffled"] = "a single passage is all that was ever retrieved"
+        if not any(set(self.store or self.pool) - set(passages) for passages in self.retrieved):
+            reasons["random"] = "there are no passages but those that every query retrieves"
+        return reasons
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the numbers should know, in sentences."""
+        found = []
+        if self.store is None:
+            found.append(f"No store was given: 'random' draws from the {len(self.pool)} passages ever retrieved.")
+        if nothing := sum(not passages for passages in self.retrieved):
+            found.append(f"{nothing} of {len(self)} queries retrieved nothing.")
+        sets = np.array(self._sets)
+        if not sets.any():
+            found.append("All queries retrieved the same passages: swapping them changes nothing.")
+        elif same := int((sets == sets[derangement(sets)]).sum()):
+            found.append(f"{same} of {len(self)} queries keep their passages when swapped: most retrieve the same.")
+        return (*found, *([self._noise] if self._noise else []))
+
+    def cases(self, condition: Condition, seed: int = 0) -> list[Case]:
+        """The questions as they are asked under a condition."""
+        if condition not in CONDITIONS:
+            raise ConfigError(f"Unknown condition {condition!r}", fix=nearest(condition, CONDITIONS))
+        if condition in (missing := self.missing()):
+            raise ConfigError(f"The condition {condition!r} cannot be run: {missing[condition]}")
+        passages = self._passages(condition, seed)
+        return [Case(query.text, own, query.answer) for query, own in zip(self.queries, passages, strict=True)]
+
+    def losses(self, condition: Condition, seed: int = 0) -> NDArray[np.float64]:
+        """Loss of every query's gold answer under a condition, ``[n]``; lower is better.
+
+        Args:
+            condition: A key of ``CONDITIONS`` that is not :meth:`missing`.
+            seed: Of what is drawn: partners, random passages, the fixed set, the words.
+
+        Raises:
+            DataError: A loss is not a finite number, or is missing; names the query.
+        """
+        cases = self.cases(condition, seed)
+        wanted: dict[Case, int] = {}
+        for i, case in enumerate(cases):
+            if case not in self.remembered:
+                wanted.setdefault(case, i)
+        self._measure(list(wanted), list(wanted.values()), condition, self.remembered)
+        if condition == "full" and self._noise is None and not self.deterministic:
+            self._noise = self._difference(cases[:ASKED_TWICE])
+        return np.array([self.remembered[case] for case in cases])
+
+    def _measure(
+        self, cases: Sequence[Case], rows: Sequence[int], title: str, into: Memory | dict[Case, float]
+    ) -> None:
+        """Measure cases, which belong to the queries ``rows``; each is kept as soon as it is known."""
+        seen: set[int] = set()
+        with Bar(len(cases), f"{self.name}: {title}", self.quiet) as bar:
+            for position, value in self.measure(cases) if cases else ():
+                where = f"The loss of {self._which(rows[position])} under {title!r}"
+                try:
+                    loss = float(value)
+                except (TypeError, ValueError) as error:
+                    raise DataError(f"{where} is not a number", got=repr(value)[:80]) from error
+                if not math.isfinite(loss):
+                    raise DataError(f"{where} is not finite", got=loss, fix="Leave the query out, or mend its loss.")
+                into[cases[position]] = 0.0 - loss if self.greater_is_better else loss
+                seen.add(position)
+                bar.advance(1)
+        if unseen := sorted(set(range(len(cases))) - seen):
+            raise DataError(
+                f"The pipeline gave no loss for {self._which(rows[unseen[0]])} under {title!r}",
+                got=f"{len(seen)} losses",
+                expected=f"{len(cases)}, one per case",
+            )
+
+    def _difference(self, cases: Sequence[Case]) -> str:
+        """Ask once more, and say how far the losses are from the remembered ones; empty if they are not."""
+        again: dict[Case, float] = {}
+        self._measure(cases, range(len(cases)), "full, asked again", again)
+        off = np.abs([again[case] - self.remembered[case] for case in cases])
+        if off.max() <= _ROUNDING:
+            return ""
+        return (
+            f"Not deterministic: the losses of {len(cases)} queries asked twice differ by {off.mean():.3g} {self.unit} "
+            f"on average, {off.max():.3g} at most. This noise is part of the intervals."
+        )
+
+    def _passages(self, condition: Condition, seed: int) -> Sequence[Passages]:
+        rng = np.random.default_rng([seed, list(CONDITIONS).index(condition)])
+        if condition == "full":
+            return self.retrieved
+        if condition == "empty":
+            return [()] * len(self)
+        if condition == "oracle":
+            return self._from_oracle
+        if condition == "swapped":
+            return [self.retrieved[i] for i in derangement(self._sets, seed)]
+        if condition == "fixed":
+            found = [passages for passages in self.retrieved if passages]
+            return [found[rng.integers(len(found))]] * len(self)
+        if condition == "shuffled":
+            dealt = _deal_words(self.pool, rng)
+            return [tuple(dealt[passage] for passage in passages) for passages in self.retrieved]
+        return [_others(self.store or self.pool, passages, rng) for passages in self.retrieved]
+
+    @cached_property
+    def _sets(self) -> list[int]:
+        """Equal for queries that retrieved the same set, ``[n]``."""
+        numbers: dict[frozenset[str], int] = {}
+        return [numbers.setdefault(frozenset(passages), len(numbers)) for passages in self.retrieved]
+
+    @cached_property
+    def _from_oracle(self) -> tuple[Passages, ...]:
+        if self._oracle is None:
+            raise ConfigError("No oracle was given")
+        return self._ask_all(self._oracle, "oracle")
+
+    def _ask_all(self, ask: Callable[[str], Sequence[str]], name: str) -> tuple[Passages, ...]:
+        found = []
+        for i, query in enumerate(self.queries):
+            found.append(as_texts(ask(query.text), f"What {name} returned for {self._which(i)}"))
+        return tuple(found)
+
+    def _which(self, i: int) -> str:
+        return f"query {self.queries[i].id or i + 1} ({self.queries[i].text[:60]!r})"
+
+
+def _others(pool: Passages, own: Passages, rng: np.random.Generator) -> Passages:
+    """As many as ``own`` at random out of ``pool``, none of them in ``own``; fewer if there are fewer."""
+    drawn = rng.choice(len(pool), min(2 * len(own), len(pool)), replace=False)
+    return tuple(pool[i] for i in drawn if pool[i] not in own)[: len(own)]
+
+
+def _deal_words(pool: Passages, rng: np.random.Generator) -> dict[str, str]:
+    """Every passage with its words replaced by words of all; spaces and line breaks stay."""
+    words = [word for passage in pool for word in _WORD.findall(passage)]
+    dealt = (words[i] for i in rng.permutation(len(words)))
+    return {passage: _WORD.sub(lambda _: next(dealt), passage) for passage in pool}
+
+
+def _groups(queries: Sequence[Query]) -> NDArray[np.int64] | None:
+    """Numbers of the groups, in order of appearance; None if every query stands alone."""
+    if not any(query.group for query in queries):
+        return None
+    numbers: dict[tuple[str, int], int] = {}
+    keys = [(query.group, -1 if query.group else i) for i, query in enumerate(queries)]
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
