@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from coldframe.comparison_runs import shuffled_labels
-from coldframe.diagnosis.spoil import derangement, reads_vectors, set_labels, stand_in
+from coldframe.diagnosis.spoil import DRAWN, derangement, reads_vectors, set_labels, stand_in
 from coldframe.diagnosis.subject import CONDITIONS, Condition
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.predict import by_length, prompts
 from coldframe.frozen.ports import EMPTY, Conditioning, broadcast_rows
+from coldframe.methods.base import Method
 from coldframe.methods.soft_tokens.base import EncodedMethod
 from coldframe.pipeline import Pipeline, retriever_of
 from coldframe.retrieval.encoders import Encoder
@@ -31,8 +32,6 @@ Conditioner: TypeAlias = Callable[[NDArray[np.int64]], Conditioning]
 
 _BATCH = 64
 _STRATEGIES: Mapping[Condition, Strategy] = {"random": "random", "fixed": "fixed", "oracle": "oracle"}
-#: Conditions that a seed decides; the others are the same for every seed.
-_DRAWN = frozenset({"swapped", "swapped-conditioning", "random", "fixed", "shuffled", "gaussian"})
 #: Conditions that do something else than changing what was retrieved.
 _OTHER = frozenset({"full", "empty", "swapped-conditioning"})
 
@@ -136,7 +135,7 @@ class PipelineSubject:
             raise ConfigError(f"The condition {condition!r} cannot be run here: {reason}")
         if condition not in _OTHER and not self.pipeline.method.uses_retrieval:
             condition = "full"
-        return self._answers(condition, seed if condition in _DRAWN else 0).losses
+        return self._answers(condition, seed if condition in DRAWN else 0).losses
 
     def _answers(self, condition: Condition, seed: int = 0) -> _Answers:
         if (condition, seed) not in self._kept:
@@ -178,8 +177,8 @@ class PipelineSubject:
         """One seed out of the subject's and the draw's."""
         return int(np.random.SeedSequence([self.seed, seed]).generate_state(1)[0])
 
-    def _conditioner(self, found: Retrieved) -> Conditioner:
-        condition = self.pipeline.method.condition
+    def _conditioner(self, found: Retrieved, method: Method | None = None) -> Conditioner:
+        condition = (method or self.pipeline.method).condition
         return lambda rows: condition([self._texts[i] for i in rows], found.rows(rows))
 
     @torch.no_grad()
@@ -229,6 +228,19 @@ class SoftTokenSubject(PipelineSubject):
             parts.append(broadcast_rows(soft, len(batch)).float().cpu().numpy())
             order += batch
         return np.concatenate(parts)[np.argsort(order)]
+
+    def initial_tokens(self) -> NDArray[np.float32]:
+        """The tokens as they were before training, ``[n, m, d_model]``."""
+        method = self.pipeline.method
+        fresh = type(method)(method.config).setup(method.ready, self.pipeline.training.seed).eval()
+        return self._tokens_of(self._conditioner(self.retrieved, fresh))
+
+    @torch.no_grad()
+    def word_embeddings(self) -> NDArray[np.float32]:
+        """The mean embedding of the tokens of each query's text, ``[n, 1, d_model]``."""
+        lm = self.pipeline.lm
+        embedded = [lm.embed(torch.tensor(lm.tokenize(text), device=lm.device)) for text in self._texts]
+        return np.stack([one.float().mean(0, keepdim=True).cpu().numpy() for one in embedded])
 
     @torch.no_grad()
     def query_vectors(self) -> NDArray[np.float32]:

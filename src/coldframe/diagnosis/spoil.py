@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from coldframe.diagnosis.subject import Condition
 from coldframe.errors import DataError
 from coldframe.methods.base import Method
 from coldframe.retrieval.store import ExemplarStore, Retrieved
@@ -18,6 +19,9 @@ from coldframe.retrieval.store import ExemplarStore, Retrieved
 StandIn: TypeAlias = Literal["gaussian", "mean"]
 #: ``method.exemplar_vectors``: a retrieved batch to vectors ``[n, k, d]`` and which are present, ``[n, k]``.
 Vectors: TypeAlias = Callable[[Retrieved], tuple[Tensor, Tensor]]
+
+#: Conditions that a seed decides; the others are the same for every seed.
+DRAWN: frozenset[Condition] = frozenset({"swapped", "swapped-conditioning", "random", "fixed", "shuffled", "gaussian"})
 
 MOMENT_ROWS = 20_000  # entries that mean and covariance are taken from; more would change neither
 
@@ -63,11 +67,14 @@ def set_labels(retrieved: Retrieved) -> NDArray[np.int64]:
 @contextlib.contextmanager
 def vectors_as(method: Method, replacement: Vectors) -> Iterator[None]:
     """The exemplar vectors of a method come from ``replacement`` while the block runs."""
+    before = vars(method).get("exemplar_vectors")  # a stand-in that is in force already
     method.exemplar_vectors = replacement  # type: ignore[assignment]
     try:
         yield
     finally:
         del method.exemplar_vectors
+        if before is not None:
+            method.exemplar_vectors = before
 
 
 def reads_vectors(method: Method, texts: Sequence[str], retrieved: Retrieved) -> bool:

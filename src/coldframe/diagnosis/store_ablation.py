@@ -1,0 +1,146 @@
+"""Diagnostic 1: what is lost when something else is put where the retrieved entries were."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coldframe.cache import say
+from coldframe.comparison_runs import shuffled_labels
+from coldframe.config import check
+from coldframe.diagnosis.evidence import Ablation, StoreAblation
+from coldframe.diagnosis.pipeline_subject import PipelineSubject
+from coldframe.diagnosis.shares import Measured, Shares
+from coldframe.diagnosis.spoil import DRAWN, stand_in
+from coldframe.diagnosis.subject import CONDITIONS, Condition, Subject
+from coldframe.diagnosis.verdict import store_ablation_outcome
+from coldframe.errors import ConfigError, DataError
+from coldframe.evaluation.intervals import RESAMPLES
+from coldframe.pipeline import fit
+from coldframe.retrieval.retriever import Strategy
+from coldframe.tasks.task import Task
+
+#: Conditions that a method can be trained under.
+RETRAINABLE: tuple[Condition, ...] = ("random", "fixed", "shuffled", "gaussian", "mean")
+DRAWS = 3
+
+
+def store_ablation(
+    subjects: Sequence[Subject],
+    retrained: Mapping[Condition, NDArray[np.float64]] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> StoreAblation:
+    """Losses under every condition, set against the gain that the whole pipeline brings.
+
+    With the losses l_F of the pipeline, l_0 of the model alone and l_A under a condition A::
+
+        rho_A = mean(l_A - l_F) / mean(l_0 - l_F)
+
+    A condition that draws at random counts with the mean of each query's losses over ``draws`` draws.
+
+    Paper: Min et al. 2022 (shuffled labels); Krishna et al. 2021 (random entries). What the shares allow to
+    say, :func:`coldframe.diagnosis.verdict.store_ablation_outcome` says.
+
+    Args:
+        subjects: The pipeline; several are the same pipeline trained with several seeds, on the same queries.
+        retrained: Losses ``[S, n]`` (or ``[n]``) of the method trained again under a condition, see
+            :func:`retrain_under`.
+        resamples: Of the bootstrap and the permutation test.
+        draws: Draws of each random condition, at least 1.
+        seed: Of the resampling.
+
+    Raises:
+        DataError: The subjects were asked different numbers of queries, or a loss is not finite.
+
+    Cost: ``draws`` passes over the queries for six conditions, one for the others, per subject; then a tenth
+    of a second per condition.
+    """
+    check(draws >= 1, "A random condition must be drawn", got=draws, expected="at least 1")
+    if not subjects or len({len(subject) for subject in subjects}) > 1:
+        raise DataError("All subjects must be asked the same queries", got=[len(subject) for subject in subjects])
+    missing = {condition: why for subject in subjects for condition, why in subject.missing().items()}
+    full, empty = _losses(subjects, "full", 1), _losses(subjects, "empty", 1)
+    shares = Shares(full, empty, subjects[0].groups, resamples=resamples, seed=seed)
+    found = []
+    for condition in CONDITIONS:
+        if condition not in missing and condition not in ("full", "empty"):
+            losses = _losses(subjects, condition, draws if condition in DRAWN else 1)
+            found.append(_ablation(condition, False, shares.of(losses)))
+    for training, (condition, losses) in enumerate((retrained or {}).items(), start=1):
+        found.append(_ablation(condition, True, shares.of(losses, training=training)))
+    outcome, reason = store_ablation_outcome(shares.gain, found)
+    return StoreAblation(shares.gain, tuple(found), tuple(missing.items()), outcome, reason)
+
+
+def _losses(subjects: Sequence[Subject], condition: Condition, draws: int) -> NDArray[np.float64]:
+    """``[S, n]``, the mean over draws."""
+    return np.array([np.mean([one.losses(condition, draw) for draw in range(draws)], axis=0) for one in subjects])
+
+
+def _ablation(condition: Condition, retrained: bool, found: Measured) -> Ablation:
+    return Ablation(condition, retrained, found.loss, found.rise, found.share)
+
+
+def retrain_under(condition: Condition, subject: PipelineSubject, task: Task) -> NDArray[np.float64]:
+    """Losses of a pipeline's method, trained again under a condition and asked under it, ``[n]``, in nats.
+
+    Everything else is as it was: settings, training rows, seed. Training under a condition tells what a
+    method would have reached without what it retrieves; at evaluation alone the condition is also something
+    that the method has never seen. Unless the subject is quiet, one line says beforehand how long it may take.
+
+    Args:
+        condition: One of ``RETRAINABLE``. Stand-ins for vectors have the moments that the store's vectors have
+            before training.
+        subject: The trained pipeline, and the queries.
+        task: What it was trained on.
+
+    Raises:
+        ConfigError: The method cannot be trained under this condition.
+
+    Cost: as much as the pipeline's own training, which ``pipeline.seconds`` remembers. None for a method that
+    retrieves nothing: it would be trained as it was.
+
+    Example:
+        >>> retrained = {"random": retrain_under("random", subject, task)}            # doctest: +SKIP
+        >>> store_ablation([subject], retrained).ablations[-1].share                  # doctest: +SKIP
+    """
+    pipeline, method = subject.pipeline, subject.pipeline.method
+    if condition not in RETRAINABLE:
+        raise ConfigError(f"Nothing is trained under the condition {condition!r}", expected=", ".join(RETRAINABLE))
+    if (reason := subject.missing().get(condition)) is not None:
+        raise ConfigError(f"{method.name} cannot be trained under the condition {condition!r}: {reason}")
+    if not method.trainable:
+        raise ConfigError(f"{method.name} has nothing to train", fix="Ask for its ablations at evaluation only.")
+    if not method.uses_retrieval:
+        return subject.losses("full")
+    if not subject.quiet:
+        say(f"training {method.name} again with {CONDITIONS[condition]}: about {_duration(pipeline.seconds)}")
+    seed, store, retrieval = pipeline.training.seed, pipeline.store, pipeline.retrieval
+    if condition == "shuffled":
+        store = shuffled_labels(store, seed)
+    elif condition in ("random", "fixed"):
+        retrieval = retrieval.replace(strategy=cast(Strategy, condition), seed=seed)
+    again = type(method)(method.config)
+    spoiled = stand_in(again, condition, seed) if condition in ("gaussian", "mean") else contextlib.nullcontext()
+    with spoiled:
+        fitted = fit(
+            again,
+            pipeline.lm,
+            task,
+            retrieval=retrieval,
+            training=pipeline.training,
+            store=store,
+            quiet=subject.quiet,
+        )
+        return PipelineSubject(fitted, subject.examples, quiet=subject.quiet).losses("full")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,270 @@
+"""The state of a store and of what is found in it: hubs, sameness, contrast, doubles, leaks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coldframe.config import check
+from coldframe.diagnosis.evidence import StoreHealth
+from coldframe.diagnosis.token_statistics import bootstrapped, mean_cosine
+from coldframe.errors import ConfigError, DataError
+from coldframe.pipeline import Pipeline
+from coldframe.retrieval.exact import ExactCosine, ExactTanimoto
+from coldframe.retrieval.retriever import Retriever
+from coldframe.retrieval.similarity import morgan_sets, scaffold_sets
+from coldframe.tasks.task import Example
+
+ROWS = 1000  # queries that overlap and contrast are measured on, at most
+ENTRIES = 20_000  # entries that anisotropy is measured on, at most
+DISTANCES = 40_000_000  # between queries and entries, at most
+POINTS = 200  # of the curve
+
+
+@dataclasses.dataclass(frozen=True)
+class Searched:
+    """A store, what was asked of it, and what was found.
+
+    Attributes:
+        entries: In the store.
+        found: int64 ``[n, k]``, positions of entries, nearest first; -1 where there is none.
+        similarities: ``[n, k]``, larger is nearer.
+        distances: ``[q, entries]``, of some queries to all entries, at least 0; None if there is no distance.
+        vectors: ``[e, d]`` of (some of the) entries; None if there are none.
+        keys: Equal for entries that are the same thing; empty if that is not known.
+        query_keys: The same of the queries.
+    """
+
+    entries: int
+    found: NDArray[np.int64]
+    similarities: NDArray[np.float32]
+    distances: NDArray[np.float32] | None = None
+    vectors: NDArray[np.float32] | None = None
+    keys: Sequence[str] = ()
+    query_keys: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not self.found.size:
+            raise DataError("Nothing was retrieved, so there is nothing to say of the store")
+        check(self.found.max() < self.entries, "A position lies outside the store", got=int(self.found.max()))
+
+
+def store_health(pipeline: Pipeline, examples: Sequence[Example], *, seed: int = 0) -> StoreHealth:
+    """The health of a pipeline's store, as some queries meet it; see :func:`health_of`.
+
+    Distances are 1 - Tanimoto (or 1 - cosine) as the retriever compares, vectors are those of the method's
+    encoder, or of the one that retrieval by cosine would take.
+
+    Args:
+        pipeline: Fitted, or loaded.
+        examples: The queries.
+        seed: Of samples and intervals.
+
+    Raises:
+        ConfigError: The method retrieves nothing.
+
+    Cost: an exact search of at most ``ROWS`` queries, and every entry (at most ``ENTRIES``) encoded once.
+    """
+    retriever, store = pipeline.retriever, pipeline.store
+    if retriever is None:
+        raise ConfigError(f"{pipeline.method.name} retrieves nothing, so its store does not matter")
+    found = pipeline.retrieve(examples).ranked()
+    rng = np.random.default_rng(seed)
+    asked = [examples[i].text for i in _sample(len(examples), max(1, min(ROWS, DISTANCES // len(store))), rng)]
+    encoder = pipeline.method.ready.encoder or retriever.encoder
+    return health_of(
+        Searched(
+            entries=len(store),
+            found=found.indices,
+            similarities=found.scores,
+            distances=_distances(retriever, asked),
+            vectors=encoder.encode([store.texts[i] for i in _sample(len(store), ENTRIES, rng)]),
+            keys=store.keys.tolist(),
+            query_keys=[e.key for e in examples],
+        ),
+        seed=seed,
+    )
+
+
+def health_of(searched: Searched, *, seed: int = 0) -> StoreHealth:
+    """What can be counted and measured of a store.
+
+    With N_s the number of queries that retrieve entry s, and p_s = N_s / sum N::
+
+        hubness  = mean((N - mean N)^3) / std(N)^3       gini    = sum_s (2 r_s - n_s - 1) N_s / (n_s sum N)
+        entropy  = -sum_s p_s log p_s / log n_s          overlap = mean over pairs of |A and B| / |A or B|
+        contrast = median over queries of (d_mean - d_min) / d_min
+
+    with r_s the rank of N_s from below. Random sets of k would overlap by about ``k / (2 n_s - k)``.
+
+    Paper: Radovanovic et al. 2010 (hubness); Beyer et al. 1999 (contrast).
+
+    Args:
+        searched: A store, and what was found in it.
+        seed: Of the sample of queries, and of the interval.
+
+    Example:
+        >>> found = np.array([[0, 1], [0, 2], [0, 3], [0, 1]])
+        >>> health = health_of(Searched(5, found, np.ones((4, 2), np.float32)))
+        >>> health.never, health.curve[0]
+        (0.2, (1, 4))
+    """
+    rng = np.random.default_rng(seed)
+    found, n, k = searched.found, len(searched.found), searched.found.shape[1]
+    counts = np.bincount(found[found >= 0], minlength=searched.entries)
+    some = found[_sample(n, ROWS, rng)]
+    jaccard = overlaps(some)
+    last = np.take_along_axis(searched.similarities, np.maximum((found >= 0).sum(axis=1) - 1, 0)[:, None], axis=1)
+    gaps = searched.similarities[:, 0] - last[:, 0]
+    keys, known = Counter(searched.keys), set(searched.keys)
+    vectors = searched.vectors
+    health = StoreHealth(
+        entries=searched.entries,
+        queries=n,
+        k=k,
+        hubness=skewness(counts),
+        never=float(np.mean(counts == 0)),
+        gini=gini(counts),
+        entropy=entropy(counts),
+        overlap=bootstrapped(lambda weights: _pairs(weights, jaccard), len(some), seed=seed),
+        overlap_chance=k / (2 * searched.entries - k),
+        contrast=float("nan") if searched.distances is None else contrast(searched.distances),
+        score_gap=float(np.median(gaps)),
+        anisotropy=float("nan") if vectors is None else mean_cosine(vectors),
+        anisotropy_centred=float("nan") if vectors is None else mean_cosine(vectors - vectors.mean(axis=0)),
+        duplicates=sum(count for count in keys.values() if count > 1),
+        leaks=sum(key in known for key in searched.query_keys),
+        curve=curve(counts),
+        warnings=(),
+    )
+    return dataclasses.replace(health, warnings=tuple(_warnings(health)))
+
+
+def skewness(counts: NDArray[np.int64]) -> float:
+    """Third standardised moment; 0 if all are equal."""
+    centred = counts - counts.mean()
+    spread = float(np.mean(centred**2))
+    return float(np.mean(centred**3)) / spread**1.5 if spread else 0.0
+
+
+def gini(counts: NDArray[np.int64]) -> float:
+    """Inequality of counts: 0 if all are alike, ``1 - 1 / n`` if one has everything.
+
+    Example:
+        >>> gini(np.array([2, 2, 2])), gini(np.array([0, 0, 6]))
+        (0.0, 0.6666666666666666)
+    """
+    n, total = len(counts), int(counts.sum())
+    ranks = np.arange(1, n + 1)
+    return float(((2 * ranks - n - 1) * np.sort(counts)).sum()) / (n * total) if total else 0.0
+
+
+def entropy(counts: NDArray[np.int64]) -> float:
+    """Entropy of the shares, divided by that of equal shares; 1 for a single entry."""
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum() / math.log(len(counts))) if len(counts) > 1 else 1.0
+
+
+def overlaps(found: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Jaccard overlap of the sets of all pairs of queries, ``[n, n]``, 0 on the diagonal; -1 is in no set."""
+    used, columns = np.unique(found, return_inverse=True)
+    member = np.zeros((len(found), len(used)), np.float32)
+    member[np.arange(len(found))[:, None], columns.reshape(found.shape)] = 1
+    member[:, used < 0] = 0
+    shared, sizes = (member @ member.T).astype(np.float64), member.sum(axis=1, dtype=np.float64)
+    out = shared / np.maximum(sizes[:, None] + sizes - shared, 1)
+    np.fill_diagonal(out, 0)
+    return out
+
+
+def contrast(distances: NDArray[np.float32]) -> float:
+    """Median over queries of ``(d_mean - d_min) / d_min``, ``distances`` being ``[q, entries]``.
+
+    A query that stands in the store (d_min = 0) is left out; NaN if all do.
+    """
+    nearest = distances.min(axis=1).astype(np.float64)
+    apart = nearest > 1e-6
+    mean = distances.mean(axis=1, dtype=np.float64)
+    return float(np.median((mean[apart] - nearest[apart]) / nearest[apart])) if apart.any() else float("nan")
+
+
+def curve(counts: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
+    """Rank and count of some entries, most retrieved first: all of the first, ever fewer of the rest."""
+    ranks = np.unique(np.geomspace(1, len(counts), POINTS).round().astype(np.int64))
+    ordered = np.sort(counts)[::-1]
+    return tuple((int(rank), int(ordered[rank - 1])) for rank in ranks)
+
+
+def _pairs(weights: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of ``values[i, j]`` over pairs of different queries, drawn as often as the weights say, ``[R]``."""
+    pairs = weights.sum(axis=1) ** 2 - (weights**2).sum(axis=1)
+    total = ((weights @ values) * weights).sum(axis=1)
+    return np.divide(total, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+
+
+def _sample(n: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Some of n positions, ascending; all of them if there are no more than ``count``."""
+    return np.arange(n) if n <= count else np.sort(rng.choice(n, count, replace=False))
+
+
+def _distances(retriever: Retriever, texts: Sequence[str]) -> NDArray[np.float32] | None:
+    """1 - similarity of texts to all entries, ``[n, entries]``; None for bm25, which has no largest value."""
+    index: Any
+    if retriever.similarity == "bm25":
+        return None
+    if retriever.similarity == "cosine":
+        index, queries = ExactCosine(retriever.encoder.encode(retriever.store.texts)), retriever.encoder.encode(texts)
+    else:
+        sets = morgan_sets if retriever.similarity == "tanimoto" else scaffold_sets
+        index, queries = ExactTanimoto(sets(retriever.store.texts)), sets(texts)
+    return np.stack([1 - scores for scores in index.scan(queries)])
+
+
+def _warnings(health: StoreHealth) -> list[str]:
+    """What is suspicious, in sentences. Thresholds are ours, but for hubness > 1."""
+    n, k, entries = health.queries, health.k, health.entries
+    found = []
+    # Drawn at random, an entry is found by a binomial number of queries.
+    share = min(k / entries, 1.0)
+    chance_never = (1 - share) ** n
+    chance_skew = (1 - 2 * share) / math.sqrt(n * share * (1 - share)) if share < 1 else 0.0
+    if health.hubness > 1 and health.hubness > 2 * chance_skew:
+        most = health.curve[0][1]
+        found.append(
+            f"A few entries are hubs: the skewness of the retrieval counts is {health.hubness:.1f} "
+            f"({chance_skew:.1f} if drawn at random), and one entry is found by {most / n:.0%} of the queries."
+        )
+    if health.never > chance_never + 0.25:
+        found.append(
+            f"{health.never:.0%} of the entries are never retrieved by these {n} queries "
+            f"({chance_never:.0%} if drawn at random)."
+        )
+    if health.overlap.low > max(0.1, 5 * health.overlap_chance):
+        found.append(
+            f"Different queries get much the same: their sets overlap by {health.overlap.value:.0%} on average "
+            f"({health.overlap_chance:.2%} if drawn at random)."
+        )
+    if health.contrast < 0.1:
+        found.append(
+            f"The nearest entry is hardly nearer than any: distances have a contrast of {health.contrast:.2f}."
+        )
+    if k > 1 and health.score_gap < 1e-3:
+        found.append(
+            f"The nearest entry is no nearer than the {k}th: their similarities differ by {health.score_gap:.4f}."
+        )
+    if health.anisotropy > 0.5:
+        found.append(
+            f"All entries point the same way: their mean cosine is {health.anisotropy:.2f} "
+            f"({health.anisotropy_centred:.2f} after the mean is subtracted)."
+        )
+    if health.duplicates:
+        found.append(f"{health.duplicates} of {entries} entries are the same thing as another entry.")
+    if health.leaks:
+        found.append(f"{health.leaks} of {n} queries stand in the store themselves, so their answers can be looked up.")
+    return found
