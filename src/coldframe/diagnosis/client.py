@@ -1,0 +1,170 @@
+"""A small client for servers that speak OpenAI's protocol: requests with patience, and errors in words."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import socket
+import ssl
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from coldframe.errors import ConfigError, ModelError, nearest
+
+_TRANSIENT = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+_LONGEST_PAUSE = 120.0  # seconds, whatever a server asks for
+_UNREACHABLE = (OSError, http.client.HTTPException)  # URLError, time-outs and broken connections among them
+
+_NOBODY_THERE = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
+
+
+class Refusal(ModelError):
+    """The server will not do what it was asked, and would not if it were asked again."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is an error: the key would be sent on to wherever it leads."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow nothing."""
+
+
+class Client:
+    """Requests to one server and model.
+
+    Rate limits (429), server errors and broken connections are tried again after 1, 2, 4, ... waits, or after as
+    long as the server asks for. A server that never answered at all is not waited for.
+
+    Args:
+        url: Up to and with the version: ``http://localhost:8000/v1``.
+        model: As the server names it.
+        api_key: Sent as a bearer token, and shown nowhere.
+        timeout: Seconds for one answer.
+        retries: Further attempts.
+        wait: Seconds before the first of them.
+
+    Raises:
+        ConfigError: The address or the key cannot be right.
+    """
+
+    def __init__(
+        self, url: str, model: str, api_key: str | None, *, timeout: float = 60.0, retries: int = 5, wait: float = 1.0
+    ) -> None:
+        self.url, self.model, self.timeout, self.retries, self.wait = url.rstrip("/"), model, timeout, retries, wait
+        parts = urllib.parse.urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError("Not the address of a server", got=repr(url), expected="such as http://localhost:8000/v1")
+        if parts.username or parts.password or parts.query:
+            raise ConfigError("The address holds more than an address", fix="Pass a key as api_key.")
+        self._key = (api_key or "").strip()
+        if not self._key.isascii() or any(letter.isspace() for letter in self._key):
+            raise ConfigError("The API key has letters that no key has", fix="Check what you copied.")
+        self._opener = urllib.request.build_opener(_NoRedirect())
+        self._reached = False
+
+    def post(self, route: str, body: Mapping[str, Any], stop: threading.Event | None = None) -> dict[str, Any]:
+        """Ask, and ask again if that may help.
+
+        Args:
+            route: Below the address, such as ``"completions"``.
+            body: Goes out as JSON, with the model's name.
+            stop: Once it is set, nothing is tried again.
+
+        Raises:
+            Refusal: The server says no to this request.
+            ModelError: The server cannot be reached, wants another key, has no such model, or keeps failing.
+        """
+        return self._ask(route, json.dumps({"model": self.model, **body}).encode(), stop or threading.Event())
+
+    def _ask(self, route: str, data: bytes | None, stop: threading.Event) -> dict[str, Any]:
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "coldframe"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        request = urllib.request.Request(f"{self.url}/{route}", data, headers)
+        attempt = 0
+        while True:
+            pause = self.wait * 2**attempt * random.uniform(0.75, 1.25)
+            try:
+                with self._opener.open(request, timeout=self.timeout) as response:
+                    self._reached = True
+                    return self._parsed(response.read())
+            except urllib.error.HTTPError as error:
+                self._reached = True
+                said = self._words(error)
+                if error.code not in _TRANSIENT:
+                    raise self._refusal(error.code, said, route) from None
+                problem = ModelError(f"{self.url}/{route} answered {error.code} {self.retries + 1} times", got=said)
+                pause = _asked_for(error.headers.get("Retry-After")) or pause
+            except _UNREACHABLE as error:
+                reason = getattr(error, "reason", None) or error
+                problem = self._silence(reason)
+                if not self._reached and isinstance(reason, _NOBODY_THERE):
+                    raise problem from None
+            if attempt == self.retries or stop.wait(min(pause, _LONGEST_PAUSE)):
+                raise problem
+            attempt += 1
+
+    def _silence(self, reason: object) -> ModelError:
+        if isinstance(reason, TimeoutError):
+            return ModelError(
+                f"{self.url} did not answer within {self.timeout:g} seconds", fix="Pass a longer timeout."
+            )
+        got = str(reason) or type(reason).__name__
+        return ModelError(f"Cannot connect to {self.url}", got=got, fix="Check the address, and that the server runs.")
+
+    def _parsed(self, body: bytes) -> dict[str, Any]:
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise ModelError(f"{self.url} does not answer in JSON", got=repr(self._hidden(body[:80].decode("latin-1"))))
+        return answer
+
+    def _refusal(self, status: int, said: str, route: str) -> ModelError:
+        if status in (401, 403):
+            fix = "Pass another api_key." if self._key else "Pass an api_key."
+            return ModelError(f"{self.url} does not let you in ({status})", got=said, fix=fix)
+        if status == 404 and self.model in said and route != "models":
+            known = self._models()
+            fix = nearest(self.model, known) if known else "Ask the server for its models."
+            return ModelError(f"{self.url} has no model {self.model!r}", got=said, fix=fix)
+        if 300 <= status < 400:
+            return ModelError(f"{self.url} sends elsewhere ({status})", fix="Pass the address that it leads to.")
+        return Refusal(f"{self.url}/{route} answered {status}", got=said)
+
+    def _models(self) -> Sequence[str]:
+        try:
+            return [str(one["id"]) for one in self._ask("models", None, threading.Event())["data"]]
+        except (ModelError, KeyError, TypeError):
+            return []
+
+    def _words(self, error: urllib.error.HTTPError) -> str:
+        """What the server says about an error, without the key."""
+        try:
+            text = error.read(4096).decode("utf-8", "replace")
+        except _UNREACHABLE:
+            return str(error.reason)
+        try:
+            inner = json.loads(text)
+            inner = inner.get("error", inner) if isinstance(inner, dict) else inner
+            text = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
+        except ValueError:
+            pass
+        return self._hidden(" ".join(text.split())[:300]) or str(error.reason)
+
+    def _hidden(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+
+def _asked_for(header: str | None) -> float:
+    """Seconds in a Retry-After header; 0 if there are none (it may also be a date)."""
+    try:
+        return max(0.0, float(header or 0))
+    except ValueError:
+        return 0.0

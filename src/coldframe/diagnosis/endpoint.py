@@ -1,0 +1,196 @@
+"""A pipeline whose language model is on a server that speaks OpenAI's protocol."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from types import MappingProxyType
+from typing import Any, Literal
+
+from coldframe.config import check
+from coldframe.diagnosis.client import Client, Refusal
+from coldframe.diagnosis.passages import PassageSubject
+from coldframe.diagnosis.queries import QUESTION, Case, Query, in_prompt
+from coldframe.errors import ConfigError, ModelError, nearest
+from coldframe.tasks.task import Template, content_hash
+from coldframe.tasks.text_metrics import TEXT_METRICS
+
+Mode = Literal["auto", "logprobs", "answers"]
+
+METRICS = ("token_f1", "contains", "exact_match")
+"""Scores of a written answer, each between 0 and 1 for one query."""
+
+GREEDY: Mapping[str, Any] = MappingProxyType({"temperature": 0, "max_tokens": 64})
+
+
+class Endpoint(PassageSubject):
+    """A retriever over a model on a server: vLLM, SGLang, llama.cpp, Ollama, a paid service.
+
+    Where the server tells the log-probabilities of a text it is given (``completions`` with ``echo`` and
+    ``logprobs``: vLLM, SGLang), the loss is the mean token NLL of the gold answer, in nats. Elsewhere the model
+    writes an answer (``chat/completions``) and ``loss = 1 - score`` of that answer; such losses are coarser and
+    take more queries. The server is asked one question when the object is made, so that a wrong address, key or
+    model is known at once.
+
+    Args:
+        url: Up to and with the version: ``http://localhost:8000/v1``.
+        model: As the server names it.
+        retrieve: The passages for a question, most relevant first; called once per query.
+        queries: At least 2; a verdict needs 30.
+        api_key: Sent as a bearer token, and shown nowhere.
+        mode: ``"logprobs"``, ``"answers"``, or ``"auto"`` for the first if the server can.
+        template: How a question is put; its separator stands after every passage.
+        metric: Of a written answer: ``"token_f1"``, ``"contains"`` or ``"exact_match"``.
+        generation: How an answer is written; goes into the request as it is.
+        concurrency: Questions under way at a time, at least 1.
+        timeout: Seconds for one answer.
+        retries: Further attempts after a rate limit, a server error or a broken connection.
+        wait: Seconds before the first of them; doubled each time.
+        **options: As for :class:`coldframe.diagnosis.passages.PassageSubject`; with ``resume=FILE`` the
+            next run goes on with what was answered.
+
+    Raises:
+        ConfigError: A setting is out of range.
+        ModelError: The server cannot be reached, wants another key, has no such model, cannot do what ``mode``
+            asks for, or keeps failing. What was answered until then is kept.
+
+    Cost:
+        One request per query and condition.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        retrieve: Callable[[str], Sequence[str]],
+        queries: Sequence[Query],
+        *,
+        api_key: str | None = None,
+        mode: Mode = "auto",
+        template: Template = QUESTION,
+        metric: str = "token_f1",
+        generation: Mapping[str, Any] = GREEDY,
+        concurrency: int = 8,
+        timeout: float = 60.0,
+        retries: int = 5,
+        wait: float = 1.0,
+        **options: Any,
+    ) -> None:
+        if metric not in METRICS:
+            raise ConfigError(f"Unknown metric {metric!r}", fix=nearest(metric, METRICS))
+        check(mode in ("auto", "logprobs", "answers"), "Unknown mode", got=mode, expected="auto, logprobs or answers")
+        check(concurrency >= 1, "Nothing is asked", got=f"concurrency={concurrency}", expected="at least 1")
+        check(retries >= 0 and timeout > 0 and wait >= 0, "Time runs forwards", got=(retries, timeout, wait))
+        super().__init__(queries, retrieve, **{"name": "endpoint", "model": model, **options})
+        self.client = Client(url, model, api_key, timeout=timeout, retries=retries, wait=wait)
+        self.template, self.metric, self.generation, self.concurrency = template, metric, generation, concurrency
+        self.mode = self._mode(mode)
+        self.unit = "nats" if self.mode == "logprobs" else TEXT_METRICS[metric].title
+
+    def measure(self, cases: Sequence[Case]) -> Iterator[tuple[int, float]]:
+        """Losses as the answers come in. After a failure those under way still count; then it is raised."""
+        stop = threading.Event()
+        failures: list[ModelError] = []
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            waiting = {pool.submit(self._ask, case, stop): i for i, case in enumerate(cases)}
+            try:
+                for done in as_completed(waiting):
+                    try:
+                        loss = done.result()
+                    except ModelError as error:
+                        failures.append(error)
+                        stop.set()
+                        continue
+                    if loss is not None:
+                        yield waiting[done], loss
+            finally:
+                stop.set()
+        if failures:
+            raise failures[0]
+
+    def fingerprint(self) -> str:
+        """Names server, model, and how it is asked and scored."""
+        how = (self.client.url, self.mode, self.metric, repr(self.template), repr(sorted(self.generation.items())))
+        return content_hash(*how, super().fingerprint())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the numbers should know, in sentences."""
+        if self.mode == "logprobs":
+            return super().notes
+        title = TEXT_METRICS[self.metric].title
+        return (*super().notes, f"No log-probabilities: answers were written, and the loss is 1 - {title} (0 to 1).")
+
+    def _mode(self, mode: Mode) -> Mode:
+        """The mode that works, found with one question."""
+        query = self.queries[0]
+        case = Case(query.text, (), query.answer)
+        if mode != "answers":
+            try:
+                self._mean_token_nll(case, threading.Event())
+                return "logprobs"
+            except Refusal as error:
+                if mode == "logprobs":
+                    raise ModelError(
+                        f"{self.client.url} gives no log-probabilities of a text: {error}", fix="Pass mode='answers'."
+                    ) from error
+        self._one_minus_score(case, threading.Event())
+        return "answers"
+
+    def _ask(self, case: Case, stop: threading.Event) -> float | None:
+        if stop.is_set():
+            return None
+        measure = self._mean_token_nll if self.mode == "logprobs" else self._one_minus_score
+        try:
+            return measure(case, stop)
+        except ModelError as error:
+            asked = f"{case.text[:60]!r} with {len(case.passages)} passages"
+            raise ModelError(f"No answer to {asked}: {error.problem}", got=error.got, fix=error.fix) from error
+
+    def _prompt(self, case: Case) -> str:
+        return self.template.header + "".join(in_prompt(self.template, case.passages)) + self.template.query(case.text)
+
+    def _one_minus_score(self, case: Case, stop: threading.Event) -> float:
+        messages = [{"role": "user", "content": self._prompt(case)}]
+        reply = self.client.post("chat/completions", {"messages": messages, **self.generation}, stop)
+        try:
+            written = reply["choices"][0]["message"]["content"] or ""
+        except (KeyError, IndexError, TypeError) as error:
+            raise ModelError(f"{self.client.url} gave no answer", got=repr(reply)[:200]) from error
+        return 1.0 - float(TEXT_METRICS[self.metric].statistics([written], [[case.answer]])[0, 0])
+
+    def _mean_token_nll(self, case: Case, stop: threading.Event) -> float:
+        prompt, answer = self._prompt(case), self.template.answer(case.answer.strip())
+        tokens, values = self._echo(prompt + answer, stop)
+        start = len(tokens)
+        while start and len("".join(tokens[start:])) < len(answer):
+            start -= 1
+        # A letter may be split over tokens, and none of them shows it; then the prompt alone tells where it ends.
+        if "".join(tokens[start:]) != answer:
+            start = len(self._echo(prompt, stop)[0])
+        found = values[start:]
+        if not found or None in found:
+            raise Refusal("The server gave no log-probabilities for the answer", got=repr(answer))
+        return -sum(map(float, found)) / len(found)
+
+    def _echo(self, text: str, stop: threading.Event) -> tuple[list[str], list[Any]]:
+        """The tokens of a text and their log-probabilities given those before them.
+
+        One more token is written, since not all servers can write none; it is cut off here.
+        """
+        body = {"prompt": text, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+        reply = self.client.post("completions", body, stop)
+        try:
+            choice = reply["choices"][0]
+            said, tokens = choice["text"], list(choice["logprobs"]["tokens"])
+            values = list(choice["logprobs"]["token_logprobs"])
+            written = said[len(text) :] if said.startswith(text) else None
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise Refusal("The server gave no log-probabilities", got=repr(reply)[:200]) from error
+        if written is None or len(tokens) != len(values):
+            raise Refusal("The server did not give the text back that it was to score", got=repr(said[:80]))
+        # An end-of-text token is written without a trace in the text, and not all servers list it.
+        unlisted = not written and bool(tokens) and bool(tokens[-1]) and text.endswith(tokens[-1])
+        end = len(tokens) if unlisted else len(tokens) - 1
+        return tokens[:end], values[:end]
