@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from coldframe import errors as errors
     from coldframe.comparison import compare as compare
+    from coldframe.diagnosis.diagnose import diagnose as diagnose
     from coldframe.estimator import ColdframeClassifier as ColdframeClassifier
     from coldframe.frozen.model import load_lm as load_lm
     from coldframe.methods.soft_tokens.idpg import IDPG as IDPG
     from coldframe.methods.soft_tokens.mha_esp import MHAESP as MHAESP
     from coldframe.methods.soft_tokens.p_esp import PESP as PESP
     from coldframe.methods.soft_tokens.prompt_tuning import PromptTuning as PromptTuning
+    from coldframe.methods.soft_tokens.reparameterised_prompt import (
+        ReparameterisedPromptTuning as ReparameterisedPromptTuning,
+    )
     from coldframe.methods.soft_tokens.u_esp import UESP as UESP
     from coldframe.methods.text.icl import FixedICL as FixedICL
     from coldframe.methods.text.icl import RetrievedICL as RetrievedICL
@@ -42,10 +46,12 @@ _HOMES = {
     "MHAESP": "coldframe.methods.soft_tokens.mha_esp",
     "PESP": "coldframe.methods.soft_tokens.p_esp",
     "PromptTuning": "coldframe.methods.soft_tokens.prompt_tuning",
+    "ReparameterisedPromptTuning": "coldframe.methods.soft_tokens.reparameterised_prompt",
     "RetrievedICL": "coldframe.methods.text.icl",
     "UESP": "coldframe.methods.soft_tokens.u_esp",
     "ZeroShot": "coldframe.methods.text.zero_shot",
     "compare": "coldframe.comparison",
+    "diagnose": "coldframe.diagnosis.diagnose",
     "fit": "coldframe.pipeline",
     "load": "coldframe.pipeline",
     "load_lm": "coldframe.frozen.model",
@@ -60,11 +66,13 @@ __all__ = [  # noqa: F822 (looked up in __getattr__)
     "MHAESP",
     "PESP",
     "PromptTuning",
+    "ReparameterisedPromptTuning",
     "RetrievedICL",
     "UESP",
     "ZeroShot",
     "__version__",
     "compare",
+    "diagnose",
     "errors",
     "fit",
     "load",

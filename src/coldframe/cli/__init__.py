@@ -13,6 +13,7 @@ COMMANDS = {
     "fit": "adapt a frozen model to a task and write the artifact",
     "compare": "methods, seeds and controls side by side, with intervals and a report",
     "evaluate": "score an artifact on test rows",
+    "diagnose": "is it the retrieval, or would a fixed prompt do?",
     "predict": "answer new inputs with an artifact",
     "inspect": "what an artifact is, verified",
     "tasks": "list the built-in tasks",
@@ -36,8 +37,10 @@ examples:
   coldframe evaluate runs/mood --json
   echo 'what a day' | coldframe predict runs/mood -
   coldframe compare mood.csv --out runs/compare
+  coldframe diagnose runs/mood --fail-on prompt-tuning-like
 
-Exit status: 0 done, 2 something to mend (one line says what), 130 interrupted.
+Exit status: 0 done, 2 something to mend (one line says what), 3 the verdict of diagnose is among --fail-on,
+130 interrupted.
 COLDFRAME_DEBUG=1 shows where an error came from; COLDFRAME_CACHE is the folder for models and data."""
 
 
@@ -56,11 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             raise ColdframeError(f"There is no command {words[0]!r}", fix=nearest(words[0], COMMANDS))
-        importlib.import_module(f"coldframe.cli.{words[0]}").run(words[1:])
+        status: int | None = importlib.import_module(f"coldframe.cli.{words[0]}").run(words[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:
         print(
-            "coldframe: interrupted. The same command goes on where fit and compare stopped (give --out).",
+            "coldframe: interrupted. The same command goes on where fit, compare and diagnose stopped (give --out).",
             file=sys.stderr,
         )
         return 130
@@ -72,4 +75,4 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print("coldframe: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
-    return 0
+    return status or 0
