@@ -81,7 +81,9 @@ def store_ablation(
 
 def _losses(subjects: Sequence[Subject], condition: Condition, draws: int) -> NDArray[np.float64]:
     """``[S, n]``, the mean over draws."""
-    return np.array([np.mean([one.losses(condition, draw) for draw in range(draws)], axis=0) for one in subjects])
+    drawn = np.array([[one.losses(condition, draw) for draw in range(draws)] for one in subjects])
+    # As differences, because the mean of equal floats need not be that float.
+    return np.asarray(drawn[:, 0] + (drawn - drawn[:, :1]).mean(axis=1))
 
 
 def _ablation(condition: Condition, retrained: bool, found: Measured) -> Ablation:
