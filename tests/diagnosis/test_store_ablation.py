@@ -16,6 +16,7 @@ from coldframe.errors import ConfigError, DataError
 from coldframe.pipeline import Pipeline, fit
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved
+from coldframe.tasks.task import Task
 from coldframe.training.config import TrainingConfig
 
 MHA = {"encoder": "tiny", "adapter": 8, "heads": 2, "k": 3}
@@ -117,17 +118,20 @@ def pipeline_of(name: str, **settings: Any) -> Pipeline:
 
 
 def queries(count: int = 30) -> list[Any]:
-    return [example(100 + i, "AB"[i % 2], f"{'yes' if i % 3 else 'the no'} asked {i}") for i in range(count)]
+    return [example(100 + i, "AB"[i % 2], f"{'yes' if i % 2 else 'the no'} asked {i}") for i in range(count)]
 
 
-def trained(name: str, **settings: Any) -> Pipeline:
-    return fit(
-        Case(name, name, settings).method(), lm_of("llama"), task(), retrieval=RETRIEVAL, training=SHORT, quiet=True
-    )
+def trained(name: str, on: Task | None = None, training: TrainingConfig = SHORT, **settings: Any) -> Pipeline:
+    method = Case(name, name, settings).method()
+    return fit(method, lm_of("llama"), on or task(), retrieval=RETRIEVAL, training=training, quiet=True)
 
 
 def test_prompt_tuning_loses_exactly_nothing() -> None:
-    subject = PipelineSubject(trained("prompt-tuning", tokens=3), queries())
+    """Nearly all rows have one label, which one prompt for all can say."""
+    rows = [example(i, "B" if i % 9 == 0 else "A", f"asked {i}") for i in range(70)]
+    lopsided = Task(TWO, tuple(rows[:30]), tuple(rows[30:40]), tuple(rows[40:]))
+    longer = SHORT.replace(epochs=6, learning_rate=0.1)
+    subject = PipelineSubject(trained("prompt-tuning", lopsided, longer, tokens=3), lopsided.test)
     found = store_ablation([subject], resamples=200)
     assert {one.condition for one in found.ablations} == set(CONDITIONS) - {"full", "empty"}
     assert all(one.rise.value == one.rise.low == one.rise.high == 0 for one in found.ablations)
