@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from coldframe.methods.soft_tokens.mha_esp import MHAESP as MHAESP
     from coldframe.methods.soft_tokens.p_esp import PESP as PESP
     from coldframe.methods.soft_tokens.prompt_tuning import PromptTuning as PromptTuning
-    from coldframe.methods.soft_tokens.reparameterised_prompt import (
-        ReparameterisedPromptTuning as ReparameterisedPromptTuning,
-    )
+    from coldframe.methods.soft_tokens.reparameterised_prompt import ReparameterisedPrompt as ReparameterisedPrompt
     from coldframe.methods.soft_tokens.u_esp import UESP as UESP
     from coldframe.methods.text.icl import FixedICL as FixedICL
     from coldframe.methods.text.icl import RetrievedICL as RetrievedICL
@@ -46,7 +44,7 @@ _HOMES = {
     "MHAESP": "coldframe.methods.soft_tokens.mha_esp",
     "PESP": "coldframe.methods.soft_tokens.p_esp",
     "PromptTuning": "coldframe.methods.soft_tokens.prompt_tuning",
-    "ReparameterisedPromptTuning": "coldframe.methods.soft_tokens.reparameterised_prompt",
+    "ReparameterisedPrompt": "coldframe.methods.soft_tokens.reparameterised_prompt",
     "RetrievedICL": "coldframe.methods.text.icl",
     "UESP": "coldframe.methods.soft_tokens.u_esp",
     "ZeroShot": "coldframe.methods.text.zero_shot",
@@ -66,7 +64,7 @@ __all__ = [  # noqa: F822 (looked up in __getattr__)
     "MHAESP",
     "PESP",
     "PromptTuning",
-    "ReparameterisedPromptTuning",
+    "ReparameterisedPrompt",
     "RetrievedICL",
     "UESP",
     "ZeroShot",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import Method, Setting
+from coldframe.methods.registry import method_class
 from coldframe.retrieval.store import Retrieved
 
 D = 32
@@ -180,6 +182,19 @@ def test_prompt_tuning(case: Case) -> None:
     assert got.soft_tokens is method.prompt and got.placement == method.config.placement  # type: ignore[attr-defined]
 
 
+@cases("reparameterised-prompt-tuning")
+def test_reparameterised_prompt_tuning(case: Case) -> None:
+    """``P_i = W_2 tanh(W_1 e_i + b_1) + b_2``, for every slot by itself."""
+    method = built(case, lm_of("llama"))
+    held = {name: p.double().tolist() for name, p in method.state_dict().items()}
+    wanted = []
+    for slot in held["slots"]:
+        hidden = [math.tanh(x) for x in reference.linear(held["inner.weight"], held["inner.bias"], slot)]
+        wanted.append(reference.linear(held["outer.weight"], held["outer.bias"], hidden))
+    assert len(wanted) == 3 and wanted[0] != wanted[1]
+    close(conditioned(method).soft_tokens, wanted)
+
+
 @cases("lora")
 def test_lora(case: Case) -> None:
     """``dW = (alpha / r) B A`` on every target, nothing elsewhere."""
@@ -209,6 +224,9 @@ def test_a_query_without_any_exemplar_attends_to_nothing() -> None:
 
 
 def test_what_is_generated_starts_at_the_norm_of_token_embeddings() -> None:
+    prompt = method_class("reparameterised-prompt-tuning")().setup(Setting(lm_of("llama"), SCHEMA))
+    norm = float(conditioned(prompt).soft_tokens.norm(dim=-1).mean())  # type: ignore[union-attr]
+    assert norm == pytest.approx(lm_of("llama").embedding_norm())
     for case in METHODS:
         if not case.method().uses_encoder:
             continue
