@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from coldframe.estimator import ColdframeClassifier as ColdframeClassifier
     from coldframe.frozen.model import load_lm as load_lm
     from coldframe.methods.soft_tokens.idpg import IDPG as IDPG
+    from coldframe.methods.soft_tokens.latent_memory import LatentMemory as LatentMemory
     from coldframe.methods.soft_tokens.mha_esp import MHAESP as MHAESP
     from coldframe.methods.soft_tokens.p_esp import PESP as PESP
     from coldframe.methods.soft_tokens.prompt_tuning import PromptTuning as PromptTuning
@@ -40,6 +41,7 @@ _HOMES = {
     "ColdframeClassifier": "coldframe.estimator",
     "FixedICL": "coldframe.methods.text.icl",
     "IDPG": "coldframe.methods.soft_tokens.idpg",
+    "LatentMemory": "coldframe.methods.soft_tokens.latent_memory",
     "LoRA": "coldframe.methods.weight_deltas.lora",
     "MHAESP": "coldframe.methods.soft_tokens.mha_esp",
     "PESP": "coldframe.methods.soft_tokens.p_esp",
@@ -60,6 +62,7 @@ __all__ = [  # noqa: F822 (looked up in __getattr__)
     "ColdframeClassifier",
     "FixedICL",
     "IDPG",
+    "LatentMemory",
     "LoRA",
     "MHAESP",
     "PESP",

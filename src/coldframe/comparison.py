@@ -214,7 +214,7 @@ def compare(
         curves=tuple(_curve(one, main) for one in outcomes[main] if one.history),
         sweeps=tuple(_sweep(main, setting, values, runs, task) for setting, values in (sweeps or {}).items()),
         reliability=reliabilities({main: main_runs}) if classify else (),
-        samples=samples(main_runs[0], ExemplarStore.of((*task.train, *task.validation)), task.schema),
+        samples=samples(main_runs[0], ExemplarStore.of(task.exemplars), task.schema),
         published=tuple(published),
         settings={
             "task": dict(task.options),

@@ -263,14 +263,15 @@ class Runner:
 
     @cached_property
     def _data(self) -> str:
-        parts = (self.task.train, self.task.validation, self.task.test)
+        store = () if self.task.store is None else (self.task.store,)
+        parts = (self.task.train, self.task.validation, self.task.test, *store)
         return content_hash(
             *(f"{e.id}\x1e{e.text}\x1e{e.target}\x1e{e.key}" for part in parts for e in (*part, _BREAK))
         )
 
     @cached_property
     def _store(self) -> ExemplarStore:
-        return ExemplarStore.of((*self.task.train, *self.task.validation))
+        return ExemplarStore.of(self.task.exemplars)
 
     def _training(self, job: Job) -> TrainingConfig:
         return self.training.replace(**{**job.settings.get("training", {}), "seed": job.seed})

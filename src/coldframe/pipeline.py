@@ -237,11 +237,10 @@ def fit(
     Args:
         method: Not yet set up.
         lm: The frozen model.
-        task: Rows and schema; training rows are also the exemplar store.
+        task: Rows and schema; training rows are also the exemplar store, unless the task has one.
         retrieval: How exemplars are found; the domain's default if None.
         training: How to train.
-        store: The task's training and validation rows as exemplars, changed on purpose (an ablation); as they
-            are if None.
+        store: The task's exemplars, changed on purpose (an ablation); as they are if None.
         out: Folder for checkpoints and the artifact; nothing is written if None.
         resume: Continue an interrupted run found in ``out``.
         quiet: No progress bars.
@@ -255,7 +254,7 @@ def fit(
     retrieval, training = retrieval or RetrievalConfig(), training or TrainingConfig()
     method.setup(setting_of(method, lm, task.schema), training.seed)
     if store is None:
-        store = ExemplarStore.of((*task.train, *task.validation))
+        store = ExemplarStore.of(task.exemplars)
     # Validation rows join the store once nothing is chosen by them any more.
     held_out = {example.id for example in task.validation}
     learning_store = ExemplarStore.of([example for example in store.examples if example.id not in held_out])
@@ -268,7 +267,7 @@ def fit(
         neighbours = [
             Retrieved.nothing(learning_store, len(rows))
             if retriever is None
-            else retriever.retrieve(rows, exclude_same_key=True)
+            else retriever.retrieve(rows, exclude_same_key=task.store is None)
             for rows in (task.train, task.validation)
         ]
         folder = None if out is None else Path(out) / "checkpoint"

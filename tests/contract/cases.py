@@ -82,6 +82,9 @@ METHODS = [
     _case("mha-esp/windows", heads=2, k=3, windows=2),
     _case("mha-esp/text", heads=2, k=3, text_exemplars=2),
     _case("mha-esp/text-prefix", heads=2, k=3, text_exemplars=1, placement="prefix"),
+    _case("latent-memory", tokens=3, k=3),
+    _case("latent-memory/article", tokens=3, k=3, placement="prefix", **PLAIN),
+    _case("latent-memory/vectors", tokens=2, k=3, encoder="tiny-print"),
     _case("lora", rank=2),
     _case("lora/attention", rank=2, targets="attention"),
 ]

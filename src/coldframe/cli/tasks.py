@@ -14,6 +14,8 @@ WHAT = {
     "bace": "does a molecule inhibit beta-secretase 1? scaffold split, or the published 100-row test with --test",
     "bbbp": "blood-brain barrier, the MoleculeNet set; scaffold split, or the published test with --test",
     "clintox": "did a drug fail in trials for toxicity? see the notes on spelling; scaffold split, or --test",
+    "dense-store": "made up: alike entries that say nothing, so that retrieval cannot help (a negative control)",
+    "facts": "made up: what only the store knows, so that retrieval must help (a positive control)",
     "trec": "what kind of answer does a question ask for? text, 6 classes, 500 test questions",
 }
 
@@ -36,5 +38,5 @@ def run(argv: Sequence[str]) -> None:
         print_json([{"name": name, "description": what} for name, what in WHAT.items()])
         return
     for name, what in WHAT.items():
-        print(f"{name:<8} {what}")
+        print(f"{name:<12} {what}")
     print("\nYour own: coldframe fit FILE.csv --text COL --label COL (TSV, JSON lines, Parquet, owner/name on the hub)")

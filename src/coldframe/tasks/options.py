@@ -30,7 +30,7 @@ class TaskConfig(Config):
             column is there, else by scaffold for molecules, stratified for labels, random for free text.
         test_size: Share (float) or number (int) of test rows; 0.2 unless the task says otherwise.
         validation_size: Share or number of *train* rows held out for choices; 0 for none.
-        seed: Of every random choice in the split.
+        seed: Of every random choice in the split, and of the rows of a task that is made up.
         max_train: Keep at most so many training rows (validation rows are cut from these).
         metric: Primary metric.
         domain: ``"molecules"`` canonicalises SMILES and compares without stereo.
@@ -92,6 +92,7 @@ class Source:
         test: Test rows from a file of their own.
         test_columns: Text and label column in ``test``, where they differ.
         test_is_part: The test rows are rows of ``table`` too, and are taken out of it.
+        store: Entries to retrieve, with the same columns, where these are not the training rows.
     """
 
     name: str
@@ -101,3 +102,4 @@ class Source:
     test: Table | None = None
     test_columns: tuple[str, str] | None = None
     test_is_part: bool = False
+    store: Table | None = None

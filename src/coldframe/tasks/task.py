@@ -172,12 +172,14 @@ class Task:
 
     Attributes:
         schema: What the task is.
-        train: Rows to learn from; they are also the exemplar store.
+        train: Rows to learn from; they are also the exemplar store, unless there is one.
         validation: Rows for every choice (learning rate, epochs, K): taken from train, never from test.
         test: Rows for the reported score, looked at once.
         notes: What a reader of the score must know (rows dropped, known leaks, the split's kind).
         source: Where the bytes came from (package and version, file, SHA-256).
         options: What ``load_task`` builds the same task from; empty for a task made by hand.
+        store: Entries that may be retrieved in the place of training rows. They may answer test queries, and none is
+            kept from a query: what is in a store of its own is there to be read.
     """
 
     schema: Schema
@@ -187,6 +189,12 @@ class Task:
     notes: tuple[str, ...] = ()
     source: Mapping[str, str] = dataclasses.field(default_factory=dict)
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    store: tuple[Example, ...] | None = None
+
+    @property
+    def exemplars(self) -> tuple[Example, ...]:
+        """All that may be retrieved once the method is fitted: the store, or the rows it was fitted on."""
+        return (*self.train, *self.validation) if self.store is None else self.store
 
     def targets(self, examples: Sequence[Example]) -> list[int]:
         """Label positions of some examples."""
