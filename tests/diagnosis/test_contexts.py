@@ -315,4 +315,4 @@ def test_wrong_arguments():
     with pytest.raises(DataError, match="store is empty"):
         make(store=[])
     with pytest.raises(ConfigError, match="Did you mean 'swapped'"):
-        make().losses("swaped")
+        make().losses("swap")

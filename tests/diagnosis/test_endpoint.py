@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
-import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import torch
+from tests.diagnosis.server import Handler, Server
 from tests.tiny import tiny
 
 from coldframe.diagnosis.endpoint import Endpoint
@@ -39,93 +37,10 @@ def retrieve(text):
     return [STORE[at], STORE[(at + 1) % len(STORE)]]
 
 
-class Server(ThreadingHTTPServer):
-    """Speaks OpenAI's protocol over a tiny model; ``trouble`` answers instead of it while it has anything to say."""
-
-    daemon_threads = True
-
-    def __init__(self, lm):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.lm, self.lock, self.requests, self.most_at_once, self.now = lm, threading.Lock(), [], 0, 0
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
-        self.echoes, self.lists_the_end, self.key, self.pause = True, True, None, 0.0
-        self.trouble = lambda route, body: None
-
-    def completions(self, body):
-        ids = self.lm.bos + self.lm.tokenize(body["prompt"])
-        with self.lock:
-            logits = self.lm.logits(torch.tensor([ids]))[0]
-        new = int(logits[-1].argmax())
-        values = [None, *logits[:-1].log_softmax(-1).gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()]
-        decode = self.lm.tokenizer.decode
-        written = decode([new], skip_special_tokens=True)
-        tokens, values = [*map(decode, map(list, zip(ids))), decode([new])], [*values, float(logits[-1].max())]
-        if not self.echoes:
-            return written, tokens[-1:], values[-1:]
-        if not written and not self.lists_the_end:
-            tokens, values = tokens[:-1], values[:-1]
-        return body["prompt"] + written, tokens, values
-
-    def chat(self, body):
-        with self.lock:
-            return self.lm.generate([Prompt(body["messages"][0]["content"])], max_new_tokens=body["max_tokens"])[0]
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.answer(200, {"data": [{"id": "tiny"}]})
-
-    def do_POST(self):
-        server, route = self.server, self.path.removeprefix("/v1/")
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            server.requests.append((route, body))
-            server.now += 1
-            server.most_at_once = max(server.most_at_once, server.now)
-        time.sleep(server.pause)
-        reply = server.trouble(route, body) or self.reply(route, body)
-        with server.lock:
-            server.now -= 1
-        if reply == "hang up":
-            self.close_connection = True
-        else:
-            self.answer(*reply)
-
-    def reply(self, route, body):
-        server = self.server
-        if server.key is not None and self.headers["Authorization"] != f"Bearer {server.key}":
-            return 401, {"error": {"message": f"Incorrect API key provided: {self.headers['Authorization']}"}}
-        if body["model"] != "tiny":
-            return 404, {"error": {"message": f"The model `{body['model']}` does not exist."}}
-        if route == "completions":
-            text, tokens, values = server.completions(body)
-            return 200, {"choices": [{"text": text, "logprobs": {"tokens": tokens, "token_logprobs": values}}]}
-        if route == "chat/completions":
-            return 200, {"choices": [{"message": {"role": "assistant", "content": server.chat(body)}}]}
-        return 404, {"detail": "Not Found"}
-
-    def answer(self, status, content, **headers):
-        data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": len(data), **headers}.items():
-            self.send_header(name.replace("_", "-"), str(value))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        """Quiet."""
-
-
 @pytest.fixture
 def server(lm):
-    with Server(lm) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+    with Server.running(lm) as server:
+        yield server
 
 
 def make(server, model="tiny", **options):
@@ -208,18 +123,18 @@ def test_rate_limits_and_server_errors_are_waited_out(server, lm):
 
 
 def test_the_server_says_how_long_to_wait(server, monkeypatch):
-    waits = []
-    monkeypatch.setattr(threading.Event, "wait", lambda self, timeout=None: waits.append(timeout) or False)
-    client = make(server).client
-    waits.clear()
+    waits, client = [], make(server).client
     answers = [(429, {}, 7), (429, {}, 100_000), (200, {}, 0)]
-    monkeypatch.setattr(
-        Handler,
-        "do_POST",
-        lambda self: (lambda status, body, pause: self.answer(status, body, Retry_After=pause))(*answers.pop(0)),
-    )
-    assert client._ask("completions", b"{}", threading.Event()) == {}
-    assert [wait for wait in waits if wait] == [7.0, 120.0]
+
+    def do_post(self):
+        status, body, pause = answers.pop(0)
+        self.answer(status, body, Retry_After=pause)
+
+    monkeypatch.setattr(Handler, "do_POST", do_post)
+    stop = threading.Event()
+    stop.wait = lambda seconds: waits.append(seconds)  # patience, without the time
+    assert client.post("completions", {}, stop) == {}
+    assert waits == [7.0, 120.0]
 
 
 def test_what_fails_for_good_is_told_and_nothing_is_lost(server, lm, tmp_path):

@@ -19,7 +19,6 @@ from coldframe.errors import ConfigError, ModelError, nearest
 _TRANSIENT = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 _LONGEST_PAUSE = 120.0  # seconds, whatever a server asks for
 _UNREACHABLE = (OSError, http.client.HTTPException)  # URLError, time-outs and broken connections among them
-
 _NOBODY_THERE = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
 
 
@@ -38,7 +37,7 @@ class Client:
     """Requests to one server and model.
 
     Rate limits (429), server errors and broken connections are tried again after 1, 2, 4, ... waits, or after as
-    long as the server asks for. A server that never answered at all is not waited for.
+    long as the server asks for. An address where nobody ever answered is not waited for.
 
     Args:
         url: Up to and with the version: ``http://localhost:8000/v1``.
@@ -111,9 +110,8 @@ class Client:
 
     def _silence(self, reason: object) -> ModelError:
         if isinstance(reason, TimeoutError):
-            return ModelError(
-                f"{self.url} did not answer within {self.timeout:g} seconds", fix="Pass a longer timeout."
-            )
+            problem = f"{self.url} did not answer within {self.timeout:g} seconds"
+            return ModelError(problem, fix="Pass a longer timeout.")
         got = str(reason) or type(reason).__name__
         return ModelError(f"Cannot connect to {self.url}", got=got, fix="Check the address, and that the server runs.")
 
@@ -123,7 +121,7 @@ class Client:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise ModelError(f"{self.url} does not answer in JSON", got=repr(self._hidden(body[:80].decode("latin-1"))))
+            raise ModelError(f"{self.url} does not answer in JSON", got=repr(self._hidden(body.decode("latin-1"))[:80]))
         return answer
 
     def _refusal(self, status: int, said: str, route: str) -> ModelError:
@@ -156,7 +154,7 @@ class Client:
             text = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
         except ValueError:
             pass
-        return self._hidden(" ".join(text.split())[:300]) or str(error.reason)
+        return " ".join(self._hidden(text).split())[:300] or str(error.reason)
 
     def _hidden(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text

@@ -170,9 +170,9 @@ class Endpoint(PassageSubject):
         if "".join(tokens[start:]) != answer:
             start = len(self._echo(prompt, stop)[0])
         found = values[start:]
-        if not found or None in found:
+        if not found or not all(isinstance(value, int | float) for value in found):
             raise Refusal("The server gave no log-probabilities for the answer", got=repr(answer))
-        return -sum(map(float, found)) / len(found)
+        return -float(sum(found)) / len(found)
 
     def _echo(self, text: str, stop: threading.Event) -> tuple[list[str], list[Any]]:
         """The tokens of a text and their log-probabilities given those before them.

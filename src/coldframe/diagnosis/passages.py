@@ -99,7 +99,7 @@ class PassageSubject(ABC):
             _log.warning("%d queries are too few to tell anything; 30 are the least for a verdict", len(self.queries))
         self.name, self.task, self.model, self.unit, self.quiet = name, task, model, unit, quiet
         self.groups = _groups(self.queries)
-        self.store = None if store is None else tuple(dict.fromkeys(as_texts(store, "The store")))
+        self.store = None if store is None else as_texts(store, "The store")
         if self.store == ():
             raise DataError("The store is empty", fix="Leave it out if it is not known.")
         self._retrieve, self._oracle, self._resume = retrieve, oracle, resume
@@ -145,7 +145,7 @@ class PassageSubject(ABC):
             reasons["oracle"] = "no oracle was given"
         if len(self.pool) < 2:
             reasons["shuffled"] = "a single passage is all that was ever retrieved"
-        if not any(set(self.store or self.pool) - set(passages) for passages in self.retrieved):
+        if not any(set(self._drawn_from) - set(passages) for passages in self.retrieved):
             reasons["random"] = "there are no passages but those that every query retrieves"
         return reasons
 
@@ -245,7 +245,12 @@ class PassageSubject(ABC):
         if condition == "shuffled":
             dealt = _deal_words(self.pool, rng)
             return [tuple(dealt[passage] for passage in passages) for passages in self.retrieved]
-        return [_others(self.store or self.pool, passages, rng) for passages in self.retrieved]
+        return [_others(self._drawn_from, passages, rng) for passages in self.retrieved]
+
+    @cached_property
+    def _drawn_from(self) -> Passages:
+        """All different passages that a random one may be."""
+        return self.pool if self.store is None else tuple(dict.fromkeys(self.store))
 
     @cached_property
     def _sets(self) -> list[int]:
