@@ -19,7 +19,7 @@ from coldframe.comparison_runs import Job, Outcome, Runner
 from coldframe.config import check
 from coldframe.errors import ConfigError, nearest
 from coldframe.evaluation import linear_head
-from coldframe.evaluation.controls import ControlData, all_controls
+from coldframe.evaluation.controls import all_controls, control_data
 from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.intervals import score_interval
 from coldframe.evaluation.markdown import render_markdown
@@ -40,15 +40,13 @@ from coldframe.evaluation.table import render_table
 from coldframe.evaluation.verdict import verdict
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.registry import method_class
-from coldframe.retrieval.encoders import default_encoder, load_encoder
-from coldframe.retrieval.retriever import RetrievalConfig, Retriever
+from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import ExemplarStore
 from coldframe.tasks.task import Task
 from coldframe.training.config import TrainingConfig
 
 METHODS = ("zero-shot", "icl-fixed", "icl", "prompt-tuning", "idpg", "u-esp", "p-esp", "mha-esp")
 ABLATIONS = ("shuffled-labels", "random-exemplars")
-VOTERS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +185,8 @@ def compare(
     if controls and classify:
         if not quiet:
             say("controls without a language model")
-        extra = all_controls(_control_data(task, retrieval, settings.get("mha-esp", {})), k=VOTERS, seeds=seeds)
+        encoder = settings.get("mha-esp", {}).get("encoder", "auto")
+        extra = all_controls(control_data(task, retrieval, encoder), seeds=seeds)
     measured: dict[str, Cost] = {}
     if costs:
         if not quiet:
@@ -236,26 +235,6 @@ def compare(
     if out is not None:
         found.save(out)
     return found
-
-
-def _control_data(task: Task, retrieval: RetrievalConfig, settings: Mapping[str, Any]) -> ControlData:
-    """What the controls learn from: the encoder's vectors of all rows, and neighbours in the full store."""
-    spec = settings.get("encoder", "auto")
-    encoder = load_encoder(default_encoder(task.schema.domain) if spec == "auto" else spec)
-    store = ExemplarStore.of((*task.train, *task.validation))
-    retriever = Retriever(store, task.schema.domain, min(VOTERS, len(store)), retrieval.replace(strategy="top"))
-    train, validation, test = (
-        encoder.encode([example.text for example in part]) if part else np.zeros((0, encoder.dim), np.float32)
-        for part in (task.train, task.validation, task.test)
-    )
-    return ControlData(
-        schema=task.schema,
-        train=task.train,
-        validation=task.validation,
-        test=task.test,
-        features=(train, validation, test),
-        retrieved=retriever.retrieve(task.test, exclude_same_key=False),
-    )
 
 
 def _row(job: Job, found: Sequence[Outcome], main: Sequence[Outcome], task: Task, cost: Cost | None) -> MethodRow:

@@ -178,10 +178,13 @@ class Runner:
 
     def _constant(self, method: Method, job: Job) -> ConstantInput:
         """The method, to be told the first training row and what is retrieved for it, whatever is asked."""
-        first, store = self.task.train[:1], ExemplarStore.of(self.task.train)
-        method.setup(setting_of(method, self.lm, self.task.schema))
-        retriever = retriever_of(method, self.task.schema, store, self._retrieval(job))
-        found = Retrieved.nothing(store, 1) if retriever is None else retriever.retrieve(first, exclude_same_key=True)
+        task, first = self.task, self.task.train[:1]
+        store = ExemplarStore.of(task.train if task.store is None else task.store)
+        method.setup(setting_of(method, self.lm, task.schema))
+        retriever = retriever_of(method, task.schema, store, self._retrieval(job))
+        found = Retrieved.nothing(store, 1)
+        if retriever is not None:
+            found = retriever.retrieve(first, exclude_same_key=task.store is None)
         return ConstantInput(method, first[0].text, found)
 
     def _make(self, job: Job) -> Outcome:
@@ -256,7 +259,7 @@ class Runner:
             "model": [self.lm.weight_hash, str(self.lm.dtype), str(self.lm.device.type)],
             "schema": self.task.schema.to_dict(),
             "method": [job.method, job.build(self.lm)[0].config.to_dict(), job.headed, job.shuffled_labels],
-            "training": self._training(job).to_dict(),
+            "training": self._training(job).to_dict() if method_class(job.method).trainable else None,
             "retrieval": self._retrieval(job).to_dict(),
             "evaluation": [self.shuffles, self.text_rows],
         }

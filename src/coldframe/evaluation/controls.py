@@ -18,13 +18,16 @@ from numpy.typing import NDArray
 from coldframe.config import check
 from coldframe.errors import DataError, MissingExtraError
 from coldframe.evaluation.predictions import Predictions
-from coldframe.retrieval.store import Retrieved
+from coldframe.retrieval.encoders import default_encoder, load_encoder
+from coldframe.retrieval.retriever import RetrievalConfig, Retriever
+from coldframe.retrieval.store import ExemplarStore, Retrieved
 from coldframe.tasks.metrics import METRICS
-from coldframe.tasks.task import Example, Schema
+from coldframe.tasks.task import Example, Schema, Task
 
 REGULARISATION = (0.01, 0.1, 1.0, 10.0)
 LEAVES = (1, 2, 5)
 TREES = 300
+VOTERS = 5
 _PURPOSE = "A control without a language model"
 
 
@@ -85,6 +88,32 @@ class ControlData:
             similarities=retrieved.scores,
             seconds=seconds,
         )
+
+
+def control_data(task: Task, retrieval: RetrievalConfig, encoder: str = "auto") -> ControlData:
+    """What a method had of a task: the encoder's vectors of all rows, and neighbours in the full store.
+
+    Args:
+        task: Rows and schema.
+        retrieval: How neighbours are found; always the nearest ones.
+        encoder: Of the vectors; ``"auto"`` takes the domain's default.
+    """
+    domain = task.schema.domain
+    reader = load_encoder(default_encoder(domain) if encoder == "auto" else encoder)
+    store = ExemplarStore.of(task.exemplars)
+    retriever = Retriever(store, domain, min(VOTERS, len(store)), retrieval.replace(strategy="top"))
+    train, validation, test = (
+        reader.encode([example.text for example in part]) if part else np.zeros((0, reader.dim), np.float32)
+        for part in (task.train, task.validation, task.test)
+    )
+    return ControlData(
+        schema=task.schema,
+        train=task.train,
+        validation=task.validation,
+        test=task.test,
+        features=(train, validation, test),
+        retrieved=retriever.retrieve(task.test, exclude_same_key=False),
+    )
 
 
 def nearest_neighbours(data: ControlData, k: int, *, weighted: bool = False) -> Predictions:
@@ -207,7 +236,7 @@ def _probabilities(model: Any, features: Any, data: ControlData) -> NDArray[np.f
     return found
 
 
-def all_controls(data: ControlData, *, k: int = 5, seeds: Sequence[int] = (0,)) -> dict[str, list[Predictions]]:
+def all_controls(data: ControlData, *, k: int = VOTERS, seeds: Sequence[int] = (0,)) -> dict[str, list[Predictions]]:
     """Every control, by name; one run per seed where the seed matters (the forest).
 
     Args:

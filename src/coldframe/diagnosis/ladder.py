@@ -1,0 +1,224 @@
+"""Diagnostic 3, the prompt-tuning ladder: how far does a static prompt get, and one from the query alone?"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coldframe.cache import say
+from coldframe.comparison_runs import Job, Runner
+from coldframe.config import check
+from coldframe.diagnosis.evidence import Control, Ladder, Rung
+from coldframe.diagnosis.ladder_plan import RUNGS, Step, count_tokens, head, plan
+from coldframe.diagnosis.ladder_runs import RungRun, RungRuns
+from coldframe.diagnosis.shares import Measured, Shares
+from coldframe.diagnosis.verdict import ladder_outcome
+from coldframe.errors import ConfigError, TrainingError
+from coldframe.evaluation.controls import all_controls, control_data
+from coldframe.evaluation.predictions import Predictions
+from coldframe.frozen.model import FrozenLM
+from coldframe.methods.base import Method
+from coldframe.pipeline import Pipeline
+from coldframe.retrieval.retriever import RetrievalConfig
+from coldframe.tasks.task import Task
+from coldframe.training.config import TrainingConfig
+
+
+def ladder(
+    full: Pipeline | Method,
+    lm: FrozenLM,
+    task: Task,
+    *,
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+    learning_rates: Mapping[str, Sequence[float]] | None = None,
+    training: TrainingConfig | None = None,
+    retrieval: RetrievalConfig | None = None,
+    out: str | Path | None = None,
+    quiet: bool = False,
+) -> Ladder:
+    """Train five methods that see more and more, and say what share of the full method's gain each one reaches.
+
+    Same rows, steps, batches, seeds and number of soft tokens m for all::
+
+        1 prompt-tuning     m free tokens
+        2 reparameterised   m tokens out of a network, the same for all queries
+        3 constant          the full method and its parameters; query and exemplars are those of one row for all
+        4 query-only        m tokens from the query alone (IDPG, with the full method's encoder and its settings)
+        5 full
+
+        G_k = mean(l_0 - l_k),   R_k = G_k / G_5,   gap = G_5 - max(G_1..G_4),   retrieval = (G_5 - G_4) / G_5
+
+    ``l_k`` are losses of the test rows as :class:`coldframe.diagnosis.pipeline_subject.PipelineSubject` defines
+    them, ``l_0`` those of the model alone. Each rung has a learning-rate sweep of its own: one run per rate with
+    the first seed, the rate with the least validation loss, then all seeds at that rate. The validation loss is the
+    one that training reports, with its class weights. Intervals are over seeds and rows (see
+    :class:`coldframe.diagnosis.shares.Shares`). Below the ladder stand the controls without a language model, on
+    the same rows; the one that is trained like a method has its natural rate.
+
+    It is for trained methods that put soft tokens into the model. For in-context learning the only rung there is
+    with its budget is the third, the same exemplars for every query, which is the method ``icl-fixed``; zero-shot
+    has no rung; LoRA has no tokens that a prompt could have as many of.
+
+    All rungs share the model and its cached text states. With ``out`` every run is kept there when it is done, and
+    found again by the hash of all it depends on: an interrupted ladder goes on where it stopped.
+
+    Args:
+        full: A fitted pipeline, of which settings and the time a run takes are read, or a method. Either way the
+            full method is trained again, like the other rungs.
+        lm: The frozen model; the pipeline's own if a pipeline is given.
+        task: Rows and schema. Rates are chosen on the validation rows, losses are those of the test rows.
+        seeds: Training seeds, all different; the definition asks for five.
+        learning_rates: Rates by name of the rung; by default 1/3, 1 and 3 times the natural rate of its method.
+        training: For every rung, but for the learning rate and the seed; by default the pipeline's.
+        retrieval: How exemplars are found; by default as in the pipeline.
+        out: Folder for the runs.
+        quiet: Say nothing on standard error.
+
+    Returns:
+        All that was found. A control's loss is NaN where it gave the right answer of a row the probability 0.
+
+    Raises:
+        ConfigError: The method has no soft tokens, a rung does not exist, or there is nothing to choose a rate by.
+        TrainingError: No rate of a rung could be trained with, or the best one not with every seed.
+
+    Cost:
+        ``5 (rates + seeds - 1)`` runs, 35 by default; those of rungs 1 to 4 are cheaper than the full method's.
+        How many and how long is said before the first one.
+    """
+    pipeline = full if isinstance(full, Pipeline) else None
+    method = full.method if isinstance(full, Pipeline) else full
+    training = training or (pipeline.training if pipeline else TrainingConfig())
+    retrieval = retrieval or (pipeline.retrieval if pipeline else RetrievalConfig())
+    check(len(seeds) == len(set(seeds)) >= 1, "Seeds must differ", got=list(seeds))
+    if pipeline is not None:
+        check(pipeline.schema == task.schema, "The pipeline was fitted to another task", got=pipeline.schema.name)
+    tokens = count_tokens(method, lm, task, retrieval)
+    steps = plan(method, tokens, training, learning_rates or {})
+    if not task.validation and any(len(step.rates) > 1 for step in steps):
+        raise ConfigError(
+            "There are no validation rows to choose learning rates by",
+            fix="Pass a task with validation rows, or one rate for every rung.",
+        )
+    runner = Runner(lm, task, training, retrieval, None if out is None else Path(out), 0, None, quiet)
+    runs = RungRuns(runner, pipeline.seconds if pipeline else 0.0)
+    sweeps = [[step.job(rate, seeds[0]) for rate in step.rates] for step in steps]
+    different = {runner.key(jobs[0]) for jobs in sweeps}
+    runs.announce([job for jobs in sweeps for job in jobs], len(different) * (len(seeds) - 1))
+    controls = _controls(method, tokens, runner, retrieval, seeds)
+    alone = runs.of(Job("the model alone", None, "zero-shot", {}, seeds[0]))
+    reached = {step.name: climb(step, runs, seeds, quiet) for step in steps}
+
+    _, groups = np.unique([example.key for example in task.test], return_inverse=True)
+    shares = Shares(reached["full"].losses, alone.losses, groups)
+    measured = {}
+    for place, name in enumerate(RUNGS, start=1):
+        # A rung that is the full method is the same training, seed by seed.
+        same = reached[name].runs == reached["full"].runs
+        measured[name] = shares.of(reached[name].losses, training=0 if same else place)
+    rungs = tuple(_rung(reached[name], measured[name]) for name in RUNGS)
+    best = max(RUNGS[:-1], key=lambda name: measured[name].gain.value)
+    retrieved = measured["query-only"].share
+    outcome, reason = ladder_outcome(rungs, retrieved)
+    return Ladder(rungs, measured[best].rise, retrieved, controls, len(seeds), outcome, reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reached:
+    """A rung that was trained.
+
+    Attributes:
+        step: What it is.
+        rate: The learning rate chosen.
+        tried: The runs of the sweep, one per rate.
+        runs: The runs at that rate, one per seed.
+    """
+
+    step: Step
+    rate: float
+    tried: tuple[RungRun, ...]
+    runs: tuple[RungRun, ...]
+
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """Of the test rows, ``[seeds, n]``."""
+        return np.array([run.losses for run in self.runs])
+
+
+def climb(step: Step, runs: RungRuns, seeds: Sequence[int], quiet: bool = True) -> Reached:
+    """Train a rung: its sweep with the first seed, then every seed at the best rate.
+
+    Raises:
+        TrainingError: No rate can be trained with, or the best one not with every seed.
+    """
+    tried = tuple(runs.of(step.job(rate, seeds[0])) for rate in step.rates)
+    rate = choose(step, tried)
+    if not quiet and len(tried) > 1 and rate in (min(step.rates), max(step.rates)):
+        say(f"{step.name}: {rate:g} is the end of its sweep; a rate beyond may do better")
+    chosen = tuple(runs.of(step.job(rate, seed)) for seed in seeds)
+    for seed, run in zip(seeds, chosen, strict=True):
+        if run.failure:
+            raise TrainingError(
+                f"The rung {step.name!r} cannot be trained at the rate {rate:g} with the seed {seed}",
+                got=run.failure,
+                fix="Pass lower rates for it in learning_rates; all other runs are kept.",
+            )
+    return Reached(step, rate, tried, chosen)
+
+
+def choose(step: Step, tried: Sequence[RungRun]) -> float:
+    """The rate with the least validation loss; the only one, if there is but one.
+
+    Raises:
+        TrainingError: None of them could be trained with.
+    """
+    if all(run.failure for run in tried):
+        raise TrainingError(
+            f"The rung {step.name!r} cannot be trained",
+            got=tried[0].failure,
+            fix=f"Pass other rates than {list(step.rates)} for it in learning_rates.",
+        )
+    losses = [math.inf if run.validation_loss is None else run.validation_loss for run in tried]
+    return step.rates[int(np.argmin(losses))]
+
+
+def _rung(reached: Reached, measured: Measured) -> Rung:
+    step = reached.step
+    losses = [math.nan if run.validation_loss is None else run.validation_loss for run in reached.tried]
+    return Rung(
+        name=step.name,
+        what=step.what,
+        parameters=reached.runs[0].parameters,
+        learning_rate=reached.rate,
+        sweep=tuple(zip(step.rates, losses, strict=True)),
+        loss=measured.loss,
+        gain=measured.gain,
+        share=measured.explained,
+    )
+
+
+def _controls(
+    method: Method, tokens: int, runner: Runner, retrieval: RetrievalConfig, seeds: Sequence[int]
+) -> tuple[Control, ...]:
+    """What there is without a language model; nothing for a generation task."""
+    task = runner.task
+    if task.schema.kind != "classification":
+        return ()
+    found = all_controls(control_data(task, retrieval, getattr(method.config, "encoder", "auto")), seeds=seeds)
+    heads = runner.run([head(method, tokens, seed) for seed in seeds])
+    found |= {name: [one.predictions for one in outcomes] for name, outcomes in heads.items()}
+    return tuple(_control(name, runs) for name, runs in found.items())
+
+
+def _control(name: str, runs: Sequence[Predictions]) -> Control:
+    rows = np.arange(len(runs[0]))
+    right = np.stack([run.probabilities[rows, run.targets] for run in runs])
+    return Control(
+        name=name,
+        loss=float(-np.log(right).mean()) if right.all() else math.nan,
+        accuracy=float(np.mean([run.predicted == run.targets for run in runs])),
+    )
