@@ -43,6 +43,11 @@ class Savings(Config):
     flops: float | None = None
     storage: int | None = None
 
+    def is_simplest(self, outcome: Outcome) -> bool:
+        """Whether the pipeline is already what an outcome would put in its place: as many parameters, and no store."""
+        simpler = self.static_parameters if outcome == "prompt-tuning-like" else self.query_parameters
+        return self.storage is None and self.parameters is not None and self.parameters == simpler
+
 
 def percent(share: Estimate) -> str:
     """A share of the gain with its interval, in words.
@@ -89,6 +94,9 @@ def advice(
             "Keep the retriever: work on the store and on what is found in it pays.",
             *_oracle(store_ablation),
         ]
+    elif outcome in ("prompt-tuning-like", "query-driven") and found.is_simplest(outcome):
+        what = "a static prompt" if outcome == "prompt-tuning-like" else "a prompt from the query alone"
+        sentences.append(f"Nothing is to be replaced: it is {what} already.")
     elif outcome == "prompt-tuning-like":
         rung = best_static(rungs)
         sentences += [

@@ -37,17 +37,19 @@ class MeanLoss:
 class Resampling:
     """Bootstrap weights over some queries, drawn once and used for every loss on them.
 
-    Resample r draws units (queries, or whole clusters of queries that are not independent) and training
-    seeds, both with replacement::
+    Resample r draws units (queries, or whole clusters of queries that are not independent) and S - 1 of the S
+    training seeds, both with replacement::
 
         mean*_r = sum_s q_rs sum_u w_ru L_su / sum_u w_ru n_u,   L_su = sum of seed s's losses in unit u
 
     Losses of one training draw the same seeds q_r, those of different trainings draw theirs apart: seed 1 of
     one has nothing to do with seed 1 of another.
 
-    Paper: Owen 2007 (rows and seeds crossed); Davison & Hinkley 1997, section 3.8 (clusters).
+    Paper: Owen 2007 (rows and seeds crossed); Davison & Hinkley 1997, section 3.8 (clusters); Rao & Wu 1988
+    (one seed less is drawn than there are, which keeps their variance from being understated).
 
-    With few seeds the seeds' share of the variance is understated by the factor (S - 1) / S.
+    One seed, and the interval speaks of that training only. With two or three that differ much it is still too
+    narrow: so few seeds do not say how much others would differ.
 
     Args:
         n: Queries.
@@ -87,7 +89,7 @@ class Resampling:
             parts.append(weights @ columns / (weights @ self._sizes)[:, None])
         by_seed = np.concatenate(parts).reshape(-1, conditions, seeds)
         rng = np.random.default_rng([self.seed, 1, training])
-        draws = np.einsum("rcs,rs->cr", by_seed, seed_shares(self.resamples, seeds, rng))
+        draws = np.einsum("rcs,rs->cr", by_seed, seed_shares(self.resamples, seeds, rng, max(1, seeds - 1)))
         over_seeds = sums.mean(axis=1)
         totals = over_seeds.sum(axis=1)
         left_out = (totals[:, None] - over_seeds) / (self.n - self._sizes)
@@ -149,6 +151,16 @@ def ratio(loss: MeanLoss, full: MeanLoss, empty: MeanLoss, gain: Estimate) -> Es
     return Estimate(value, *ends(value, draws, left_out))
 
 
+def remainder(share: Estimate) -> Estimate:
+    """What is left of the gain, 1 - ``share``.
+
+    Example:
+        >>> remainder(Estimate(0.25, 0.125, 0.5))
+        Estimate(value=0.75, low=0.5, high=0.875, p_value=nan)
+    """
+    return Estimate(1 - share.value, 1 - share.high, 1 - share.low)
+
+
 @dataclasses.dataclass(frozen=True)
 class Measured:
     """One condition, control or rung beside the full pipeline and the model alone.
@@ -168,7 +180,7 @@ class Measured:
     @property
     def explained(self) -> Estimate:
         """What is left of the pipeline's gain: gain / G = 1 - ``share``."""
-        return Estimate(1 - self.share.value, 1 - self.share.high, 1 - self.share.low)
+        return remainder(self.share)
 
 
 class Shares:

@@ -204,10 +204,11 @@ def resampled_weights(
         yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
 
 
-def seed_shares(rows: int, seeds: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """The share of each training seed in every resample, ``[rows, seeds]``."""
-    drawn = rng.integers(0, seeds, (rows, seeds)) + np.arange(rows)[:, None] * seeds
-    return np.bincount(drawn.ravel(), minlength=rows * seeds).reshape(rows, seeds) / seeds
+def seed_shares(rows: int, seeds: int, rng: np.random.Generator, draws: int | None = None) -> NDArray[np.float64]:
+    """The share of each training seed in every resample of ``draws`` seeds (default: all), ``[rows, seeds]``."""
+    count = draws or seeds
+    drawn = rng.integers(0, seeds, (rows, count)) + np.arange(rows)[:, None] * seeds
+    return np.bincount(drawn.ravel(), minlength=rows * seeds).reshape(rows, seeds) / count
 
 
 def jackknife(statistics: Sequence[Statistic], n: int) -> NDArray[np.float64]:
