@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,7 +177,7 @@ def overlaps(found: NDArray[np.int64]) -> NDArray[np.float64]:
     member[np.arange(len(found))[:, None], columns.reshape(found.shape)] = 1
     member[:, used < 0] = 0
     shared, sizes = (member @ member.T).astype(np.float64), member.sum(axis=1, dtype=np.float64)
-    out = shared / np.maximum(sizes[:, None] + sizes - shared, 1)
+    out: NDArray[np.float64] = shared / np.maximum(sizes[:, None] + sizes - shared, 1)
     np.fill_diagonal(out, 0)
     return out
 
@@ -205,7 +204,8 @@ def _pairs(weights: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray
     """Mean of ``values[i, j]`` over pairs of different queries, drawn as often as the weights say, ``[R]``."""
     pairs = weights.sum(axis=1) ** 2 - (weights**2).sum(axis=1)
     total = ((weights @ values) * weights).sum(axis=1)
-    return np.divide(total, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+    means: NDArray[np.float64] = np.divide(total, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+    return means
 
 
 def _sample(n: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -215,15 +215,15 @@ def _sample(n: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
 
 def _distances(retriever: Retriever, texts: Sequence[str]) -> NDArray[np.float32] | None:
     """1 - similarity of texts to all entries, ``[n, entries]``; None for bm25, which has no largest value."""
-    index: Any
     if retriever.similarity == "bm25":
         return None
     if retriever.similarity == "cosine":
-        index, queries = ExactCosine(retriever.encoder.encode(retriever.store.texts)), retriever.encoder.encode(texts)
+        encode = retriever.encoder.encode
+        scanned = ExactCosine(encode(retriever.store.texts)).scan(encode(texts))
     else:
         sets = morgan_sets if retriever.similarity == "tanimoto" else scaffold_sets
-        index, queries = ExactTanimoto(sets(retriever.store.texts)), sets(texts)
-    return np.stack([1 - scores for scores in index.scan(queries)])
+        scanned = ExactTanimoto(sets(retriever.store.texts)).scan(sets(texts))
+    return np.stack([1 - scores for scores in scanned])
 
 
 def _warnings(health: StoreHealth) -> list[str]:
