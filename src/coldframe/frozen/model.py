@@ -253,8 +253,16 @@ class FrozenLM:
             longest = max(lengths)
             embeds = torch.stack([nn.functional.pad(piece, (0, 0, longest - len(piece), 0)) for piece in pieces])
         mask = torch.tensor([[0] * (embeds.shape[1] - n) + [1] * n for n in lengths], device=self.device)
-        hidden, cache = self._forward(embeds, mask, DynamicCache() if keep else None)
-        return Prefilled(hidden[:, -1], cache, mask, torch.tensor(lengths, device=self.device))
+        if keep or torch.is_grad_enabled() or conditioning.deltas:
+            hidden, cache = self._forward(embeds, mask, DynamicCache() if keep else None)
+            last = hidden[:, -1]
+        else:  # long rows in small batches: what passes from layer to layer stays in the processor's cache
+            size, cache = max(1, _STATE_BATCH_TOKENS // embeds.shape[1]), None
+            parts = [
+                self._forward(e, m, None)[0][:, -1] for e, m in zip(embeds.split(size), mask.split(size), strict=True)
+            ]
+            last = torch.cat(parts)
+        return Prefilled(last, cache, mask, torch.tensor(lengths, device=self.device))
 
     def _prefill_alone(self, row: Row, soft: Tensor) -> Prefilled:
         """A lone new query and the soft tokens after it in one pass: two passes would read the weights twice."""
