@@ -106,6 +106,15 @@ def test_the_constant_rung_has_the_full_parameters_and_the_same_tokens_for_all()
     assert len(np.unique(subjects[1].losses("full"))) > 1, "the model still reads the query"
 
 
+def test_a_constant_input_comes_out_of_the_store_of_a_task_that_has_one() -> None:
+    rows = told()
+    task = dataclasses.replace(rows, store=tuple(example(100 + i, "AB"[i % 2], f"entry {i}") for i in range(5)))
+    settings = {"encoder": "tiny", "tokens": 2, "k": 2, "heads": 2}
+    method = runner(task=task).fit(Job("constant", None, "latent-memory", settings, 0, constant=True)).method
+    assert isinstance(method, ConstantInput) and method.text == task.train[0].text
+    assert {e.text for e in method.retrieved.examples(0)} < {e.text for e in task.exemplars}
+
+
 def test_runs_of_before_keep_their_names() -> None:
     job = Job("full", None, "mha-esp", MHA, 0)
     constant = dataclasses.replace(job, constant=True)
