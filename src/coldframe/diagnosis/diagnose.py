@@ -253,8 +253,9 @@ def _health(subject: Subject, seed: int) -> StoreHealth | None:
     if not isinstance(subject, PassageSubject) or subject.store is None:
         return None
     place = {passage: i for i, passage in enumerate(subject.store)}
-    ids = np.full((len(subject), max(map(len, subject.retrieved))), -1, np.int64)
-    for row, passages in enumerate(subject.retrieved):
+    sets = [list(dict.fromkeys(passages)) for passages in subject.retrieved]
+    ids = np.full((len(sets), max(map(len, sets))), -1, np.int64)
+    for row, passages in enumerate(sets):
         ids[row, : len(passages)] = [place.get(passage, -1) for passage in passages]
     if not (ids >= 0).any():
         return None
