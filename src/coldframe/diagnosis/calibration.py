@@ -139,13 +139,17 @@ def wilson(count: int, trials: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + z**2 / trials)), (middle + half) / (1 + z**2 / trials)
 
 
+def _is(*names: Outcome) -> Callable[[Planted, Outcome], bool]:
+    return lambda _, outcome: outcome in names
+
+
 #: What the first table counts: true share, name of the false verdict, and whether an outcome is one.
 _FALSE: tuple[tuple[float, str, Callable[[Planted, Outcome], bool]], ...] = (
-    (0.0, "retrieval-driven", lambda _, outcome: outcome == "retrieval-driven"),
+    (0.0, "retrieval-driven", _is("retrieval-driven")),
     (0.0, "any", Planted.false),
-    (NEGLIGIBLE, "not retrieval", lambda _, outcome: outcome in ("query-driven", "prompt-tuning-like")),
-    (NEGLIGIBLE, "mixed or retrieval-driven", lambda _, outcome: outcome in ("mixed", "retrieval-driven")),
-    (MOST, "retrieval-driven", lambda _, outcome: outcome == "retrieval-driven"),
+    (NEGLIGIBLE, "not retrieval", _is("query-driven", "prompt-tuning-like")),
+    (NEGLIGIBLE, "mixed or retrieval-driven", _is("mixed", "retrieval-driven")),
+    (MOST, "retrieval-driven", _is("retrieval-driven")),
 )
 
 
@@ -241,10 +245,7 @@ def draw(found: Calibration, path: str | Path) -> None:
         for row, (voice, words) in zip(panels, VOICES.items(), strict=True):
             for panel, n in zip(row, SIZES, strict=True):
                 cells = [c for c in _grid(found, n) if not c.planted.query]
-                counts = [
-                    [c.count(voice, lambda _, outcome, name=name: outcome == name) / c.trials for c in cells]
-                    for name in OUTCOMES
-                ]
+                counts = [[c.count(voice, _is(name)) / c.trials for c in cells] for name in OUTCOMES]
                 shares = [c.planted.share for c in cells]
                 panel.stackplot(shares, counts, labels=OUTCOMES, colors=[_COLOURS[name] for name in OUTCOMES])
                 for edge in (NEGLIGIBLE, MOST):

@@ -74,16 +74,17 @@ def store_ablation_outcome(gain: Estimate, ablations: Sequence[Ablation]) -> tup
     """
     if not gain.low > 0:
         return "cannot-tell", _no_gain(gain)
-    store, *retrained = _without_retrieval(ablations) or [None]
-    if store is None:
+    asked = _without_retrieval(ablations)
+    if not asked:
         return "cannot-tell", "Nothing was put in the place of what was retrieved."
+    store, *retrained = asked
     why = " ".join(
         [
             f"{_PLACED[store.condition]}, {percent(store.share)} of the gain is lost.",
-            *(f"Trained again so ({one.condition}), {percent(one.share)} is." for one in retrained),
+            *(f"Trained again under the condition {one.condition!r}, it is {percent(one.share)}." for one in retrained),
         ]
     )
-    bands = {band(one.share) for one in (store, *retrained)}
+    bands = {band(one.share) for one in asked}
     if bands == {"most"}:
         return "retrieval-driven", why
     if "nothing" in bands and bands & {"some", "most"}:
