@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from coldframe.diagnosis.passages import PassageSubject
 from coldframe.diagnosis.queries import Case, Query
 from coldframe.errors import ConfigError, DataError
 
-Measure = Callable[[str, Sequence[str], str], float]
+Measure: TypeAlias = Callable[[str, Sequence[str], str], float]
+MeasureMany: TypeAlias = Callable[[Sequence[Case]], Iterable[float]]
 
 
 class ContextSubject(PassageSubject):
@@ -50,24 +51,27 @@ class ContextSubject(PassageSubject):
         loss: Measure | None = None,
         *,
         score: Measure | None = None,
-        losses: Callable[[Sequence[Case]], Iterable[float]] | None = None,
+        losses: MeasureMany | None = None,
         **options: Any,
     ) -> None:
-        if sum(given is not None for given in (loss, score, losses)) != 1:
+        ways = [_one_by_one(one) for one in (loss, score) if one is not None]
+        ways += [] if losses is None else [losses]
+        if len(ways) != 1:
             raise ConfigError("A pipeline is measured in one way", fix="Pass exactly one of loss, score and losses.")
         super().__init__(queries, retrieve, **{"unit": "nats" if score is None else "score", **options})
         self.greater_is_better = score is not None
-        self._one, self._many = loss or score, losses
+        self._ask = ways[0]
 
     def measure(self, cases: Sequence[Case]) -> Iterator[tuple[int, float]]:
         """Losses (or scores) as the callables give them."""
-        if self._many is None:
-            yield from ((i, self._one(*case)) for i, case in enumerate(cases))
-            return
-        for i, loss in enumerate(self._many(cases)):
+        for i, loss in enumerate(self._ask(cases)):
             if i == len(cases):
                 raise DataError("The pipeline gave more losses than it was asked for", expected=len(cases))
             yield i, loss
+
+
+def _one_by_one(measure: Measure) -> MeasureMany:
+    return lambda cases: (measure(*case) for case in cases)
 
 
 __all__ = ["Case", "ContextSubject", "Query"]
