@@ -19,6 +19,7 @@ from coldframe.pipeline import Pipeline, fit
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import ExemplarStore, Retrieved
 from coldframe.tasks.task import Example, Task
+from coldframe.training import loop
 from coldframe.training.batches import length_batches
 from coldframe.training.config import TrainingConfig
 from coldframe.training.loop import Trainer
@@ -33,9 +34,12 @@ def trained(case: Case = PROMPT, on: Task | None = None, out: Path | None = None
     return fit(case.method(), lm_of("llama"), on or task(), retrieval=retrieval, training=config, out=out, quiet=True)
 
 
-def trainer(on: Task | None = None, folder: Path | None = None, **settings: Any) -> Trainer:
+PREFIX = Case("prompt-tuning/prefix", "prompt-tuning", {"tokens": 3, "placement": "prefix"})
+
+
+def trainer(on: Task | None = None, folder: Path | None = None, case: Case = PROMPT, **settings: Any) -> Trainer:
     on, lm = on or task(), lm_of("llama")
-    method = PROMPT.method().setup(Setting(lm, on.schema), 0)
+    method = case.method().setup(Setting(lm, on.schema), 0)
     store = ExemplarStore.of(on.train)
     nothing = (Retrieved.nothing(store, len(on.train)), Retrieved.nothing(store, len(on.validation)))
     config = TrainingConfig(**{"epochs": 2, "batch_size": 4, **settings})
@@ -140,6 +144,25 @@ def test_memory_that_one_row_does_not_fit_into_and_other_errors_are_not_swallowe
         with pytest.raises(RuntimeError, match=message):
             some._step([[0, 1, 2, 3]], 0)
         assert some.micro == left
+
+
+def test_text_read_with_gradient_goes_in_parts_of_so_many_tokens_with_the_same_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, parts = (trainer(unbalanced(), case=PREFIX, batch_size=12) for _ in range(2))
+    whole._step([list(range(12))], 0)
+    longest = max(parts.lengths) + parts.around
+    monkeypatch.setattr(loop, "_GRADIENT_TOKENS", 3 * longest + 1)
+    calls, losses = [], parts.losses
+
+    def counted(examples: Sequence[Example], retrieved: Retrieved) -> Tensor:
+        calls.append(len(examples))
+        return losses(examples, retrieved)
+
+    monkeypatch.setattr(parts, "losses", counted)
+    parts._step([list(range(12))], 0)
+    assert calls == [3, 3, 3, 3]
+    torch.testing.assert_close(parts.parameters[0].grad, whole.parameters[0].grad, atol=1e-6, rtol=1e-4)
 
 
 # ---- a run ------------------------------------------------------------------------------------------------

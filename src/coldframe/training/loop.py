@@ -31,6 +31,7 @@ from coldframe.training.progress import Bar
 
 _T = TypeVar("_T")
 _READ_AHEAD = 512  # rows whose states are in memory at once, kept or not
+_GRADIENT_TOKENS = 4096  # of text read with gradient at once: some GB of activations, however long the rows
 
 
 class Trainer:
@@ -76,6 +77,7 @@ class Trainer:
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.micro = config.batch_size
         self.lengths = [len(lm.tokenize(example.text)) for example in task.train]
+        self.around = len(lm.tokenize(task.schema.template.header + task.schema.template.query("")))
         self.steps_per_epoch = math.ceil(math.ceil(len(task.train) / config.batch_size) / config.accumulation)
         self.row_weights = _weights(task, task.train, config)
 
@@ -114,7 +116,7 @@ class Trainer:
 
         A state's last bits depend on the batch it was computed in. As much is read as can be kept.
         """
-        if getattr(self.method.config, "placement", None) != "suffix":
+        if not self._keeps_text:
             return
         self.method.eval()
         sets = ((self.task.train, self.neighbours), (self.task.validation, self.validation_neighbours))
@@ -167,7 +169,7 @@ class Trainer:
         while True:
             self.optimizer.zero_grad()
             try:
-                losses = [self._backward(part, total) for batch in mine for part in _parts(batch, self.micro)]
+                losses = [self._backward(part, total) for batch in mine for part in _parts(batch, self._at_once(batch))]
                 break
             except RuntimeError as error:
                 if not _out_of_memory(error) or self.micro == 1:
@@ -178,6 +180,18 @@ class Trainer:
             self.accelerator.clip_grad_norm_(self.parameters, self.config.clip)
         self.optimizer.step()
         return [loss for some in losses for loss in some]
+
+    def _at_once(self, batch: Sequence[int]) -> int:
+        """How many rows of a batch go through the model together; most processors do not say that memory is short."""
+        if self._keeps_text:
+            return self.micro
+        longest = max(self.lengths[i] for i in batch) + self.around
+        return max(1, min(self.micro, _GRADIENT_TOKENS // longest))
+
+    @property
+    def _keeps_text(self) -> bool:
+        """Whether the text is read without gradient, and its states kept."""
+        return getattr(self.method.config, "placement", None) == "suffix"
 
     def _backward(self, rows: Sequence[int], total: float) -> list[float]:
         examples = [self.task.train[i] for i in rows]
