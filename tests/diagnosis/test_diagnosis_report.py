@@ -257,6 +257,13 @@ def test_without_a_gain_the_forest_shows_rises() -> None:
     assert found.bars[0].value == found.lines[0] and found.bars[0].text == "0.000 [−0.050, 0.050]"
 
 
+def test_without_a_gain_tokens_have_no_shares_to_draw() -> None:
+    tokens = dataclasses.replace(full().token_variance, mean_share=UNDEFINED, predicted_share=UNDEFINED)  # type: ignore[type-var]
+    assert figures.tokens(tokens) is None
+    text = Page(render_report(dataclasses.replace(bare(), token_variance=tokens))).text
+    assert "How alike the tokens of 12 queries are" in text and "The lines show what counts" not in text
+
+
 def test_the_waterfall_goes_from_step_to_step() -> None:
     ladder = full().ladder
     assert ladder is not None

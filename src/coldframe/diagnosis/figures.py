@@ -96,8 +96,10 @@ def ablations(found: StoreAblation) -> Bars:
     return Bars(axis, bars, (axis(0.0),), (), "rise of the loss")
 
 
-def tokens(found: TokenVariance) -> Bars:
-    """Shares of the gain that are lost with other soft tokens."""
+def tokens(found: TokenVariance) -> Bars | None:
+    """Shares of the gain that are lost with other soft tokens; None where there is no gain to have shares of."""
+    if math.isnan(found.mean_share.value):
+        return None
     return _shares(
         [
             ("mean token for all", "main", found.mean_share),

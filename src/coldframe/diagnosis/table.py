@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
@@ -29,7 +31,8 @@ def render_table(found: Diagnosis) -> Group:
         f"{found.subject} on {found.task}, {found.model}, n = {found.n}, {found.seeds} seed{'s' * (found.seeds > 1)}"
     )
     parts.append(_ablations(found.store_ablation, title, found.unit))
-    if tokens := found.token_variance:
+    tokens = found.token_variance
+    if tokens and not math.isnan(tokens.mean_share.value):
         parts.append(
             Text(
                 f"Soft tokens: with the mean token for all {_share(tokens.mean_share)} of the gain is lost, "
@@ -43,7 +46,7 @@ def render_table(found: Diagnosis) -> Group:
 
 
 def _share(share: Estimate) -> str:
-    return "–" if share.value != share.value else percent(share)
+    return "–" if math.isnan(share.value) else percent(share)
 
 
 def _ablations(found: StoreAblation, title: str, unit: str) -> Table:
