@@ -259,7 +259,7 @@ def test_references_are_of_the_untrained_method_and_of_words() -> None:
     ids = torch.tensor(lm.tokenize(TEXTS[2]))
     np.testing.assert_allclose(subject.word_embeddings()[2, 0], lm.embed(ids).mean(0).numpy(), atol=1e-6)
     shares = [energy_share(one).value for one in (fresh, subject.word_embeddings())]
-    assert [f"{share:.1%}" in reference_note(subject) for share in shares] == [True, True]
+    assert [f"{share:.2%}" in reference_note(subject) for share in shares] == [True, True]
 
 
 def test_too_few_queries_are_refused() -> None:

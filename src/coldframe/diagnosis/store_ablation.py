@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.cache import say
-from coldframe.comparison_runs import shuffled_labels
+from coldframe.comparison_runs import duration, shuffled_labels
 from coldframe.config import check
 from coldframe.diagnosis.evidence import Ablation, StoreAblation
 from coldframe.diagnosis.pipeline_subject import PipelineSubject
@@ -123,7 +123,7 @@ def retrain_under(condition: Condition, subject: PipelineSubject, task: Task) ->
     if not method.uses_retrieval:
         return subject.losses("full")
     if not subject.quiet:
-        say(f"training {method.name} again with {CONDITIONS[condition]}: about {_duration(pipeline.seconds)}")
+        say(f"training {method.name} again with {CONDITIONS[condition]}: about {duration(pipeline.seconds)}")
     seed, store, retrieval = pipeline.training.seed, pipeline.store, pipeline.retrieval
     if condition == "shuffled":
         store = shuffled_labels(store, seed)
@@ -142,7 +142,3 @@ def retrain_under(condition: Condition, subject: PipelineSubject, task: Task) ->
             quiet=subject.quiet,
         )
         return PipelineSubject(fitted, subject.examples, quiet=subject.quiet).losses("full")
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -137,7 +137,7 @@ def reference_note(subject: SoftTokenSubject) -> str:
 
     def described(tokens: NDArray[np.float32]) -> str:
         cosine = np.mean([mean_cosine(tokens[:, j]) for j in range(tokens.shape[1])])
-        return f"{energy_share(tokens).value:.1%} and {cosine:.2f}"
+        return f"{energy_share(tokens).value:.2%} and {cosine:.3f}"
 
     return (
         "Energy share and mean cosine of the tokens, to be compared with: "
