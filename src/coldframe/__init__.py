@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from coldframe.diagnosis.diagnose import diagnose as diagnose
     from coldframe.estimator import ColdframeClassifier as ColdframeClassifier
     from coldframe.frozen.model import load_lm as load_lm
+    from coldframe.methods.head_gains.pear import PEAR as PEAR
     from coldframe.methods.soft_tokens.idpg import IDPG as IDPG
     from coldframe.methods.soft_tokens.latent_memory import LatentMemory as LatentMemory
     from coldframe.methods.soft_tokens.mha_esp import MHAESP as MHAESP
@@ -44,6 +45,7 @@ _HOMES = {
     "LatentMemory": "coldframe.methods.soft_tokens.latent_memory",
     "LoRA": "coldframe.methods.weight_deltas.lora",
     "MHAESP": "coldframe.methods.soft_tokens.mha_esp",
+    "PEAR": "coldframe.methods.head_gains.pear",
     "PESP": "coldframe.methods.soft_tokens.p_esp",
     "PromptTuning": "coldframe.methods.soft_tokens.prompt_tuning",
     "ReparameterisedPrompt": "coldframe.methods.soft_tokens.reparameterised_prompt",
@@ -65,6 +67,7 @@ __all__ = [  # noqa: F822 (looked up in __getattr__)
     "LatentMemory",
     "LoRA",
     "MHAESP",
+    "PEAR",
     "PESP",
     "PromptTuning",
     "ReparameterisedPrompt",

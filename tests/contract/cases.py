@@ -85,6 +85,7 @@ METHODS = [
     _case("latent-memory", tokens=3, k=3),
     _case("latent-memory/article", tokens=3, k=3, placement="prefix", **PLAIN),
     _case("latent-memory/vectors", tokens=2, k=3, encoder="tiny-print"),
+    _case("pear", heads=2, fixed=0.5, repetitions=[[3, 6]], length=6, held_out=2),
     _case("lora", rank=2),
     _case("lora/attention", rank=2, targets="attention"),
 ]

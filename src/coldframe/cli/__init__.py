@@ -16,6 +16,8 @@ COMMANDS = {
     "diagnose": "is it the retrieval, or would a fixed prompt do?",
     "predict": "answer new inputs with an artifact",
     "inspect": "what an artifact is, verified",
+    "reweight": "weigh attention heads anew (PEAR) and write the checkpoint",
+    "unfold": "take such weights out again",
     "tasks": "list the built-in tasks",
     "methods": "list the methods and their settings",
     "demo": "all of it once, on molecules, in a few minutes",
@@ -38,6 +40,7 @@ examples:
   echo 'what a day' | coldframe predict runs/mood -
   coldframe compare mood.csv --out runs/compare
   coldframe diagnose runs/mood --fail-on prompt-tuning-like
+  coldframe reweight smollm2 --out runs/smollm2-pear
 
 Exit status: 0 done, 2 something to mend (one line says what), 3 the verdict of diagnose is among --fail-on,
 130 interrupted.
@@ -63,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         print(
-            "coldframe: interrupted. The same command goes on where fit, compare and diagnose stopped (give --out).",
+            "coldframe: interrupted. The same command goes on where fit, compare, diagnose and reweight stopped (give --out).",
             file=sys.stderr,
         )
         return 130

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 from typing import Any, Literal, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from coldframe.errors import ConfigError, ModelError, nearest
 
@@ -27,8 +27,10 @@ class Anatomy:
         embedding_scale: Attribute of the embedding with the factor that it multiplies its weight's rows by.
         layers: List of blocks. The paths below start at a block.
         final_norm: Last norm; a module that is None is allowed (some OPT models have none).
+        project_out: Linear between the last norm and ``lm_head``, where there is one; None is allowed.
         lm_head: Linear from the final hidden states to the logits.
         attention: Attention module.
+        residual: Place among the attention's arguments of a residual that it adds to its output itself.
         o_proj: Its output projection, whose *input* is the query heads side by side.
         qkv: Its input projections: three linears, or one fused.
         fused: How the rows of a fused projection are laid out.
@@ -45,8 +47,10 @@ class Anatomy:
     embedding_scale: str | None = None
     layers: str = "model.layers"
     final_norm: str = "model.norm"
+    project_out: str | None = None
     lm_head: str = "lm_head"
     attention: str = "self_attn"
+    residual: int | None = None
     o_proj: str = "self_attn.o_proj"
     qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
     fused: str = ""
@@ -77,6 +81,7 @@ _BLOOM = Anatomy(
     layers="transformer.h",
     final_norm="transformer.ln_f",
     attention="self_attention",
+    residual=1,
     o_proj="self_attention.dense",
     qkv=("self_attention.query_key_value",),
     fused="head by head: q, k, v of one head, then of the next",
@@ -127,6 +132,7 @@ ANATOMIES: dict[str, Anatomy] = {
         embeddings="model.decoder.embed_tokens",
         layers="model.decoder.layers",
         final_norm="model.decoder.final_layer_norm",
+        project_out="model.decoder.project_out",
         o_proj="self_attn.out_proj",
         mlp=("fc1", "fc2"),
         position="learned",
@@ -134,6 +140,7 @@ ANATOMIES: dict[str, Anatomy] = {
     "bloom": _BLOOM,
     "falcon": dataclasses.replace(
         _BLOOM,
+        residual=None,
         fused="group by group: the q heads of one key-value head, then its k, then its v",
         position="rope",
         alibi_flag="alibi",
@@ -177,6 +184,8 @@ class BoundAnatomy:
         self.embeddings = self._module(anatomy.embeddings)
         self.lm_head = self._module(anatomy.lm_head)
         self.final_norm = self._module(anatomy.final_norm, optional=True)
+        out = anatomy.project_out
+        self.project_out = None if out is None else self._module(out, optional=True)
         self.layers = self._module(anatomy.layers)
         self._linears: dict[str, list[LinearAt]] = {
             "attention": [
@@ -265,6 +274,16 @@ class BoundAnatomy:
         """Output projection of block ``i``'s attention; its input is ``[..., n_heads * head_dim]``."""
         return self._linear(i, self.anatomy.o_proj).module
 
+    def after_layers(self, hidden: Tensor) -> Tensor:
+        """What the body does after its last block: the final norm, and a projection where there is one.
+
+        Shapes:
+            hidden: ``[..., width of the blocks]`` -> ``[..., width that lm_head takes]``.
+        """
+        for module in (self.final_norm, self.project_out):
+            hidden = hidden if module is None else module(hidden)
+        return hidden
+
     def linears(self, kind: LinearKind = "all") -> list[LinearAt]:
         """Linears of all blocks, layer by layer.
 
@@ -322,11 +341,12 @@ def anatomy_of(model: Any) -> BoundAnatomy:
 
 
 def _sizes(module: Any) -> tuple[int, int] | None:
-    """``(in, out)`` of a linear; transformers' Conv1D stores its weight transposed. None for other modules."""
+    """``(in, out)`` of a linear, plain or packed; Conv1D stores its weight transposed. None for other modules."""
     from transformers.pytorch_utils import Conv1D
 
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
+    sizes = getattr(module, "in_features", None), getattr(module, "out_features", None)
+    if isinstance(sizes[0], int) and isinstance(sizes[1], int):
+        return sizes[0], sizes[1]
     if isinstance(module, Conv1D):
         return int(module.weight.shape[0]), int(module.weight.shape[1])
     return None

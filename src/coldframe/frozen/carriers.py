@@ -83,6 +83,23 @@ def load_checkpoint(name: str, dtype: torch.dtype, revision: str | None = None) 
     Raises:
         ModelError: The model cannot be had or cannot be loaded.
     """
+    folder, provenance = locate(name, revision)
+    try:
+        model, tokenizer = _load(folder, dtype)
+    except Exception as error:  # whatever a damaged folder makes its readers raise
+        raise ModelError(
+            f"Cannot load the model {name!r} from {folder}: {_first_line(error)}",
+            fix="Expected: a causal language model of transformers with config.json, *.safetensors and a tokenizer.",
+        ) from error
+    return model, tokenizer, provenance
+
+
+def locate(name: str, revision: str | None = None) -> tuple[Path, dict[str, Any]]:
+    """The folder of a model's files, and where they came from; see :func:`load_checkpoint`.
+
+    Raises:
+        ModelError: The model cannot be had.
+    """
     if name in ENCODERS:
         raise ModelError(f"{name} is an encoder, not a language model", fix=f"Known: {', '.join(CARRIERS)}.")
     provenance: dict[str, Any]
@@ -95,14 +112,7 @@ def load_checkpoint(name: str, dtype: torch.dtype, revision: str | None = None) 
         provenance = {"name": name, "source": "hub", "revision": commit}
     if (folder / PROVENANCE).is_file():
         provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-    try:
-        model, tokenizer = _load(folder, dtype)
-    except Exception as error:  # whatever a damaged folder makes its readers raise
-        raise ModelError(
-            f"Cannot load the model {name!r} from {folder}: {_first_line(error)}",
-            fix="Expected: a causal language model of transformers with config.json, *.safetensors and a tokenizer.",
-        ) from error
-    return model, tokenizer, provenance
+    return folder, provenance
 
 
 def weight_hash(model: nn.Module) -> str:
@@ -256,4 +266,4 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-__all__ = ["CARRIERS", "ENCODERS", "PROVENANCE", "load_checkpoint", "quiet", "resolve", "weight_hash"]
+__all__ = ["CARRIERS", "ENCODERS", "PROVENANCE", "load_checkpoint", "locate", "quiet", "resolve", "weight_hash"]

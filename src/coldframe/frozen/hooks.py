@@ -24,18 +24,30 @@ def backbone_ports(model: nn.Module, anatomy: BoundAnatomy, conditioning: Condit
     handles: list[torch.utils.hooks.RemovableHandle] = []
     try:
         if conditioning.head_gains is not None:
-            gains = conditioning.head_gains
-            expected = (anatomy.n_layers, anatomy.n_heads)
-            if tuple(gains.shape) != expected:
-                raise ConfigError("Head gains have the wrong shape", got=tuple(gains.shape), expected=expected)
-            for layer in range(anatomy.n_layers):
-                hook = _gain_hook(gains[layer], anatomy.head_dim)
-                handles.append(anatomy.o_proj(layer).register_forward_pre_hook(hook))
+            handles.extend(attach_head_gains(anatomy, conditioning.head_gains))
         with weight_deltas(model, conditioning.deltas):
             yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def attach_head_gains(anatomy: BoundAnatomy, gains: Tensor) -> list[torch.utils.hooks.RemovableHandle]:
+    """Multiply every query head's output by its gain from now on, until the handles are removed.
+
+    Shapes:
+        gains: ``[layers, query_heads]``.
+
+    Raises:
+        ConfigError: If they have another shape.
+    """
+    expected = (anatomy.n_layers, anatomy.n_heads)
+    if tuple(gains.shape) != expected:
+        raise ConfigError("Head gains have the wrong shape", got=tuple(gains.shape), expected=expected)
+    return [
+        anatomy.o_proj(layer).register_forward_pre_hook(_gain_hook(gains[layer], anatomy.head_dim))
+        for layer in range(anatomy.n_layers)
+    ]
 
 
 @contextmanager

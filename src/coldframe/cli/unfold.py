@@ -1,0 +1,55 @@
+"""``coldframe unfold``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from coldframe.cli.options import parse
+from coldframe.cli.output import print_json
+from coldframe.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Unfold(Config):
+    """Write the base model again from a reweighted checkpoint.
+
+    The scaled weights are divided by their gains, which stand in the checkpoint's folder head_gains. Rounding may
+    leave some of them one step beside where they were; checksums tell. With --base they are taken from the base model,
+    so that every bit is right.
+
+    For example:
+      coldframe unfold runs/smollm2-pear --out runs/as-it-was
+      coldframe unfold runs/smollm2-pear --out runs/as-it-was --base smollm2
+
+    Args:
+        checkpoint: Folder that `coldframe reweight` wrote.
+        out: Folder to write; it must not exist.
+        base: The base model: a built-in name, a folder or a hub id.
+        json: Print the result as JSON.
+    """
+
+    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
+    out: str
+    base: str | None = None
+    json: bool = False
+
+
+def run(argv: Sequence[str]) -> None:
+    """Write, and say whether it is the base model to the bit."""
+    asked = parse(Unfold, "unfold", argv)
+    from coldframe.methods.head_gains.fold import unfold
+
+    found = unfold(asked.checkpoint, asked.out, asked.base)
+    if asked.json:
+        print_json({"checkpoint": asked.out, "exact": not found.inexact, **dataclasses.asdict(found)})
+        return
+    print(f"{len(found.tensors)} weights changed back")
+    if found.inexact:
+        print(f"{len(found.inexact)} of them differ from the base model's by rounding; --base makes them exact")
+    else:
+        print("all of them are the base model's, bit for bit")
+    print(f"wrote {asked.out}")

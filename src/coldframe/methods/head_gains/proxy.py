@@ -1,0 +1,105 @@
+"""The proxy task: random tokens, repeated once. What continues the copy can only be read off the context."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coldframe.errors import ConfigError, ModelError
+from coldframe.frozen.float32 import in_float32
+from coldframe.frozen.model import FrozenLM
+
+_TOKENS_PER_PLACE = 4  # with fewer tokens to draw from, more than one place in four has a double before it
+
+
+class ProxyTask:
+    """Sequences ``x_1 .. x_n x_1 .. x_n`` with ``x_i`` drawn evenly from the vocabulary; BOS first, if wanted.
+
+    Paper: Tan et al. 2025 (PEAR), arXiv 2409.19745. Deviates: special tokens, and rows of the embedding that
+    belong to no token, are never drawn.
+
+    Args:
+        lm: Whose vocabulary and context.
+        bos: Whether a sequence begins with BOS.
+        seed: Of all that is drawn.
+
+    Raises:
+        ConfigError: If BOS is asked for and the tokenizer has none.
+    """
+
+    def __init__(self, lm: FrozenLM, bos: bool = False, seed: int = 0) -> None:
+        self.lm, self.seed = lm, seed
+        if bos and lm.tokenizer.bos_token_id is None:
+            raise ConfigError("The tokenizer has no BOS token", got="bos=True", fix="Use bos=False.")
+        self.start: tuple[int, ...] = (int(lm.tokenizer.bos_token_id),) if bos else ()
+        added = getattr(lm.tokenizer, "added_tokens_decoder", {})
+        special = {*lm.tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
+        known = {i for i in lm.tokenizer.get_vocab().values() if i < lm.anatomy.vocab_size}
+        self.tokens = np.array(sorted(known - special))
+
+    def check(self, n: int) -> None:
+        """Whether sequences of ``2 n`` tokens can be drawn for this model.
+
+        Raises:
+            ConfigError: If they are longer than the model's context.
+            ModelError: If the vocabulary is so small that a sequence would repeat itself before its end.
+        """
+        length, limit = len(self.start) + 2 * n, self.lm.anatomy.max_positions
+        if length > limit:
+            raise ConfigError(
+                "A sequence is longer than the model's context", got=f"{length} tokens", expected=f"at most {limit}"
+            )
+        if len(self.tokens) < _TOKENS_PER_PLACE * n:
+            raise ModelError(
+                "The tokenizer's vocabulary is too small for random sequences",
+                got=f"{len(self.tokens)} tokens that are not special, n = {n}",
+                expected=f"at least {_TOKENS_PER_PLACE} n",
+                fix="Make the sequences shorter, or take a model with a usual tokenizer.",
+            )
+
+    def sequences(self, count: int, n: int, *stream: int) -> Tensor:
+        """Token ids of ``count`` sequences; the same for the same ``stream`` of numbers, whatever came before.
+
+        Shapes:
+            Returns ``[count, BOS + 2 n]``.
+        """
+        self.check(n)
+        drawn = np.random.default_rng((self.seed, *stream)).choice(self.tokens, (count, n))
+        start = np.tile(np.array(self.start, dtype=drawn.dtype), (count, 1))
+        return torch.from_numpy(np.concatenate((start, drawn, drawn), axis=1)).to(self.lm.device)
+
+    def copy_loss(self, ids: Tensor) -> Tensor:
+        """Mean negative log-likelihood of the copy without its first token, which nothing foretells.
+
+        ``L = -1/(n - 1) sum_{i = n+1}^{2n-1} log p(x_{i+1} | x_{<=i})``, averaged over the sequences.
+
+        Paper: Tan et al. 2025. Deviates: theirs has the first token of the copy as well, which adds noise.
+
+        Shapes:
+            ids: from :meth:`sequences` -> ``[]``, float32.
+        """
+        first = len(self.start) + (ids.shape[1] - len(self.start)) // 2
+        hidden = self.lm.body(inputs_embeds=self.lm.embed(ids[:, :-1]), use_cache=False).last_hidden_state
+        logits = self.lm.head(hidden[:, first:])
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, first + 1 :].flatten())
+
+
+def centred_logit(lm: FrozenLM, hidden: Tensor, targets: Tensor) -> Tensor:
+    """``pi``: the logit of the target, minus the mean logit over the vocabulary.
+
+    Without a soft cap both are linear in the hidden state, so no other logit is computed.
+
+    Shapes:
+        hidden: ``[..., N, d]``, after the last norm; targets: ``[N]``. Returns ``[..., N]``, float32.
+    """
+    head = lm.anatomy.lm_head
+    if lm.anatomy.logit_softcap is None:
+        pi = (hidden * (head.weight[targets].float() - head.weight.mean(0, dtype=torch.float32))).sum(-1)
+        return pi if head.bias is None else pi + head.bias[targets].float() - head.bias.float().mean()
+    rows = []
+    with in_float32(head.parameters()):
+        for row in hidden.reshape(-1, *hidden.shape[-2:]):
+            logits = lm.head(row)
+            rows.append(logits.gather(-1, targets[:, None]).squeeze(-1) - logits.mean(-1))
+    return torch.stack(rows).view(hidden.shape[:-1])
