@@ -196,7 +196,7 @@ class Runner:
         dropped = self.lm.dropped_contexts - dropped
         order_std = None
         if self.shuffles and method.uses_retrieval and job.role == "method":
-            some = queries if method.trainable else _sample(queries, ORDER_ROWS)
+            some = queries if method.trainable else sample(queries, ORDER_ROWS)
             order_std = order_deviation(pipeline, some, self.shuffles)
         outcome = Outcome(predictions, pipeline.history, time.perf_counter() - started, order_std, dropped)
         if self.out is not None:
@@ -285,7 +285,7 @@ class Runner:
     def _queries(self, method: Method) -> Sequence[Example]:
         rows = self.task.test
         in_prompt = method.uses_retrieval and not method.trainable and method.strategy == "top"
-        return rows if self.text_rows is None or not in_prompt else _sample(rows, self.text_rows)
+        return rows if self.text_rows is None or not in_prompt else sample(rows, self.text_rows)
 
     def _score(self, run: Predictions) -> float:
         return primary(run, self.task.schema.metric, self.task.schema.positive)
@@ -313,7 +313,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def _sample(rows: Sequence[Example], count: int) -> Sequence[Example]:
+def sample(rows: Sequence[Example], count: int) -> Sequence[Example]:
     """A seeded sample of rows, in their order; all of them if there are no more."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[:count])
     return [rows[i] for i in chosen]

@@ -80,7 +80,7 @@ def test_rows_of_a_file_and_a_sample_of_them(run: Run, fitted: Path, tmp_path: P
     new.write_text("sentence,colour\n" + "".join(f"new {i} rose,red\nnew {i} leaf,green\n" for i in range(8)))
     found = run("diagnose", fitted, new, "--out", tmp_path / "new", "--rows", 12, "--json", *QUICK)
     assert found.status == 0, found.err
-    assert found.json["n"] == 12
+    assert found.json["n"] == 12 and "Asked were 12 of 16 rows, drawn at random." in found.json["notes"]
 
 
 def test_training_again_says_what_it_costs_before_it_starts(run: Run, fitted: Path, tmp_path: Path) -> None:
@@ -137,7 +137,8 @@ def test_a_damaged_artifact_is_refused(run: Run, fitted: Path, tmp_path: Path) -
     config = fitted / "coldframe_config.json"
     config.write_text(json.dumps({"format": 99}))
     assert run("diagnose", fitted, "--out", tmp_path / "out", *QUICK).status == 2
-    assert run("diagnose", tmp_path / "nothing", "--out", tmp_path / "out", *QUICK).status == 2
+    assert run("diagnose", tmp_path / "nothing", *QUICK).status == 2
+    assert not (tmp_path / "nothing-diagnosis").exists()
 
 
 def test_a_ladder_needs_soft_tokens_and_says_so_at_once(run: Run, many: Path, lm: str, tmp_path: Path) -> None:

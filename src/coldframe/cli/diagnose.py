@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import Annotated, get_args
 
 import tyro
 
@@ -16,9 +16,6 @@ from coldframe.cli.rows import labelled, own_test
 from coldframe.config import Config
 from coldframe.errors import ConfigError, nearest
 from coldframe.tasks.rows import OnError
-
-if TYPE_CHECKING:
-    from coldframe.tasks.task import Example
 
 #: Exit status of a diagnosis whose verdict is among ``--fail-on``.
 UNWANTED = 3
@@ -82,6 +79,7 @@ class Diagnose(Config):
 def run(argv: Sequence[str]) -> int:
     """Load, diagnose, write the report, print; the exit status."""
     asked = parse(Diagnose, "diagnose", argv)
+    from coldframe.comparison_runs import sample
     from coldframe.diagnosis.diagnose import diagnose
     from coldframe.diagnosis.evidence import Outcome
     from coldframe.diagnosis.report import write_report
@@ -90,18 +88,22 @@ def run(argv: Sequence[str]) -> int:
 
     unwanted = _chosen("--fail-on", asked.fail_on, get_args(Outcome))
     retrain = _words(asked.retrain)
-    out = writable(Path(asked.out or f"{asked.artifact.rstrip('/')}-diagnosis"))
+    if asked.rows is not None and asked.rows < 2:
+        raise ConfigError("--rows is too small", got=asked.rows, expected="at least 2; 30 for a verdict")
     pipeline = load(asked.artifact)
+    out = writable(Path(asked.out or f"{asked.artifact.rstrip('/')}-diagnosis"))
     others = [load(folder, pipeline.lm) for folder in asked.seed_artifacts]
     if asked.data is None:
         examples, notes = own_test(pipeline)
     else:
         examples, notes = labelled(pipeline, asked.data, asked.text, asked.label, asked.on_error, asked.allow_leaks)
+    if asked.rows is not None and asked.rows < len(examples):
+        notes = [*notes, f"Asked were {asked.rows} of {len(examples)} rows, drawn at random."]
+        examples = sample(examples, asked.rows)
     tell(notes, asked.quiet)
-    some: Any = _sample(examples, asked.rows)
     found = diagnose(
         [pipeline, *others],
-        some,
+        examples,
         retrain=retrain,  # type: ignore[arg-type]  # checked there
         ladder=asked.ladder,
         ladder_seeds=asked.ladder_seeds,
@@ -131,15 +133,3 @@ def _chosen(flag: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
         if word not in known:
             raise ConfigError(f"{flag} takes verdicts", got=repr(word), fix=nearest(word, known))
     return chosen
-
-
-def _sample(examples: Sequence[Example], count: int | None) -> Sequence[Example]:
-    """A seeded sample of rows, in their order."""
-    import numpy as np
-
-    if count is None or count >= len(examples):
-        return examples
-    if count < 2:
-        raise ConfigError("--rows is too small to compare anything", got=count, expected="at least 2; 30 for a verdict")
-    chosen = np.sort(np.random.default_rng(0).permutation(len(examples))[:count])
-    return [examples[i] for i in chosen]
