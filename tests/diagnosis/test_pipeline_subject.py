@@ -184,6 +184,7 @@ def test_a_prompt_from_the_query_alone_minds_the_query_only() -> None:
         ("u-esp", {"encoder": "tiny", "k": 3}, {"gaussian": "single exemplars", "mean": "single exemplars"}),
         ("p-esp", {"encoder": "tiny-print", "k": 3}, {}),
         ("u-esp", {"encoder": "tiny-print", "k": 3}, {}),
+        ("latent-memory", {"encoder": "tiny", "tokens": 3, "k": 3}, {}),
         ("prompt-tuning", {"tokens": 2}, {}),
         ("lora", {"rank": 2}, {"swapped-conditioning": "no soft tokens"}),
         ("icl", {"k": 2}, {"swapped-conditioning": "no soft tokens", "gaussian": "as text", "mean": "as text"}),
