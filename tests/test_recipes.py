@@ -65,12 +65,12 @@ def test_recipe_runs(
     def load(spec: str) -> Any:
         return Words(spec) if spec == "minilm" else load_encoder(spec)
 
-    for module in ("pipeline", "comparison", "retrieval.retriever"):
+    for module in ("pipeline", "evaluation.controls", "retrieval.retriever"):
         monkeypatch.setattr(f"coldframe.{module}.load_encoder", load)
     monkeypatch.setattr("coldframe.evaluation.controls.TREES", 20)
     comparison = is_comparison(recipe)
     asked = parse(Compare if comparison else Fit, "test", ["--recipe", str(recipe)])
-    data = rows["text" if asked.task.data == "trec" else "molecules"]
+    data = rows["text" if asked.task.data in ("trec", "facts", "dense-store") else "molecules"]
     words = [*data, "--recipe", recipe, "--model", lm, "--epochs", 1, "--batch-size", BATCH, "--out", tmp_path / "out"]
     words += ["--json", "--quiet"]
     if comparison:

@@ -15,7 +15,7 @@ from coldframe.tasks.options import Source, TaskConfig
 from coldframe.tasks.rows import Row, Table
 
 LINES = 1_000
-SHARES = {"rain": 0.7, "music": 0.1, "silence": 0.1, "thunder": 0.1}
+SHARES = {"rain": 0.1, "music": 0.1, "silence": 0.7, "thunder": 0.1}
 """Label to its share of the rows; each is one token of SmolLM2 after a space."""
 
 INSTRUCTION = f"What did the watchman hear? Answer with one of: {', '.join(SHARES)}."

@@ -1,0 +1,1 @@
+"""Models and numbers of the documentation, made again."""
