@@ -287,7 +287,10 @@ def test_the_heatmap_holds_every_cell_once() -> None:
         for x, y in re.findall(r"M(\d+) (\d+)h", level.path)
     }
     assert cells == {(0, 0): 1, (1, 1): 1, (2, 2): 1, (0, 1): 0.3, (1, 0): 0.3, (0, 2): -0.5, (2, 0): -0.5}
-    assert figures.heatmap([[1.0]]) is None
+    assert found.low == 0 and figures.heatmap([[1.0]]) is None
+    alike = figures.heatmap([[1.0, 0.95], [0.95, 1.0]])
+    assert alike is not None and alike.low == 0.9
+    assert [level.strength for level in alike.levels] == [0.5, 1.0]
 
 
 def test_the_hubness_curve_stands_beside_chance() -> None:

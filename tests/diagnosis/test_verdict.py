@@ -372,3 +372,9 @@ def test_advice_from_the_store(changes, words):
     assert len(after.advice) == len(before.advice) + 1
     assert words in " ".join(after.advice)
     assert after.outcome == before.outcome
+
+
+def test_a_store_that_is_met_as_chance_has_it_gets_no_advice():
+    few = health(entries=3000, queries=100, k=5, hubness=3.4, never=0.87)
+    assert few.hubness_chance == pytest.approx(2.44, abs=0.01) and few.never_chance == pytest.approx(0.846, abs=0.001)
+    assert verdict("RAG", store(), store_health=few, n=779).advice == verdict("RAG", store(), n=779).advice

@@ -170,13 +170,14 @@ def _store(health: StoreHealth) -> list[str]:
             f"Remove duplicates from the store: {health.duplicates} of {health.entries} entries have the key of "
             "another one, and take the place of something new among those found."
         )
-    if health.hubness > HUBNESS:
+    # Few queries of a large store find most of it never, and the rest unevenly, whatever the retriever does.
+    if health.hubness > max(HUBNESS, 2 * health.hubness_chance):
         sentences.append(
             f"Correct for hubs: some entries are found for very many queries (skewness {health.hubness:.1f}) and "
             f"{health.never:.0%} for none. Subtract the mean vector, or use a similarity that is "
             "corrected for hubs (CSLS, mutual proximity)."
         )
-    elif health.never > NEVER_FOUND:
+    elif health.never > max(NEVER_FOUND, health.never_chance + 0.25):
         sentences.append(f"A smaller store may do: {health.never:.0%} of the entries are found for no query.")
     if health.anisotropy > NARROW_CONE and health.anisotropy_centred < health.anisotropy / 2:
         sentences.append(

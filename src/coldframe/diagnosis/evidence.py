@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from coldframe.config import Config
@@ -223,6 +224,17 @@ class StoreHealth(Config):
     leaks: int
     curve: tuple[tuple[int, int], ...]
     warnings: tuple[str, ...]
+
+    @property
+    def hubness_chance(self) -> float:
+        """What ``hubness`` would be if entries were drawn at random: the skewness of a binomial distribution."""
+        share = min(self.k / self.entries, 1.0)
+        return (1 - 2 * share) / math.sqrt(self.queries * share * (1 - share)) if share < 1 else 0.0
+
+    @property
+    def never_chance(self) -> float:
+        """What ``never`` would be if entries were drawn at random."""
+        return float((1 - min(self.k / self.entries, 1.0)) ** self.queries)
 
 
 @dataclasses.dataclass(frozen=True)

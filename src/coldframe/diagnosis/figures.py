@@ -10,6 +10,7 @@ import numpy as np
 
 from coldframe.diagnosis.advice import percent
 from coldframe.diagnosis.evidence import Estimate, Ladder, StoreAblation, StoreHealth, TokenVariance
+from coldframe.diagnosis.subject import CONDITIONS
 from coldframe.diagnosis.verdict import MOST, NEGLIGIBLE
 from coldframe.evaluation.figures import Axis, Chart, Line
 from coldframe.evaluation.report_data import MetricInfo
@@ -20,8 +21,9 @@ LOSS = MetricInfo("loss", "Loss", higher=False, decimals=3)
 #: Shares beyond these are drawn at the edge, with an arrow: one wide interval must not flatten the others.
 _WIDEST = (-0.5, 1.5)
 
-#: Steps of the heatmap's scale.
+#: Steps of the heatmap's scale, and the cosines where it may begin.
 _LEVELS = 20
+_SCALES = (0.0, 0.5, 0.9)
 
 #: Names of the ladder's rungs for readers.
 RUNGS = {
@@ -90,9 +92,12 @@ def ablations(found: StoreAblation) -> Bars:
         for one in found.ablations
     ]
     if any(math.isfinite(one.share.value) for *_, one in rows):
-        return _shares((name, kind, one.share) for name, kind, one in rows)
+        return _shares((name, kind, one.share, CONDITIONS.get(one.condition, "")) for name, kind, one in rows)
     axis = Axis.over([0.0, *(end for *_, one in rows for end in (one.rise.low, one.rise.high))], count=6)
-    bars = tuple(_bar(axis, name, kind, one.rise, LOSS.span(one.rise)) for name, kind, one in rows)
+    bars = tuple(
+        _bar(axis, name, kind, one.rise, LOSS.span(one.rise), note=CONDITIONS.get(one.condition, ""))
+        for name, kind, one in rows
+    )
     return Bars(axis, bars, (axis(0.0),), (), "rise of the loss")
 
 
@@ -102,18 +107,25 @@ def tokens(found: TokenVariance) -> Bars | None:
         return None
     return _shares(
         [
-            ("mean token for all", "main", found.mean_share),
-            ("from the query alone", "method", found.predicted_share),
+            ("mean token", "main", found.mean_share, "the average over all queries, for every query"),
+            (
+                "query's tokens",
+                "method",
+                found.predicted_share,
+                "predicted from the query alone, without what was retrieved",
+            ),
         ]
     )
 
 
-def _shares(found: Iterable[tuple[str, str, Estimate]]) -> Bars:
+def _shares(found: Iterable[tuple[str, str, Estimate, str]]) -> Bars:
     rows = list(found)
-    ends = [end for *_, share in rows for end in (share.low, share.value, share.high) if math.isfinite(end)]
+    ends = [end for _, _, share, _ in rows for end in (share.low, share.value, share.high) if math.isfinite(end)]
     low, high = max(min([0.0, *ends]), _WIDEST[0]), min(max([1.0, *ends]), _WIDEST[1])
     axis = Axis.over([100 * low, 100 * high], count=6, pad=0.03)
-    bars = tuple(_bar(axis, name, kind, share, percent(share), scale=100) for name, kind, share in rows)
+    bars = tuple(
+        _bar(axis, name, kind, share, percent(share), note=note, scale=100) for name, kind, share, note in rows
+    )
     nothing, most = axis(100 * NEGLIGIBLE), axis(100 * MOST)
     return Bars(axis, bars, (nothing, most), ((0.0, nothing), (most, 100.0)), "share of the gain that is lost, in %")
 
@@ -184,28 +196,40 @@ class Level:
 
 @dataclasses.dataclass(frozen=True)
 class Heatmap:
-    """Cosines between queries' tokens, -1 to 1, rounded to steps of 0.05."""
+    """Cosines between queries' tokens.
+
+    Attributes:
+        size: Queries.
+        low: The cosine that is drawn empty; 1 is drawn full, and what is negative in another colour.
+        levels: The cells.
+    """
 
     size: int
+    low: float
     levels: tuple[Level, ...]
 
 
 def heatmap(similarity: Sequence[Sequence[float]]) -> Heatmap | None:
-    """The token-similarity matrix; cells of one level are one path, which keeps the page small."""
+    """The token-similarity matrix, its scale from the highest of ``_SCALES`` that holds all cosines.
+
+    Cells of one level are one path, which keeps the page small. None for fewer than two queries.
+    """
     if len(similarity) < 2:
         return None
+    least = min(value for row in similarity for value in row if math.isfinite(value))
+    low = max((scale for scale in _SCALES if scale <= least), default=0.0)
     cells: dict[int, list[str]] = {}
     for row, values in enumerate(similarity):
         for column, value in enumerate(values):
             if math.isfinite(value):
-                level = round(min(max(value, -1.0), 1.0) * _LEVELS)
+                level = round(min(max((value - low) / (1 - low), -1.0), 1.0) * _LEVELS)
                 cells.setdefault(level, []).append(f"M{column} {row}h1v1h-1z")
     levels = tuple(
         Level("".join(found), "below" if level < 0 else "above", abs(level) / _LEVELS)
         for level, found in sorted(cells.items())
         if level
     )
-    return Heatmap(len(similarity), levels)
+    return Heatmap(len(similarity), low, levels)
 
 
 def hubness(found: StoreHealth) -> Chart | None:

@@ -128,8 +128,16 @@ def _store_facts(found: StoreHealth) -> list[tuple[str, str, str]]:
     """Name, value and meaning of what was measured on the store."""
     show, overlap = figures.LOSS.show, found.overlap
     return [
-        ("hubness", f"{found.hubness:.2f}", "Skewness of how often each entry is retrieved; above 1 there are hubs."),
-        ("never retrieved", _percent(found.never), "Entries that no query brings up."),
+        (
+            "hubness",
+            f"{found.hubness:.2f}",
+            f"Skewness of how often each entry is retrieved; {found.hubness_chance:.2f} if drawn at random.",
+        ),
+        (
+            "never retrieved",
+            _percent(found.never),
+            f"Entries that no query brings up; {_percent(found.never_chance)} if drawn at random.",
+        ),
         ("Gini", show(found.gini), "Inequality of the counts: 0 all alike, 1 one entry takes all."),
         ("entropy", show(found.entropy), "Of the retrievals, as a share of the largest possible: 1 all alike."),
         (

@@ -230,20 +230,17 @@ def _warnings(health: StoreHealth) -> list[str]:
     """What is suspicious, in sentences. Thresholds are ours, but for hubness > 1."""
     n, k, entries = health.queries, health.k, health.entries
     found = []
-    # Drawn at random, an entry is found by a binomial number of queries.
-    share = min(k / entries, 1.0)
-    chance_never = (1 - share) ** n
-    chance_skew = (1 - 2 * share) / math.sqrt(n * share * (1 - share)) if share < 1 else 0.0
-    if health.hubness > 1 and health.hubness > 2 * chance_skew:
+    if health.hubness > 1 and health.hubness > 2 * health.hubness_chance:
         most = health.curve[0][1]
         found.append(
             f"A few entries are hubs: the skewness of the retrieval counts is {health.hubness:.1f} "
-            f"({chance_skew:.1f} if drawn at random), and one entry is found by {most / n:.0%} of the queries."
+            f"({health.hubness_chance:.1f} if drawn at random), and one entry is found by {most / n:.0%} of the "
+            "queries."
         )
-    if health.never > chance_never + 0.25:
+    if health.never > health.never_chance + 0.25:
         found.append(
             f"{health.never:.0%} of the entries are never retrieved by these {n} queries "
-            f"({chance_never:.0%} if drawn at random)."
+            f"({health.never_chance:.0%} if drawn at random)."
         )
     if health.overlap.low > max(0.1, 5 * health.overlap_chance):
         found.append(
