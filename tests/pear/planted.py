@@ -60,7 +60,15 @@ def planted_lm() -> FrozenLM:
 
 
 def _head(
-    model: Any, at: tuple[int, int], *, query: slice, key: slice, reads: slice, writes: slice, amount: float, back: int = 0
+    model: Any,
+    at: tuple[int, int],
+    *,
+    query: slice,
+    key: slice,
+    reads: slice,
+    writes: slice,
+    amount: float,
+    back: int = 0,
 ) -> None:
     """Attend to where ``key`` holds what ``query`` holds here (positions: ``back`` places back); copy a field."""
     layer, head = at

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from tests.pear.planted import COPIER, SUPPRESSOR
 from tests.tiny import ARCHITECTURES, tiny
 from torch import Tensor
 
@@ -21,7 +22,6 @@ from coldframe.methods.head_gains.parts import Parts
 from coldframe.methods.head_gains.path_patching import path_patching
 from coldframe.methods.head_gains.pear import reweight
 from coldframe.methods.head_gains.proxy import ProxyTask
-from tests.pear.planted import COPIER, SUPPRESSOR
 
 QUICK = ReweightConfig(repetitions=((12, 10), (8, 15)))
 
