@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,3 +147,11 @@ def test_a_ladder_needs_soft_tokens_and_says_so_at_once(run: Run, many: Path, lm
     assert run("fit", many, "--model", lm, "--method", "icl", "--set", "k=1", "--out", out, "--quiet").status == 0
     found = run("diagnose", out, "--ladder", "--out", tmp_path / "out", *QUICK)
     assert found.status == 2 and "no soft tokens" in found.err
+
+
+def test_what_the_report_needs_is_missed_before_the_work(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    found = run("diagnose", tmp_path / "not looked at", *QUICK)
+    assert found.status == 2 and "coldframe[report]" in found.err

@@ -229,4 +229,4 @@ def test_pipelines_of_different_settings_are_not_put_together(lm: FrozenLM, task
 def test_it_travels_to_json_and_back() -> None:
     found = cf.diagnose(Made(0.9), notes=["a note"], command="made by hand", **FAST)
     assert Diagnosis.from_dict(found.to_dict()).verdict == found.verdict
-    assert found.notes == ("a note",) and found.command == "made by hand" and found.seconds > 0
+    assert found.notes == ("a note",) and found.command == "made by hand"

@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         print(
-            "coldframe: interrupted. The same command goes on where fit, compare, diagnose and reweight stopped (give --out).",
+            "coldframe: interrupted. The same command goes on where fit, compare, diagnose and reweight stopped "
+            "(give --out).",
             file=sys.stderr,
         )
         return 130

@@ -82,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
     from coldframe.comparison_runs import sample
     from coldframe.diagnosis.diagnose import diagnose
     from coldframe.diagnosis.evidence import Outcome
-    from coldframe.diagnosis.report import write_report
+    from coldframe.diagnosis.report import environment, write_report
     from coldframe.diagnosis.table import render_table
     from coldframe.pipeline import load
 
@@ -90,6 +90,7 @@ def run(argv: Sequence[str]) -> int:
     retrain = _words(asked.retrain)
     if asked.rows is not None and asked.rows < 2:
         raise ConfigError("--rows is too small", got=asked.rows, expected="at least 2; 30 for a verdict")
+    environment()  # what the report needs is missed now, not after the work
     pipeline = load(asked.artifact)
     out = writable(Path(asked.out or f"{asked.artifact.rstrip('/')}-diagnosis"))
     others = [load(folder, pipeline.lm) for folder in asked.seed_artifacts]

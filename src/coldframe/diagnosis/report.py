@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coldframe.cache import atomic_path
 from coldframe.config import read_mapping, without_nan
@@ -15,6 +15,9 @@ from coldframe.diagnosis.evidence import Diagnosis, Outcome, StoreHealth
 from coldframe.diagnosis.subject import CONDITIONS
 from coldframe.evaluation.figures import si
 from coldframe.evaluation.report import page_environment
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 #: What each verdict says.
 MEANINGS: Mapping[Outcome, str] = {
@@ -55,29 +58,42 @@ def render_report(found: Diagnosis, data_name: str = "diagnosis.json") -> str:
     Raises:
         MissingExtraError: jinja2 (extra ``report``) is not installed.
     """
-    environment = page_environment("coldframe.diagnosis", "coldframe.evaluation")
-    environment.filters["spoken"] = spoken
-    environment.filters["percent"] = _percent
-    environment.filters["span"] = percent
-    environment.filters["si"] = si
-    environment.filters["p_short"] = lambda p: "–" if p != p else "< 0.001" if p < 0.001 else f"{p:.3f}"
     d2, d3, health = found.token_variance, found.ladder, found.store_health
-    return environment.get_template("diagnosis.html.j2").render(
-        found=found,
-        loss=figures.LOSS,
-        conditions=CONDITIONS,
-        rungs=figures.RUNGS,
-        meanings=MEANINGS,
-        words=WORDS,
-        data_name=data_name,
-        ablations=figures.ablations(found.store_ablation),
-        tokens=figures.tokens(d2) if d2 else None,
-        heatmap=figures.heatmap(d2.similarity) if d2 else None,
-        ladder=figures.ladder(d3) if d3 else None,
-        sweeps=figures.sweeps(d3) if d3 else None,
-        hubness=figures.hubness(health) if health else None,
-        store_facts=_store_facts(health) if health else [],
+    return (
+        environment()
+        .get_template("diagnosis.html.j2")
+        .render(
+            found=found,
+            loss=figures.LOSS,
+            conditions=CONDITIONS,
+            rungs=figures.RUNGS,
+            meanings=MEANINGS,
+            words=WORDS,
+            data_name=data_name,
+            ablations=figures.ablations(found.store_ablation),
+            tokens=figures.tokens(d2) if d2 else None,
+            heatmap=figures.heatmap(d2.similarity) if d2 else None,
+            ladder=figures.ladder(d3) if d3 else None,
+            sweeps=figures.sweeps(d3) if d3 else None,
+            hubness=figures.hubness(health) if health else None,
+            store_facts=_store_facts(health) if health else [],
+        )
     )
+
+
+def environment() -> Environment:
+    """What fills the page's template; made before a long diagnosis, it tells that jinja2 is missing in time.
+
+    Raises:
+        MissingExtraError: jinja2 (extra ``report``) is not installed.
+    """
+    found = page_environment("coldframe.diagnosis", "coldframe.evaluation")
+    found.filters["spoken"] = spoken
+    found.filters["percent"] = _percent
+    found.filters["span"] = percent
+    found.filters["si"] = si
+    found.filters["p_short"] = lambda p: "–" if p != p else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return found
 
 
 def write_report(found: Diagnosis, path: str | Path) -> None:
