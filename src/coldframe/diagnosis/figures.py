@@ -25,6 +25,9 @@ _WIDEST = (-0.5, 1.5)
 _LEVELS = 20
 _SCALES = (0.0, 0.5, 0.9)
 
+#: What each condition puts in the place of what was retrieved; evidence may name others.
+WHAT: dict[str, str] = {str(name): what for name, what in CONDITIONS.items()}
+
 #: Names of the ladder's rungs for readers.
 RUNGS = {
     "prompt-tuning": "static prompt",
@@ -92,10 +95,10 @@ def ablations(found: StoreAblation) -> Bars:
         for one in found.ablations
     ]
     if any(math.isfinite(one.share.value) for *_, one in rows):
-        return _shares((name, kind, one.share, CONDITIONS.get(one.condition, "")) for name, kind, one in rows)
+        return _shares((name, kind, one.share, WHAT.get(one.condition, "")) for name, kind, one in rows)
     axis = Axis.over([0.0, *(end for *_, one in rows for end in (one.rise.low, one.rise.high))], count=6)
     bars = tuple(
-        _bar(axis, name, kind, one.rise, LOSS.span(one.rise), note=CONDITIONS.get(one.condition, ""))
+        _bar(axis, name, kind, one.rise, LOSS.span(one.rise), note=WHAT.get(one.condition, ""))
         for name, kind, one in rows
     )
     return Bars(axis, bars, (axis(0.0),), (), "rise of the loss")

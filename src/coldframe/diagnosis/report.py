@@ -12,7 +12,6 @@ from coldframe.config import read_mapping, without_nan
 from coldframe.diagnosis import figures
 from coldframe.diagnosis.advice import percent
 from coldframe.diagnosis.evidence import Diagnosis, Outcome, StoreHealth
-from coldframe.diagnosis.subject import CONDITIONS
 from coldframe.evaluation.figures import si
 from coldframe.evaluation.report import page_environment
 
@@ -65,7 +64,7 @@ def render_report(found: Diagnosis, data_name: str = "diagnosis.json") -> str:
         .render(
             found=found,
             loss=figures.LOSS,
-            conditions=CONDITIONS,
+            conditions=figures.WHAT,
             rungs=figures.RUNGS,
             meanings=MEANINGS,
             words=WORDS,
