@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.contract.cases import SCHEMA, Case, TinyEncoder, built, example, lm_of
 
@@ -48,6 +48,7 @@ def warned(health: Any, word: str) -> bool:
     return any(word in sentence for sentence in health.warnings)
 
 
+@settings(deadline=None)
 @given(counted)
 def test_gini_is_the_mean_difference_over_twice_the_mean(counts: list[int]) -> None:
     differences = [abs(a - b) for a in counts for b in counts]
@@ -58,6 +59,7 @@ def test_gini_is_the_mean_difference_over_twice_the_mean(counts: list[int]) -> N
     assert got == pytest.approx(gini(np.array(counts[::-1]) * 3), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(counted)
 def test_entropy_and_skewness_are_their_definitions(counts: list[int]) -> None:
     shares = [count / sum(counts) for count in counts]
@@ -69,6 +71,7 @@ def test_entropy_and_skewness_are_their_definitions(counts: list[int]) -> None:
     assert skewness(np.array(counts)) == pytest.approx(wanted, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 8), min_size=3, max_size=3, unique=True), min_size=2, max_size=8), st.data())
 def test_overlap_is_shared_over_either(sets: list[list[int]], data: st.DataObject) -> None:
     absent = data.draw(st.integers(0, 2))
