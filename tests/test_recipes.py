@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.cli.conftest import COLOURS, MOLECULES, Words
-from tests.tiny import tiny
+from tests.cli.conftest import COLOURS, MOLECULES
+from tests.tiny import tiny, tiny_tokenizer
+from transformers import BertConfig, BertModel
 
 from coldframe.cli import main
 from coldframe.cli.compare import Compare
@@ -38,6 +39,17 @@ def lm(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny BERT in MiniLM's place, because recipes may fine-tune it."""
+    folder = tmp_path_factory.mktemp("models") / "bert"
+    tokenizer = tiny_tokenizer()
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return f"hf:{folder}:mean"
+
+
 @pytest.fixture
 def rows(tmp_path: Path) -> dict[str, Sequence[object]]:
     """A few rows, for recipes on molecules and for recipes on text, with the words that name them."""
@@ -57,13 +69,14 @@ def test_recipe_runs(
     recipe: Path,
     rows: dict[str, Sequence[object]],
     lm: str,
+    encoder: str,
     tmp_path: Path,
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def load(spec: str) -> Any:
-        return Words(spec) if spec == "minilm" else load_encoder(spec)
+        return load_encoder(encoder if spec == "minilm" else spec)
 
     for module in ("pipeline", "evaluation.controls", "retrieval.retriever"):
         monkeypatch.setattr(f"coldframe.{module}.load_encoder", load)

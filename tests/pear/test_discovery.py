@@ -187,7 +187,7 @@ def test_a_sequence_over_the_context_is_told_before_the_work(lm: FrozenLM, monke
         ({"repetitions": [[1, 5]]}, "each at least 2"),
         ({"steps": 3000}, "decay_steps"),
         ({"length": 1}, "two tokens"),
-        ({"choose": "highest"}, "Did you mean 'highest'"),
+        ({"choose": "higest"}, "Did you mean 'highest'"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
