@@ -51,8 +51,6 @@ class Reweight(Config):
         quiet: No progress.
     """
 
-    section = "recipe"
-
     model: Annotated[Model, Flat] = dataclasses.field(default_factory=Model)
     out: str | None = None
     settings: Annotated[ReweightConfig, Flat] = dataclasses.field(default_factory=ReweightConfig)

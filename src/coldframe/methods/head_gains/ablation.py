@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,18 +55,18 @@ def one_by_one(
     with in_float32(lm.model.parameters()):
         with ExitStack() as hooks:
             for layer in range(anatomy.n_layers):
-                _on_input(hooks, anatomy.o_proj(layer), lambda x, i=layer: z.update({i: x}))
+                _on_input(hooks, anatomy.o_proj(layer), partial(z.__setitem__, layer))
             for at in qkv:
-                _on_output(hooks, at.module, lambda y, name=at.name: projected.update({name: y}))
+                _on_output(hooks, at.module, partial(projected.__setitem__, at.name))
             clean = last_hidden()
         for layer, head in heads:
             part = slice(head * anatomy.head_dim, (head + 1) * anatomy.head_dim)
             replaced = z[layer].clone()
             replaced[:, -1, part] = mean_of_heads(z[layer], mean_over)[:, part]
             with ExitStack() as hooks:
-                _on_input(hooks, anatomy.o_proj(layer), lambda _, x=replaced: x)
+                _on_input(hooks, anatomy.o_proj(layer), _always(replaced))
                 for at in qkv if frozen else ():
-                    _on_output(hooks, at.module, lambda _, name=at.name: projected[name])
+                    _on_output(hooks, at.module, _always(projected[at.name]))
                 found.append(last_hidden())
     return clean, torch.stack(found)
 
@@ -111,6 +112,10 @@ def mean_of_heads(z: Tensor, mean_over: MeanOver) -> Tensor:
         z: ``[N, tokens, heads * head_dim]`` -> ``[1 or N, heads * head_dim]``.
     """
     return z[:, -1].mean(0, keepdim=True) if mean_over == "batch" else z.mean(1)
+
+
+def _always(answer: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda _: answer
 
 
 def _on_input(hooks: ExitStack, module: nn.Module, act: Callable[[Tensor], Any]) -> None:

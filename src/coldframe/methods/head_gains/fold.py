@@ -226,7 +226,7 @@ class _Fold:
         return f"{anatomy.layers.rpartition('.')[2]}.{layer}.{anatomy.o_proj}.weight"
 
     def change(self, name: str, layer: int, weight: Tensor, gains: Tensor) -> Tensor:
-        o_proj = self.anatomy.o_proj(layer)
+        o_proj: Any = self.anatomy.o_proj(layer)
         axis = 1 if isinstance(o_proj, torch.nn.Linear) else 0  # transformers' Conv1D is transposed
         if tuple(weight.shape) != tuple(o_proj.weight.shape) or weight.dtype not in _PLAIN:
             raise ModelError(f"{name} is not stored as a plain matrix", got=f"{tuple(weight.shape)} {weight.dtype}")

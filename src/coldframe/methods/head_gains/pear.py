@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -96,19 +96,29 @@ class PEAR(Method):
     trainable: ClassVar[bool] = False
 
     gains: Tensor
+    made: bool = False
 
     def build(self, setting: Setting) -> None:
         """Gains that are still to be made, or to be loaded."""
         self.register_buffer("gains", torch.ones(setting.lm.anatomy.n_layers, setting.lm.anatomy.n_heads))
         self.made = False
-        self.register_state_dict_pre_hook(lambda *_: self.make())
-        self.register_load_state_dict_post_hook(lambda *_: setattr(self, "made", True))
 
     def make(self) -> None:
         """Find the heads and train their gains, unless that is done."""
         if not self.made:
             found = reweight(self.ready.lm, self.config)
             self.gains, self.made = found.trained.gains.to(self.gains.device), True
+
+    def state_dict(self, *args: Any, **options: Any) -> Any:
+        """The gains, made if they were not."""
+        self.make()
+        return super().state_dict(*args, **options)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take gains that were made before."""
+        found = super().load_state_dict(state_dict, strict, assign)
+        self.made = True
+        return found
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """The same gains for every query."""

@@ -95,7 +95,7 @@ def centred_logit(lm: FrozenLM, hidden: Tensor, targets: Tensor) -> Tensor:
     """
     head = lm.anatomy.lm_head
     if lm.anatomy.logit_softcap is None:
-        pi = (hidden * (head.weight[targets].float() - head.weight.mean(0, dtype=torch.float32))).sum(-1)
+        pi: Tensor = (hidden * (head.weight[targets].float() - head.weight.mean(0, dtype=torch.float32))).sum(-1)
         return pi if head.bias is None else pi + head.bias[targets].float() - head.bias.float().mean()
     rows = []
     with in_float32(head.parameters()):
