@@ -29,8 +29,9 @@ lint: $(VENV)/.installed  ## ruff, mypy, import layers, spelling
 	@$(BIN)/lint-imports
 	@$(BIN)/codespell src tests docs recipes benchmarks README.md CONTRIBUTING.md CHANGELOG.md
 
-bench: $(VENV)/.installed  ## speed beside peers: every script in benchmarks/, one after the other
-	@set -e; for script in benchmarks/*.py; do echo "bench: $$script"; $(BIN)/python $$script; done
+bench: $(VENV)/.installed  ## speed beside peers: every benchmark, one after the other (half an hour on 2 idle cores)
+	@echo "bench: measuring; results go to benchmarks/results and docs/results/speed.md"
+	@$(BIN)/python -m benchmarks
 
 docs: $(VENV)/.docs  ## build the site into site/
 	@echo "docs: building the site into site/"
