@@ -42,6 +42,9 @@ def test_a_model_is_reweighted_and_the_checkpoint_is_a_model_like_any_other(
     assert found["heads"][0]["gain"] < 1 and found["heads"][0]["effect"] > 0.5
     assert found["loss_after"] < found["loss_before"] and -1 <= found["stability"] <= 1
     assert found["weights"]["folded"] and found["checkpoint"] == str(out)
+    page = (out / "head_gains" / "report.html").read_text()
+    assert found["report"] == str(out / "head_gains" / "report.html")
+    assert "Which heads" in page and "Whether it answers better was not measured" in page
     gains, base, new = read_gains(out).gains, load_lm(str(folder), dtype="float32"), load_lm(str(out), dtype="float32")
     assert new.provenance["name"] == str(out) and new.weight_hash != base.weight_hash
     ids = torch.tensor([[5, 6, 7, 8, 5, 6, 7, 8]])

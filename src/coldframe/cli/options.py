@@ -58,12 +58,20 @@ class ModelFlags(Config):
     revision: str | None = None
     dtype: str = "auto"
     device: str = "auto"
+    reweight: tyro.conf.Suppress[dict[str, Any] | None] = None  # of a recipe: settings of PEAR, folded in first
 
     def load(self) -> FrozenLM:
-        """The model."""
+        """The model; reweighted, if a recipe says so."""
         from coldframe.frozen.model import load_lm
 
-        return load_lm(self.model, dtype=self.dtype, device=self.device, revision=self.revision)
+        lm = load_lm(self.model, dtype=self.dtype, device=self.device, revision=self.revision)
+        if self.reweight is None:
+            return lm
+        from coldframe.methods.head_gains.config import ReweightConfig
+        from coldframe.methods.head_gains.in_cache import reweighted_folder
+
+        folder = reweighted_folder(lm, ReweightConfig.from_dict(self.reweight))
+        return load_lm(str(folder), dtype=self.dtype, device=self.device)
 
 
 def parse(command: type[Command], name: str, argv: Sequence[str]) -> Command:

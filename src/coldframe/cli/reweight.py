@@ -7,15 +7,19 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from coldframe.cli.options import Flat, ModelFlags, parse
-from coldframe.cli.output import print_json, show
+from coldframe.cli.output import print_json, show, tell
 from coldframe.config import Config
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.training.progress import Bar
+
+if TYPE_CHECKING:
+    from coldframe.frozen.model import FrozenLM
+    from coldframe.methods.head_gains.pear import Reweighting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +94,7 @@ def run(argv: Sequence[str]) -> None:
     with bars.open:
         found = reweight(lm, asked.settings, bars)
     written = save_reweighted(lm, asked.settings, found, out)
+    page = _page(asked, lm, found, out, time.perf_counter() - started)
     gains = [found.trained.gains[layer, head] for layer, head in found.heads]
     result = {
         "checkpoint": str(out),
@@ -98,12 +103,38 @@ def run(argv: Sequence[str]) -> None:
         "loss_after": found.trained.loss_after,
         "share_below_one": sum(bool(gain < 1) for gain in gains) / len(gains),
         "weights": dataclasses.asdict(written),
+        "report": None if page is None else str(page),
         "seconds": round(time.perf_counter() - started, 2),
     }
     if asked.json:
         print_json(result)
     else:
         _print(result)
+
+
+def _page(asked: Reweight, lm: FrozenLM, found: Reweighting, out: Path, seconds: float) -> Path | None:
+    """Write the page on heads and gains; None, and said, without the extra ``report``."""
+    from importlib.util import find_spec
+
+    from coldframe.cache import atomic_path
+    from coldframe.evaluation.reweighted.data import Found, Reweighted
+    from coldframe.methods.head_gains.gains_file import FOLDER
+
+    if find_spec("jinja2") is None:
+        tell(["no report: pip install 'coldframe[report]'"], asked.quiet)
+        return None
+    from coldframe.evaluation.reweighted.page import render_page
+
+    data = Reweighted(
+        model=str(lm.provenance["name"]),
+        found=Found.of(found, asked.settings.effect),
+        settings={**asked.settings.to_dict(), "dtype": str(lm.dtype), "weight_hash": lm.weight_hash[:12]},
+        seconds=seconds,
+    )
+    path = out / FOLDER / "report.html"
+    with atomic_path(path) as temporary:
+        temporary.write_text(render_page(data, "gains.json"), encoding="utf-8")
+    return path
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -120,6 +151,8 @@ def _print(result: dict[str, Any]) -> None:
         print(f"rank correlation of all effects between two settings of N and n: {result['stability']:.2f}")
     print(f"loss on held-out random sequences: {result['loss_before']:.3f} -> {result['loss_after']:.3f}")
     out, weights = result["checkpoint"], result["weights"]
+    if result["report"]:
+        print(f"report: {result['report']}")
     if weights["folded"]:
         print(f"folded into {weights['dtype']} weights; rounding moves them by {weights['rounding']:.1e} of their size")
         print(f"wrote {out}; undo: coldframe unfold {out} --out DIR")

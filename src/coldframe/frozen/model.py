@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from coldframe.config import check
 from coldframe.errors import ConfigError, DataError
 from coldframe.frozen import attention
 from coldframe.frozen.anatomy import anatomy_of
@@ -397,24 +398,60 @@ class FrozenLM:
             )
         generator = torch.Generator(self.device).manual_seed(seed)
         rows = self.rows(prompts, conditioning, reserve=max_new_tokens)
-        ends = self._end_tokens()
-        written: list[list[int]] = [[] for _ in rows]
-        open_rows = set(range(len(rows)))
         with self.ports(conditioning):
             ready = self.prefill(rows, conditioning)
-            for step in range(max_new_tokens):
-                chosen = _choose(self.head(ready.last), temperature, top_p, generator)
-                for i in sorted(open_rows):
-                    token = int(chosen[i])
-                    if token in ends:
-                        open_rows.discard(i)
-                        continue
-                    written[i].append(token)
-                    if stop and any(mark in self._decode(written[i]) for mark in stop):
-                        open_rows.discard(i)
-                if not open_rows or step + 1 == max_new_tokens:
-                    break
-                ready = self._extend(ready, self.embed(chosen.unsqueeze(1)))
+            return self._write(ready, max_new_tokens, stop, lambda x: _choose(x, temperature, top_p, generator))
+
+    @torch.no_grad()
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[str],
+        conditioning: Conditioning = EMPTY,
+        *,
+        max_new_tokens: int = 64,
+        stop: Sequence[str] = (),
+    ) -> tuple[Tensor, list[str]]:
+        """The loss of given answers, as :meth:`loss`, and greedy continuations; the prompts are read once for both.
+
+        Args:
+            prompts: The queries.
+            answers: One for each.
+            conditioning: What goes into the ports.
+            max_new_tokens: At most this many tokens, at least 1.
+            stop: Texts that end an answer; they are cut off.
+
+        Shapes:
+            Returns ``[batch]``, float32, and one text per prompt.
+        """
+        check(max_new_tokens >= 1, "max_new_tokens must be at least 1", got=max_new_tokens)
+        tokens = [self._answer(answer) for answer in answers]
+        rows = self.rows(prompts, conditioning, reserve=max(max_new_tokens, *map(len, tokens)))
+        with self.ports(conditioning):
+            ready = self.prefill(rows, conditioning)
+            losses = -self._answer_log_probability(ready.repeat(1), tokens)
+            return losses, self._write(ready, max_new_tokens, stop, lambda x: x.argmax(-1))
+
+    def _write(
+        self, ready: Prefilled, max_new_tokens: int, stop: Sequence[str], choose: Callable[[Tensor], Tensor]
+    ) -> list[str]:
+        """Continue prompts that were read, token by token, until each has ended."""
+        ends = self._end_tokens()
+        written: list[list[int]] = [[] for _ in ready.lengths]
+        open_rows = set(range(len(written)))
+        for step in range(max_new_tokens):
+            chosen = choose(self.head(ready.last))
+            for i in sorted(open_rows):
+                token = int(chosen[i])
+                if token in ends:
+                    open_rows.discard(i)
+                    continue
+                written[i].append(token)
+                if stop and any(mark in self._decode(written[i]) for mark in stop):
+                    open_rows.discard(i)
+            if not open_rows or step + 1 == max_new_tokens:
+                break
+            ready = self._extend(ready, self.embed(chosen.unsqueeze(1)))
         return [_cut(self._decode(tokens), stop) for tokens in written]
 
     def _decode(self, tokens: list[int]) -> str:

@@ -1,0 +1,197 @@
+"""PEAR on questions: does a reweighted model answer better, and does it keep what it knew?
+
+    python -m reproduction.pear smollm2 --data DIR --sets mdqa10 2wiki hotpot popqa --questions 200 \
+        --systems base pear random lowest all zero --mmlu 500 --texts 200 --out runs/pear-smollm2
+
+A set is ``mdqaN`` (N documents, one with the answer; built by ``reproduction.multi_document_qa``), ``2wiki``,
+``hotpot``, ``popqa`` (out of DIR) or a file of questions. A system is ``base``, ``pear``, one of its controls
+(``random``, ``lowest``, ``all``, ``zero``), a folder that ``coldframe reweight`` wrote, or
+``NAME=package.module:function``: a function that takes the frozen model and gives
+``generate(prompts, max_new_tokens) -> texts``.
+
+Every answer is kept in OUT/answers as it comes; the same command goes on where it was stopped, and more questions, sets
+or systems use what is there. OUT/results.json, OUT/results.md and OUT/report.html hold what came of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from coldframe.cache import say
+from coldframe.cli.options import settings_of
+from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingError
+from coldframe.evaluation.answers.evaluate import QASet, Scores, ask, scored
+from coldframe.evaluation.answers.systems import CallableSystem, LMSystem, System
+from coldframe.evaluation.reweighted.data import Reweighted
+from coldframe.evaluation.reweighted.markdown import render_markdown
+from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.methods.head_gains.config import ReweightConfig
+from coldframe.methods.head_gains.pear import Reweighting, reweight
+from coldframe.tasks.qa import READERS, QAPrompt, Question, read_questions
+from coldframe.tasks.task import content_hash
+from reproduction import multi_document_qa
+from reproduction.pear_results import retained, summary, write
+
+MADE = {"pear": {}, "random": {"choose": "random"}, "lowest": {"choose": "lowest"}, "all": {"choose": "all"}}
+MADE["zero"] = {"fixed": 0.0}
+PLACES = (0.0, 0.5, 1.0)  # of the gold document: first, middle, last
+
+
+def questions_of(name: str, asked: argparse.Namespace) -> list[Question]:
+    """A set by its name: drawn by the seed, so that more questions hold the fewer."""
+    draw = multi_document_qa.draw
+    if found := re.fullmatch(r"mdqa(\d+)", name):
+        documents = int(found[1])
+        gold = asked.gold or sorted({round(share * (documents - 1)) for share in PLACES})
+        built = {"documents": documents, "gold": gold, "seed": asked.seed, "count": asked.questions}
+        return multi_document_qa.build(*multi_document_qa.load(_data(asked)), **built)
+    if name in READERS:
+        return draw(READERS[name](_data(asked)), asked.questions, asked.seed)
+    if not Path(name).is_file():
+        raise ConfigError(f"There is no set {name!r}", expected=f"mdqaN, {', '.join(READERS)}, or a file of questions")
+    return draw(read_questions(name), asked.questions, asked.seed)
+
+
+def _data(asked: argparse.Namespace) -> Path:
+    if asked.data is None or not asked.data.is_dir():
+        raise DataError("The sets are read out of a folder", got=asked.data, fix="Name it with --data.")
+    return Path(asked.data)
+
+
+def systems_of(asked: argparse.Namespace, lm: FrozenLM, notes: list[str]) -> tuple[list[System], Reweighting | None]:
+    """All systems with their seeds, and the reweighting of the first seed, if PEAR is among them."""
+    systems: list[System] = []
+    shown = None
+    for name in asked.systems:
+        base, _, function = name.partition("=")
+        if name == "base":
+            systems.append(LMSystem(lm))
+        elif name in MADE:
+            for seed in asked.seeds:
+                settings = {"heads": asked.heads, **settings_of(asked.set), **MADE[name], "seed": seed}
+                config = ReweightConfig.from_dict(settings)
+                try:
+                    found = reweight(lm, config)
+                except TrainingError as error:
+                    notes.append(f"{name}, seed {seed}, could not be trained: {error}")
+                    continue
+                systems.append(LMSystem(lm, name, found.trained.gains, seed))
+                shown = found if name == "pear" and shown is None else shown
+        elif function:
+            module, _, attribute = function.partition(":")
+            try:
+                generate = getattr(importlib.import_module(module), attribute)(lm)
+            except (ImportError, AttributeError, ValueError) as error:
+                expected = "NAME=package.module:function"
+                raise ConfigError(f"Cannot load the system {name!r}: {error}", expected=expected) from error
+            systems.append(CallableSystem(base, generate, content_hash(lm.weight_hash, function)))
+        elif Path(name).is_dir():
+            systems.append(LMSystem(load_lm(name, dtype=asked.dtype, device=asked.device), Path(name).name))
+        else:
+            raise ConfigError(
+                f"There is no system {name!r}", expected=f"base, {', '.join(MADE)}, a folder, or NAME=module:function"
+            )
+    return systems, shown
+
+
+def prompt_of(asked: argparse.Namespace, lm: FrozenLM) -> QAPrompt:
+    """How questions are put: as long as the model's context allows, or as ``--max-tokens`` says."""
+    limit = lm.anatomy.max_positions - max(asked.max_new_tokens, 32) - len(lm.bos)
+    chat = None
+    if asked.chat:
+        if not lm.tokenizer.chat_template:
+            raise ConfigError("The tokenizer has no chat template", fix="Leave --chat out.")
+
+        def chat(text: str) -> str:
+            turns = [{"role": "user", "content": text}]
+            told = str(lm.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+            return told.removeprefix(lm.tokenizer.bos_token or "")  # the model puts it there itself
+
+    return QAPrompt(lm.tokenize, min(limit, asked.max_tokens or limit), chat)
+
+
+class Said:
+    """Progress, a line every half minute."""
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Say where it stands."""
+        if time.monotonic() - self.last > 30 or done == total:
+            self.last = time.monotonic()
+            say(f"{what}: {done} of {total}")
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command's words."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("model", nargs="?", default="smollm2", help="built-in name, folder or hub id")
+    parser.add_argument("--data", type=Path, help="holds nq-open, 2wikimultihopqa, hotpotqa, popqa-1000, mmlu-pro")
+    parser.add_argument("--sets", nargs="+", default=["mdqa10"])
+    parser.add_argument("--systems", nargs="+", default=["base", "pear"])
+    parser.add_argument("--questions", type=int, default=200, help="of every set, drawn by the seed")
+    parser.add_argument("--gold", type=int, nargs="+", help="places of the gold document in mdqaN; first, middle, last")
+    parser.add_argument("--heads", type=int, help="K of PEAR and its controls; those that stand out if left out")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other settings of the reweighting")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of PEAR and its controls")
+    parser.add_argument("--seed", type=int, default=0, help="of the questions that are drawn")
+    parser.add_argument("--max-new-tokens", type=int, default=32, help="of an answer; 0 measures the loss alone")
+    parser.add_argument("--max-tokens", type=int, help="of a prompt; the model's context if left out")
+    parser.add_argument("--batch-tokens", type=int, default=8192, help="tokens at once, pads included")
+    parser.add_argument("--chat", action="store_true", help="put questions in the tokenizer's chat template")
+    parser.add_argument("--mmlu", type=int, default=0, help="questions of MMLU-Pro, without examples")
+    parser.add_argument("--texts", type=int, default=0, help="passages of nq-open's pool, or lines of --text-file")
+    parser.add_argument("--text-file", type=Path, help="ordinary text, one piece a line")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args(argv)
+
+
+def run(argv: Sequence[str] | None = None) -> Reweighted:
+    """Measure what is missing; write the results after every set."""
+    asked, notes, started, said = arguments(argv), list[str](), time.perf_counter(), Said()
+    if not 0 <= asked.max_new_tokens or asked.questions < 1:
+        raise ConfigError("max_new_tokens cannot be negative, and questions must be at least 1")
+    # Everything that can be wrong with the words is found before the first hour of work.
+    lm = load_lm(asked.model, dtype=asked.dtype, device=asked.device)
+    prompt = prompt_of(asked, lm)
+    sets = [QASet.of(Path(name).stem, questions_of(name, asked), prompt) for name in asked.sets]
+    for one in sets:
+        if one.cut:
+            rows = f"{one.cut} of {len(one.questions)} prompts"
+            notes.append(f"{one.name}: {rows} had passages cut to fit {prompt.max_tokens} tokens.")
+    systems, shown = systems_of(asked, lm, notes)
+    scores: Scores = {}
+    answers = asked.out / "answers"
+    measured = retained(systems, asked, answers, said)
+    for i, one in enumerate(sets, 1):
+        found = scores.setdefault(one.name, {})
+        for system in systems:
+            rows = ask(
+                system, one, answers, max_new_tokens=asked.max_new_tokens, batch_tokens=asked.batch_tokens, report=said
+            )
+            found.setdefault(system.name, {})[system.seed] = scored(one, rows)
+        spent = time.perf_counter() - started
+        done = summary(asked, lm, sets[:i], systems, scores, shown, measured, notes, spent)
+        write(done, asked.out)
+    return done
+
+
+def main() -> None:
+    """Run, and say where the results are."""
+    try:
+        print(render_markdown(run()))
+    except ColdframeError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

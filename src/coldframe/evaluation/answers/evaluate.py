@@ -1,0 +1,207 @@
+"""Systems on sets of questions: what each answered, kept row by row, and the table that comes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coldframe.config import Config
+from coldframe.errors import ConfigError
+from coldframe.evaluation.answers.kept import Kept
+from coldframe.evaluation.answers.scores import (
+    METRICS,
+    WRITTEN,
+    Floats,
+    Gap,
+    by_group,
+    difference,
+    level,
+    over_sets,
+    row_scores,
+)
+from coldframe.evaluation.answers.systems import System
+from coldframe.evaluation.intervals import Interval
+from coldframe.tasks.qa import QAPrompt, Question
+from coldframe.tasks.task import content_hash
+
+Report = Callable[[str, int, int], None]  # what is measured, rows done, rows in all
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell(Config):
+    """A metric of a system on a set.
+
+    Args:
+        set: The set's name.
+        system: The system's name.
+        metric: A key of ``METRICS``, or what was measured otherwise.
+        level: The score itself.
+        gap: The system minus the base; None for the base, or where there is none.
+        place: Of the gold passage, from 0, where only those rows count.
+    """
+
+    set: str
+    system: str
+    metric: str
+    level: Interval
+    gap: Gap | None = None
+    place: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Overall(Config):
+    """The mean over all sets of a system's difference from another.
+
+    Args:
+        system: The one.
+        against: The other.
+        metric: A key of ``METRICS``.
+        interval: The difference.
+    """
+
+    system: str
+    against: str
+    metric: str
+    interval: Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class QASet:
+    """A set of questions as they are put to the systems.
+
+    Args:
+        name: In tables.
+        questions: The rows.
+        prompts: By question id, with its tokens.
+        cut: Questions that had passages shortened.
+    """
+
+    name: str
+    questions: tuple[Question, ...]
+    prompts: Mapping[str, tuple[str, int]]
+    cut: int
+
+    @classmethod
+    def of(cls, name: str, questions: Iterable[Question], prompt: QAPrompt) -> QASet:
+        """Questions with their prompts.
+
+        Raises:
+            DataError: If one is too long.
+        """
+        rows = tuple(questions)
+        told = {question.id: prompt(question) for question in rows}
+        prompts = {name: (one.text, one.tokens) for name, one in told.items()}
+        return cls(name, rows, prompts, sum(one.cut > 0 for one in told.values()))
+
+
+#: By set, system, seed and question: the scores of :func:`~.scores.row_scores`.
+Scores = dict[str, dict[str, dict[int, dict[str, dict[str, float]]]]]
+
+
+def ask(
+    system: System, asked: QASet, out: Path, *, max_new_tokens: int, batch_tokens: int, report: Report | None = None
+) -> dict[str, dict[str, Any]]:
+    """Every answer of a system on a set, by question id; what was measured before is found in ``out``.
+
+    A row is measured again when its prompt, the answer whose loss is taken, the system or ``max_new_tokens`` changes.
+
+    Args:
+        system: What answers.
+        asked: The questions.
+        out: Folder of the files that keep the answers.
+        max_new_tokens: Of an answer; 0 measures losses alone.
+        batch_tokens: Tokens at once, pads included.
+        report: Told of the progress.
+    """
+    questions = {}
+    for question in asked.questions:
+        text, _ = asked.prompts[question.id]
+        questions[f"{question.id}/{content_hash(text, question.target)[:10]}"] = question
+    settings = {"set": asked.name, "system": system.fingerprint, "max_new_tokens": max_new_tokens}
+    kept = Kept(out, f"{asked.name}-{system.name}-{system.seed}", settings)
+
+    def measure(ids: list[str]) -> list[dict[str, Any]]:
+        batch = [questions[one] for one in ids]
+        prompts = [asked.prompts[question.id][0] for question in batch]
+        answers = system.answer(prompts, [question.target for question in batch], max_new_tokens)
+        return [{"id": one, **dataclasses.asdict(answer)} for one, answer in zip(ids, answers, strict=True)]
+
+    def tell(done: int, total: int) -> None:
+        if report is not None:
+            report(f"{asked.name}: {system.name} {system.seed}", done, total)
+
+    sizes = {one: asked.prompts[question.id][1] + max_new_tokens for one, question in questions.items()}
+    rows = kept.fill(sizes, measure, batch_tokens, tell)
+    return {questions[one].id: row for one, row in rows.items()}
+
+
+def scored(asked: QASet, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """The scores of a system's answers, by question id."""
+    return {question.id: row_scores(question, rows[question.id]) for question in asked.questions}
+
+
+def cells(asked: QASet, found: Mapping[str, Mapping[int, Mapping[str, Mapping[str, float]]]], base: str) -> list[Cell]:
+    """The table of one set: every system and metric, over all rows and by place of the gold passage.
+
+    Args:
+        asked: The questions.
+        found: By system, seed and question id: scores.
+        base: The system that the others are compared with.
+    """
+    places = sorted({question.gold for question in asked.questions if question.gold is not None})
+    several = len({question.group for question in asked.questions}) < len(asked.questions)
+    parts: list[tuple[int | None, Sequence[Question]]] = [(None, asked.questions)]
+    if several:  # the same questions at every place: else places differ in their questions
+        parts += [(place, [one for one in asked.questions if one.gold == place]) for place in places]
+    table = []
+    for place, questions in parts:
+        for metric in METRICS:
+            values = values_of(questions, found, metric)
+            for system, seeds in values.items():
+                gap = None
+                if system != base and base in values:
+                    gap = difference(seeds, values[base], percent=metric in WRITTEN)
+                table.append(Cell(asked.name, system, metric, level(seeds), gap, place))
+    return table
+
+
+def values_of(
+    questions: Sequence[Question], found: Mapping[str, Mapping[int, Mapping[str, Mapping[str, float]]]], metric: str
+) -> dict[str, list[Floats]]:
+    """By system one array for each seed; a system of which the metric cannot be had is not there."""
+    table = {}
+    for system, by_seed in found.items():
+        rows = [by_group(questions, scores, metric) for scores in by_seed.values()]
+        seeds = [row for row in rows if row is not None]
+        if seeds and len(seeds) == len(rows):
+            table[system] = seeds
+    return table
+
+
+def overall(sets: Sequence[QASet], scores: Scores, pairs: Iterable[tuple[str, str]]) -> list[Overall]:
+    """Differences of pairs of systems, averaged over the sets; a pair that was not on every set is left out.
+
+    Raises:
+        ConfigError: If there is no set.
+    """
+    if not sets:
+        raise ConfigError("There is no set of questions")
+    table = []
+    for metric in METRICS:
+        values = {one.name: values_of(one.questions, scores[one.name], metric) for one in sets}
+        for system, other in pairs:
+            if all(system in row and other in row for row in values.values()):
+                gaps = [_gaps(row[system], row[other]) for row in values.values()]
+                table.append(Overall(system, other, metric, over_sets(gaps)))
+    return table
+
+
+def _gaps(system: Sequence[Floats], other: Sequence[Floats]) -> list[Floats]:
+    if len(system) == len(other):
+        return [a - b for a, b in zip(system, other, strict=True)]
+    mean = np.mean(other, axis=0)
+    return [values - mean for values in system]

@@ -1,0 +1,162 @@
+"""How well systems answer the same questions, and how sure their differences are."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coldframe.config import Config
+from coldframe.evaluation.intervals import RESAMPLES, Interval, Statistic, interval
+from coldframe.evaluation.report_data import MetricInfo
+from coldframe.tasks.qa import Question
+from coldframe.tasks.text_metrics import TEXT_METRICS
+
+Floats = NDArray[np.float64]
+
+WRITTEN = ("contains", "exact_match", "token_f1")  # of answers that were written, in percent
+
+#: Everything that is measured on an answer.
+METRICS = {
+    **{name: MetricInfo(name, TEXT_METRICS[name].title, higher=True, decimals=1) for name in WRITTEN},
+    "loss": MetricInfo("loss", "Loss of the right answer", higher=False, decimals=3),
+}
+
+EFFECT = 2.0
+"""Difference, in points, that the statement on power is about."""
+
+_NORMAL = NormalDist()
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap(Config):
+    """A system minus another on the same questions.
+
+    Args:
+        interval: The mean difference.
+        deviation: Standard deviation of one question's difference, averaged over seeds.
+        needed: Questions that find a true difference of two points in 80 of 100 repetitions (two-sided, 5%), by that
+            deviation; None where every question was answered alike, or for a loss.
+    """
+
+    section = "gap"
+
+    interval: Interval
+    deviation: float
+    needed: int | None = None
+
+
+def row_scores(question: Question, row: Mapping[str, Any]) -> dict[str, float]:
+    """All that one answer scores: percents for the written text, nats for the loss.
+
+    Args:
+        question: What was asked.
+        row: With ``text`` and ``loss``, either may be None.
+    """
+    found = {}
+    if row["text"] is not None:
+        for name in WRITTEN:
+            score = TEXT_METRICS[name].statistics([row["text"]], [question.answers])[0, 0]
+            found[name] = 100 * float(score)
+    if row["loss"] is not None:
+        found["loss"] = float(row["loss"])
+    return found
+
+
+def by_group(questions: Sequence[Question], scores: Mapping[str, Mapping[str, float]], metric: str) -> Floats | None:
+    """One value for each group of questions, the mean over its questions; None if a value is missing.
+
+    Shapes:
+        Returns ``[groups]``.
+    """
+    sums: dict[str, list[float]] = {}
+    for question in questions:
+        if metric not in scores[question.id]:
+            return None
+        sums.setdefault(question.group, []).append(scores[question.id][metric])
+    return np.array([sum(values) / len(values) for values in sums.values()])
+
+
+def level(seeds: Sequence[Floats], *, resamples: int = RESAMPLES) -> Interval:
+    """The mean over questions and seeds with its 95% bootstrap interval.
+
+    Shapes:
+        seeds: one ``[n]`` for each seed.
+    """
+    return interval([_weighted(values) for values in seeds], len(seeds[0]), resamples=resamples)
+
+
+def difference(
+    system: Sequence[Floats], other: Sequence[Floats], *, percent: bool = True, resamples: int = RESAMPLES
+) -> Gap:
+    """Paired difference of two systems: questions are resampled for both at once, and the first one's seeds.
+
+        d_i = s_i - mean over seeds of o_i          needed = ((z_0.975 + z_0.8) sd(d) / effect)^2
+
+    Args:
+        system: One ``[n]`` for each seed.
+        other: The same for what it is compared with.
+        percent: Whether values are percents, which the statement on power is about.
+        resamples: Of the bootstrap.
+
+    Example:
+        >>> found = difference([np.array([100.0, 0, 100, 100])], [np.array([0.0, 0, 100, 100])])
+        >>> found.interval.value, round(found.deviation), found.needed
+        (25.0, 50, 4906)
+    """
+    # Of systems with the same seeds the pairs are kept; else the other stands as its mean.
+    paired = len(system) == len(other)
+    mean = np.mean(other, axis=0)
+    gaps = [values - (other[i] if paired else mean) for i, values in enumerate(system)]
+    found = interval([_weighted(gap) for gap in gaps], len(mean), resamples=resamples)
+    deviation = float(np.mean([gap.std(ddof=1) for gap in gaps])) if len(mean) > 1 else math.nan
+    needed = questions_needed(deviation) if percent and deviation > 0 else None
+    return Gap(found, deviation, needed)
+
+
+def questions_needed(deviation: float, effect: float = EFFECT, power: float = 0.8) -> int:
+    """Questions that find a true difference with a given power, in a two-sided test at 5%.
+
+    >>> questions_needed(50.0)
+    4906
+    """
+    z = _NORMAL.inv_cdf(0.975) + _NORMAL.inv_cdf(power)
+    return math.ceil((z * deviation / effect) ** 2)
+
+
+def over_sets(sets: Sequence[Sequence[Floats]], *, resamples: int = RESAMPLES) -> Interval:
+    """The mean over sets, each counting alike however many questions it has; questions are drawn within their set.
+
+    Args:
+        sets: For each set one ``[n]`` for each seed; the seeds of all sets are the same.
+        resamples: Of the bootstrap.
+    """
+    sizes = [len(seeds[0]) for seeds in sets]
+    total, strata = sum(sizes), np.repeat(np.arange(len(sets)), sizes)
+    scaled = [
+        np.concatenate([values * (total / (len(sets) * n)) for values, n in zip(seed, sizes, strict=True)])
+        for seed in zip(*sets, strict=True)
+    ]
+    return interval([_weighted(v) for v in scaled], total, kind="percentile", strata=strata, resamples=resamples)
+
+
+def ratio(sums: Sequence[Floats], counts: Floats, *, resamples: int = RESAMPLES) -> Interval:
+    """``sum of sums / sum of counts`` with its interval, such as the loss of a token in texts of any length.
+
+    Shapes:
+        sums: one ``[n]`` for each seed; counts: ``[n]``.
+    """
+
+    def statistic(values: Floats) -> Statistic:
+        return lambda weights: (weights @ values) / (weights @ counts)
+
+    return interval([statistic(values) for values in sums], len(counts), resamples=resamples)
+
+
+def _weighted(values: Floats) -> Statistic:
+    return lambda weights: (weights @ values) / weights.sum(axis=1)

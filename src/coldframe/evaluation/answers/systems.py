@@ -1,0 +1,121 @@
+"""What answers: a frozen model with or without gains on its heads, or anything that continues prompts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from coldframe.errors import DataError
+from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.ports import Conditioning, Prompt
+from coldframe.tasks.task import content_hash
+
+STOP = "\n"  # ends an answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a system said, and how likely it found the right answer.
+
+    Attributes:
+        text: Its answer, up to the end of the line; None if none was written.
+        loss: ``-1/T sum_t log p(a_t | a_<t, prompt)`` of the right answer's T tokens, nats; None if it cannot be had.
+    """
+
+    text: str | None
+    loss: float | None
+
+
+class System(Protocol):
+    """Something that answers prompts.
+
+    Attributes:
+        name: In tables; several with one name are several seeds of it.
+        seed: Which of these.
+        fingerprint: Changes with everything that its answers depend on.
+    """
+
+    name: str
+    seed: int
+    fingerprint: str
+
+    def answer(self, prompts: Sequence[str], targets: Sequence[str], max_new_tokens: int) -> list[Answer]:
+        """Answers to prompts of like length; with ``max_new_tokens`` 0 only the losses of the targets."""
+        ...
+
+
+class LMSystem:
+    """A frozen model, with gains on its heads if given.
+
+    Args:
+        lm: The model.
+        name: In tables.
+        gains: ``[layers, query_heads]``.
+        seed: Which seed the gains are of.
+    """
+
+    stops: ClassVar[tuple[str, ...]] = (STOP,)
+
+    def __init__(self, lm: FrozenLM, name: str = "base", gains: Tensor | None = None, seed: int = 0) -> None:
+        self.lm, self.name, self.seed = lm, name, seed
+        self.gains = None if gains is None else gains.float().to(lm.device)
+        said = "" if gains is None else repr(gains.float().flatten().tolist())
+        self.fingerprint = content_hash(lm.weight_hash, str(lm.dtype), said)
+
+    def answer(self, prompts: Sequence[str], targets: Sequence[str], max_new_tokens: int) -> list[Answer]:
+        """Every prompt is read once, for the answer and for the loss of the target."""
+        empty, put = [Prompt("")] * len(prompts), self.put(prompts)
+        dropped = self.lm.dropped_contexts
+        if max_new_tokens:
+            losses, texts = self.lm.answer(empty, targets, put, max_new_tokens=max_new_tokens, stop=self.stops)
+        else:
+            with torch.no_grad():
+                losses, texts = self.lm.loss(empty, targets, put), [None] * len(prompts)
+        if self.lm.dropped_contexts > dropped:
+            limit = self.lm.anatomy.max_positions
+            raise DataError("A prompt is longer than the model's context", expected=f"at most {limit} with its answer")
+        sizes = [self.answer_tokens(target) for target in targets]
+        found = zip(texts, losses.tolist(), sizes, strict=True)
+        return [Answer(None if text is None else text.strip(), loss / n) for text, loss, n in found]
+
+    def put(self, prompts: Sequence[str]) -> Conditioning:
+        """Prompts as the text port takes them: read whole and not kept, which for long ones would fill the memory."""
+        return Conditioning(contexts=tuple((prompt,) for prompt in prompts), head_gains=self.gains)
+
+    def answer_tokens(self, target: str) -> int:
+        """Tokens of an answer, as the model's loss counts them."""
+        return len(self.lm.tokenize(target if target[:1].isspace() else " " + target))
+
+
+class CallableSystem:
+    """Anything that continues prompts greedily, such as a rival method; the loss of the target cannot be had.
+
+    Args:
+        name: In tables.
+        generate: From prompts and the most new tokens to one text each.
+        fingerprint: Of the model and all settings: answers kept under it are not asked for again.
+        seed: Which seed it is.
+    """
+
+    def __init__(
+        self, name: str, generate: Callable[[list[str], int], list[str]], fingerprint: str, seed: int = 0
+    ) -> None:
+        self.name, self.generate, self.fingerprint, self.seed = name, generate, fingerprint, seed
+
+    def answer(self, prompts: Sequence[str], targets: Sequence[str], max_new_tokens: int) -> list[Answer]:
+        """The first line of each text.
+
+        Raises:
+            DataError: If there is not one text for each prompt.
+        """
+        if not max_new_tokens:
+            return [Answer(None, None)] * len(prompts)
+        texts: Any = self.generate(list(prompts), max_new_tokens)
+        if len(texts) != len(prompts) or not all(isinstance(text, str) for text in texts):
+            problem = f"{self.name} does not give one text for each prompt"
+            raise DataError(problem, got=len(texts), expected=len(prompts))
+        return [Answer(text.split(STOP)[0].strip(), None) for text in texts]

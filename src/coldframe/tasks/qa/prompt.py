@@ -1,0 +1,119 @@
+"""How a question with passages is put to a model, and what is done when that is too long."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from coldframe.errors import DataError
+from coldframe.tasks.qa.question import Passage, Question
+
+INSTRUCTION = "Answer the question from the documents below; not all of them matter. Write only a short answer."
+_LEAST = 16  # tokens of a passage below which cutting leaves nothing to read
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """A question as a model reads it.
+
+    Attributes:
+        text: The prompt, up to where the answer begins.
+        tokens: Its length.
+        cut: Passages that were shortened.
+    """
+
+    text: str
+    tokens: int
+    cut: int
+
+
+class QAPrompt:
+    """Instruction, numbered documents in their order, question, ``Answer:``.
+
+    The structure is that of Liu et al. 2023 (lost in the middle), arXiv 2307.03172; a document's number says its place.
+
+    A prompt that is longer than ``max_tokens`` has its longest passages cut at their ends to one common length, so
+    that every document keeps its place.
+
+    Args:
+        tokenize: Token ids of a piece of text, without special tokens.
+        max_tokens: Longest prompt.
+        chat: A chat template, from the user's turn to the text up to where the answer begins; None for plain text.
+        instruction: Stands first.
+
+    Example:
+        >>> asked = Question("q", "Where is it?", ("Rome",), (Passage("It", "It is in Rome."),))
+        >>> print(QAPrompt(str.split, 100, instruction="Answer.")(asked).text)
+        Answer.
+        <BLANKLINE>
+        Document 1 (It): It is in Rome.
+        <BLANKLINE>
+        Question: Where is it?
+        Answer:
+    """
+
+    def __init__(
+        self,
+        tokenize: Callable[[str], Sequence[Any]],
+        max_tokens: int,
+        chat: Callable[[str], str] | None = None,
+        instruction: str = INSTRUCTION,
+    ) -> None:
+        self.tokenize, self.max_tokens, self.chat, self.instruction = tokenize, max_tokens, chat, instruction
+
+    def __call__(self, question: Question) -> Told:
+        """The prompt.
+
+        Raises:
+            DataError: If it is too long although hardly anything is left of the passages.
+        """
+        text = self._text(question, question.passages)
+        tokens = len(self.tokenize(text))
+        if tokens <= self.max_tokens:
+            return Told(text, tokens, 0)
+        words = [passage.text.split(" ") for passage in question.passages]
+        sizes = [len(self.tokenize(passage.text)) for passage in question.passages]
+        room = self.max_tokens - (tokens - sum(sizes))
+        while (limit := _common_limit(sizes, room)) >= min(_LEAST, max(sizes)):
+            # A passage keeps the share of its words that its tokens have room for.
+            kept = [len(w) if size <= limit else len(w) * limit // size for w, size in zip(words, sizes, strict=True)]
+            shorter = [
+                Passage(passage.title, " ".join(w[:n]))
+                for passage, w, n in zip(question.passages, words, kept, strict=True)
+            ]
+            text = self._text(question, shorter)
+            if (tokens := len(self.tokenize(text))) <= self.max_tokens:
+                cut = sum(n < len(w) for n, w in zip(kept, words, strict=True))
+                return Told(text, tokens, cut)
+            room -= max(1, tokens - self.max_tokens)
+        raise DataError(
+            f"The question {question.id} with {len(question.passages)} documents is too long",
+            got=f"{len(self.tokenize(self._text(question, question.passages)))} tokens",
+            expected=f"at most {self.max_tokens}, with {_LEAST} tokens or more of every document",
+            fix="Take fewer documents, or a model with a longer context.",
+        )
+
+    def _text(self, question: Question, passages: Sequence[Passage]) -> str:
+        documents = [
+            f"Document {i} ({passage.title}): {passage.text}" if passage.title else f"Document {i}: {passage.text}"
+            for i, passage in enumerate(passages, 1)
+        ]
+        parts = [self.instruction, "\n".join(documents), f"Question: {question.question}\nAnswer:"]
+        text = "\n\n".join(part for part in parts if part)
+        return text if self.chat is None else self.chat(text)
+
+
+def _common_limit(sizes: Sequence[int], room: int) -> int:
+    """The greatest limit under which ``sum(min(size, limit))`` is at most ``room``; negative if there is none.
+
+    >>> _common_limit([10, 2, 9], 14), _common_limit([1, 1], 50)
+    (6, 1)
+    """
+    left, rest = room, sorted(sizes)
+    for i, size in enumerate(rest):
+        share = left // (len(rest) - i)
+        if size > share:
+            return share
+        left -= size
+    return rest[-1]

@@ -1,0 +1,158 @@
+"""``python -m reproduction.pear`` from end to end on a tiny model, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reproduction import pear
+from tests.qa.support import tiny_folder, write_data
+
+from coldframe.config import read_mapping
+from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingError
+from coldframe.evaluation.answers.systems import LMSystem
+from coldframe.evaluation.reweighted.data import Reweighted
+
+QUICK = [
+    "steps=4",
+    "evaluate_every=2",
+    "repetitions=[[6, 8], [5, 10]]",
+    "length=8",
+    "batch_size=16",
+    "held_out=6",
+    "learning_rate=0.004",
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def words(model: str, data: Path, cache: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    def build(*more: Any) -> list[str]:
+        given = [model, "--data", data, "--heads", 3, "--set", *QUICK, "--questions", 3, "--out", tmp_path / "out"]
+        return [str(word) for word in (*given, "--max-new-tokens", 4, "--dtype", "float32", *more)]
+
+    return build
+
+
+def upper(lm: Any) -> Callable[[list[str], int], list[str]]:
+    return lambda prompts, n: [f"{prompt[:n].upper()}\nrest" for prompt in prompts]
+
+
+def test_everything_once_and_again_for_nothing(
+    words: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = ("--sets", "mdqa3", "2wiki", "hotpot", "popqa")
+    systems = ("--systems", "base", "pear", "random", "lowest", "all", "zero", f"rival={__name__}:upper")
+    more = ("--seeds", 0, 1, "--mmlu", 4, "--texts", 5)
+    done = pear.run(words(*sets, *systems, *more))
+    assert {one.name: (one.questions, one.rows) for one in done.sets} == {
+        "mdqa3": (3, 9), "2wiki": (3, 3), "hotpot": (3, 3), "popqa": (3, 3),
+    }  # fmt: skip
+    assert set(done.systems) >= {"base", "pear", "zero", "rival"} and done.systems["pear"] == [0, 1]
+    cell = done.cell("mdqa3", "pear", "loss", 2)
+    assert cell is not None and cell.gap is not None and cell.level.seeds == 2 and cell.level.n == 3
+    assert done.cell("mdqa3", "rival", "loss") is None and done.cell("mdqa3", "rival", "contains") is not None
+    assert (
+        done.mean_gap("pear", "base", "contains") is not None and done.mean_gap("pear", "rival", "contains") is not None
+    )
+    assert {(c.set, c.metric) for c in done.retained} == {
+        ("MMLU-Pro", "accuracy"), ("MMLU-Pro", "letter_loss"), ("ordinary text", "token_loss"),
+    }  # fmt: skip
+    assert len(done.curves["base"][0]) == 49 and done.found is not None and len(done.found.heads) == 3
+    out = tmp_path / "out"
+    assert Reweighted.from_dict(read_mapping(out / "results.json")) == done
+    table = (out / "results.md").read_text()
+    assert "### mdqa3" in table and "minus base" in table and "by place" in table
+    page = (out / "report.html").read_text()
+    assert all(text in page for text in ("Is it these heads, or any?", "Which heads", "What it must keep", "rival"))
+    files = {path.name: path.read_bytes() for path in (out / "answers").iterdir()}
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(LMSystem, "answer", never)
+    again = pear.run(words(*sets, *systems, *more))
+    assert again.cells == done.cells and again.overall == done.overall and again.retained == done.retained
+    assert {path.name: path.read_bytes() for path in (out / "answers").iterdir()} == files
+
+
+def test_losses_alone_and_a_folder_and_a_file_of_questions(
+    words: Callable[..., list[str]], model: str, data: Path, tmp_path: Path
+) -> None:
+    from reproduction.multi_document_qa import main
+
+    main([str(data), str(tmp_path / "mine.jsonl"), "--documents", "3", "--gold", "1"])
+    done = pear.run(words("--max-new-tokens", 0, "--sets", tmp_path / "mine.jsonl", "--systems", "base", model))
+    assert {cell.metric for cell in done.cells} == {"loss"} and [one.name for one in done.sets] == ["mine"]
+    same = done.mean_gap(Path(model).name, "base", "loss")
+    assert same is not None and (same.interval.low, same.interval.value, same.interval.high) == (0, 0, 0)
+    assert done.found is None and done.sets[0].places == ()
+
+
+def test_a_long_prompt_is_cut_and_that_is_said(words: Callable[..., list[str]]) -> None:
+    done = pear.run(words("--max-new-tokens", 0, "--systems", "base", "--sets", "mdqa5", "--max-tokens", 330))
+    assert any(re.match(r"mdqa5: \d+ of 9 prompts had passages cut", note) for note in done.notes)
+    assert done.sets[0].cut > 0
+
+
+def test_a_control_that_cannot_be_trained_is_a_note(
+    words: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pear.reweight
+
+    def fails(lm: Any, config: Any) -> Any:
+        if config.choose == "all":
+            raise TrainingError("No step lowered the loss")
+        return real(lm, config)
+
+    monkeypatch.setattr(pear, "reweight", fails)
+    done = pear.run(words("--max-new-tokens", 0, "--sets", "popqa", "--systems", "base", "pear", "all"))
+    assert list(done.systems) == ["base", "pear"] and "all, seed 0, could not be trained" in done.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "says"),
+    [
+        (["--sets", "nonsense"], ConfigError, "no set 'nonsense'"),
+        (["--systems", "nonsense"], ConfigError, "no system 'nonsense'"),
+        (["--systems", "x=nowhere:f"], ConfigError, "Cannot load the system"),
+        (["--systems", "x=os:nothing"], ConfigError, "Cannot load the system"),
+        (["--sets", "mdqa3", "--gold", "7"], ConfigError, "place of the gold"),
+        (["--max-tokens", "150"], DataError, "too long"),
+        (["--chat"], ConfigError, "chat template"),
+        (["--set", "nonsense=1", "--systems", "pear"], ConfigError, "nonsense"),
+        (["--data", "/nowhere"], DataError, "folder"),
+        (["--text-file", "/nowhere", "--texts", "2", "--sets", "popqa"], DataError, "Cannot read"),
+        (["--questions", "0"], ConfigError, "questions"),
+    ],
+)
+def test_bad_words(words: Callable[..., list[str]], more: list[str], error: type[ColdframeError], says: str) -> None:
+    with pytest.raises(error, match=says):
+        pear.run(words("--sets", "mdqa3", "--systems", "base", *more))
+
+
+def test_a_chat_template_wraps_the_prompt(words: Callable[..., list[str]], model: str, tmp_path: Path) -> None:
+    from coldframe.frozen.model import load_lm
+
+    lm = load_lm(model)
+    lm.tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[answer]"
+    )
+    asked = pear.arguments(words("--chat"))
+    prompt = pear.prompt_of(asked, lm)
+    told = prompt(pear.questions_of("popqa", asked)[0])
+    assert told.text.startswith("[user]") and told.text.endswith("Answer:[answer]")
+    assert json.dumps(told.text).count("<bos>") == 0
