@@ -19,8 +19,8 @@ from coldframe.methods.head_gains import in_cache
 from coldframe.methods.head_gains.gains_file import read_gains
 
 SETTINGS: dict[str, Any] = {
-    "heads": 3, "steps": 4, "evaluate_every": 2, "repetitions": [[6, 8], [5, 10]], "length": 8, "batch_size": 16,
-    "held_out": 6, "learning_rate": 0.004,
+    "heads": 3, "steps": 10, "evaluate_every": 2, "repetitions": [[12, 8], [10, 10]], "length": 20, "batch_size": 32,
+    "held_out": 60, "learning_rate": 0.01,
 }  # fmt: skip
 
 

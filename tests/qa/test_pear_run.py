@@ -17,15 +17,8 @@ from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingErr
 from coldframe.evaluation.answers.systems import LMSystem
 from coldframe.evaluation.reweighted.data import Reweighted
 
-QUICK = [
-    "steps=4",
-    "evaluate_every=2",
-    "repetitions=[[6, 8], [5, 10]]",
-    "length=8",
-    "batch_size=16",
-    "held_out=6",
-    "learning_rate=0.004",
-]
+QUICK = ["steps=10", "evaluate_every=2", "repetitions=[[12, 8], [10, 10]]", "length=20", "batch_size=32"]
+QUICK += ["held_out=60", "learning_rate=0.01"]
 
 
 @pytest.fixture(scope="module")
