@@ -179,6 +179,8 @@ def run(argv: Sequence[str] | None = None) -> Reweighted:
                 system, one, answers, max_new_tokens=asked.max_new_tokens, batch_tokens=asked.batch_tokens, report=said
             )
             found.setdefault(system.name, {})[system.seed] = scored(one, rows)
+            if empty := sum(row["text"] == "" for row in rows.values()):
+                notes.append(f"{one.name}: {empty} of {len(rows)} answers of {system.name} {system.seed} are empty.")
         spent = time.perf_counter() - started
         done = summary(asked, lm, sets[:i], systems, scores, shown, measured, notes, spent)
         write(done, asked.out)

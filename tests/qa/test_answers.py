@@ -58,7 +58,7 @@ def test_a_model_answers_as_whole_passes_do(lm: FrozenLM) -> None:
     for answer, prompt, target in zip(LMSystem(lm).answer(PROMPTS, TARGETS, 6), PROMPTS, TARGETS, strict=True):
         loss, text = naive(lm, prompt, target)
         assert answer.loss == pytest.approx(loss, abs=1e-4)
-        assert answer.text == text.split("\n")[0].strip()
+        assert answer.text == text.lstrip().split("\n")[0].strip()
 
 
 def test_gains_of_one_are_the_base_and_others_are_not(lm: FrozenLM, gains: torch.Tensor) -> None:
@@ -77,7 +77,21 @@ def test_losses_and_texts_in_one_go_are_those_of_both_ways(lm: FrozenLM) -> None
     prompts = [Prompt(text) for text in PROMPTS]
     losses, texts = lm.answer(prompts, TARGETS, max_new_tokens=5, stop=("e",))
     assert torch.allclose(losses, lm.loss(prompts, TARGETS), atol=1e-5)
-    assert texts == lm.generate(prompts, max_new_tokens=5, stop=("e",))
+    assert texts == [text.lstrip() for text in lm.generate(prompts, max_new_tokens=5, stop=("e",))]
+
+
+def test_a_line_break_before_the_answer_does_not_end_it(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = iter([*lm.tokenize("\n\n yes"), *lm.tokenize("\nno")])
+
+    def head(hidden: torch.Tensor, token_ids: torch.Tensor | None = None) -> torch.Tensor:
+        logits = torch.zeros(*hidden.shape[:-1], lm.anatomy.vocab_size)
+        if hidden.dim() == 2:  # a step of writing
+            logits[:, next(script)] = 1.0
+        return logits
+
+    monkeypatch.setattr(lm, "head", head)
+    assert lm.answer([Prompt("is it?")], ["yes"], max_new_tokens=20, stop=("\n",))[1] == ["yes"]
+    assert len(list(script)) == 2  # it ended at the line break after the word
 
 
 def test_a_prompt_beyond_the_context_is_an_error(lm: FrozenLM) -> None:
@@ -86,7 +100,7 @@ def test_a_prompt_beyond_the_context_is_an_error(lm: FrozenLM) -> None:
 
 
 def test_a_callable_gives_first_lines() -> None:
-    system = CallableSystem("rival", lambda prompts, n: [f" {p[:n]} \nmore" for p in prompts], "f")
+    system = CallableSystem("rival", lambda prompts, n: [f"\n {p[:n]} \nmore" for p in prompts], "f")
     assert system.answer(["abcd", "xyz"], ["", ""], 2) == [Answer("ab", None), Answer("xy", None)]
     assert system.answer(["abcd"], [""], 0) == [Answer(None, None)]
     with pytest.raises(DataError, match="one text for each prompt"):

@@ -419,10 +419,11 @@ class FrozenLM:
             answers: One for each.
             conditioning: What goes into the ports.
             max_new_tokens: At most this many tokens, at least 1.
-            stop: Texts that end an answer; they are cut off.
+            stop: Texts that end an answer; they are cut off. Blanks before its first word are none of it, so that a
+                line break there ends nothing.
 
         Shapes:
-            Returns ``[batch]``, float32, and one text per prompt.
+            Returns ``[batch]``, float32, and one text per prompt, without blanks before it.
         """
         check(max_new_tokens >= 1, "max_new_tokens must be at least 1", got=max_new_tokens)
         tokens = [self._answer(answer) for answer in answers]
@@ -430,10 +431,15 @@ class FrozenLM:
         with self.ports(conditioning):
             ready = self.prefill(rows, conditioning)
             losses = -self._answer_log_probability(ready.repeat(1), tokens)
-            return losses, self._write(ready, max_new_tokens, stop, lambda x: x.argmax(-1))
+            return losses, self._write(ready, max_new_tokens, stop, lambda x: x.argmax(-1), str.lstrip)
 
     def _write(
-        self, ready: Prefilled, max_new_tokens: int, stop: Sequence[str], choose: Callable[[Tensor], Tensor]
+        self,
+        ready: Prefilled,
+        max_new_tokens: int,
+        stop: Sequence[str],
+        choose: Callable[[Tensor], Tensor],
+        trim: Callable[[str], str] = str,
     ) -> list[str]:
         """Continue prompts that were read, token by token, until each has ended."""
         ends = self._end_tokens()
@@ -447,12 +453,12 @@ class FrozenLM:
                     open_rows.discard(i)
                     continue
                 written[i].append(token)
-                if stop and any(mark in self._decode(written[i]) for mark in stop):
+                if stop and any(mark in trim(self._decode(written[i])) for mark in stop):
                     open_rows.discard(i)
             if not open_rows or step + 1 == max_new_tokens:
                 break
             ready = self._extend(ready, self.embed(chosen.unsqueeze(1)))
-        return [_cut(self._decode(tokens), stop) for tokens in written]
+        return [_cut(trim(self._decode(tokens)), stop) for tokens in written]
 
     def _decode(self, tokens: list[int]) -> str:
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)

@@ -22,7 +22,7 @@ class Answer:
     """What a system said, and how likely it found the right answer.
 
     Attributes:
-        text: Its answer, up to the end of the line; None if none was written.
+        text: Its first line that is not blank; None if nothing was to be written.
         loss: ``-1/T sum_t log p(a_t | a_<t, prompt)`` of the right answer's T tokens, nats; None if it cannot be had.
     """
 
@@ -107,7 +107,7 @@ class CallableSystem:
         self.name, self.generate, self.fingerprint, self.seed = name, generate, fingerprint, seed
 
     def answer(self, prompts: Sequence[str], targets: Sequence[str], max_new_tokens: int) -> list[Answer]:
-        """The first line of each text.
+        """The first line of each text that is not blank.
 
         Raises:
             DataError: If there is not one text for each prompt.
@@ -118,4 +118,4 @@ class CallableSystem:
         if len(texts) != len(prompts) or not all(isinstance(text, str) for text in texts):
             problem = f"{self.name} does not give one text for each prompt"
             raise DataError(problem, got=len(texts), expected=len(prompts))
-        return [Answer(text.split(STOP)[0].strip(), None) for text in texts]
+        return [Answer(text.lstrip().split(STOP)[0].strip(), None) for text in texts]
