@@ -397,7 +397,7 @@ class FrozenLM:
             )
         generator = torch.Generator(self.device).manual_seed(seed)
         rows = self.rows(prompts, conditioning, reserve=max_new_tokens)
-        ends = self._end_tokens()
+        ends = self.end_tokens()
         written: list[list[int]] = [[] for _ in rows]
         open_rows = set(range(len(rows)))
         with self.ports(conditioning):
@@ -410,18 +410,20 @@ class FrozenLM:
                         open_rows.discard(i)
                         continue
                     written[i].append(token)
-                    if stop and any(mark in self._decode(written[i]) for mark in stop):
+                    if stop and any(mark in self.decode(written[i]) for mark in stop):
                         open_rows.discard(i)
                 if not open_rows or step + 1 == max_new_tokens:
                     break
                 ready = self._extend(ready, self.embed(chosen.unsqueeze(1)))
-        return [_cut(self._decode(tokens), stop) for tokens in written]
+        return [_cut(self.decode(tokens), stop) for tokens in written]
 
-    def _decode(self, tokens: list[int]) -> str:
+    def decode(self, tokens: list[int]) -> str:
+        """Text of token ids, without special tokens."""
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return text if isinstance(text, str) else "".join(text)
 
-    def _end_tokens(self) -> set[int]:
+    def end_tokens(self) -> set[int]:
+        """Tokens that end an answer."""
         ends = self.model.generation_config.eos_token_id if self.model.generation_config else None
         listed = ends if isinstance(ends, list) else [ends]
         return {int(e) for e in [*listed, self.tokenizer.eos_token_id] if e is not None}
