@@ -5,9 +5,9 @@
 
 A set is ``mdqaN`` (N documents, one with the answer; built by ``reproduction.multi_document_qa``), ``2wiki``,
 ``hotpot``, ``popqa`` (out of DIR) or a file of questions. A system is ``base``, ``pear``, one of its controls
-(``random``, ``lowest``, ``all``, ``zero``), a folder that ``coldframe reweight`` wrote, or
-``NAME=package.module:function``: a function that takes the frozen model and gives
-``generate(prompts, max_new_tokens) -> texts``.
+(``random``, ``lowest``, ``all``, ``zero``), a rival (``ms-poe``, ``attention-buckets``, ``moice=FOLDER`` of a trained
+router), a folder that ``coldframe reweight`` wrote, or ``NAME=package.module:function``: a function that takes the
+frozen model and gives ``generate(prompts, max_new_tokens) -> texts``, or an object that has it.
 
 Every answer is kept in OUT/answers as it comes; the same command goes on where it was stopped, and more questions, sets
 or systems use what is there. OUT/results.json, OUT/results.md and OUT/report.html hold what came of it.
@@ -22,8 +22,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from coldframe.cache import say
+from coldframe.cache import say, sha256_of
 from coldframe.cli.options import settings_of
 from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingError
 from coldframe.evaluation.answers.evaluate import QASet, Scores, ask, scored
@@ -33,6 +34,9 @@ from coldframe.evaluation.reweighted.markdown import render_markdown
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.pear import Reweighting, reweight
+from coldframe.methods.positions.attention_buckets import AttentionBuckets
+from coldframe.methods.positions.moice import MoICE
+from coldframe.methods.positions.ms_poe import MsPoE
 from coldframe.tasks.qa import READERS, QAPrompt, Question, read_questions
 from coldframe.tasks.task import content_hash
 from reproduction import multi_document_qa
@@ -40,6 +44,7 @@ from reproduction.pear_results import retained, summary, write
 
 MADE = {"pear": {}, "random": {"choose": "random"}, "lowest": {"choose": "lowest"}, "all": {"choose": "all"}}
 MADE["zero"] = {"fixed": 0.0}
+SCHEMES = {"ms-poe": MsPoE, "attention-buckets": AttentionBuckets}
 PLACES = (0.0, 0.5, 1.0)  # of the gold document: first, middle, last
 
 
@@ -83,21 +88,40 @@ def systems_of(asked: argparse.Namespace, lm: FrozenLM, notes: list[str]) -> tup
                     continue
                 systems.append(LMSystem(lm, name, found.trained.gains, seed))
                 shown = found if name == "pear" and shown is None else shown
+        elif name in SCHEMES:
+            systems.append(rival(name, SCHEMES[name](lm), lm, name))
+        elif base == "moice" and Path(function).is_dir():
+            systems.append(rival(base, MoICE.load(lm, function), lm, sha256_of(Path(function) / "moice.json")))
         elif function:
             module, _, attribute = function.partition(":")
             try:
-                generate = getattr(importlib.import_module(module), attribute)(lm)
+                made = getattr(importlib.import_module(module), attribute)(lm)
             except (ImportError, AttributeError, ValueError) as error:
                 expected = "NAME=package.module:function"
                 raise ConfigError(f"Cannot load the system {name!r}: {error}", expected=expected) from error
-            systems.append(CallableSystem(base, generate, content_hash(lm.weight_hash, function)))
+            systems.append(rival(base, made, lm, function))
         elif Path(name).is_dir():
             systems.append(LMSystem(load_lm(name, dtype=asked.dtype, device=asked.device), Path(name).name))
         else:
             raise ConfigError(
-                f"There is no system {name!r}", expected=f"base, {', '.join(MADE)}, a folder, or NAME=module:function"
+                f"There is no system {name!r}",
+                expected=f"base, {', '.join([*MADE, *SCHEMES])}, a folder, or NAME=module:function",
             )
     return systems, shown
+
+
+def rival(name: str, made: Any, lm: FrozenLM, settings: str) -> CallableSystem:
+    """A system out of ``generate``, or out of an object that has it and may have ``loss(prompts, answers)`` too."""
+    generate = getattr(made, "generate", made)
+    loss = None
+    if hasattr(made, "loss"):
+
+        def loss(prompts: list[str], answers: list[str]) -> list[float]:
+            sums = made.loss(prompts, answers).tolist()
+            return [total / len(lm.answer_tokens(answer)) for total, answer in zip(sums, answers, strict=True)]
+
+    fingerprint = content_hash(lm.weight_hash, str(lm.dtype), settings)
+    return CallableSystem(name, generate, fingerprint, loss=loss, copies=getattr(made, "copies", 1))
 
 
 def prompt_of(asked: argparse.Namespace, lm: FrozenLM) -> QAPrompt:

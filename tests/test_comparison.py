@@ -12,6 +12,7 @@ import pytest
 from tests.tiny import tiny
 
 import coldframe as cf
+from coldframe.comparison import compare
 from coldframe.comparison_runs import Job, Outcome, Runner, order_deviation, shuffled_labels
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.linear_head import linear_head
@@ -160,3 +161,11 @@ def test_generation_tasks_are_compared_without_controls(cache: Path) -> None:
     )
     assert [row["name"] for row in found.to_dict()["rows"]] and found.data.main == "prompt-tuning"
     assert {row.name for row in found.data.rows} == {"zero-shot", "prompt-tuning"}
+
+
+def test_a_recipe_is_narrowed_by_its_methods_alone_and_a_mistyped_one_is_told() -> None:
+    settings = {"mha-esp": QUICK, "lora": {"training": {"epochs": 1}}}
+    found = compare(LM, TASK, ["zero-shot"], [0], method_settings=settings, controls=False, costs=False, quiet=True)
+    assert list(found.runs) == ["zero-shot"]
+    with pytest.raises(ConfigError, match=r"no method 'mha-epsb'.*\s*.*mha-esp"):
+        compare(LM, TASK, ["zero-shot"], [0], method_settings={"mha-epsb": {}}, quiet=True)

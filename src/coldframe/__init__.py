@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from coldframe.estimator import ColdframeClassifier as ColdframeClassifier
     from coldframe.frozen.model import load_lm as load_lm
     from coldframe.methods.head_gains.pear import PEAR as PEAR
+    from coldframe.methods.positions.attention_buckets import AttentionBuckets as AttentionBuckets
+    from coldframe.methods.positions.moice import MoICE as MoICE
+    from coldframe.methods.positions.ms_poe import MsPoE as MsPoE
     from coldframe.methods.soft_tokens.idpg import IDPG as IDPG
     from coldframe.methods.soft_tokens.latent_memory import LatentMemory as LatentMemory
     from coldframe.methods.soft_tokens.mha_esp import MHAESP as MHAESP
@@ -39,12 +42,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AttentionBuckets": "coldframe.methods.positions.attention_buckets",
     "ColdframeClassifier": "coldframe.estimator",
     "FixedICL": "coldframe.methods.text.icl",
     "IDPG": "coldframe.methods.soft_tokens.idpg",
     "LatentMemory": "coldframe.methods.soft_tokens.latent_memory",
     "LoRA": "coldframe.methods.weight_deltas.lora",
     "MHAESP": "coldframe.methods.soft_tokens.mha_esp",
+    "MoICE": "coldframe.methods.positions.moice",
+    "MsPoE": "coldframe.methods.positions.ms_poe",
     "PEAR": "coldframe.methods.head_gains.pear",
     "PESP": "coldframe.methods.soft_tokens.p_esp",
     "PromptTuning": "coldframe.methods.soft_tokens.prompt_tuning",
@@ -61,12 +67,15 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: F822 (looked up in __getattr__)
+    "AttentionBuckets",
     "ColdframeClassifier",
     "FixedICL",
     "IDPG",
     "LatentMemory",
     "LoRA",
     "MHAESP",
+    "MoICE",
+    "MsPoE",
     "PEAR",
     "PESP",
     "PromptTuning",

@@ -153,9 +153,10 @@ def compare(
     settings = {name: dict(values) for name, values in (method_settings or {}).items()}
     main = main or ("mha-esp" if "mha-esp" in methods else methods[-1])
     check(len(seeds) == len(set(seeds)) >= 1, "Seeds must differ", got=list(seeds))
-    for name, known in ((main, methods), *((name, (*methods, "mha-esp")) for name in settings)):
-        if name not in known:
-            raise ConfigError(f"{name!r} is not among the methods to compare", fix=nearest(name, known))
+    if main not in methods:
+        raise ConfigError(f"{main!r} is not among the methods to compare", fix=nearest(main, methods))
+    for name in settings:  # also of methods that are left out this time: a recipe is narrowed by its methods alone
+        method_class(name)
     for name in ablations:
         if name not in ABLATIONS:
             raise ConfigError(f"There is no ablation {name!r}", fix=nearest(name, ABLATIONS))

@@ -284,7 +284,7 @@ class Runner:
 
     def _queries(self, method: Method) -> Sequence[Example]:
         rows = self.task.test
-        in_prompt = method.uses_retrieval and not method.trainable and method.strategy == "top"
+        in_prompt = method.uses_retrieval and not method.trainable
         return rows if self.text_rows is None or not in_prompt else sample(rows, self.text_rows)
 
     def _score(self, run: Predictions) -> float:

@@ -8,7 +8,7 @@ from tests.tiny import tiny
 
 from coldframe.errors import ConfigError
 from coldframe.frozen.anatomy import anatomy_of
-from coldframe.frozen.hooks import backbone_ports, low_rank
+from coldframe.frozen.hooks import add_low_rank, backbone_ports
 from coldframe.frozen.ports import Conditioning, LowRank
 
 
@@ -17,25 +17,27 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_one_update_for_all_rows() -> None:
-    x, a, b = random(3, 5, 6), random(2, 6, seed=1), random(4, 2, seed=2)
-    wanted = torch.stack([torch.stack([0.5 * b @ (a @ token) for token in row]) for row in x])
-    torch.testing.assert_close(low_rank(x, LowRank(a, b, 0.5)), wanted)
+    x, y, a, b = random(3, 5, 6), random(3, 5, 4, seed=3), random(2, 6, seed=1), random(4, 2, seed=2)
+    wanted = y + torch.stack([torch.stack([0.5 * b @ (a @ token) for token in row]) for row in x])
+    torch.testing.assert_close(add_low_rank(y, x, LowRank(a, b, 0.5)), wanted)
 
 
 @pytest.mark.parametrize("flat", [False, True], ids=["rows", "rows laid end to end"])
 @pytest.mark.parametrize("copies", [1, 3], ids=["once", "every row for each of three words"])
 def test_one_update_for_each_row(flat: bool, copies: int) -> None:
     x, a, b = random(2 * copies, 5, 6), random(2, 2, 6, seed=1), random(2, 4, 2, seed=2)
-    wanted = torch.stack(
+    y = random(2 * copies, 5, 4, seed=3)
+    wanted = y + torch.stack(
         [torch.stack([2.0 * b[i // copies] @ (a[i // copies] @ token) for token in row]) for i, row in enumerate(x)]
     )
-    got = low_rank(x.reshape(-1, 6) if flat else x, LowRank(a, b, 2.0))
+    given = (y.reshape(-1, 4), x.reshape(-1, 6)) if flat else (y, x)
+    got = add_low_rank(*given, LowRank(a, b, 2.0))
     torch.testing.assert_close(got.reshape(wanted.shape), wanted)
 
 
 def test_updates_are_computed_in_the_backbones_numbers_and_trained_in_float32() -> None:
     a, b = random(2, 6).requires_grad_(), random(4, 2).requires_grad_()
-    out = low_rank(random(3, 5, 6).bfloat16(), LowRank(a, b))
+    out = add_low_rank(random(3, 5, 4).bfloat16(), random(3, 5, 6).bfloat16(), LowRank(a, b))
     out.float().sum().backward()
     assert out.dtype == torch.bfloat16
     assert a.grad is not None and a.grad.dtype == torch.float32

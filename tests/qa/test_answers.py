@@ -103,6 +103,10 @@ def test_a_callable_gives_first_lines() -> None:
     system = CallableSystem("rival", lambda prompts, n: [f"\n {p[:n]} \nmore" for p in prompts], "f")
     assert system.answer(["abcd", "xyz"], ["", ""], 2) == [Answer("ab", None), Answer("xy", None)]
     assert system.answer(["abcd"], [""], 0) == [Answer(None, None)]
+    losing = CallableSystem("rival", lambda prompts, n: list(prompts), "f", loss=lambda prompts, answers: [1.5])
+    assert losing.answer(["abcd"], ["x"], 0) == [Answer(None, 1.5)] and losing.answer(["ab"], ["x"], 2) == [
+        Answer("ab", 1.5)
+    ]
     with pytest.raises(DataError, match="one text for each prompt"):
         CallableSystem("rival", lambda prompts, n: ["one"], "f").answer(["a", "b"], ["", ""], 2)
 
@@ -143,7 +147,7 @@ def question(i: int, group: str = "", gold: int | None = None) -> Question:
 class Counting:
     """A system that counts what it is asked, and dies when told."""
 
-    name, seed, fingerprint = "counting", 0, "c"
+    name, seed, fingerprint, copies = "counting", 0, "c", 1
 
     def __init__(self, dies_after: int = 10**9) -> None:
         self.asked, self.dies_after = 0, dies_after

@@ -48,7 +48,7 @@ def test_everything_once_and_again_for_nothing(
     words: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sets = ("--sets", "mdqa3", "2wiki", "hotpot", "popqa")
-    systems = ("--systems", "base", "pear", "random", "lowest", "all", "zero", f"rival={__name__}:upper")
+    systems = ("--systems", "base", "pear", "random", "lowest", "all", "zero", "ms-poe", f"rival={__name__}:upper")
     more = ("--seeds", 0, 1, "--mmlu", 4, "--texts", 5)
     done = pear.run(words(*sets, *systems, *more))
     assert {one.name: (one.questions, one.rows) for one in done.sets} == {
@@ -57,7 +57,11 @@ def test_everything_once_and_again_for_nothing(
     assert set(done.systems) >= {"base", "pear", "zero", "rival"} and done.systems["pear"] == [0, 1]
     cell = done.cell("mdqa3", "pear", "loss", 2)
     assert cell is not None and cell.gap is not None and cell.level.seeds == 2 and cell.level.n == 3
-    assert done.cell("mdqa3", "rival", "loss") is None and done.cell("mdqa3", "rival", "contains") is not None
+    assert (
+        done.cell("mdqa3", "ms-poe", "loss") is not None
+        and done.cell("mdqa3", "rival", "loss") is None
+        and done.cell("mdqa3", "rival", "contains") is not None
+    )
     assert (
         done.mean_gap("pear", "base", "contains") is not None and done.mean_gap("pear", "rival", "contains") is not None
     )

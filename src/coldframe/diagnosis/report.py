@@ -96,7 +96,7 @@ def environment() -> Environment:
 
 
 def write_report(found: Diagnosis, path: str | Path) -> None:
-    """Write the page, whole or not at all; the data goes beside it (``.json``), see :func:`read_diagnosis`.
+    """Write the page, whole or not at all; the data goes beside it (``.json``) first, see :func:`read_diagnosis`.
 
     Args:
         found: What to show.
@@ -104,10 +104,10 @@ def write_report(found: Diagnosis, path: str | Path) -> None:
     """
     path = Path(path)
     data = path.with_suffix(".json")
-    html = render_report(found, data.name)
     values = json.dumps(without_nan(found.to_dict()), ensure_ascii=False, allow_nan=False, indent=1)
     with atomic_path(data) as temporary:
         temporary.write_text(values, encoding="utf-8")
+    html = render_report(found, data.name)  # if drawing fails, hours of measuring are not lost with it
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
 

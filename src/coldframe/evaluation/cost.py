@@ -33,7 +33,7 @@ class Cost(Config):
         encoder_flops: Mean operations per query outside the language model (encoder, soft-token module).
         latency_ms: Median time per query, retrieval included.
         latency_p90_ms: The time that nine queries of ten stay under.
-        peak_memory_mb: Largest memory of the process (or of the accelerator) while predicting.
+        peak_memory_mb: Largest memory of the process (or of the accelerator) while 16 queries are answered at once.
     """
 
     section = "cost"

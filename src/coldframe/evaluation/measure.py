@@ -24,6 +24,9 @@ ROWS = 64
 COUNTED = 8
 """Queries whose encoding is counted: counting runs without fused kernels."""
 
+TOGETHER = 16
+"""Queries answered at once while memory is watched."""
+
 
 @torch.no_grad()
 def measure(
@@ -67,7 +70,8 @@ def measure(
 
         median, p90 = latency(one, repeats=repeats)
         reset_peak_memory()
-        run(method, lm, schema, [e.text for e in examples], retrieved)
+        batch = examples[:TOGETHER]
+        run(method, lm, schema, [e.text for e in batch], retrieve(batch))
         peak = peak_memory_mb(str(lm.device))
     finally:
         lm.states = kept

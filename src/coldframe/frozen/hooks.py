@@ -86,18 +86,24 @@ def _gain_hook(gains: Tensor, head_dim: int) -> Callable[[nn.Module, tuple[Any, 
 
 def _delta_hook(delta: LowRank) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        return output + low_rank(args[0], delta).view_as(output)
+        return add_low_rank(output, args[0], delta)
 
     return hook
 
 
-def low_rank(x: Tensor, delta: LowRank) -> Tensor:
-    """``scale * (x A^T) B^T``, with one A and B for all rows or a different pair for every row.
+def add_low_rank(y: Tensor, x: Tensor, delta: LowRank) -> Tensor:
+    """``y + scale * (x A^T) B^T``, with one A and B for all rows or a different pair for every row.
+
+    The sum and the scale are part of the second product: on their own each would read and write all of ``y`` again,
+    which takes longer than the product.
 
     Shapes:
-        x: ``[batch, tokens, in]`` (or ``[batch * tokens, in]``) -> ``[batch, tokens, out]``.
+        y: ``[batch, tokens, out]``; x: ``[batch, tokens, in]`` (both may be ``[batch * tokens, ..]``). Returns as y.
     """
     a, b = delta.a.to(x.dtype), delta.b.to(x.dtype)
-    if a.dim() == 3:
-        x = x.view(a.shape[0], -1, a.shape[2])
-    return delta.scale * ((x @ a.transpose(-1, -2)) @ b.transpose(-1, -2))
+    if a.dim() == 2:
+        flat = torch.addmm(y.flatten(0, -2), x.flatten(0, -2) @ a.T, b.T, alpha=delta.scale)
+        return flat.view_as(y)
+    batch, _, d_in = a.shape
+    inner = torch.bmm(x.reshape(batch, -1, d_in), a.mT)
+    return torch.baddbmm(y.reshape(batch, -1, y.shape[-1]), inner, b.mT, alpha=delta.scale).view_as(y)

@@ -317,7 +317,7 @@ class FrozenLM:
         Shapes:
             Returns ``[batch]``, float32, differentiable in the conditioning.
         """
-        tokens = [self._answer(answer) for answer in answers]
+        tokens = [self.answer_tokens(answer) for answer in answers]
         longest = max(map(len, tokens))
         rows = self.rows(prompts, conditioning, reserve=longest)
         with self.ports(conditioning):
@@ -335,7 +335,7 @@ class FrozenLM:
         Shapes:
             Returns ``[batch, len(words)]``, float32, differentiable in the conditioning.
         """
-        tokens = [self._answer(word) for word in words]
+        tokens = [self.answer_tokens(word) for word in words]
         if len(set(tokens)) < len(tokens):
             raise ConfigError("Two labels have the same tokens", got=list(words), fix="Choose different words.")
         longest = max(map(len, tokens))
@@ -347,7 +347,12 @@ class FrozenLM:
             repeated = ready.repeat(len(words))
             return self._answer_log_probability(repeated, tokens * len(rows)).view(len(rows), len(words))
 
-    def _answer(self, answer: str) -> tuple[int, ...]:
+    def answer_tokens(self, answer: str) -> tuple[int, ...]:
+        """Token ids of an answer, as its loss counts them: a blank stands before its first word.
+
+        Raises:
+            DataError: If there are none.
+        """
         tokens = self.tokenize(answer if answer[:1].isspace() else " " + answer)
         if not tokens or not answer.strip():
             raise DataError("An answer has no tokens", got=repr(answer))
@@ -426,7 +431,7 @@ class FrozenLM:
             Returns ``[batch]``, float32, and one text per prompt, without blanks before it.
         """
         check(max_new_tokens >= 1, "max_new_tokens must be at least 1", got=max_new_tokens)
-        tokens = [self._answer(answer) for answer in answers]
+        tokens = [self.answer_tokens(answer) for answer in answers]
         rows = self.rows(prompts, conditioning, reserve=max(max_new_tokens, *map(len, tokens)))
         with self.ports(conditioning):
             ready = self.prefill(rows, conditioning)
@@ -442,7 +447,7 @@ class FrozenLM:
         trim: Callable[[str], str] = str,
     ) -> list[str]:
         """Continue prompts that were read, token by token, until each has ended."""
-        ends = self._end_tokens()
+        ends = self.end_tokens()
         written: list[list[int]] = [[] for _ in ready.lengths]
         open_rows = set(range(len(written)))
         for step in range(max_new_tokens):
@@ -453,18 +458,20 @@ class FrozenLM:
                     open_rows.discard(i)
                     continue
                 written[i].append(token)
-                if stop and any(mark in trim(self._decode(written[i])) for mark in stop):
+                if stop and any(mark in trim(self.decode(written[i])) for mark in stop):
                     open_rows.discard(i)
             if not open_rows or step + 1 == max_new_tokens:
                 break
             ready = self._extend(ready, self.embed(chosen.unsqueeze(1)))
-        return [_cut(trim(self._decode(tokens)), stop) for tokens in written]
+        return [_cut(trim(self.decode(tokens)), stop) for tokens in written]
 
-    def _decode(self, tokens: list[int]) -> str:
+    def decode(self, tokens: list[int]) -> str:
+        """Text of token ids, without special tokens."""
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return text if isinstance(text, str) else "".join(text)
 
-    def _end_tokens(self) -> set[int]:
+    def end_tokens(self) -> set[int]:
+        """Tokens that end an answer."""
         ends = self.model.generation_config.eos_token_id if self.model.generation_config else None
         listed = ends if isinstance(ends, list) else [ends]
         return {int(e) for e in [*listed, self.tokenizer.eos_token_id] if e is not None}

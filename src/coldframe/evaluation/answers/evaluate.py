@@ -135,7 +135,7 @@ def ask(
             report(f"{asked.name}: {system.name} {system.seed}", done, total)
 
     sizes = {one: asked.prompts[question.id][1] + max_new_tokens for one, question in questions.items()}
-    rows = kept.fill(sizes, measure, batch_tokens, tell)
+    rows = kept.fill(sizes, measure, batch_tokens // system.copies, tell)
     return {questions[one].id: row for one, row in rows.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -37,11 +37,13 @@ class System(Protocol):
         name: In tables; several with one name are several seeds of it.
         seed: Which of these.
         fingerprint: Changes with everything that its answers depend on.
+        copies: How often it reads every prompt at once.
     """
 
     name: str
     seed: int
     fingerprint: str
+    copies: int
 
     def answer(self, prompts: Sequence[str], targets: Sequence[str], max_new_tokens: int) -> list[Answer]:
         """Answers to prompts of like length; with ``max_new_tokens`` 0 only the losses of the targets."""
@@ -58,7 +60,7 @@ class LMSystem:
         seed: Which seed the gains are of.
     """
 
-    stops: ClassVar[tuple[str, ...]] = (STOP,)
+    copies = 1
 
     def __init__(self, lm: FrozenLM, name: str = "base", gains: Tensor | None = None, seed: int = 0) -> None:
         self.lm, self.name, self.seed = lm, name, seed
@@ -70,15 +72,16 @@ class LMSystem:
         """Every prompt is read once, for the answer and for the loss of the target."""
         empty, put = [Prompt("")] * len(prompts), self.put(prompts)
         dropped = self.lm.dropped_contexts
+        texts: Sequence[str | None] = [None] * len(prompts)
         if max_new_tokens:
-            losses, texts = self.lm.answer(empty, targets, put, max_new_tokens=max_new_tokens, stop=self.stops)
+            losses, texts = self.lm.answer(empty, targets, put, max_new_tokens=max_new_tokens, stop=(STOP,))
         else:
             with torch.no_grad():
-                losses, texts = self.lm.loss(empty, targets, put), [None] * len(prompts)
+                losses = self.lm.loss(empty, targets, put)
         if self.lm.dropped_contexts > dropped:
             limit = self.lm.anatomy.max_positions
             raise DataError("A prompt is longer than the model's context", expected=f"at most {limit} with its answer")
-        sizes = [self.answer_tokens(target) for target in targets]
+        sizes = [len(self.lm.answer_tokens(target)) for target in targets]
         found = zip(texts, losses.tolist(), sizes, strict=True)
         return [Answer(None if text is None else text.strip(), loss / n) for text, loss, n in found]
 
@@ -86,25 +89,30 @@ class LMSystem:
         """Prompts as the text port takes them: read whole and not kept, which for long ones would fill the memory."""
         return Conditioning(contexts=tuple((prompt,) for prompt in prompts), head_gains=self.gains)
 
-    def answer_tokens(self, target: str) -> int:
-        """Tokens of an answer, as the model's loss counts them."""
-        return len(self.lm.tokenize(target if target[:1].isspace() else " " + target))
-
 
 class CallableSystem:
-    """Anything that continues prompts greedily, such as a rival method; the loss of the target cannot be had.
+    """Anything that continues prompts greedily, such as a rival method.
 
     Args:
         name: In tables.
         generate: From prompts and the most new tokens to one text each.
         fingerprint: Of the model and all settings: answers kept under it are not asked for again.
         seed: Which seed it is.
+        loss: From prompts and right answers to the mean loss of an answer's tokens, if that can be had.
+        copies: How often it reads every prompt at once; batches are so much smaller.
     """
 
     def __init__(
-        self, name: str, generate: Callable[[list[str], int], list[str]], fingerprint: str, seed: int = 0
+        self,
+        name: str,
+        generate: Callable[[list[str], int], list[str]],
+        fingerprint: str,
+        seed: int = 0,
+        loss: Callable[[list[str], list[str]], list[float]] | None = None,
+        copies: int = 1,
     ) -> None:
         self.name, self.generate, self.fingerprint, self.seed = name, generate, fingerprint, seed
+        self.loss, self.copies = loss, copies
 
     def answer(self, prompts: Sequence[str], targets: Sequence[str], max_new_tokens: int) -> list[Answer]:
         """The first line of each text that is not blank.
@@ -112,10 +120,15 @@ class CallableSystem:
         Raises:
             DataError: If there is not one text for each prompt.
         """
+        given = list(prompts)
+        losses: Sequence[float | None] = [None] * len(given)
+        if self.loss is not None:
+            losses = self.loss(given, list(targets))
         if not max_new_tokens:
-            return [Answer(None, None)] * len(prompts)
-        texts: Any = self.generate(list(prompts), max_new_tokens)
+            return [Answer(None, loss) for loss in losses]
+        texts: Any = self.generate(given, max_new_tokens)
         if len(texts) != len(prompts) or not all(isinstance(text, str) for text in texts):
             problem = f"{self.name} does not give one text for each prompt"
             raise DataError(problem, got=len(texts), expected=len(prompts))
-        return [Answer(text.lstrip().split(STOP)[0].strip(), None) for text in texts]
+        lines = [text.lstrip().split(STOP)[0].strip() for text in texts]
+        return [Answer(line, loss) for line, loss in zip(lines, losses, strict=True)]

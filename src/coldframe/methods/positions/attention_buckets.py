@@ -1,0 +1,70 @@
+"""Attention Buckets: the same model with several RoPE bases at once, the surest of which counts most."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from coldframe.config import Config, check
+from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.rotary import Heads, rotate
+from coldframe.methods.positions.scheme import PositionScheme
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionBucketsConfig(Config):
+    """Settings of Attention Buckets.
+
+    Args:
+        bases: RoPE bases of the copies, each above 0, for a model whose own base is ``reference``.
+        reference: The base that ``bases`` are meant for. A model with another base gets each of them times its
+            own base over this; to state bases outright, put the model's own here.
+    """
+
+    section = "Attention Buckets settings"
+
+    bases: tuple[float, ...] = (10000.0, 13000.0, 16000.0, 19000.0, 22000.0, 25000.0, 28000.0)
+    reference: float = 10000.0
+
+    def __post_init__(self) -> None:
+        check(bool(self.bases) and min(self.bases) > 0, "Every copy needs a base above 0", got=self.bases)
+        check(self.reference > 0, "reference must be positive", got=self.reference)
+
+
+class AttentionBuckets(PositionScheme):
+    """B copies of a prompt, each under a RoPE base of its own; their next-token logits are mixed at every step.
+
+        w_b    = softmax over b of max_v logits_b[v]
+        logits = sum_b w_b logits_b
+
+    The attention of a base decays in waves over the distance; with several bases the troughs of one are the crests
+    of another. The chosen token goes to all copies.
+
+    Paper: Chen et al. 2023, arXiv 2312.04455. Deviates: the bases of its retrieval script are for Llama 2, whose own
+    base is 10,000; for other models the ladder is scaled to theirs.
+
+    Cost: B rows for every prompt: B times the time, and B caches.
+    """
+
+    paper: ClassVar[str] = "arXiv 2312.04455"
+    config_class = AttentionBucketsConfig
+    config: AttentionBucketsConfig
+
+    def __init__(self, lm: FrozenLM, config: AttentionBucketsConfig | None = None, **settings: Any) -> None:
+        super().__init__(lm, config, **settings)
+        self.copies = len(self.config.bases)
+        self._frequencies = self.rotary.frequencies([base / self.config.reference for base in self.config.bases])
+
+    def attend(self, at: Heads) -> Tensor:
+        """Ordinary attention, the rows of the batch under their copies' bases."""
+        bases = self._frequencies[at.layer].repeat(at.q.shape[0] // self.copies, 1)[:, None, None]  # of each row
+        return at.mixed(rotate(at.q, at.q_at * bases), rotate(at.k, at.k_at * bases))
+
+    def mix(self, logits: Tensor) -> Tensor:
+        """``[batch * B, ..., vocab] -> [batch, ..., vocab]``."""
+        copies = logits.unflatten(0, (-1, self.copies))
+        weights = copies.amax(-1, keepdim=True).softmax(1)
+        mixed: Tensor = (weights * copies).sum(1)
+        return mixed
