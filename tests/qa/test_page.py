@@ -55,6 +55,13 @@ def test_the_verdict_goes_by_what_the_interval_excludes(value: float, outcome: s
     assert said.outcome == outcome and words in said.headline and "2wiki" in said.headline
 
 
+def test_few_questions_decide_nothing() -> None:
+    data = measured(3.0, 0.0)
+    few = tuple(dataclasses.replace(one, interval=dataclasses.replace(one.interval, n=12)) for one in data.overall)
+    said = judge(dataclasses.replace(data, overall=few))
+    assert said.outcome == "undecided" and "12 questions are too few" in said.reasons[0]
+
+
 def test_a_control_that_does_as_well_is_held_against_it() -> None:
     alike, better = judge(measured(3.0, 2.8)), judge(measured(3.0, 0.0))
     assert any("not shown to come from these heads" in reason for reason in alike.reasons)

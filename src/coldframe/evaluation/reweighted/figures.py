@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from coldframe.evaluation.answers.evaluate import Cell, Overall
-from coldframe.evaluation.figures import Axis, Chart, Line
+from coldframe.evaluation.figures import Axis, Chart, Line, Tick
 from coldframe.evaluation.intervals import Interval
 from coldframe.evaluation.reweighted.data import SHOWN, Found, Head, Reweighted
 from coldframe.evaluation.reweighted.verdict import BASE, PEAR, SYSTEMS
@@ -120,7 +120,8 @@ def places(data: Reweighted, name: str, marks: Sequence[int]) -> Chart | None:
     found = {system: row for system, row in found.items() if len(row) == len(marks)}
     if not found:
         return None
-    x = Axis.over([mark + 1 for mark in marks], count=min(len(marks), 6), pad=0.05)
+    x = Axis.over([mark + 1 for mark in marks], pad=0.05)
+    x = dataclasses.replace(x, ticks=tuple(Tick(x(mark + 1), str(mark + 1)) for mark in marks))
     y = Axis.over([cell.level.value for row in found.values() for cell in row], count=4)
     lines = tuple(_places(system, i, row, x, y) for i, (system, row) in enumerate(found.items()))
     return Chart(f"{SHOWN[data.primary].title} on {name}", x, y, "place of the gold document", lines)

@@ -9,6 +9,7 @@ from coldframe.evaluation.intervals import Interval
 from coldframe.evaluation.reweighted.data import SHOWN, Reweighted
 
 BASE, PEAR = "base", "pear"
+FEWEST = 30  # questions below which intervals are not to be trusted, so nothing is decided
 
 #: What each system is, for readers.
 SYSTEMS = {
@@ -41,7 +42,8 @@ def judge(data: Reweighted) -> Said:
     if (gap := data.mean_gap(PEAR, BASE, data.primary)) is None:
         return Said("undecided", _unasked(data), tuple(_copying(data)))
     metric = data.primary
-    outcome = direction(gap.interval, metric)
+    few = gap.interval.n < FEWEST
+    outcome = "undecided" if few else direction(gap.interval, metric)
     names = ", ".join(one.name for one in data.sets)
     found = SHOWN[metric].span(gap.interval, sign=True)
     unit = "points" if metric in WRITTEN else "nats per token"
@@ -51,7 +53,8 @@ def judge(data: Reweighted) -> Said:
         "undecided": f"Whether {data.model} answers better when reweighted by PEAR cannot be told",
     }[outcome]
     headline = f"{words}: {found} {unit} of “{SHOWN[metric].words}”, the mean over {names}."
-    reasons = [*_against_controls(data, outcome), *_loss(data), *_kept(data), *_copying(data), *_power(data)]
+    reasons = [f"{gap.interval.n} questions are too few to decide by; {FEWEST} are the least."] if few else []
+    reasons += [*_against_controls(data, outcome), *_loss(data), *_kept(data), *_copying(data), *_power(data)]
     return Said(outcome, headline, tuple(reasons))
 
 
