@@ -103,6 +103,15 @@ def test_compose_is_its_equation() -> None:
     torch.testing.assert_close(compose(layout, bank, one_hot)[0], bank[2])
 
 
+def test_storage_is_a_hundredth_of_prags_at_a_thousand_passages() -> None:
+    """SmolLM2-135M, rank 2, S = 8: 30 layers of gate, up (576 to 1536) and down."""
+    layout = Layout(tuple(map(str, range(90))), ((576, 1536), (576, 1536), (1536, 576)) * 30, 2)
+    adapters, passages = PolyPRAGConfig().adapters, 1000
+    assert layout.numbers == 380_160
+    poly = adapters * layout.numbers + passages * len(layout.names) * adapters
+    assert passages * layout.numbers / poly > 100
+
+
 def test_controls_of_the_routing() -> None:
     table = torch.randn(5, 2, 3)
     assert torch.equal(routed(table, [0, None], "uniform"), torch.full((2, 2, 3), 1 / 3))

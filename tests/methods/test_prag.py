@@ -92,6 +92,18 @@ def test_a_passage_is_trained_as_peft_trains_it() -> None:
     assert apart(flat, theirs) < 0.01 and float(flat[layout.start(0) == 0].abs().mean()) > 1e-4
 
 
+def test_a_half_precision_model_trains_adapters_in_float32() -> None:
+    model, tokenizer = tiny("llama")
+    lm = FrozenLM(model.bfloat16(), tokenizer)
+    config = PRAGConfig(epochs=3)
+    layout = Layout.of(lm.anatomy, config.rank, config.targets)
+    some = sequences(lm)
+    flat, _ = train_adapters(lm, layout, config, some)
+    assert flat.dtype == torch.float32 and lm.dtype == torch.bfloat16
+    for own, adapter in zip(some, flat, strict=True):
+        assert float(mean_nll(lm, own, given(layout, adapter, config)).mean()) < float(mean_nll(lm, own, EMPTY).mean())
+
+
 def test_batches_hold_passages_of_as_many_sequences() -> None:
     lm = FrozenLM(*tiny("llama"))
     some = sequences(lm)

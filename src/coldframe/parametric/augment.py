@@ -32,6 +32,9 @@ ASK = (
 )
 
 
+_LINES = r"(?:Question|Q)[ \d]*[:.] *(.+?)\s*\n+\W*(?:Answer|A)[ \d]*[:.] *(.+)"
+
+
 class Augmenter(Protocol):
     """Rewrites passages and asks about them."""
 
@@ -235,7 +238,7 @@ def parse_qa(text: str) -> tuple[QA, ...]:
         else:
             place = text.find("{", place + 1)
     if not found:
-        for question, answer in re.findall(r"Q(?:uestion)?[ \d]*[:.] *(.+?)\s*\n+\W*A(?:nswer)?[ \d]*[:.] *(.+)", text):
+        for question, answer in re.findall(_LINES, text):
             question, answer = question.strip(" *"), answer.strip(" *")
             found.setdefault(question, QA(question, answer))
     return tuple(found.values())
