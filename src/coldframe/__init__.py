@@ -35,15 +35,22 @@ if TYPE_CHECKING:
     from coldframe.methods.text.icl import RetrievedICL as RetrievedICL
     from coldframe.methods.text.zero_shot import ZeroShot as ZeroShot
     from coldframe.methods.weight_deltas.lora import LoRA as LoRA
+    from coldframe.methods.weight_deltas.poly_prag import PolyPRAGConfig as PolyPRAGConfig
+    from coldframe.methods.weight_deltas.prag import PRAGConfig as PRAGConfig
+    from coldframe.parametric.encode import encode as encode
+    from coldframe.parametric.encoded import Encoded as Encoded
     from coldframe.pipeline import fit as fit
     from coldframe.pipeline import load as load
     from coldframe.tasks import load_task as load_task
+    from coldframe.tasks.corpus import read_corpus as read_corpus
+    from coldframe.tasks.fact_corpus import fact_corpus as fact_corpus
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AttentionBuckets": "coldframe.methods.positions.attention_buckets",
     "ColdframeClassifier": "coldframe.estimator",
+    "Encoded": "coldframe.parametric.encoded",
     "FixedICL": "coldframe.methods.text.icl",
     "IDPG": "coldframe.methods.soft_tokens.idpg",
     "LatentMemory": "coldframe.methods.soft_tokens.latent_memory",
@@ -53,6 +60,8 @@ _HOMES = {
     "MsPoE": "coldframe.methods.positions.ms_poe",
     "PEAR": "coldframe.methods.head_gains.pear",
     "PESP": "coldframe.methods.soft_tokens.p_esp",
+    "PRAGConfig": "coldframe.methods.weight_deltas.prag",
+    "PolyPRAGConfig": "coldframe.methods.weight_deltas.poly_prag",
     "PromptTuning": "coldframe.methods.soft_tokens.prompt_tuning",
     "ReparameterisedPrompt": "coldframe.methods.soft_tokens.reparameterised_prompt",
     "RetrievedICL": "coldframe.methods.text.icl",
@@ -60,15 +69,19 @@ _HOMES = {
     "ZeroShot": "coldframe.methods.text.zero_shot",
     "compare": "coldframe.comparison",
     "diagnose": "coldframe.diagnosis.diagnose",
+    "encode": "coldframe.parametric.encode",
+    "fact_corpus": "coldframe.tasks.fact_corpus",
     "fit": "coldframe.pipeline",
     "load": "coldframe.pipeline",
     "load_lm": "coldframe.frozen.model",
     "load_task": "coldframe.tasks",
+    "read_corpus": "coldframe.tasks.corpus",
 }
 
 __all__ = [  # noqa: F822 (looked up in __getattr__)
     "AttentionBuckets",
     "ColdframeClassifier",
+    "Encoded",
     "FixedICL",
     "IDPG",
     "LatentMemory",
@@ -78,6 +91,8 @@ __all__ = [  # noqa: F822 (looked up in __getattr__)
     "MsPoE",
     "PEAR",
     "PESP",
+    "PRAGConfig",
+    "PolyPRAGConfig",
     "PromptTuning",
     "ReparameterisedPrompt",
     "RetrievedICL",
@@ -86,11 +101,14 @@ __all__ = [  # noqa: F822 (looked up in __getattr__)
     "__version__",
     "compare",
     "diagnose",
+    "encode",
     "errors",
+    "fact_corpus",
     "fit",
     "load",
     "load_lm",
     "load_task",
+    "read_corpus",
 ]
 
 

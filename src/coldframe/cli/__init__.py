@@ -18,6 +18,8 @@ COMMANDS = {
     "inspect": "what an artifact is, verified",
     "reweight": "weigh attention heads anew (PEAR) and write the checkpoint",
     "unfold": "take such weights out again",
+    "encode": "turn a corpus of passages into weights (PRAG, Poly-PRAG)",
+    "ask": "answer with an encoded corpus, or measure how well it answers",
     "tasks": "list the built-in tasks",
     "methods": "list the methods and their settings",
     "demo": "all of it once, on molecules, in a few minutes",
@@ -41,6 +43,7 @@ examples:
   coldframe compare mood.csv --out runs/compare
   coldframe diagnose runs/mood --fail-on prompt-tuning-like
   coldframe reweight smollm2 --out runs/smollm2-pear
+  coldframe encode fact-corpus:40 --out runs/facts
 
 Exit status: 0 done, 2 something to mend (one line says what), 3 the verdict of diagnose is among --fail-on,
 130 interrupted.
@@ -66,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         print(
-            "coldframe: interrupted. The same command goes on where fit, compare, diagnose and reweight stopped "
-            "(give --out).",
+            "coldframe: interrupted. The same command goes on where fit, compare, diagnose, reweight and encode "
+            "stopped (give --out).",
             file=sys.stderr,
         )
         return 130

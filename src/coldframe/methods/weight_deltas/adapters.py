@@ -1,0 +1,152 @@
+"""Low-rank adapters as flat vectors: how they are laid out, how they start, how several become one."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from coldframe.errors import ConfigError, nearest
+from coldframe.frozen.anatomy import BoundAnatomy, LinearKind
+from coldframe.frozen.ports import LowRank
+
+Combine: TypeAlias = Literal["sum", "mean", "average-factors", "ties"]
+Factors: TypeAlias = list[tuple[Tensor, Tensor]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where factors lie in an adapter's vector of N numbers: A and B of the first target, then of the next.
+
+    An adapter is then one row of a matrix, read from a file in one piece.
+
+    Attributes:
+        names: Module paths of the targets.
+        sizes: ``(in, out)`` of each.
+        rank: r.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+    rank: int
+
+    @classmethod
+    def of(cls, anatomy: BoundAnatomy, rank: int, targets: LinearKind) -> Self:
+        """The layout for a model's linears."""
+        linears = anatomy.linears(targets)
+        return cls(tuple(one.name for one in linears), tuple((one.d_in, one.d_out) for one in linears), rank)
+
+    @property
+    def numbers(self) -> int:
+        """N, how many numbers an adapter has: ``sum of r (in + out)``."""
+        return sum(self.pieces)
+
+    @property
+    def pieces(self) -> list[int]:
+        """Numbers of A and B of every target, in order."""
+        return [self.rank * width for size in self.sizes for width in size]
+
+    def factors(self, flat: Tensor) -> Factors:
+        """A and B of every target, as views.
+
+        Shapes:
+            flat: ``[..., N]`` -> A ``[..., r, in]`` and B ``[..., out, r]``.
+        """
+        # One split: its gradient is one concatenation, where slices would each make a gradient of full size.
+        pieces = flat.split(self.pieces, dim=-1)
+        return [
+            (a.unflatten(-1, (self.rank, d_in)), b.unflatten(-1, (d_out, self.rank)))
+            for a, b, (d_in, d_out) in zip(pieces[::2], pieces[1::2], self.sizes, strict=True)
+        ]
+
+    def deltas(self, factors: Factors, scale: float) -> dict[str, LowRank]:
+        """The weight-delta port: ``y = W x + scale B A x`` at every target."""
+        return {name: LowRank(a, b, scale) for name, (a, b) in zip(self.names, factors, strict=True)}
+
+    def start(self, seed: int) -> Tensor:
+        """The one start of all adapters, ``[N]``: A Kaiming-uniform, B zero, so that it changes nothing.
+
+        It is shared: adapters that started apart would not lie in one space, and adding them up would mean little.
+        """
+        flat = torch.zeros(self.numbers)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for a, _ in self.factors(flat):
+                nn.init.kaiming_uniform_(a, a=math.sqrt(5))
+        return flat
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"names": list(self.names), "sizes": [list(size) for size in self.sizes], "rank": self.rank}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """From plain data."""
+        return cls(tuple(values["names"]), tuple((int(i), int(o)) for i, o in values["sizes"]), int(values["rank"]))
+
+
+def combined(layout: Layout, adapters: Tensor, present: Tensor, how: Combine, density: float = 0.5) -> Factors:
+    """One update for each query from the adapters of its k passages, as factors.
+
+    - ``sum``: ``dW = sum_i B_i A_i``, exactly: the factors stand side by side, so the rank is ``k r`` (peft calls it
+      "cat", and so do PRAG's authors).
+    - ``mean``: the sum divided by the number of passages.
+    - ``average-factors``: ``dW = (mean B_i) (mean A_i)``, as DyPRAG does. Not the mean: B_i meets A_j.
+    - ``ties``: of every factor keep the share ``density`` of its numbers that are largest, let each place elect its
+      sign by the sum, average those that agree (arXiv 2306.01708); of A and of B apart, as peft does.
+
+    Args:
+        layout: Of the adapters.
+        adapters: ``[queries, k, N]``.
+        present: ``[queries, k]``, False where a query has fewer passages; those count for nothing.
+        how: See above.
+        density: For ``ties``, in (0, 1].
+
+    Shapes:
+        Returns A ``[queries, r', in]`` and B ``[queries, out, r']`` of every target; ``r'`` is ``k r`` for the first
+        two, else ``r``.
+    """
+    if how not in get_args(Combine):
+        raise ConfigError(f"Adapters cannot be combined by {how!r}", fix=nearest(str(how), get_args(Combine)))
+    there = present.to(adapters)
+    count = there.sum(1).clamp(min=1)
+    if how == "ties":
+        return [(_ties(a, there, density), _ties(b, there, density)) for a, b in layout.factors(adapters)]
+    if how == "average-factors":
+        return layout.factors(torch.einsum("qkn,qk->qn", adapters, there / count[:, None]))
+    share = there if how == "sum" else there / count[:, None]
+    return [
+        (a.flatten(1, 2), (b * share[:, :, None, None]).transpose(1, 2).flatten(2))  # [q, k r, in], [q, out, k r]
+        for a, b in layout.factors(adapters)
+    ]
+
+
+def _ties(factors: Tensor, there: Tensor, density: float) -> Tensor:
+    """TIES over dimension 1 of ``[queries, k, ., .]``."""
+    flat = factors.flatten(2) * there[..., None]
+    kept = int(density * flat.shape[-1])
+    trimmed = torch.zeros_like(flat)
+    largest = flat.abs().topk(kept, dim=-1).indices
+    trimmed.scatter_(-1, largest, flat.gather(-1, largest))
+    elected = torch.where(trimmed.sum(1, keepdim=True) >= 0, 1.0, -1.0)
+    agree = trimmed.sign() == elected
+    merged: Tensor = (trimmed * agree).sum(1) / agree.sum(1).clamp(min=1)
+    return merged.view(-1, *factors.shape[2:])
+
+
+def stacked(adapters: Sequence[Sequence[Tensor]], numbers: int) -> tuple[Tensor, Tensor]:
+    """Lists of adapters as one tensor, padded with zeros, and where something is.
+
+    Shapes:
+        Returns ``[queries, k, N]`` float32 and ``[queries, k]``; k is the longest list, at least 1.
+    """
+    k = max(1, *map(len, adapters)) if adapters else 1
+    flat, present = torch.zeros(len(adapters), k, numbers), torch.zeros(len(adapters), k, dtype=torch.bool)
+    for query, row in enumerate(adapters):
+        for place, adapter in enumerate(row):
+            flat[query, place], present[query, place] = adapter.float(), True
+    return flat, present

@@ -1,0 +1,280 @@
+"""Poly-PRAG: all passages share a few latent adapters, and each has a row that says how to mix them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor
+
+from coldframe.config import Config, check
+from coldframe.errors import ConfigError, TrainingError, nearest
+from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.ports import Conditioning
+from coldframe.frozen.sequence_loss import Counted, mean_nll
+from coldframe.methods.head_gains.parts import Parts
+from coldframe.methods.weight_deltas.adapters import Layout
+from coldframe.methods.weight_deltas.passage_prompts import Form, Loss, PassagePrompts
+from coldframe.methods.weight_deltas.row_adam import RowAdam
+
+Routing: TypeAlias = Literal["learned", "uniform", "random"]
+EPSILON = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class PolyPRAGConfig(Config):
+    """Settings of Poly-PRAG.
+
+    Args:
+        adapters: S, latent adapters in the bank, at least 1; the paper's best are about 20, its code's 8.
+        rank: r, at least 1.
+        alpha: Scale numerator: updates are scaled by ``alpha / r``. Ours is PRAG's 32; peft's Poly, and so the
+            paper's code, has 1.
+        targets: Which linears: ``"mlp"`` (the paper's), ``"attention"`` or ``"all"``.
+        learning_rate: Of the bank, above 0; the paper's code has 3e-4 for everything.
+        router_learning_rate: Of the rows, at least 0. With 0 they stay as they started: a control.
+        router_start: Logits start uniform in plus and minus this, at least 0; 1e-3 in peft. With 0 and a
+            router learning rate of 0 all passages share one adapter: the control with uniform routing.
+        relaxed: Draw the weights from a relaxed Bernoulli (temperature 1) in training, as the paper; else
+            sigmoid, as when asked.
+        weight_decay: Of the bank; rows have none.
+        epochs: Passes over all sequences, at least 1; the paper's code has 1.
+        batch_size: Sequences in a step, at least 1; the paper's code has 1.
+        form: Of the sequences: ``"published"``, or ``"closed-book"``; see :class:`PassagePrompts`.
+        loss: Tokens that count: of the whole ``"sequence"`` (the paper's), or of the ``"answer"``.
+        full_answers: Train on whole sentences as answers, where there are some.
+        seed: Of start, order and noise.
+    """
+
+    section = "Poly-PRAG settings"
+
+    adapters: int = 8
+    rank: int = 2
+    alpha: float = 32.0
+    targets: Literal["all", "attention", "mlp"] = "mlp"
+    learning_rate: float = 3e-3
+    router_learning_rate: float = 0.1
+    router_start: float = 1.0
+    relaxed: bool = False
+    weight_decay: float = 0.01
+    epochs: int = 20
+    batch_size: int = 32
+    form: Form = "closed-book"
+    loss: Loss = "answer"
+    full_answers: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("adapters", "rank", "epochs", "batch_size"):
+            check(getattr(self, name) >= 1, f"{name} must be positive", got=getattr(self, name), expected="at least 1")
+        for name in ("alpha", "learning_rate"):
+            check(getattr(self, name) > 0, f"{name} must be positive", got=getattr(self, name))
+        for name in ("router_learning_rate", "router_start", "weight_decay"):
+            check(getattr(self, name) >= 0, f"{name} cannot be negative", got=getattr(self, name))
+
+    @property
+    def scale(self) -> float:
+        """``alpha / r``."""
+        return self.alpha / self.rank
+
+    @property
+    def prompts(self) -> PassagePrompts:
+        """How passages become sequences."""
+        return PassagePrompts(self.form, self.loss, self.full_answers)
+
+
+def routing_weights(logits: Tensor, noise: Tensor | None = None) -> Tensor:
+    """``w_s = z_s / (sum_s z_s + 1e-12)`` with ``z = sigmoid(logits)``: no softmax, and no top few.
+
+    Args:
+        logits: Rows of the routing table.
+        noise: Uniform in (0, 1), for training: ``z = sigmoid(logits + log(u / (1 - u)))``, the relaxed
+            Bernoulli at temperature 1.
+
+    Shapes:
+        ``[..., S]`` -> ``[..., S]``.
+    """
+    z = torch.sigmoid(logits if noise is None else logits + torch.logit(noise, eps=1e-6))
+    return z / (z.sum(-1, keepdim=True) + EPSILON)
+
+
+def compose(layout: Layout, bank: Tensor, weights: Tensor) -> Tensor:
+    """Adapters mixed from a bank: ``A = sum_s w_s A_s`` and ``B = sum_s w_s B_s`` at every target, before they meet.
+
+    Shapes:
+        bank: ``[S, N]``; weights: ``[..., targets, S]`` -> ``[..., N]``.
+    """
+    pieces = layout.pieces
+    chunks = bank.split([a + b for a, b in zip(pieces[::2], pieces[1::2], strict=True)], dim=1)
+    return torch.cat([weights[..., m, :] @ chunk for m, chunk in enumerate(chunks)], dim=-1)
+
+
+def routed(table: Tensor, rows: Sequence[int | None], routing: Routing = "learned", seed: int = 0) -> Tensor:
+    """Weights of some passages, as trained or as a control.
+
+    - ``learned``: the passage's own row.
+    - ``uniform``: ``1 / S`` everywhere. A passage without a row has this too.
+    - ``random``: the row of another passage, chosen by the seed; no passage keeps its own.
+
+    Shapes:
+        table: ``[T, targets, S]``; rows: n positions, None for a passage that is not in the table.
+        Returns ``[n, targets, S]``, float32.
+    """
+    if routing not in get_args(Routing):
+        raise ConfigError(f"{routing!r} is not a routing", fix=nearest(str(routing), get_args(Routing)))
+    count, targets, adapters = table.shape
+    weights = torch.full((len(rows), targets, adapters), 1 / adapters)
+    if routing == "uniform":
+        return weights
+    whose = {row: row for row in range(count)}
+    if routing == "random":
+        shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+        whose = dict(zip(shuffled, shuffled[1:] + shuffled[:1], strict=True))
+    for place, row in enumerate(rows):
+        if row is not None:
+            weights[place] = routing_weights(table[whose[row]].float())
+    return weights
+
+
+@dataclasses.dataclass(frozen=True)
+class PolyBank:
+    """What Poly-PRAG trains.
+
+    Shapes:
+        bank: ``[S, N]``, the latent adapters; table: ``[T, targets, S]``, routing logits, a row for each passage.
+    """
+
+    bank: Tensor
+    table: Tensor
+    losses: tuple[float, ...] = ()
+
+
+class PolyTrainer:
+    r"""Trains a bank and a routing table on the sequences of all passages, or the rows of new passages alone.
+
+    For passage t at every target ``W``, with latent adapters ``A_s`` in ``R^{r x in}``, ``B_s`` in ``R^{out x r}``::
+
+        y = W x + (alpha / r) B_t A_t x,   A_t = sum_s w_ts A_s,   B_t = sum_s w_ts B_s
+        w_ts = z_ts / sum_s z_ts,          z_ts = sigmoid(Theta_ts)
+
+    Every target has a table Theta of its own, which the passages' ids index. Bank and rows have learning rates of their
+    own: with one for both the weights hardly leave ``1 / S``. The order is shuffled in every epoch, by the seed. A row
+    moves only in steps that saw its passage.
+
+    Paper: arXiv 2511.17044; Ponti et al. 2022, arXiv 2202.13914 (Polytropon). Deviates: the paper's code indexes
+    Theta by the number of the test question, which no system knows; here it is the passage that was retrieved.
+
+    Args:
+        lm: The model.
+        layout: Of the adapters.
+        config: How.
+        passages: The sequences of every passage.
+        bank: ``[S, N]`` that stays as it is, so that only rows are trained (for new passages); None trains both.
+        parts: Where an interrupted training goes on; its folder's name says what the training depends on.
+        report: Told after each step: steps done, and the loss.
+    """
+
+    CHECKPOINT_EVERY = 50  # steps
+    _PART = "poly-prag"
+
+    def __init__(
+        self,
+        lm: FrozenLM,
+        layout: Layout,
+        config: PolyPRAGConfig,
+        passages: Sequence[Sequence[Counted]],
+        *,
+        bank: Tensor | None = None,
+        parts: Parts | None = None,
+        report: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self.lm, self.layout, self.config, self.parts, self.report = lm, layout, config, parts, report
+        self.pairs = [(row, sequence) for row, some in enumerate(passages) for sequence in some]
+        self.per_epoch = math.ceil(len(self.pairs) / config.batch_size)
+        shape = (len(passages), len(layout.names) * config.adapters)
+        start = torch.Generator().manual_seed(config.seed)
+        table = (2 * torch.rand(shape, generator=start) - 1) * config.router_start
+        self.rows = RowAdam(table.to(lm.device), config.router_learning_rate)
+        self.trains_bank = bank is None
+        if bank is None:
+            bank = torch.stack([layout.start(config.seed + s) for s in range(config.adapters)])
+        check(tuple(bank.shape) == (config.adapters, layout.numbers), "The bank is another size", got=tuple(bank.shape))
+        self.bank = bank.float().to(lm.device).requires_grad_(self.trains_bank)
+        self.optimizer = torch.optim.AdamW([self.bank], lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.losses: list[float] = []
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        return self.config.epochs * self.per_epoch
+
+    def train(self) -> PolyBank:
+        """Run to the end, or on to the end."""
+        first = self._restore()
+        for step in range(first, self.steps):
+            self.losses.append(self._step(step))
+            if self.report is not None:
+                self.report(step + 1, self.losses[-1])
+            if (step + 1) % self.CHECKPOINT_EVERY == 0 and step + 1 < self.steps:
+                self._save(step + 1)
+        table = self.rows.values.view(-1, len(self.layout.names), self.config.adapters)
+        ends = range(self.per_epoch, len(self.losses) + 1, self.per_epoch)
+        means = tuple(sum(self.losses[end - self.per_epoch : end]) / self.per_epoch for end in ends)
+        return PolyBank(self.bank.detach().cpu(), table.cpu(), means)
+
+    def _step(self, step: int) -> float:
+        epoch, place = divmod(step, self.per_epoch)
+        # Everything random is a function of seed and place, so that an interrupted training goes on as it would have.
+        order = torch.randperm(len(self.pairs), generator=_generator(self.config.seed, epoch, 0)).tolist()
+        some = [self.pairs[i] for i in order[place * self.config.batch_size : (place + 1) * self.config.batch_size]]
+        rows, which = torch.tensor([row for row, _ in some], device=self.lm.device).unique(return_inverse=True)
+        logits = self.rows.values[rows].requires_grad_(self.rows.learning_rate > 0)
+        per_row = logits[which].view(len(some), len(self.layout.names), self.config.adapters)
+        noise = None
+        if self.config.relaxed:
+            noise = torch.rand(per_row.shape, generator=_generator(self.config.seed, epoch, place + 1)).to(per_row)
+        adapters = compose(self.layout, self.bank, routing_weights(per_row, noise))
+        deltas = self.layout.deltas(self.layout.factors(adapters), self.config.scale)
+        loss = mean_nll(self.lm, [sequence for _, sequence in some], Conditioning(deltas=deltas)).mean()
+        if not bool(loss.isfinite()):
+            raise TrainingError(
+                f"The loss of Poly-PRAG is not finite (step {step + 1})",
+                fix="Lower the learning rates. The last checkpoint is intact.",
+            )
+        self.optimizer.zero_grad()
+        if loss.requires_grad:
+            loss.backward()
+        if self.trains_bank:
+            self.optimizer.step()
+        if logits.grad is not None:
+            self.rows.step(rows, logits.grad)
+        return float(loss.detach())
+
+    def _save(self, step: int) -> None:
+        if self.parts is None:
+            return
+        tensors = self.rows.state()
+        if self.trains_bank:
+            slots = self.optimizer.state_dict()["state"][0]
+            tensors |= {"bank": self.bank, **{f"optimizer/{name}": slot for name, slot in slots.items()}}
+        self.parts.save(self._PART, tensors, step=step, losses=self.losses)
+
+    def _restore(self) -> int:
+        tensors, values = self.parts.load(self._PART) if self.parts is not None else ({}, {})
+        if not tensors:
+            return 0
+        self.rows.restore(tensors)
+        if self.trains_bank:
+            with torch.no_grad():
+                self.bank.copy_(tensors["bank"])
+            slots = {n.removeprefix("optimizer/"): t for n, t in tensors.items() if n.startswith("optimizer/")}
+            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": {0: slots}})
+        self.losses = list(values["losses"])
+        return int(values["step"])
+
+
+def _generator(seed: int, epoch: int, place: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + place)

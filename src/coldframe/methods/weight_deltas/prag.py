@@ -1,0 +1,161 @@
+"""PRAG: one low-rank adapter for every passage, many of them trained in one pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from coldframe.config import Config, check
+from coldframe.errors import TrainingError
+from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.ports import Conditioning
+from coldframe.frozen.sequence_loss import Counted, mean_nll
+from coldframe.methods.weight_deltas.adapters import Layout
+from coldframe.methods.weight_deltas.passage_prompts import Form, Loss, PassagePrompts
+
+BATCH_TOKENS = 4096
+"""Tokens, pads included, that go through the model together with gradient: some gigabytes at most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PRAGConfig(Config):
+    """Settings of PRAG.
+
+    Args:
+        rank: r, at least 1.
+        alpha: Scale numerator: updates are scaled by ``alpha / r``.
+        targets: Which linears: ``"mlp"`` (the paper's), ``"attention"`` or ``"all"``.
+        learning_rate: Of AdamW, above 0; the paper's is 3e-4.
+        weight_decay: Of AdamW.
+        epochs: Passes over a passage's sequences, at least 1; the paper's are 1 or 2, ours are shorter sequences.
+        per_step: Sequences of one passage in an optimiser step, at least 1 (the paper's); their mean loss counts.
+        at_once: Passages trained together, at least 1. It changes time and memory, and nothing else.
+        form: Of the sequences: ``"published"``, or ``"closed-book"``; see :class:`PassagePrompts`.
+        loss: Tokens that count: of the whole ``"sequence"`` (the paper's), or of the ``"answer"``.
+        full_answers: Train on whole sentences as answers, where there are some.
+        seed: Of the shared start.
+    """
+
+    section = "PRAG settings"
+
+    rank: int = 2
+    alpha: float = 32.0
+    targets: Literal["all", "attention", "mlp"] = "mlp"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    epochs: int = 10
+    per_step: int = 1
+    at_once: int = 64
+    form: Form = "closed-book"
+    loss: Loss = "answer"
+    full_answers: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "epochs", "per_step", "at_once"):
+            check(getattr(self, name) >= 1, f"{name} must be positive", got=getattr(self, name), expected="at least 1")
+        for name in ("alpha", "learning_rate"):
+            check(getattr(self, name) > 0, f"{name} must be positive", got=getattr(self, name))
+        check(self.weight_decay >= 0, "The weight decay cannot be negative", got=self.weight_decay)
+
+    @property
+    def scale(self) -> float:
+        """``alpha / r``."""
+        return self.alpha / self.rank
+
+    @property
+    def prompts(self) -> PassagePrompts:
+        """How passages become sequences."""
+        return PassagePrompts(self.form, self.loss, self.full_answers)
+
+
+def train_adapters(
+    lm: FrozenLM,
+    layout: Layout,
+    config: PRAGConfig,
+    passages: Sequence[Sequence[Counted]],
+    names: Sequence[str] = (),
+    report: Callable[[int, float], None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""An adapter for each of some passages, trained side by side.
+
+    ``y = W x + (alpha / r) B_p A_p x``, with ``A_p`` in ``R^{r x in}`` and ``B_p`` in ``R^{out x r}`` for passage p;
+    in a batch every row has the pair of its own passage, so that one pass through the frozen model serves all::
+
+        L = sum_p mean over p's sequences of this step of their loss
+
+    The passages' gradients and steps of AdamW do not touch each other, so the result is that of training them one
+    after the other, to rounding. All start from the same A, and B = 0.
+
+    Paper: Su et al. 2025, arXiv 2501.15915. Its code: batch 1, float32, no shuffling, AdamW with weight decay 0.01.
+
+    Args:
+        lm: The model.
+        layout: Of the adapters.
+        config: How.
+        passages: The sequences of each passage, as many for one as for the next: see :func:`batches`.
+        names: Of the passages, for errors.
+        report: Told after each step: how many there are now, and the mean loss.
+
+    Returns:
+        Adapters, float32 ``[passages, N]``, and losses of the last epoch, ``[passages]``.
+
+    Raises:
+        TrainingError: A loss is not finite; names the passage.
+    """
+    count = len(passages[0])
+    check(all(len(one) == count for one in passages), "Passages that are trained together need as many sequences each")
+    flat = layout.start(config.seed).to(lm.device).repeat(len(passages), 1).requires_grad_()
+    optimizer = torch.optim.AdamW([flat], lr=config.learning_rate, weight_decay=config.weight_decay)
+    last = torch.zeros(len(passages), device=lm.device)
+    steps = math.ceil(count / config.per_step)
+    for epoch in range(config.epochs):
+        for step in range(steps):
+            chosen = [one[step * config.per_step : (step + 1) * config.per_step] for one in passages]
+            each = len(chosen[0])
+            optimizer.zero_grad()
+            rows = flat if each == 1 else flat.repeat_interleave(each, 0)
+            deltas = layout.deltas(layout.factors(rows), config.scale)
+            sequences = [sequence for some in chosen for sequence in some]
+            losses = mean_nll(lm, sequences, Conditioning(deltas=deltas)).view(len(passages), each).mean(1)
+            if not bool(losses.isfinite().all()):
+                wrong = int((~losses.isfinite()).nonzero()[0])
+                raise TrainingError(
+                    f"The loss of passage {names[wrong] if names else wrong} is not finite",
+                    fix="Lower the learning rate, or look at the passage. What was finished before is kept.",
+                )
+            losses.sum().backward()
+            optimizer.step()
+            if epoch == config.epochs - 1:
+                last += losses.detach() * each / count
+            if report is not None:
+                report(epoch * steps + step + 1, float(losses.detach().mean()))
+    return flat.detach().cpu(), last.cpu()
+
+
+def batches(passages: Sequence[Sequence[Counted]], config: PRAGConfig) -> Iterator[list[int]]:
+    """Positions of passages that can be trained together: as many sequences each, of like length.
+
+    >>> some = [[Counted((1,) * n)] * k for n, k in [(9, 1), (3, 2), (4, 1), (3, 1)]]
+    >>> list(batches(some, PRAGConfig(at_once=2)))
+    [[3, 2], [0], [1]]
+    """
+
+    def longest(i: int) -> int:
+        return max(map(len, passages[i]))
+
+    batch: list[int] = []
+    for i in sorted(range(len(passages)), key=lambda i: (len(passages[i]), longest(i), i)):
+        each = min(config.per_step, len(passages[i]))
+        full = len(batch) == config.at_once or (len(batch) + 1) * each * longest(i) > BATCH_TOKENS
+        if batch and (full or len(passages[i]) != len(passages[batch[0]])):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

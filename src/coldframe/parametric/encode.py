@@ -1,0 +1,255 @@
+"""A corpus becomes weights: augment, train, write; interrupted at any moment it goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from coldframe.cache import say
+from coldframe.config import check
+from coldframe.errors import ArtifactError, DataError
+from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.sequence_loss import Counted
+from coldframe.methods.head_gains.parts import Parts
+from coldframe.methods.weight_deltas.adapters import Layout
+from coldframe.methods.weight_deltas.poly_prag import PolyBank, PolyPRAGConfig, PolyTrainer
+from coldframe.methods.weight_deltas.prag import PRAGConfig, batches, train_adapters
+from coldframe.parametric.augment import Augmenter, Given, augment
+from coldframe.parametric.banks import SHARDS, RoutedBank, shard_places, write_bank, write_shard
+from coldframe.parametric.folder import (
+    AUGMENTATIONS,
+    TRAINING,
+    Described,
+    bank_name,
+    method_name,
+    read_described,
+    read_folder,
+    same_model,
+    section,
+    write_described,
+)
+from coldframe.tasks.corpus import Corpus, Passage
+from coldframe.tasks.rows import OnError
+from coldframe.tasks.task import content_hash
+from coldframe.training.progress import Bar
+
+Stored = Literal["bfloat16", "float32"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoding:
+    """What came of encoding a corpus.
+
+    Attributes:
+        folder: Where it is.
+        passages: Encoded ones.
+        trained: Those that were trained now; the others were there already.
+        failed: Passages left out, by id, with the reason.
+        nbytes: Of adapters, or of bank and table, on the disk.
+        seconds: Of training, augmentation not counted.
+    """
+
+    folder: Path
+    passages: int
+    trained: int
+    failed: Mapping[str, str]
+    nbytes: int
+    seconds: float
+
+
+def encode(
+    corpus: Corpus,
+    lm: FrozenLM,
+    config: PRAGConfig | PolyPRAGConfig,
+    out: str | Path,
+    *,
+    augmenter: Augmenter | None = None,
+    on_error: OnError = "raise",
+    stored: Stored = "bfloat16",
+    quiet: bool = False,
+) -> Encoding:
+    """Train a corpus into adapters of a frozen model.
+
+    Args:
+        corpus: The passages.
+        lm: The model.
+        config: Of the method: :class:`PRAGConfig` or :class:`PolyPRAGConfig`.
+        out: Folder to write. What it holds of the same settings is kept: passages that PRAG has finished are not
+            trained again, even if the corpus has grown since; Poly-PRAG goes on from its last checkpoint.
+        augmenter: Who rewrites passages and asks about them; None takes what came with the corpus.
+        on_error: Stop where a passage has no augmentation or does not fit into the context, or leave such passages
+            out; they are listed in the result and in the folder.
+        stored: Number format on the disk; training is in float32.
+        quiet: No progress.
+
+    Raises:
+        ArtifactError: The folder holds a corpus encoded with other settings.
+        DataError: A passage cannot be used.
+        TrainingError: A loss is not finite.
+    """
+    folder = Path(out)
+    kept = augment(corpus, augmenter or Given(corpus), folder / AUGMENTATIONS, quiet)
+    failed = dict(kept.failed)
+    sequences: dict[str, list[Counted]] = {}
+    for passage in corpus.passages:
+        try:
+            if passage.id in failed:
+                raise DataError(f"{_where(passage)} has no augmentation", got=failed[passage.id], fix=_AUGMENT)
+            sequences[passage.id] = config.prompts.of(lm, passage, kept.found[passage.id])
+        except DataError as error:
+            if on_error == "raise":
+                raise
+            failed[passage.id] = error.problem
+    if not sequences:
+        raise DataError("No passage can be encoded", got=f"{len(failed)} unusable", fix="Look at the first error.")
+    passages = tuple(passage for passage in corpus.passages if passage.id in sequences)
+    usable = dataclasses.replace(corpus, passages=passages, given={p.id: kept.found[p.id] for p in passages})
+    layout = Layout.of(lm.anatomy, config.rank, config.targets)
+    fingerprint = _fingerprint(lm, config, stored)
+    if isinstance(config, PolyPRAGConfig):  # its bank depends on all passages together
+        fingerprint = content_hash(fingerprint, *(f"{p.id} {usable.given[p.id].hash}" for p in passages))
+    finished = read_described(folder)
+    if finished is not None and finished.extra.get("fingerprint") != fingerprint:
+        raise _other_settings(folder)
+    started = time.perf_counter()
+    if isinstance(config, PRAGConfig):
+        done = _encode_prag(usable, lm, config, layout, sequences, folder, stored, fingerprint, quiet)
+    elif finished is None or not (folder / bank_name(usable)).is_file():
+        done = _encode_poly(usable, lm, config, layout, sequences, folder, stored, fingerprint, quiet)
+    else:
+        done = 0
+    seconds = time.perf_counter() - started
+    base = {**lm.provenance, "weight_hash": lm.weight_hash, "dtype": str(lm.dtype)}
+    extra: dict[str, Any] = {
+        "fingerprint": fingerprint,
+        "stored": stored,
+        "seconds": round(seconds, 2),
+        "trained": done,
+    }
+    if finished is not None and not done:
+        extra = dict(finished.extra)
+    write_described(folder, Described(method_name(config), config, layout, base, {**extra, "failed": failed}), usable)
+    return Encoding(folder, len(passages), done, failed, read_folder(folder)[2].nbytes, seconds)
+
+
+def add_passages(
+    folder: str | Path, lm: FrozenLM, corpus: Corpus, *, augmenter: Augmenter | None = None, quiet: bool = False
+) -> int:
+    """Give new passages a row each in a finished Poly-PRAG folder; its bank stays as it is.
+
+    Args:
+        folder: What ``coldframe encode`` wrote.
+        lm: The model it was encoded for.
+        corpus: New passages, and perhaps old ones, which are left alone.
+        augmenter: As in :func:`encode`.
+        quiet: No progress.
+
+    Returns:
+        How many passages are new.
+
+    Raises:
+        ArtifactError: The folder is not of Poly-PRAG, or of another model.
+    """
+    folder = Path(folder)
+    described, old, bank = read_folder(folder)
+    if not isinstance(bank, RoutedBank) or not isinstance(described.config, PolyPRAGConfig):
+        raise ArtifactError("Only Poly-PRAG adds passages by a row", got=described.method, fix="Encode them with prag.")
+    same_model(described, lm)
+    new = tuple(passage for passage in corpus.passages if passage.id not in old.by_id)
+    if not new:
+        return 0
+    wanted = dataclasses.replace(corpus, passages=new)
+    kept = augment(wanted, augmenter or Given(corpus), folder / AUGMENTATIONS, quiet)
+    for passage in new:
+        if passage.id in kept.failed:
+            raise DataError(f"{_where(passage)} has no augmentation", got=kept.failed[passage.id], fix=_AUGMENT)
+    sequences = [described.config.prompts.of(lm, passage, kept.found[passage.id]) for passage in new]
+    before = bank.trained
+    trainer = PolyTrainer(lm, described.layout, described.config, sequences, bank=before.bank)
+    with Bar(trainer.steps, "fit rows", quiet) as bar:
+        trainer.report = counted(bar)
+        rows = trainer.train()
+    together = PolyBank(before.bank, torch.cat((before.table, rows.table)))
+    given = {**old.given, **{passage.id: kept.found[passage.id] for passage in new}}
+    merged = dataclasses.replace(old, passages=(*old.passages, *new), given=given)
+    write_bank(folder / bank_name(merged), together, getattr(torch, str(described.extra["stored"])))
+    write_described(folder, described, merged)
+    return len(new)
+
+
+_AUGMENT = "Bring rewrite and qa in the corpus, choose another --augment, or skip such passages with --on-error skip."
+
+
+def _encode_prag(
+    corpus: Corpus, lm: FrozenLM, config: PRAGConfig, layout: Layout, sequences: Mapping[str, Sequence[Counted]],
+    folder: Path, stored: Stored, fingerprint: str, quiet: bool,
+) -> int:  # fmt: skip
+    there = shard_places(folder / SHARDS)
+    for path, _, owner in there.values():
+        if owner != fingerprint:
+            raise _other_settings(path)
+    wanted = [p for p in corpus.passages if (p.id, corpus.given[p.id].hash) not in there]
+    if 0 < len(wanted) < len(corpus):
+        say(f"{len(corpus) - len(wanted)} of {len(corpus)} passages are encoded already; going on with the others")
+    listed = [sequences[p.id] for p in wanted]
+    groups = list(batches(listed, config))
+    with Bar(len(wanted), "encode", quiet) as bar:
+        for group in groups:
+            some = [wanted[i] for i in group]
+            flat, losses = train_adapters(lm, layout, config, [listed[i] for i in group], [_where(p) for p in some])
+            described = {"fingerprint": fingerprint, "augmentations": [corpus.given[p.id].hash for p in some]}
+            write_shard(folder / SHARDS, [p.id for p in some], flat.to(getattr(torch, stored)), described)
+            bar.advance(len(some), loss=float(losses.mean()))
+    return len(wanted)
+
+
+def _encode_poly(
+    corpus: Corpus, lm: FrozenLM, config: PolyPRAGConfig, layout: Layout, sequences: Mapping[str, Sequence[Counted]],
+    folder: Path, stored: Stored, fingerprint: str, quiet: bool,
+) -> int:  # fmt: skip
+    # The checkpoint's folder says what it belongs to.
+    trainer = PolyTrainer(
+        lm, layout, config, [sequences[p.id] for p in corpus.passages], parts=Parts(folder / TRAINING / fingerprint)
+    )
+    with Bar(trainer.steps, "encode", quiet) as bar:
+        trainer.report = counted(bar)
+        found = trainer.train()
+    write_bank(folder / bank_name(corpus), found, getattr(torch, stored))
+    shutil.rmtree(folder / TRAINING, ignore_errors=True)
+    return len(corpus)
+
+
+def counted(bar: Bar) -> Callable[[int, float], None]:
+    """Shows steps on a bar, those too that an interrupted training had done before."""
+    seen = 0
+
+    def report(step: int, loss: float) -> None:
+        nonlocal seen
+        bar.advance(step - seen, loss=loss)
+        seen = step
+
+    return report
+
+
+def _fingerprint(lm: FrozenLM, config: PRAGConfig | PolyPRAGConfig, stored: Stored) -> str:
+    """Names what an adapter depends on beside its passage."""
+    check(stored in ("bfloat16", "float32"), "Adapters are kept in bfloat16 or float32", got=stored)
+    settings = repr(sorted(section(config).items()))
+    return content_hash(lm.weight_hash, str(lm.dtype), settings, repr(config.prompts), stored)
+
+
+def _other_settings(path: Path) -> ArtifactError:
+    return ArtifactError(
+        f"{path} belongs to a corpus encoded with another model, other settings or other passages",
+        fix="Pass another --out, or delete the folder to start again.",
+    )
+
+
+def _where(passage: Passage) -> str:
+    return f"The passage in row {passage.row}" if passage.row else f"The passage {passage.shown[:40]!r}"

@@ -1,0 +1,223 @@
+"""An encoded corpus and its frozen model: retrieve passages, put them into weights or prompt, answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from coldframe.cache import atomic_path
+from coldframe.errors import ArtifactError, ConfigError, DataError
+from coldframe.evaluation.predict import by_length
+from coldframe.evaluation.predictions import Predictions
+from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.frozen.ports import Conditioning
+from coldframe.methods.weight_deltas.prag import PRAGConfig
+from coldframe.parametric.banks import Bank
+from coldframe.parametric.folder import Described, read_folder, same_model
+from coldframe.parametric.settings import AskConfig, Combination
+from coldframe.retrieval.retriever import RetrievalConfig, Retriever
+from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.tasks.corpus import Corpus, Question
+
+
+class Encoded:
+    """A corpus in weights.
+
+    Args:
+        lm: The model that it was encoded for.
+        described: What is known of it.
+        corpus: Its passages.
+        bank: Their adapters.
+
+    Raises:
+        ArtifactError: The model is another one.
+    """
+
+    def __init__(self, lm: FrozenLM, described: Described, corpus: Corpus, bank: Bank) -> None:
+        same_model(described, lm)
+        self.lm, self.described, self.corpus, self.bank = lm, described, corpus, bank
+        self.prompts = described.config.prompts
+        self._retrievers: dict[tuple[int, str], Retriever] = {}
+
+    @classmethod
+    def load(cls, folder: str | Path, lm: FrozenLM | None = None) -> Self:
+        """Read what ``coldframe encode`` wrote.
+
+        Args:
+            folder: Where it is.
+            lm: The model, if it is loaded already; else it is loaded by the name in the folder.
+        """
+        described, corpus, bank = read_folder(Path(folder))
+        base = described.base_model
+        if lm is None and base.get("source") == "memory":
+            raise ArtifactError("The corpus was encoded for a model that was made in memory", fix="Pass the model.")
+        if lm is None:
+            dtype = str(base["dtype"]).removeprefix("torch.")
+            lm = load_lm(str(base["name"]), dtype=dtype, revision=base.get("revision"))
+        return cls(lm, described, corpus, bank)
+
+    @cached_property
+    def store(self) -> ExemplarStore:
+        """The passages as what may be retrieved."""
+        return ExemplarStore.of([passage.example() for passage in self.corpus.passages])
+
+    def retrieve(self, questions: Sequence[Question], config: AskConfig) -> Retrieved:
+        """The k nearest passages of each question."""
+        k = min(config.k, len(self.corpus))
+        key = (k, config.similarity)
+        if key not in self._retrievers:
+            settings = RetrievalConfig(similarity=config.similarity)
+            self._retrievers[key] = Retriever(self.store, "text", k, settings)
+        return self._retrievers[key].retrieve([one.example() for one in questions], exclude_same_key=False)
+
+    def condition(self, retrieved: Retrieved, config: AskConfig, adapters_of: Retrieved | None = None) -> Conditioning:
+        """What was retrieved, as the ports take it.
+
+        Args:
+            retrieved: For a batch of questions.
+            config: Where it goes.
+            adapters_of: The adapters of these passages instead (a control).
+        """
+        rows = range(len(retrieved))
+        found = Conditioning()
+        if config.mode in ("passages", "both"):
+            shown = [tuple(self.prompts.block(e.text) for e in reversed(retrieved.examples(row))) for row in rows]
+            found = Conditioning(contexts=tuple(shown))
+        if config.mode in ("parameters", "both"):
+            source = retrieved if adapters_of is None else adapters_of
+            ids = [[example.id for example in source.examples(row)] for row in rows]
+            factors = self.bank.factors(ids, config.combine, config.routing)
+            moved = [(a.to(self.lm.device), b.to(self.lm.device)) for a, b in factors]
+            found = found.merge(Conditioning(deltas=self.bank.layout.deltas(moved, self.bank.scale)))
+        return found
+
+    @torch.no_grad()
+    def answer(self, questions: Sequence[Question], config: AskConfig | None = None) -> Predictions:
+        """Greedy answers, cut at the end of their line, with what was retrieved.
+
+        Raises:
+            DataError: There is no question, or nobody to swap with.
+        """
+        config = config or AskConfig()
+        if not questions:
+            raise DataError("There is no question")
+        if config.routing != "learned" and self.described.method != "poly-prag":
+            raise ConfigError("Only Poly-PRAG has a routing", got=config.routing, fix="Leave it out.")
+        started = time.perf_counter()
+        retrieved = self.retrieve(questions, config)
+        adapters_of = _others(retrieved) if config.swapped else retrieved
+        written = [""] * len(questions)
+        for batch in by_length([one.text for one in questions], config.batch_size):
+            places = np.array(batch)
+            conditioning = self.condition(retrieved.rows(places), config, adapters_of.rows(places))
+            prompts = [self.prompts.prompt(questions[i].text) for i in batch]
+            answers = self.lm.generate(
+                prompts, conditioning, max_new_tokens=config.max_new_tokens, stop=(self.prompts.end, "\n")
+            )
+            for i, answer in zip(batch, answers, strict=True):
+                written[i] = answer.strip()
+        closed = config.mode == "closed-book"
+        names = np.array([*(example.id for example in self.store.examples), ""])
+        indices = retrieved.indices[:, :0] if closed else retrieved.indices
+        return Predictions(
+            method=name_of(self.described.method, config),
+            seed=self.described.config.seed,
+            task=self.corpus.name,
+            ids=tuple(one.id for one in questions),
+            texts=tuple(one.text for one in questions),
+            labels=(),
+            targets=np.full(len(questions), -1, np.int64),
+            probabilities=np.zeros((len(questions), 0)),
+            neighbours=names[indices].reshape(indices.shape),
+            similarities=retrieved.scores[:, :0] if closed else retrieved.scores,
+            references=tuple(one.answers for one in questions),
+            generated=tuple(written),
+            seconds=time.perf_counter() - started,
+        )
+
+    def export(self, ids: Sequence[str], out: str | Path, combine: Combination = "auto") -> Path:
+        """Write the adapter of one passage, or of several combined, as a LoRA folder that peft loads.
+
+        Args:
+            ids: Of the passages.
+            out: The folder; it must not exist.
+            combine: As in :class:`AskConfig`.
+
+        Raises:
+            DataError: A passage is unknown.
+        """
+        from coldframe.parametric.export import write_lora
+
+        for one in ids:
+            if one not in self.corpus.by_id:
+                raise DataError(
+                    f"There is no passage {one!r} in {self.corpus.name}", fix="Ids stand in passages-*.jsonl."
+                )
+        if not ids:
+            raise DataError("There is no passage to export")
+        if Path(out).exists():
+            raise ConfigError(f"{out} exists already", fix="Choose another folder.")
+        factors = [(a[0], b[0]) for a, b in self.bank.factors([ids], combine)]
+        with atomic_path(out) as folder:
+            write_lora(folder, self.lm, self.bank.layout, factors, self.bank.scale)
+        return Path(out)
+
+    def summary(self) -> dict[str, Any]:
+        """Method, size and cost in plain data."""
+        rank = self.described.config.rank
+        return {
+            "method": self.described.method,
+            "model": self.described.base_model["name"],
+            "corpus": self.corpus.name,
+            "passages": len(self.corpus),
+            "rank": rank,
+            "numbers_per_adapter": self.bank.layout.numbers,
+            "bytes": self.bank.nbytes,
+            "bytes_per_passage": self.bank.nbytes / len(self.corpus),
+            "trained_alone": isinstance(self.described.config, PRAGConfig),
+            "failed": len(self.described.extra["failed"]),
+        }
+
+
+def name_of(method: str, config: AskConfig) -> str:
+    """A row of a table: which method, where the passages go, which control.
+
+    >>> name_of("prag", AskConfig()), name_of("prag", AskConfig(mode="passages"))
+    ('prag', 'text-rag')
+    """
+    if config.mode in ("closed-book", "passages"):
+        return "closed-book" if config.mode == "closed-book" else "text-rag"
+    name = method if config.mode == "parameters" else f"{method}+text"
+    for control, on in (
+        ("swapped", config.swapped),
+        (f"{config.routing} routing", config.routing != "learned"),
+        (config.combine, config.combine != "auto"),
+    ):
+        name += f" ({control})" if on else ""
+    return name
+
+
+def _others(retrieved: Retrieved) -> Retrieved:
+    """For every question as many passages that were not retrieved for it.
+
+    They are those of the next question that shares none with it; where all share some, others of the store.
+    """
+    found = np.empty_like(retrieved.indices)
+    sets = [frozenset(row[row >= 0].tolist()) for row in retrieved.indices]
+    for i, own in enumerate(sets):
+        following = ((i + step) % len(sets) for step in range(1, len(sets)))
+        apart = next((j for j in following if not own & sets[j]), None)
+        if apart is not None:
+            found[i] = retrieved.indices[apart]
+            continue
+        rest = [row for row in range(len(retrieved.store)) if row not in own][: retrieved.k]
+        if not rest:
+            raise DataError("Adapters cannot be swapped: every passage is retrieved for a question", fix="Lower k.")
+        found[i] = np.pad(rest, (0, retrieved.k - len(rest)), constant_values=-1)
+    return Retrieved(retrieved.store, found, np.zeros_like(retrieved.scores))

@@ -1,0 +1,116 @@
+"""Augmentations: read from what models write, kept, asked again, and told where they fail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.diagnosis.server import Server
+from tests.tiny import tiny
+
+from coldframe.diagnosis.client import Client
+from coldframe.frozen.model import FrozenLM
+from coldframe.parametric.augment import ByEndpoint, ByModel, Given, augment, parse_qa
+from coldframe.tasks.corpus import Corpus, Passage
+from coldframe.tasks.fact_corpus import fact_corpus
+
+FACTS = fact_corpus(4).corpus
+QAS = [{"question": f"Q{i}?", "answer": f"A{i}", "full_answer": f"It is A{i}."} for i in range(3)]
+
+
+class Scripted(FrozenLM):
+    """A model whose words are given: what it would write, call by call."""
+
+    def __init__(self, *said: str) -> None:
+        super().__init__(*tiny("llama"))
+        self.said, self.calls = list(said), 0
+
+    def generate(self, prompts: Sequence[Any], *args: Any, **kwargs: Any) -> list[str]:
+        self.calls += 1
+        return [self.said.pop(0) for _ in prompts]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        (json.dumps(QAS), 3),
+        ("Here you are:\n```json\n" + json.dumps(QAS, indent=2) + "\n```\nGood luck!", 3),
+        ('{"questions": ' + json.dumps(QAS) + "}", 3),
+        (json.dumps(QAS)[:-40], 2),
+        (
+            '[{"question": "Q?", "answer": 7}, {"question": "", "answer": "x"}, {"question": "Q?", "answer": "again"}]',
+            1,
+        ),
+        ('{broken {"question": "Q?", "answer": "A"}', 1),
+        ("Q1: Who?\nA1: Ada\n\nQ2: Where?\nA2: Rome\n", 2),
+        ("**Question:** Who?\n**Answer:** Ada", 1),
+        ("I cannot do that.", 0),
+        ("", 0),
+        ('[{"question": ["Q"], "answer": {"a": 1}}]', 0),
+    ],
+)
+def test_what_can_be_read_is_read(text: str, count: int) -> None:
+    found = parse_qa(text)
+    assert len(found) == count and all(qa.question and qa.answer for qa in found)
+
+
+def test_a_model_is_asked_again_and_its_failure_is_told(tmp_path: Path) -> None:
+    corpus = Corpus("c", FACTS.passages[:2])
+    good, bad = json.dumps(QAS), "no"
+    lm = Scripted("new 0", "new 1", bad, good, bad, bad)
+    found = augment(corpus, ByModel(lm, retries=2), tmp_path / "a.jsonl", quiet=True)
+    one, two = corpus.passages
+    assert found.found[two.id].rewrite == "new 1" and len(found.found[two.id].qa) == 3
+    assert "3 answers" in found.failed[one.id] and "'no'" in found.failed[one.id]
+    # The one that is there is not asked again, the one that failed is.
+    again = Scripted("new 0", good)
+    assert augment(corpus, ByModel(again), tmp_path / "a.jsonl", quiet=True).failed == {}
+    assert again.said == []
+    nobody = Scripted()
+    assert len(augment(corpus, ByModel(nobody), tmp_path / "a.jsonl", quiet=True).found) == 2 and not nobody.calls
+
+
+def test_a_line_that_a_crash_cut_off_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    good = json.dumps(QAS)
+    whole = augment(FACTS, ByModel(Scripted(*"abcd", *[good] * 4)), path, quiet=True)
+    path.write_text(path.read_text()[:-30])
+    assert augment(FACTS, ByModel(Scripted("d", good)), path, quiet=True) == whole
+    assert augment(FACTS, ByModel(Scripted()), path, quiet=True) == whole  # all is kept
+    # What one wrote is not taken for what another would.
+    hot = augment(FACTS, ByModel(Scripted(*"efgh", *[good] * 4), temperature=1.0), path, quiet=True)
+    assert {one.rewrite for one in hot.found.values()} == set("efgh")
+
+
+def test_what_came_with_the_corpus_is_taken_as_it_is_now(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    found = augment(FACTS, Given(FACTS), path, quiet=True)
+    assert found.found == FACTS.given and not path.exists()
+    others = Corpus("others", (*FACTS.passages, Passage.of("new")), FACTS.given)
+    assert list(augment(others, Given(others), path, quiet=True).failed) == [Passage.of("new").id]
+
+
+def test_a_tiny_model_fails_in_words(tmp_path: Path) -> None:
+    corpus = Corpus("c", (Passage.of("red", "Ball"),))
+    found = augment(corpus, ByModel(FrozenLM(*tiny("llama")), retries=1, max_new_tokens=4), tmp_path / "a", quiet=True)
+    assert found.found == {} and "2 answers" in found.failed[corpus.passages[0].id]
+
+
+def test_a_server_writes_and_what_it_refuses_is_told(tmp_path: Path) -> None:
+    corpus = Corpus("c", FACTS.passages[:2])
+
+    def reply(route: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        said = body["messages"][0]["content"]
+        if corpus.passages[1].text in said:
+            return 400, {"error": {"message": "not this one"}}
+        text = json.dumps(QAS) if "JSON" in said else "new"
+        return 200, {"choices": [{"message": {"content": text}}]}
+
+    with Server.running(FrozenLM(*tiny("llama"))) as server:
+        server.trouble = reply
+        found = augment(corpus, ByEndpoint(Client(server.url, "tiny", None)), tmp_path / "a.jsonl", quiet=True)
+    one, two = corpus.passages
+    assert found.found[one.id].rewrite == "new" and "not this one" in found.failed[two.id]
