@@ -13,7 +13,6 @@ from coldframe.errors import ConfigError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import EMPTY, Conditioning
 from coldframe.frozen.sequence_loss import Counted, mean_nll
-from coldframe.methods.head_gains.parts import Parts
 from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.passage_prompts import PassagePrompts
 from coldframe.methods.weight_deltas.poly_prag import (
@@ -25,6 +24,7 @@ from coldframe.methods.weight_deltas.poly_prag import (
     routing_weights,
 )
 from coldframe.methods.weight_deltas.row_adam import RowAdam
+from coldframe.parts import Parts
 from coldframe.tasks.fact_corpus import fact_corpus
 
 FACTS = fact_corpus(4).corpus

@@ -15,7 +15,7 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.head_gains.coefficients import GainTrainer, Trained
 from coldframe.methods.head_gains.config import ReweightConfig
-from coldframe.methods.head_gains.parts import Parts
+from coldframe.parts import Parts
 
 SHORT = ReweightConfig(length=8, batch_size=6, steps=8, evaluate_every=4, held_out=8)
 HEADS = [SUPPRESSOR, COPIER]

@@ -18,10 +18,10 @@ from coldframe.methods.head_gains import discovery
 from coldframe.methods.head_gains.ablation import attribution, mean_of_heads, one_by_one
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import Effects, choose_heads, discover, threshold
-from coldframe.methods.head_gains.parts import Parts
 from coldframe.methods.head_gains.path_patching import path_patching
 from coldframe.methods.head_gains.pear import reweight
 from coldframe.methods.head_gains.proxy import ProxyTask
+from coldframe.parts import Parts
 
 QUICK = ReweightConfig(repetitions=((12, 10), (8, 15)))
 

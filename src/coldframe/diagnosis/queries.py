@@ -11,9 +11,6 @@ from coldframe.tasks.task import Template
 
 Passages: TypeAlias = tuple[str, ...]
 
-QUESTION = Template("Question: {text}\nAnswer:")
-"""How a question is put to a model where no other template is given."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Query:

@@ -70,8 +70,7 @@ def measure(
 
         median, p90 = latency(one, repeats=repeats)
         reset_peak_memory()
-        batch = examples[:TOGETHER]
-        run(method, lm, schema, [e.text for e in batch], retrieve(batch))
+        run(method, lm, schema, [e.text for e in examples[:TOGETHER]], retrieved.rows(slice(TOGETHER)))
         peak = peak_memory_mb(str(lm.device))
     finally:
         lm.states = kept

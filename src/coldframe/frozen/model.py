@@ -405,7 +405,7 @@ class FrozenLM:
         rows = self.rows(prompts, conditioning, reserve=max_new_tokens)
         with self.ports(conditioning):
             ready = self.prefill(rows, conditioning)
-            return self._write(ready, max_new_tokens, stop, lambda x: _choose(x, temperature, top_p, generator))
+            return self.write(ready, max_new_tokens, lambda x: _choose(x, temperature, top_p, generator), stop)
 
     @torch.no_grad()
     def answer(
@@ -436,17 +436,25 @@ class FrozenLM:
         with self.ports(conditioning):
             ready = self.prefill(rows, conditioning)
             losses = -self._answer_log_probability(ready.repeat(1), tokens)
-            return losses, self._write(ready, max_new_tokens, stop, lambda x: x.argmax(-1), str.lstrip)
+            return losses, self.write(ready, max_new_tokens, lambda x: x.argmax(-1), stop, str.lstrip)
 
-    def _write(
+    def write(
         self,
         ready: Prefilled,
         max_new_tokens: int,
-        stop: Sequence[str],
         choose: Callable[[Tensor], Tensor],
+        stop: Sequence[str] = (),
         trim: Callable[[str], str] = str,
     ) -> list[str]:
-        """Continue prompts that were read, token by token, until each has ended."""
+        """Continue prompts that were read, token by token, until each has ended; to be called within :meth:`ports`.
+
+        Args:
+            ready: From :meth:`prefill`, with what it kept.
+            max_new_tokens: At most this many tokens.
+            choose: From logits ``[batch, vocab]`` to the next tokens, ``[batch]``.
+            stop: Texts that end an answer; they are cut off.
+            trim: Done to a text before it is searched for ``stop``, and to what is returned.
+        """
         ends = self.end_tokens()
         written: list[list[int]] = [[] for _ in ready.lengths]
         open_rows = set(range(len(written)))

@@ -16,7 +16,6 @@ from coldframe.config import check
 from coldframe.errors import ArtifactError, DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.sequence_loss import Counted
-from coldframe.methods.head_gains.parts import Parts
 from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.poly_prag import PolyBank, PolyPRAGConfig, PolyTrainer
 from coldframe.methods.weight_deltas.prag import PRAGConfig, batches, train_adapters
@@ -34,6 +33,7 @@ from coldframe.parametric.folder import (
     section,
     write_described,
 )
+from coldframe.parts import Parts
 from coldframe.tasks.corpus import Corpus, Passage
 from coldframe.tasks.rows import OnError
 from coldframe.tasks.task import content_hash

@@ -14,8 +14,8 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import Report
-from coldframe.methods.head_gains.parts import Parts
 from coldframe.methods.head_gains.proxy import ProxyTask
+from coldframe.parts import Parts
 
 _LOGITS = 1 << 26  # at most so many logits at once: 256 MB in float32
 

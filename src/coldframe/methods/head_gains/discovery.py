@@ -12,9 +12,9 @@ from coldframe.errors import ConfigError, ModelError
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.head_gains.ablation import attribution, one_by_one
 from coldframe.methods.head_gains.config import ReweightConfig
-from coldframe.methods.head_gains.parts import Parts
 from coldframe.methods.head_gains.path_patching import path_patching
 from coldframe.methods.head_gains.proxy import ProxyTask, centred_logit
+from coldframe.parts import Parts
 
 Report = Callable[[str, int, int, dict[str, float]], None]  # stage, units done, units in all, values beside it
 

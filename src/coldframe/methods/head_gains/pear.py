@@ -16,7 +16,7 @@ from coldframe.methods.base import Method, MethodConfig, Setting
 from coldframe.methods.head_gains.coefficients import GainTrainer, Trained
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import Effects, Report, choose_heads, discover
-from coldframe.methods.head_gains.parts import Parts
+from coldframe.parts import Parts
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import content_hash
 

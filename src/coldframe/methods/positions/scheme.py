@@ -64,24 +64,15 @@ class PositionScheme(ABC):
             max_new_tokens: At most this many tokens, at least 1.
         """
         check(max_new_tokens >= 1, "max_new_tokens must be at least 1", got=max_new_tokens)
-        ends = self.lm.end_tokens()
-        written: list[list[int]] = [[] for _ in prompts]
-        unfinished = set(range(len(prompts)))
+        if not prompts:
+            return []
+
+        def choose(logits: Tensor) -> Tensor:  # one token for all copies of a prompt
+            return self.mix(logits).argmax(-1).repeat_interleave(self.copies)
+
         with self.rotary.taken_over(self.attend):
-            ready = self._read(prompts, max_new_tokens) if prompts else None
-            for step in range(max_new_tokens):
-                if ready is None or not unfinished:
-                    break
-                chosen = self.mix(self.lm.head(ready.last)).argmax(-1)
-                for i in sorted(unfinished):
-                    if (token := int(chosen[i])) in ends:
-                        unfinished.discard(i)
-                    else:
-                        written[i].append(token)
-                if step + 1 < max_new_tokens:
-                    each = chosen.repeat_interleave(self.copies).unsqueeze(1)
-                    _, ready = self.lm.follow(ready, self.lm.embed(each))
-        return [self.lm.decode(tokens) for tokens in written]
+            ready = self._read(prompts, max_new_tokens)
+            return self.lm.write(ready, max_new_tokens, choose)[:: self.copies]
 
     @torch.no_grad()
     def loss(self, prompts: Sequence[str], answers: Sequence[str]) -> Tensor:

@@ -10,80 +10,54 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from coldframe.config import Config, check
+from coldframe.config import check
 from coldframe.errors import ConfigError, TrainingError, nearest
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import Counted, mean_nll
-from coldframe.methods.head_gains.parts import Parts
+from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
 from coldframe.methods.weight_deltas.adapters import Layout
-from coldframe.methods.weight_deltas.passage_prompts import Form, Loss, PassagePrompts
 from coldframe.methods.weight_deltas.row_adam import RowAdam
+from coldframe.parts import Parts
 
 Routing: TypeAlias = Literal["learned", "uniform", "random"]
 EPSILON = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
-class PolyPRAGConfig(Config):
-    """Settings of Poly-PRAG.
+class PolyPRAGConfig(AdapterConfig):
+    """Settings of Poly-PRAG, beside those of all :class:`AdapterConfig`; learning rate and weight decay are the bank's.
+
+    The paper's code has a learning rate of 3e-4 for everything, one epoch, and the ``alpha`` of peft's Poly, 1; ours is
+    PRAG's.
 
     Args:
         adapters: S, latent adapters in the bank, at least 1; the paper's best are about 20, its code's 8.
-        rank: r, at least 1.
-        alpha: Scale numerator: updates are scaled by ``alpha / r``. Ours is PRAG's 32; peft's Poly, and so the
-            paper's code, has 1.
-        targets: Which linears: ``"mlp"`` (the paper's), ``"attention"`` or ``"all"``.
-        learning_rate: Of the bank, above 0; the paper's code has 3e-4 for everything.
-        router_learning_rate: Of the rows, at least 0. With 0 they stay as they started: a control.
+        router_learning_rate: Of the rows, at least 0. With 0 they stay as they started: a control. They have no
+            weight decay.
         router_start: Logits start uniform in plus and minus this, at least 0; 1e-3 in peft. With 0 and a
             router learning rate of 0 all passages share one adapter: the control with uniform routing.
         relaxed: Draw the weights from a relaxed Bernoulli (temperature 1) in training, as the paper; else
             sigmoid, as when asked.
-        weight_decay: Of the bank; rows have none.
-        epochs: Passes over all sequences, at least 1; the paper's code has 1.
         batch_size: Sequences in a step, at least 1; the paper's code has 1.
-        form: Of the sequences: ``"published"``, or ``"closed-book"``; see :class:`PassagePrompts`.
-        loss: Tokens that count: of the whole ``"sequence"`` (the paper's), or of the ``"answer"``.
-        full_answers: Train on whole sentences as answers, where there are some.
-        seed: Of start, order and noise.
     """
 
     section = "Poly-PRAG settings"
 
-    adapters: int = 8
-    rank: int = 2
-    alpha: float = 32.0
-    targets: Literal["all", "attention", "mlp"] = "mlp"
     learning_rate: float = 3e-3
+    epochs: int = 20
+    adapters: int = 8
     router_learning_rate: float = 0.1
     router_start: float = 1.0
     relaxed: bool = False
-    weight_decay: float = 0.01
-    epochs: int = 20
     batch_size: int = 32
-    form: Form = "closed-book"
-    loss: Loss = "answer"
-    full_answers: bool = False
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("adapters", "rank", "epochs", "batch_size"):
+        super().__post_init__()
+        for name in ("adapters", "batch_size"):
             check(getattr(self, name) >= 1, f"{name} must be positive", got=getattr(self, name), expected="at least 1")
-        for name in ("alpha", "learning_rate"):
-            check(getattr(self, name) > 0, f"{name} must be positive", got=getattr(self, name))
-        for name in ("router_learning_rate", "router_start", "weight_decay"):
+        for name in ("router_learning_rate", "router_start"):
             check(getattr(self, name) >= 0, f"{name} cannot be negative", got=getattr(self, name))
-
-    @property
-    def scale(self) -> float:
-        """``alpha / r``."""
-        return self.alpha / self.rank
-
-    @property
-    def prompts(self) -> PassagePrompts:
-        """How passages become sequences."""
-        return PassagePrompts(self.form, self.loss, self.full_answers)
 
 
 def routing_weights(logits: Tensor, noise: Tensor | None = None) -> Tensor:

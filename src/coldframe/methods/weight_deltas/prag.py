@@ -5,73 +5,42 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from coldframe.config import Config, check
+from coldframe.config import check
 from coldframe.errors import TrainingError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import Counted, mean_nll
+from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
 from coldframe.methods.weight_deltas.adapters import Layout
-from coldframe.methods.weight_deltas.passage_prompts import Form, Loss, PassagePrompts
 
 BATCH_TOKENS = 4096
 """Tokens, pads included, that go through the model together with gradient: some gigabytes at most."""
 
 
 @dataclasses.dataclass(frozen=True)
-class PRAGConfig(Config):
-    """Settings of PRAG.
+class PRAGConfig(AdapterConfig):
+    """Settings of PRAG, beside those of all :class:`AdapterConfig`.
+
+    The paper has a learning rate of 3e-4 and one or two epochs, over longer sequences than ours.
 
     Args:
-        rank: r, at least 1.
-        alpha: Scale numerator: updates are scaled by ``alpha / r``.
-        targets: Which linears: ``"mlp"`` (the paper's), ``"attention"`` or ``"all"``.
-        learning_rate: Of AdamW, above 0; the paper's is 3e-4.
-        weight_decay: Of AdamW.
-        epochs: Passes over a passage's sequences, at least 1; the paper's are 1 or 2, ours are shorter sequences.
         per_step: Sequences of one passage in an optimiser step, at least 1 (the paper's); their mean loss counts.
         at_once: Passages trained together, at least 1. It changes time and memory, and nothing else.
-        form: Of the sequences: ``"published"``, or ``"closed-book"``; see :class:`PassagePrompts`.
-        loss: Tokens that count: of the whole ``"sequence"`` (the paper's), or of the ``"answer"``.
-        full_answers: Train on whole sentences as answers, where there are some.
-        seed: Of the shared start.
     """
 
     section = "PRAG settings"
 
-    rank: int = 2
-    alpha: float = 32.0
-    targets: Literal["all", "attention", "mlp"] = "mlp"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    epochs: int = 10
     per_step: int = 1
     at_once: int = 64
-    form: Form = "closed-book"
-    loss: Loss = "answer"
-    full_answers: bool = False
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("rank", "epochs", "per_step", "at_once"):
+        super().__post_init__()
+        for name in ("per_step", "at_once"):
             check(getattr(self, name) >= 1, f"{name} must be positive", got=getattr(self, name), expected="at least 1")
-        for name in ("alpha", "learning_rate"):
-            check(getattr(self, name) > 0, f"{name} must be positive", got=getattr(self, name))
-        check(self.weight_decay >= 0, "The weight decay cannot be negative", got=self.weight_decay)
-
-    @property
-    def scale(self) -> float:
-        """``alpha / r``."""
-        return self.alpha / self.rank
-
-    @property
-    def prompts(self) -> PassagePrompts:
-        """How passages become sequences."""
-        return PassagePrompts(self.form, self.loss, self.full_answers)
 
 
 def train_adapters(

@@ -1,4 +1,4 @@
-"""What a reweighting has finished so far, kept in the cache: interrupted it goes on, asked again it is there."""
+"""What a long piece of work has finished so far, kept in a folder: interrupted it goes on, asked again it is there."""
 
 from __future__ import annotations
 
