@@ -24,6 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from coldframe.cache import say, sha256_of
 from coldframe.cli.options import settings_of
 from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingError
@@ -72,7 +74,7 @@ def _data(asked: argparse.Namespace) -> Path:
 def systems_of(asked: argparse.Namespace, lm: FrozenLM, notes: list[str]) -> tuple[list[System], Reweighting | None]:
     """All systems with their seeds, and the reweighting of the first seed, if PEAR is among them."""
     systems: list[System] = []
-    shown = None
+    shown = trainer = None
     for name in asked.systems:
         base, _, function = name.partition("=")
         if name == "base":
@@ -81,8 +83,9 @@ def systems_of(asked: argparse.Namespace, lm: FrozenLM, notes: list[str]) -> tup
             for seed in asked.seeds:
                 settings = {"heads": asked.heads, **settings_of(asked.set), **MADE[name], "seed": seed}
                 config = ReweightConfig.from_dict(settings)
+                trainer = trainer or exact(lm, asked)
                 try:
-                    found = reweight(lm, config)
+                    found = reweight(trainer, config)
                 except TrainingError as error:
                     notes.append(f"{name}, seed {seed}, could not be trained: {error}")
                     continue
@@ -108,6 +111,11 @@ def systems_of(asked: argparse.Namespace, lm: FrozenLM, notes: list[str]) -> tup
                 expected=f"base, {', '.join([*MADE, *SCHEMES])}, a folder, or NAME=module:function",
             )
     return systems, shown
+
+
+def exact(lm: FrozenLM, asked: argparse.Namespace) -> FrozenLM:
+    """The model in float32, in which heads are found and gains trained whatever the answers are computed in."""
+    return lm if lm.dtype == torch.float32 else load_lm(asked.model, dtype="float32", device=asked.device)
 
 
 def rival(name: str, made: Any, lm: FrozenLM, settings: str) -> CallableSystem:
@@ -168,7 +176,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the questions that are drawn")
     parser.add_argument("--max-new-tokens", type=int, default=32, help="of an answer; 0 measures the loss alone")
     parser.add_argument("--max-tokens", type=int, help="of a prompt; the model's context if left out")
-    parser.add_argument("--batch-tokens", type=int, default=8192, help="tokens at once, pads included")
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens at once, pads included")
     parser.add_argument("--chat", action="store_true", help="put questions in the tokenizer's chat template")
     parser.add_argument("--mmlu", type=int, default=0, help="questions of MMLU-Pro, without examples")
     parser.add_argument("--texts", type=int, default=0, help="passages of nq-open's pool, or lines of --text-file")

@@ -120,6 +120,13 @@ def test_a_control_that_cannot_be_trained_is_a_note(
     assert list(done.systems) == ["base", "pear"] and "all, seed 0, could not be trained" in done.notes[0]
 
 
+def test_gains_are_trained_in_float32_whatever_answers_are_computed_in(words: Callable[..., list[str]]) -> None:
+    words_ = words("--max-new-tokens", 0, "--sets", "popqa", "--systems", "base", "pear")
+    exact, rounded = pear.run(words_), pear.run([*words_, "--dtype", "bfloat16"])
+    assert rounded.settings["dtype"] == "torch.bfloat16"
+    assert rounded.found == exact.found
+
+
 @pytest.mark.parametrize(
     ("more", "error", "says"),
     [
@@ -151,5 +158,5 @@ def test_a_chat_template_wraps_the_prompt(words: Callable[..., list[str]], model
     asked = pear.arguments(words("--chat"))
     prompt = pear.prompt_of(asked, lm)
     told = prompt(pear.questions_of("popqa", asked)[0])
-    assert told.text.startswith("[user]") and told.text.endswith("Answer:[answer]")
+    assert told.text.startswith("[user]") and told.text.endswith("?[answer]Answer:")
     assert json.dumps(told.text).count("<bos>") == 0

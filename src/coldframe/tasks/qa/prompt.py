@@ -10,6 +10,7 @@ from coldframe.errors import DataError
 from coldframe.tasks.qa.question import Passage, Question
 
 INSTRUCTION = "Answer the question from the documents below; not all of them matter. Write only a short answer."
+ANSWER = "Answer:"
 _LEAST = 16  # tokens of a passage below which cutting leaves nothing to read
 
 
@@ -32,6 +33,8 @@ class QAPrompt:
     """Instruction, numbered documents in their order, question, ``Answer:``.
 
     The structure is that of Liu et al. 2023 (lost in the middle), arXiv 2307.03172; a document's number says its place.
+    With a chat template ``Answer:`` begins the model's turn: left to begin it itself, a model says a sentence about
+    the documents, and the loss of a short answer measures that form and little else.
 
     A prompt that is longer than ``max_tokens`` has its longest passages cut at their ends to one common length, so
     that every document keeps its place.
@@ -39,7 +42,7 @@ class QAPrompt:
     Args:
         tokenize: Token ids of a piece of text, without special tokens.
         max_tokens: Longest prompt.
-        chat: A chat template, from the user's turn to the text up to where the answer begins; None for plain text.
+        chat: A chat template, from the user's turn to the text up to where the model's begins; None for plain text.
         instruction: Stands first.
 
     Example:
@@ -99,9 +102,9 @@ class QAPrompt:
             f"Document {i} ({passage.title}): {passage.text}" if passage.title else f"Document {i}: {passage.text}"
             for i, passage in enumerate(passages, 1)
         ]
-        parts = [self.instruction, "\n".join(documents), f"Question: {question.question}\nAnswer:"]
+        parts = [self.instruction, "\n".join(documents), f"Question: {question.question}"]
         text = "\n\n".join(part for part in parts if part)
-        return text if self.chat is None else self.chat(text)
+        return f"{text}\n{ANSWER}" if self.chat is None else self.chat(text) + ANSWER
 
 
 def _common_limit(sizes: Sequence[int], room: int) -> int:
