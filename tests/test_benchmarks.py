@@ -12,13 +12,13 @@ import torch
 from tests.contract.cases import TWO, TinyEncoder, task
 from tests.tiny import tiny
 
-from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.tasks.task import Task
 
 pytest.importorskip("peft", reason="the training benchmark's peer comes with the extra train")
 
 from benchmarks import __main__ as every  # noqa: E402
-from benchmarks import backbone, common, compare, prediction, training  # noqa: E402
+from benchmarks import backbone, common, compare, prediction, reweighting, training  # noqa: E402
 
 
 @pytest.fixture
@@ -70,6 +70,27 @@ def test_backbone(lm: FrozenLM) -> None:
     for name in ("prefix", "suffix", "reading"):
         assert sum(result[name]["shares"].values()) == pytest.approx(1)
         assert all(result[name]["shares"][place] > 0 for place in ("matrix products of the linears", "attention"))
+
+
+def test_reweighting(tmp_path: Path) -> None:
+    model, tokenizer = tiny("llama")
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    found = load_lm(str(tmp_path), dtype="float32")
+    result = reweighting.measure(found, sequences=3, length=4, heads=2, rounds=1, prompt=8, written=2)
+    json.dumps(result, allow_nan=False)
+    assert [line["value"] > 0 for line in result["goals"] if "largest difference" not in line["what"]] == [True] * 3
+    assert result["discovery"]["heads_timed_naively"] == 2
+    assert result["discovery"]["largest_difference_of_an_effect"] < 1e-4
+    assert len(set(result["folding"]["bytes_of_weights"].values())) == 1
+
+
+def test_a_model_of_a_shape_is_searched() -> None:
+    shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    lm = reweighting.of_shape({**shape, "num_key_value_heads": 1, "vocab_size": 32})
+    result = reweighting.streamed(lm, sequences=2, length=4)
+    whole(result, 1)
+    assert result["heads"] == 4 and result["highest_memory_gb"] > result["weights_gb"]
 
 
 def test_ratios_are_taken_within_a_round() -> None:

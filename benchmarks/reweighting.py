@@ -1,0 +1,184 @@
+"""PEAR: finding heads in the cheap form against the naive loop, and a folded checkpoint against its base.
+
+    python -m benchmarks.reweighting
+    python -m benchmarks.reweighting --shape llama-2-7b --sequences 4 --length 10   # time and memory of that shape
+
+The naive loop runs the whole model once for every head, with queries, keys and values of all heads held. It is timed on
+``--heads`` heads and scaled by its number of runs, which the result says; effects are compared on the same heads.
+
+With ``--shape`` a model of that shape with random weights in bf16 is searched, and nothing else is measured.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from benchmarks.common import Time, Way, arguments, goal, interleaved, rates, say, tell
+from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.methods.head_gains.ablation import one_by_one
+from coldframe.methods.head_gains.config import ReweightConfig
+from coldframe.methods.head_gains.fold import save_reweighted
+from coldframe.methods.head_gains.path_patching import path_patching
+from coldframe.methods.head_gains.pear import reweight
+from coldframe.methods.head_gains.proxy import ProxyTask, centred_logit
+
+CHEAP, NAIVE, BASE, FOLDED = "cheap form", "naive loop", "base", "folded"
+SHAPES: Mapping[str, Mapping[str, int]] = {
+    "llama-2-7b": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "vocab_size": 32000,
+    }
+}
+
+
+def discovery(lm: FrozenLM, sequences: int, length: int, heads: int, rounds: int) -> dict[str, Any]:
+    """Seconds of both forms, and how far their effects are apart."""
+    ids = ProxyTask(lm).sequences(sequences, length)
+    given, targets = ids[:, :-1], ids[:, -1]
+    n_layers, n_heads = lm.anatomy.n_layers, lm.anatomy.n_heads
+    every = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
+    some = every[:: max(1, len(every) // heads)][:heads]
+    effects: dict[str, Tensor] = {}
+
+    def cheap(_: Any) -> None:
+        clean, patched = path_patching(lm, given)
+        pi = centred_logit(lm, patched, targets) - centred_logit(lm, clean, targets)
+        effects[CHEAP] = torch.stack([pi[layer, head].mean() for layer, head in some])
+
+    def naive(_: Any) -> None:
+        clean, patched = one_by_one(lm, given, frozen=True, heads=some)
+        pi = centred_logit(lm, patched, targets) - centred_logit(lm, clean, targets)
+        effects[NAIVE] = pi.mean(-1)
+
+    times = interleaved({NAIVE: Way(naive), CHEAP: Way(cheap)}, rounds)
+    scale = (len(every) + 1) / (len(some) + 1)  # one run for each head, and the clean one
+    scaled = {NAIVE: [Time(t.wall * scale, t.cpu * scale) for t in times[NAIVE]], CHEAP: times[CHEAP]}
+    apart = float((effects[CHEAP] - effects[NAIVE]).abs().max())
+    lines = rates(scaled, len(every), NAIVE)
+    return {
+        "sequences": sequences,
+        "length": length,
+        "heads": len(every),
+        "heads_timed_naively": len(some),
+        "ways": lines,
+        "largest_difference_of_an_effect": apart,
+        "goals": [
+            goal(f"finding heads, all {len(every)} against the naive loop", lines[1]["ratio"], 50.0),
+            goal("largest difference of an effect from the naive loop's", apart, 1e-4, unit="", least=False),
+        ],
+    }
+
+
+def folding(lm: FrozenLM, prompt: int, written: int, rounds: int) -> dict[str, Any]:
+    """Seconds of base and folded checkpoint in plain transformers, and the numbers they hold."""
+    config = ReweightConfig(heads=5, fixed=0.7, repetitions=((4, 8),))
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "folded"
+        save_reweighted(lm, config, reweight(lm, config), out)
+        folded = AutoModelForCausalLM.from_pretrained(out, dtype=lm.dtype).eval()
+    models = {BASE: lm.model, FOLDED: folded}
+    ids = ProxyTask(lm).sequences(1, prompt // 2)
+
+    def reading(name: str) -> Callable[[Any], object]:
+        options = {"max_new_tokens": written, "min_new_tokens": written, "do_sample": False, "pad_token_id": 0}
+        return lambda _: models[name].generate(ids, attention_mask=torch.ones_like(ids), **options)
+
+    lines = rates(interleaved({name: Way(reading(name)) for name in models}, rounds), 1, BASE)
+    sizes = {name: sum(p.numel() * p.element_size() for p in model.parameters()) for name, model in models.items()}
+    return {
+        "prompt": prompt,
+        "written": written,
+        "ways": lines,
+        "bytes_of_weights": sizes,
+        "goals": [
+            goal("latency of the folded checkpoint, of its base's", 1 / lines[1]["ratio"], 1.05, least=False),
+            goal("weights of the folded checkpoint, of its base's", sizes[FOLDED] / sizes[BASE], 1.0, least=False),
+        ],
+    }
+
+
+def of_shape(shape: Mapping[str, int]) -> FrozenLM:
+    """A model with random weights in bf16; its tokenizer is only there to name tokens."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    vocab = {f"t{i}": i for i in range(shape["vocab_size"])}
+    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(vocab, unk_token="t0")))  # noqa: S106
+    config = LlamaConfig(**shape)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            model = LlamaForCausalLM(config)
+        model.to_empty(device="cpu")
+        with torch.no_grad():
+            for name, tensor in model.named_parameters():
+                tensor.fill_(1.0) if "norm" in name else tensor.uniform_(-0.03, 0.03)
+        model.model.rotary_emb = type(model.model.rotary_emb)(config)
+    finally:
+        torch.set_default_dtype(before)
+    return FrozenLM(model.eval(), words, {"name": "random weights"})
+
+
+def streamed(lm: FrozenLM, sequences: int, length: int) -> dict[str, Any]:
+    """Seconds and the process's highest memory while all heads are searched."""
+    ids = ProxyTask(lm).sequences(sequences, length)
+    taken = Time.of(Way(lambda _: path_patching(lm, ids[:, :-1])))
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    weights = sum(p.numel() * p.element_size() for p in lm.model.parameters())
+    return {
+        "sequences": sequences,
+        "length": length,
+        "heads": lm.anatomy.n_layers * lm.anatomy.n_heads,
+        "seconds": taken.wall,
+        "seconds_processor": taken.cpu,
+        "weights_gb": weights / 1e9,
+        "highest_memory_gb": highest / 1e9,
+        "goals": [goal("highest memory, weights included", highest / 1e9, 24.0, unit="GB", least=False)],
+    }
+
+
+def measure(
+    lm: FrozenLM, *, sequences: int, length: int, heads: int, rounds: int, prompt: int, written: int
+) -> dict[str, Any]:
+    """Discovery and folding."""
+    found = {
+        "discovery": discovery(lm, sequences, length, heads, 1),
+        "folding": folding(lm, prompt, written, rounds),
+    }
+    return {**found, "goals": [line for part in found.values() for line in part.pop("goals")]}
+
+
+def main() -> None:
+    if "--shape" in sys.argv:
+        at = sys.argv.index("--shape")
+        name = sys.argv[at + 1]
+        del sys.argv[at : at + 2]
+        options = arguments(__doc__, sequences=4, length=10)
+        say(f"making {name} with random weights")
+        lm = of_shape(SHAPES[name])
+        tell(streamed(lm, options.sequences, options.length), lm)
+        return
+    options = arguments(__doc__, sequences=20, length=50, heads=6, rounds=9, prompt=512, written=16)
+    say(f"loading {options.model}")
+    numbers = ("sequences", "length", "heads", "rounds", "prompt", "written")
+    lm = load_lm(options.model, dtype="float32")
+    tell(measure(lm, **{name: getattr(options, name) for name in numbers}), lm)
+
+
+if __name__ == "__main__":
+    main()
