@@ -24,8 +24,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from coldframe.cache import say, sha256_of
 from coldframe.cli.options import settings_of
 from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingError
@@ -74,7 +72,7 @@ def _data(asked: argparse.Namespace) -> Path:
 def systems_of(asked: argparse.Namespace, lm: FrozenLM, notes: list[str]) -> tuple[list[System], Reweighting | None]:
     """All systems with their seeds, and the reweighting of the first seed, if PEAR is among them."""
     systems: list[System] = []
-    shown = trainer = None
+    shown = None
     for name in asked.systems:
         base, _, function = name.partition("=")
         if name == "base":
@@ -83,9 +81,8 @@ def systems_of(asked: argparse.Namespace, lm: FrozenLM, notes: list[str]) -> tup
             for seed in asked.seeds:
                 settings = {"heads": asked.heads, **settings_of(asked.set), **MADE[name], "seed": seed}
                 config = ReweightConfig.from_dict(settings)
-                trainer = trainer or exact(lm, asked)
                 try:
-                    found = reweight(trainer, config)
+                    found = reweight(lm, config)
                 except TrainingError as error:
                     notes.append(f"{name}, seed {seed}, could not be trained: {error}")
                     continue
@@ -111,11 +108,6 @@ def systems_of(asked: argparse.Namespace, lm: FrozenLM, notes: list[str]) -> tup
                 expected=f"base, {', '.join([*MADE, *SCHEMES])}, a folder, or NAME=module:function",
             )
     return systems, shown
-
-
-def exact(lm: FrozenLM, asked: argparse.Namespace) -> FrozenLM:
-    """The model in float32, in which heads are found and gains trained whatever the answers are computed in."""
-    return lm if lm.dtype == torch.float32 else load_lm(asked.model, dtype="float32", device=asked.device)
 
 
 def rival(name: str, made: Any, lm: FrozenLM, settings: str) -> CallableSystem:

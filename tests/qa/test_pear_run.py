@@ -120,13 +120,6 @@ def test_a_control_that_cannot_be_trained_is_a_note(
     assert list(done.systems) == ["base", "pear"] and "all, seed 0, could not be trained" in done.notes[0]
 
 
-def test_gains_are_trained_in_float32_whatever_answers_are_computed_in(words: Callable[..., list[str]]) -> None:
-    words_ = words("--max-new-tokens", 0, "--sets", "popqa", "--systems", "base", "pear")
-    exact, rounded = pear.run(words_), pear.run([*words_, "--dtype", "bfloat16"])
-    assert rounded.settings["dtype"] == "torch.bfloat16"
-    assert rounded.found == exact.found
-
-
 @pytest.mark.parametrize(
     ("more", "error", "says"),
     [
