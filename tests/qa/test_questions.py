@@ -12,7 +12,7 @@ from tests.qa.support import write_data, write_lines, write_list
 from coldframe.errors import DataError
 from coldframe.tasks.qa import READERS, Passage, QAPrompt, Question, answered_by, read_questions, write_questions
 from coldframe.tasks.qa.prompt import _common_limit
-from coldframe.tasks.qa.read import hotpot, oracle, popqa, read_rows
+from coldframe.tasks.qa.read import hotpot, numbered, oracle, popqa, read_rows
 from coldframe.tasks.text_metrics import normalise
 
 TEXT = st.text(min_size=1, max_size=30)
@@ -58,11 +58,25 @@ def test_the_published_forms(tmp_path: Path) -> None:
     assert nq[0].id == "nq-0" and nq[0].gold == 0 and nq[0].target == "Ardenson"
 
 
+def test_numbered_passages(tmp_path: Path) -> None:
+    passages = ["Document 1 (Title: Hill (film)): It is high.", "Document 2 (Title: ): Ann: a mayor"]
+    row = {"question": "who", "answers": ["Ann"], "passages": passages}
+    first, second = numbered(write_lines(tmp_path / "mine.jsonl.gz", [row, {**row, "passages": passages[:1]}]))
+    assert (first.id, first.gold, second.id, second.gold) == ("mine-0", 1, "mine-1", None)
+    assert first.passages == (Passage("Hill (film)", "It is high."), Passage("", "Ann: a mayor"))
+    with pytest.raises(DataError, match="no number and title"):
+        numbered(write_lines(tmp_path / "bad.jsonl", [{**row, "passages": ["It is high."]}]))
+
+
 def test_shared_data_has_what_its_manifest_says(shared_data: Path) -> None:
     wiki, hot, pop = (READERS[name](shared_data) for name in ("2wiki", "hotpot", "popqa"))
     assert len(wiki) == 164 + 500 and all(len(one.passages) == 10 for one in wiki[:164])
     assert 300 <= len(hot) <= 500 and len(pop) == 1000 and all(len(one.passages) == 5 for one in pop)
     assert sum(one.gold is not None for one in pop) / len(pop) == pytest.approx(0.873, abs=0.03)
+    for name, answered in (("nq", 0.688), ("triviaqa", 0.730)):  # at word boundaries a few answers less are found
+        found = READERS[name](shared_data)
+        assert len(found) == 500 and all(len(one.passages) == 5 for one in found)
+        assert sum(one.gold is not None for one in found) / 500 == pytest.approx(answered, abs=0.03)
     assert len(oracle(shared_data / "nq-open" / "oracle_2655.jsonl.gz")) == 2655
 
 

@@ -1,9 +1,10 @@
-"""Files of questions: our own JSON lines, and the published forms of HotpotQA, 2WikiMultihopQA, PopQA and NQ."""
+"""Files of questions: our own JSON lines, and published forms of HotpotQA, 2WikiMultihopQA, PopQA, NQ and TriviaQA."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,23 @@ def popqa(path: str | Path, retrieved: str | Path) -> list[Question]:
     return _each(path, question)
 
 
+def numbered(path: str | Path) -> list[Question]:
+    """Questions with retrieved passages that are numbered: ``Document 1 (Title: the title): the text``.
+
+    ``gold`` is the first passage that holds an answer, None if none does.
+    """
+    rows = [{**row, "number": i} for i, row in enumerate(read_rows(path))]
+    name, width = Path(path).name.partition(".")[0], len(str(len(rows)))
+
+    def question(row: Mapping[str, Any]) -> Question:
+        passages = tuple(_numbered(text) for text in row["passages"])
+        answers = tuple(row["answers"])
+        gold = next((i for i, passage in enumerate(passages) if answered_by(passage, answers)), None)
+        return Question(f"{name}-{row['number']:0{width}}", row["question"], answers, passages, gold)
+
+    return _build(path, rows, question)
+
+
 def oracle(path: str | Path) -> list[Question]:
     """NQ-Open with one gold passage a question (``ctxs``), the basis of multi-document questions.
 
@@ -130,8 +148,21 @@ def _popqa(data: Path) -> list[Question]:
     return popqa(home / "popqa.json.gz", home / "retrieved.jsonl.gz")
 
 
-READERS: Mapping[str, Callable[[Path], list[Question]]] = {"2wiki": _two_wiki, "hotpot": _hotpot, "popqa": _popqa}
+READERS: Mapping[str, Callable[[Path], list[Question]]] = {
+    "2wiki": _two_wiki,
+    "hotpot": _hotpot,
+    "popqa": _popqa,
+    "nq": lambda data: numbered(data / "activerag-500" / "nq.jsonl.gz"),
+    "triviaqa": lambda data: numbered(data / "activerag-500" / "triviaqa.jsonl.gz"),
+}
 """Sets by name, out of a folder of data that the user gives."""
+
+
+def _numbered(text: str) -> Passage:
+    found = re.match(r"Document \d+ \(Title: (.*?)\): ", text, re.DOTALL)
+    if found is None:
+        raise DataError("A passage has no number and title", got=repr(text[:60]), expected="Document 1 (Title: ..): ..")
+    return Passage(found[1].strip(), text[found.end() :].strip())
 
 
 def _join(sentences: str | Sequence[str]) -> str:
