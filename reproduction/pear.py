@@ -4,10 +4,10 @@
         --systems base pear random lowest all zero --mmlu 500 --texts 200 --out runs/pear-smollm2
 
 A set is ``mdqaN`` (N documents, one with the answer; built by ``reproduction.multi_document_qa``), ``2wiki``,
-``hotpot``, ``popqa``, ``nq``, ``triviaqa`` (out of DIR) or a file of questions. A system is ``base``, ``pear``, one of its controls
-(``random``, ``lowest``, ``all``, ``zero``), a rival (``ms-poe``, ``attention-buckets``, ``moice=FOLDER`` of a trained
-router), a folder that ``coldframe reweight`` wrote, or ``NAME=package.module:function``: a function that takes the
-frozen model and gives ``generate(prompts, max_new_tokens) -> texts``, or an object that has it.
+``hotpot``, ``popqa``, ``nq``, ``triviaqa`` (out of DIR) or a file of questions. A system is ``base``, ``pear``, one of
+its controls (``random``, ``lowest``, ``all``, ``zero``), a rival (``ms-poe``, ``attention-buckets``, ``moice=FOLDER``
+of a trained router), a folder that ``coldframe reweight`` wrote, or ``NAME=package.module:function``: a function that
+takes the frozen model and gives ``generate(prompts, max_new_tokens) -> texts``, or an object that has it.
 
 Every answer is kept in OUT/answers as it comes; the same command goes on where it was stopped, and more questions, sets
 or systems use what is there. OUT/results.json, OUT/results.md and OUT/report.html hold what came of it.
@@ -157,9 +157,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command's words."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", nargs="?", default="smollm2", help="built-in name, folder or hub id")
-    parser.add_argument(
-        "--data", type=Path, help="holds nq-open, 2wikimultihopqa, hotpotqa, popqa-1000, activerag-500, mmlu-pro"
-    )
+    parser.add_argument("--data", type=Path, help="holds nq-open, 2wikimultihopqa, popqa-1000 and so on")
     parser.add_argument("--sets", nargs="+", default=["mdqa10"])
     parser.add_argument("--systems", nargs="+", default=["base", "pear"])
     parser.add_argument("--questions", type=int, default=200, help="of every set, drawn by the seed")
