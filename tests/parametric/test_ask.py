@@ -102,6 +102,7 @@ def test_dyprag_generates_what_answers(lm: FrozenLM, dyprag: Path) -> None:
             torch.testing.assert_close(a[query], each[query][m][0].mean(0))
             torch.testing.assert_close(b[query], each[query][m][1].mean(0))
         assert not a[2].any() and not b[2].any()
+    assert not encoded.bank.factors([[]], "auto")[0][1].any()
     a, b = encoded.bank.factors(queries, "sum")[0]
     torch.testing.assert_close(b[1] @ a[1], sum(b @ a for a, b in zip(*each[1][0], strict=True)), atol=1e-5, rtol=1e-4)
     assert encoded.summary()["bytes"] == sum(path.stat().st_size for path in dyprag.glob("*.safetensors"))

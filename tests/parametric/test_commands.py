@@ -48,12 +48,15 @@ def test_encode_ask_evaluate_export(encoded: Path, run: Callable[..., Any], fold
     assert len(list((tmp_path / "all").glob("*.jsonl"))) == len(names)
 
 
-def test_a_file_of_passages_and_new_rows(run: Callable[..., Any], folder: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "setting"), [("poly-prag", "adapters=2"), ("dyprag", "width=4")])
+def test_a_file_of_passages_and_new_ones(
+    method: str, setting: str, run: Callable[..., Any], folder: str, tmp_path: Path
+) -> None:
     qa = [{"question": f"Who is {i}?", "answer": f"number {i}"} for i in range(3)]
     rows = [{"text": f"This is passage {i}.", "rewrite": f"Passage {i} is this.", "qa": qa} for i in range(4)]
     path = tmp_path / "p.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
-    common = ("--model", folder, "--method", "poly-prag", "--out", tmp_path / "out", "--set", "adapters=2", *QUICK)
+    common = ("--model", folder, "--method", method, "--out", tmp_path / "out", "--set", setting, *QUICK)
     assert run("encode", path, *common).status == 0
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     refused = run("encode", path, *common)

@@ -100,7 +100,7 @@ def evaluate(
     return Evaluation(tuple(found), _recall(encoded, questions, settings[0]), len(questions), adapter_cosine(encoded))
 
 
-def adapter_cosine(encoded: Encoded, passages: int = 100) -> float | None:
+def adapter_cosine(encoded: Encoded, passages: int = 50) -> float | None:
     """How alike the adapters of different passages are; see :func:`mean_cosine` of the adapters.
 
     Args:

@@ -49,8 +49,8 @@ class DyPRAGConfig(AdapterConfig):
 
     section = "DyPRAG settings"
 
-    learning_rate: float = 1e-3
-    epochs: int = 30
+    learning_rate: float = 5e-4
+    epochs: int = 15
     train_passages: int | None = None
     teacher_learning_rate: float = 1e-3
     teacher_epochs: int = 10
@@ -65,13 +65,13 @@ class DyPRAGConfig(AdapterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("width", "batch_size", "train_passages"):
+        for name in ("width", "batch_size", "train_passages", "teacher_epochs", "teacher_per_step"):
             value = getattr(self, name)
             check(value is None or value >= 1, f"{name} must be positive", got=value, expected="at least 1")
-        check(self.init_std > 0, "init_std must be positive", got=self.init_std)
+        for name in ("init_std", "teacher_learning_rate"):
+            check(getattr(self, name) > 0, f"{name} must be positive", got=getattr(self, name))
         for name in ("kl_weight", "mse_weight"):
             check(getattr(self, name) >= 0, f"{name} cannot be negative", got=getattr(self, name))
-        check(self.teacher.scale > 0, "The teacher's settings are checked by being made")
 
     @property
     def scale(self) -> float:
