@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from coldframe.methods.text.icl import FixedICL as FixedICL
     from coldframe.methods.text.icl import RetrievedICL as RetrievedICL
     from coldframe.methods.text.zero_shot import ZeroShot as ZeroShot
+    from coldframe.methods.weight_deltas.dyprag import DyPRAGConfig as DyPRAGConfig
     from coldframe.methods.weight_deltas.lora import LoRA as LoRA
     from coldframe.methods.weight_deltas.poly_prag import PolyPRAGConfig as PolyPRAGConfig
     from coldframe.methods.weight_deltas.prag import PRAGConfig as PRAGConfig
@@ -50,6 +51,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AttentionBuckets": "coldframe.methods.positions.attention_buckets",
     "ColdframeClassifier": "coldframe.estimator",
+    "DyPRAGConfig": "coldframe.methods.weight_deltas.dyprag",
     "Encoded": "coldframe.parametric.encoded",
     "FixedICL": "coldframe.methods.text.icl",
     "IDPG": "coldframe.methods.soft_tokens.idpg",
@@ -81,6 +83,7 @@ _HOMES = {
 __all__ = [  # noqa: F822 (looked up in __getattr__)
     "AttentionBuckets",
     "ColdframeClassifier",
+    "DyPRAGConfig",
     "Encoded",
     "FixedICL",
     "IDPG",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from coldframe.errors import ConfigError
 from coldframe.frozen.model import FrozenLM
-from coldframe.methods.weight_deltas.adapters import Layout, combined, stacked
+from coldframe.methods.weight_deltas.adapters import Layout, combined, mean_cosine, stacked
 
 LAYOUT = Layout(("one", "two"), ((5, 7), (7, 3)), 2)
 
@@ -72,6 +72,18 @@ def test_lists_of_different_length_are_padded() -> None:
     flat, present = stacked([[torch.ones(LAYOUT.numbers)] * 2, []], LAYOUT.numbers)
     assert flat.shape == (2, 2, LAYOUT.numbers) and present.tolist() == [[True, True], [False, False]]
     assert not any(bool((b @ a)[1].any()) for a, b in combined(LAYOUT, flat, present, "sum"))
+
+
+def test_the_mean_cosine_is_that_of_dense_updates() -> None:
+    flat = some(5, 1)[:, 0]
+    updates = torch.stack([torch.cat([dense(one, target).flatten() for target in (0, 1)]) for one in flat])
+    pairs = [(i, j) for i in range(5) for j in range(5) if i != j]
+    wanted = sum(float(torch.cosine_similarity(updates[i], updates[j], dim=0)) for i, j in pairs) / len(pairs)
+    assert mean_cosine(LAYOUT, flat) == pytest.approx(wanted, abs=1e-5) and abs(wanted) > 1e-3
+    assert mean_cosine(LAYOUT, flat[:1].expand(3, -1)) == pytest.approx(1)
+    assert mean_cosine(LAYOUT, torch.zeros(3, LAYOUT.numbers)) == 0
+    with pytest.raises(ConfigError, match="takes two adapters"):
+        mean_cosine(LAYOUT, flat[:1])
 
 
 def test_an_unknown_combination_is_told() -> None:

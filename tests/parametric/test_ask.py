@@ -14,6 +14,8 @@ from tests.tiny import tiny
 from coldframe.errors import ArtifactError, ConfigError, DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
+from coldframe.methods.weight_deltas.adapters import mean_cosine
+from coldframe.methods.weight_deltas.dyprag import DyPRAGConfig
 from coldframe.methods.weight_deltas.poly_prag import PolyPRAGConfig
 from coldframe.methods.weight_deltas.prag import PRAGConfig
 from coldframe.parametric.encode import encode
@@ -46,6 +48,22 @@ def poly(lm: FrozenLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def dyprag(lm: FrozenLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dyprag")
+    config = DyPRAGConfig(
+        epochs=60,
+        learning_rate=3e-3,
+        init_std=0.02,
+        teacher_learning_rate=3e-3,
+        teacher_epochs=40,
+        teacher_per_step=3,
+        batch_size=6,
+    )
+    encode(FACTS.corpus, lm, config, out, stored="float32", quiet=True)
+    return out
+
+
 def ask(**settings: Any) -> AskConfig:
     return AskConfig(**{"k": 1, "max_new_tokens": 24, **settings})
 
@@ -58,6 +76,36 @@ def test_the_knowledge_is_in_the_weights(lm: FrozenLM, prag: Path) -> None:
     assert own > 60 and closed < 5 and swapped < 15
     assert found.recall is not None and found.recall > 0.9 and found.n == 18
     assert [way.name for way in found.ways] == ["closed-book", "prag", "prag (swapped)"]
+
+
+def test_dyprag_generates_what_answers(lm: FrozenLM, dyprag: Path) -> None:
+    encoded = Encoded.load(dyprag, lm)
+    settings = ways(encoded, ask())
+    assert [name_of("dyprag", one) for one in settings] == [
+        "closed-book",
+        "text-rag",
+        "dyprag",
+        "dyprag+text",
+        "dyprag (swapped)",
+    ]
+    found = evaluate(encoded, TRAINED, settings, quiet=True)
+    closed, _, own, _, swapped = (way.scores["exact_match"].value for way in found.ways)
+    assert own > 60 and closed < 5 and swapped < own - 20
+    ids = [passage.id for passage in FACTS.corpus.passages]
+    assert found.cosine == mean_cosine(encoded.bank.layout, encoded.bank.adapters(ids)) < 0.999
+    assert found.to_dict()["adapter_cosine"] == found.cosine
+    # Of several passages A and B are averaged, each for itself, unless another way is asked for.
+    queries = [ids[:3], ids[3:5], []]
+    each = [encoded.bank.layout.factors(encoded.bank.adapters(some)) for some in queries]
+    for m, (a, b) in enumerate(encoded.bank.factors(queries, "auto")):
+        for query in (0, 1):
+            torch.testing.assert_close(a[query], each[query][m][0].mean(0))
+            torch.testing.assert_close(b[query], each[query][m][1].mean(0))
+        assert not a[2].any() and not b[2].any()
+    assert not encoded.bank.factors([[]], "auto")[0][1].any()
+    a, b = encoded.bank.factors(queries, "sum")[0]
+    torch.testing.assert_close(b[1] @ a[1], sum(b @ a for a, b in zip(*each[1][0], strict=True)), atol=1e-5, rtol=1e-4)
+    assert encoded.summary()["bytes"] == sum(path.stat().st_size for path in dyprag.glob("*.safetensors"))
 
 
 def test_what_each_mode_puts_in(lm: FrozenLM, prag: Path) -> None:
@@ -113,12 +161,12 @@ def test_poly_prag_and_its_controls(lm: FrozenLM, poly: Path) -> None:
 
 
 @pytest.mark.parametrize("combine", ["auto", "mean", "ties"])
-@pytest.mark.parametrize("which", ["prag", "poly"])
+@pytest.mark.parametrize("which", ["prag", "poly", "dyprag"])
 def test_an_exported_adapter_is_the_same_in_peft(
-    which: str, combine: Any, lm: FrozenLM, prag: Path, poly: Path, tmp_path: Path
+    which: str, combine: Any, lm: FrozenLM, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     peft = pytest.importorskip("peft")
-    encoded = Encoded.load(prag if which == "prag" else poly, lm)
+    encoded = Encoded.load(request.getfixturevalue(which), lm)
     chosen = [passage.id for passage in FACTS.corpus.passages[:2]]
     encoded.export(chosen, tmp_path / "lora", combine)
     wrapped = peft.PeftModel.from_pretrained(tiny("llama")[0], str(tmp_path / "lora")).eval()
@@ -134,10 +182,11 @@ def test_an_exported_adapter_is_the_same_in_peft(
         encoded.export(["nobody"], tmp_path / "other")
 
 
-def test_export_where_names_are_not_unique(tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [PRAGConfig(epochs=1), DyPRAGConfig(epochs=1, teacher_epochs=1, init_std=0.1)])
+def test_export_where_names_are_not_unique(config: Any, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     lm = FrozenLM(*tiny("gpt2"))
-    encode(FACTS.corpus, lm, PRAGConfig(epochs=1), tmp_path / "out", quiet=True)
+    encode(FACTS.corpus, lm, config, tmp_path / "out", quiet=True)
     encoded = Encoded.load(tmp_path / "out", lm)
     chosen = [FACTS.corpus.passages[0].id]
     encoded.export(chosen, tmp_path / "lora")

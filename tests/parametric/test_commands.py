@@ -13,7 +13,7 @@ pytest.importorskip("bm25s")
 QUICK = ("--dtype", "float32", "--quiet", "--set", "epochs=2")
 
 
-@pytest.fixture(params=["prag", "poly-prag"])
+@pytest.fixture(params=["prag", "poly-prag", "dyprag"])
 def encoded(request: pytest.FixtureRequest, run: Callable[..., Any], folder: str, tmp_path: Path) -> Path:
     out = tmp_path / "encoded"
     found = run("encode", "fact-corpus:6", "--model", folder, "--method", request.param, "--out", out, *QUICK)
@@ -39,20 +39,24 @@ def test_encode_ask_evaluate_export(encoded: Path, run: Callable[..., Any], fold
     assert found.status == 0, found.err
     names = [way["name"] for way in found.json["ways"]]
     assert names[:5] == ["closed-book", "text-rag", method, f"{method}+text", f"{method} (swapped)"]
-    assert len(names) == (5 if method == "prag" else 7) and found.json["n"] == 6
+    assert len(names) == (7 if method == "poly-prag" else 5) and found.json["n"] == 6
     table = run(
         "ask", encoded, "--evaluate", "--rows", 4, "--max-new-tokens", 2, "--quiet", "--predictions", tmp_path / "all"
     )
     assert table.status == 0 and "contained [95%]" in table.out and "for each passage" in table.out
+    assert "mean cosine between the adapters" in table.out
     assert len(list((tmp_path / "all").glob("*.jsonl"))) == len(names)
 
 
-def test_a_file_of_passages_and_new_rows(run: Callable[..., Any], folder: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "setting"), [("poly-prag", "adapters=2"), ("dyprag", "width=4")])
+def test_a_file_of_passages_and_new_ones(
+    method: str, setting: str, run: Callable[..., Any], folder: str, tmp_path: Path
+) -> None:
     qa = [{"question": f"Who is {i}?", "answer": f"number {i}"} for i in range(3)]
     rows = [{"text": f"This is passage {i}.", "rewrite": f"Passage {i} is this.", "qa": qa} for i in range(4)]
     path = tmp_path / "p.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
-    common = ("--model", folder, "--method", "poly-prag", "--out", tmp_path / "out", "--set", "adapters=2", *QUICK)
+    common = ("--model", folder, "--method", method, "--out", tmp_path / "out", "--set", setting, *QUICK)
     assert run("encode", path, *common).status == 0
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     refused = run("encode", path, *common)

@@ -11,13 +11,14 @@ import pytest
 import torch
 from tests.tiny import tiny
 
-from coldframe.errors import ArtifactError, DataError
+from coldframe.errors import ArtifactError, ConfigError, DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.weight_deltas.adapters import Layout
+from coldframe.methods.weight_deltas.dyprag import DyPRAGConfig, DyTrainer, passage_embeddings
 from coldframe.methods.weight_deltas.poly_prag import PolyPRAGConfig, PolyTrainer
 from coldframe.methods.weight_deltas.prag import PRAGConfig, train_adapters
 from coldframe.parametric import encode as encode_module
-from coldframe.parametric.banks import RoutedBank
+from coldframe.parametric.banks import GeneratedAdapters, RoutedBank
 from coldframe.parametric.encode import add_passages, encode
 from coldframe.parametric.folder import read_folder
 from coldframe.tasks.corpus import Corpus, Passage
@@ -163,7 +164,7 @@ def test_new_passages_get_rows_and_the_old_stay(lm: FrozenLM, tmp_path: Path) ->
     new = adapters(tmp_path / "poly", part(5, 7))
     assert len(list((tmp_path / "poly").glob("bank-*"))) == 1 and not torch.equal(new[0], new[1])
     encode(part(0, 3), lm, PRAG, tmp_path / "prag", quiet=True)
-    with pytest.raises(ArtifactError, match="Only Poly-PRAG"):
+    with pytest.raises(ArtifactError, match="Only Poly-PRAG and DyPRAG"):
         add_passages(tmp_path / "prag", lm, FACTS, quiet=True)
 
 
@@ -206,3 +207,120 @@ def test_damage_is_told(lm: FrozenLM, tmp_path: Path) -> None:
         read_folder(tmp_path / "prag")
     with pytest.raises(ArtifactError, match="holds no encoded corpus"):
         read_folder(tmp_path / "nowhere")
+
+
+DY = DyPRAGConfig(teacher_epochs=2, epochs=2, batch_size=4, width=4)
+
+
+def test_dyprag_writes_network_and_embeddings(lm: FrozenLM, tmp_path: Path) -> None:
+    config = dataclasses.replace(DY, train_passages=5)
+    found = encode(FACTS, lm, config, tmp_path, stored="float32", quiet=True)
+    assert (found.passages, found.trained) == (7, 5)
+    described, corpus, bank = read_folder(tmp_path)
+    assert isinstance(bank, GeneratedAdapters) and described.config == config
+    assert len(corpus) == 7 and len(corpus.given) == 5  # of the others nothing is asked
+    embeddings = passage_embeddings(lm, FACTS.passages)
+    torch.testing.assert_close(bank.embeddings([p.id for p in FACTS.passages]), embeddings)
+    layout = Layout.of(lm.anatomy, 2, "mlp")
+    sequences = [DY.prompts.of(lm, p, FACTS.given[p.id]) for p in FACTS.passages[:5]]
+    # One after the other, so that the order of a batch does not count.
+    groups = [[sequences[i]] for i in range(5)]
+    targets = torch.cat([train_adapters(lm, layout, DY.teacher, group)[0] for group in groups])
+    trainer = DyTrainer(lm, layout, config, sequences, embeddings[:5], lambda rows: targets[list(rows)])
+    wanted = trainer.train().network(embeddings).detach()
+    torch.testing.assert_close(adapters(tmp_path, FACTS), wanted, atol=1e-4, rtol=1e-2)
+    # bytes as they are counted: both nets of every target, and an embedding for each passage
+    numbers = 2 * 9 * 4 * 33 + layout.numbers * 4 + 7 * 32
+    assert 4 * numbers <= found.nbytes < 4 * numbers + 1000
+    assert not (tmp_path / "training").exists()
+    assert encode(FACTS, lm, config, tmp_path, stored="float32", quiet=True).trained == 0
+
+
+def test_dyprag_takes_up_what_prag_has_trained(lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode(part(0, 4), lm, DY.teacher, tmp_path, quiet=True)
+    before = adapters(tmp_path, part(0, 4))
+    with pytest.raises(ArtifactError, match="other settings or other passages"):
+        encode(part(0, 4), lm, dataclasses.replace(DY, teacher_epochs=3), tmp_path, quiet=True)
+    assert torch.equal(adapters(tmp_path, part(0, 4)), before)
+    trained: list[int] = []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        trained.append(len(args[3]))
+        return train_adapters(*args, **kwargs)
+
+    monkeypatch.setattr(encode_module, "train_adapters", counted)
+    encode(FACTS, lm, DY, tmp_path, quiet=True)
+    assert trained == [3] and read_folder(tmp_path)[0].method == "dyprag"
+    assert not torch.equal(adapters(tmp_path, part(0, 4)), before)
+    with pytest.raises(ArtifactError, match="other settings or other passages"):
+        encode(FACTS, lm, DY.teacher, tmp_path, quiet=True)
+
+
+def test_a_killed_dyprag_goes_on(lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DyTrainer, "CHECKPOINT_EVERY", 2)
+    encode(FACTS, lm, DY, tmp_path / "whole", quiet=True)
+    step, done = DyTrainer._step, []
+
+    def stopped(self: DyTrainer, number: int) -> float:
+        done.append(number)
+        if len(done) == 6:
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    monkeypatch.setattr(DyTrainer, "_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        encode(FACTS, lm, DY, tmp_path / "killed", quiet=True)
+    with pytest.raises(ArtifactError, match="it goes on"):
+        read_folder(tmp_path / "killed")
+    encode(FACTS, lm, DY, tmp_path / "killed", quiet=True)
+    assert done[:8] == [0, 1, 2, 3, 4, 5, 4, 5] and done[-1] == 11
+    assert torch.equal(adapters(tmp_path / "killed", FACTS), adapters(tmp_path / "whole", FACTS))
+
+
+def test_dyprag_adds_passages_without_training(lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode(part(0, 5), lm, DY, tmp_path, stored="float32", quiet=True)
+    before = adapters(tmp_path, part(0, 5))
+    monkeypatch.setattr(torch.Tensor, "backward", None)
+    bare = dataclasses.replace(FACTS, given={})
+    assert add_passages(tmp_path, lm, bare, quiet=True) == 2
+    assert add_passages(tmp_path, lm, bare, quiet=True) == 0
+    assert torch.equal(adapters(tmp_path, part(0, 5)), before)
+    (embeddings,) = tmp_path.glob("embeddings-*")
+    _, corpus, bank = read_folder(tmp_path)
+    assert isinstance(bank, GeneratedAdapters) and len(corpus) == 7
+    with torch.no_grad():
+        wanted = bank.network(passage_embeddings(lm, FACTS.passages[5:]))
+    new = adapters(tmp_path, part(5, 7))
+    torch.testing.assert_close(new, wanted)
+    assert not torch.equal(new[0], new[1])
+    with pytest.raises(DataError, match="no embedding of passage 'nobody'"):
+        bank.adapters(["nobody"])
+    with pytest.raises(ConfigError, match="DyPRAG has no routing"):
+        bank.adapters([FACTS.passages[0].id], "uniform")
+    # The file says how many there are.
+    embeddings.write_bytes(embeddings.read_bytes()[:-8])
+    with pytest.raises(ArtifactError, match="not the file that was saved"):
+        read_folder(tmp_path)
+
+
+def test_a_grown_corpus_with_the_same_training_passages_is_only_embedded(lm: FrozenLM, tmp_path: Path) -> None:
+    config = dataclasses.replace(DY, train_passages=3)
+    assert encode(part(0, 5), lm, config, tmp_path, stored="float32", quiet=True).trained == 3
+    before = adapters(tmp_path, part(0, 5))
+    found = encode(FACTS, lm, config, tmp_path, stored="float32", quiet=True)
+    assert (found.passages, found.trained) == (7, 0)
+    torch.testing.assert_close(adapters(tmp_path, part(0, 5)), before)
+    with pytest.raises(ArtifactError, match="other settings or other passages"):
+        encode(part(1, 7), lm, config, tmp_path, stored="float32", quiet=True)
+
+
+def test_dyprag_tells_or_lists_unusable_passages(lm: FrozenLM, tmp_path: Path) -> None:
+    bare, long = Passage.of("nothing is asked", row=9), Passage.of("word " * 300, "Long", row=10)
+    corpus = dataclasses.replace(FACTS, passages=(*FACTS.passages[:3], bare, long))
+    with pytest.raises(DataError, match="row 9 has no augmentation"):
+        encode(corpus, lm, DY, tmp_path / "a", quiet=True)
+    config = dataclasses.replace(DY, train_passages=3)
+    with pytest.raises(DataError, match="longer than the model's context .row 10"):
+        encode(corpus, lm, config, tmp_path / "a", quiet=True)
+    found = encode(corpus, lm, config, tmp_path / "a", on_error="skip", quiet=True)
+    assert (found.passages, found.trained) == (4, 3) and set(found.failed) == {long.id}

@@ -25,18 +25,20 @@ class Encode(Config):
     """Turn a corpus of passages into weights: adapters that are put into the frozen model when a passage is retrieved.
 
     PRAG trains one adapter for each passage, many in one pass. Poly-PRAG trains a few latent adapters for all of them,
-    and for each passage a row that says how to mix them, at a small part of the size.
+    and for each passage a row that says how to mix them, at a small part of the size. DyPRAG trains, after PRAG, a
+    network that writes an adapter from a passage's embedding, for passages that it has not seen too.
 
     For example:
       coldframe encode fact-corpus:40 --method prag --out runs/facts      (40 invented passages with questions)
       coldframe encode passages.jsonl --method poly-prag --set adapters=20 --augment self --out runs/mine
+      coldframe encode fact-corpus:40 --method dyprag --set train_passages=30 --out runs/facts-dyprag
       coldframe ask runs/facts "Who is the mayor of Lovokor?"
 
     Interrupted, the same command goes on where it stopped. A larger corpus with the same --out trains what is new.
 
     Args:
         corpus: CSV, TSV, JSON lines or Parquet with a text column, or fact-corpus[:PASSAGES[:SEED]].
-        method: prag or poly-prag.
+        method: prag, poly-prag or dyprag.
         set: A setting of the method, KEY=VALUE; may be given several times.
         out: Folder to write; runs/CORPUS-METHOD if you name none.
         text: Text column.
@@ -45,7 +47,8 @@ class Encode(Config):
             that is adapted), another model, or the address of a server that speaks OpenAI's protocol.
         augment_model: The model as that server names it.
         augment_key_env: Environment variable with the server's key.
-        add: Give new passages a row each in a finished poly-prag folder; its latent adapters stay as they are.
+        add: Add new passages to a finished poly-prag folder, where a row is fitted for each, or to a dyprag one, where
+            they are embedded; what was trained stays as it is.
         stored: Number format on the disk.
         on_error: Stop at the first passage that cannot be used, or leave such passages out and list them.
         json: Print the result as JSON.
@@ -53,7 +56,7 @@ class Encode(Config):
     """
 
     corpus: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CORPUS")]
-    method: Literal["prag", "poly-prag"] = "prag"
+    method: Literal["prag", "poly-prag", "dyprag"] = "prag"
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     out: str | None = None
     model: Annotated[ModelFlags, Flat] = dataclasses.field(default_factory=ModelFlags)

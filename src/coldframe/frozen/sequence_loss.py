@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -45,6 +45,50 @@ def mean_nll(lm: FrozenLM, sequences: Sequence[Counted], conditioning: Condition
     Shapes:
         Returns ``[batch]``, float32, nats, differentiable in the conditioning.
     """
+    before, target, per_row = counted_states(lm, sequences, conditioning)
+
+    def nll(some: Tensor, wanted: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(lm.head(some), wanted, reduction="none")
+
+    return _row_sums(nll, (before, target), per_row) / per_row
+
+
+def nll_and_kl(
+    lm: FrozenLM, sequences: Sequence[Counted], conditioning: Conditioning, taught: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Beside :func:`mean_nll`, how far a teacher's distributions are: ``sum_t KL(teacher_t || student_t)``.
+
+    Logits exist in chunks alone, the teacher's too: what is kept of it are its hidden states.
+
+    Args:
+        lm: The model.
+        sequences: As in :func:`mean_nll`.
+        conditioning: The student's.
+        taught: The teacher's states before the counted tokens, as :func:`counted_states` gives them.
+
+    Shapes:
+        taught: ``[counted tokens, d_model]``. Returns two ``[batch]``, float32, nats.
+    """
+    before, target, per_row = counted_states(lm, sequences, conditioning)
+
+    def both(some: Tensor, wanted: Tensor, teachers: Tensor) -> Tensor:
+        ours, theirs = lm.head(some).log_softmax(-1), lm.head(teachers).log_softmax(-1)
+        nll = -ours.gather(-1, wanted[:, None]).squeeze(-1)
+        return torch.stack((nll, (theirs.exp() * (theirs - ours)).sum(-1)), dim=-1)
+
+    sums = _row_sums(both, (before, target, taught), per_row)
+    return sums[:, 0] / per_row, sums[:, 1]
+
+
+def counted_states(
+    lm: FrozenLM, sequences: Sequence[Counted], conditioning: Conditioning
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the counted tokens are predicted from: one pass over a batch of sequences.
+
+    Shapes:
+        Returns final hidden states before the counted tokens of all rows, ``[counted tokens, d_model]``, those tokens,
+        and how many of them each row has, ``[batch]``.
+    """
     longest = max(map(len, sequences))
     # Pads at the end: a causal model never looks there, and positions need no mending.
     ids = torch.tensor([one.ids + (0,) * (longest - len(one)) for one in sequences], device=lm.device)
@@ -54,13 +98,12 @@ def mean_nll(lm: FrozenLM, sequences: Sequence[Counted], conditioning: Condition
         counted[row, : max(one.start, 1)] = False
     with lm.ports(conditioning):
         hidden = lm.body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    before, target = hidden[:, :-1][counted[:, 1:]], ids[:, 1:][counted[:, 1:]]
+    return hidden[:, :-1][counted[:, 1:]], ids[:, 1:][counted[:, 1:]], counted.sum(-1)
 
-    def nll(some: Tensor, wanted: Tensor) -> Tensor:
-        return torch.nn.functional.cross_entropy(lm.head(some), wanted, reduction="none")
 
-    parts = zip(before.split(CHUNK), target.split(CHUNK), strict=True)
-    each = torch.cat([checkpoint(nll, some, wanted, use_reentrant=False) for some, wanted in parts])
-    per_row = counted.sum(-1)
-    rows = torch.arange(len(sequences), device=lm.device).repeat_interleave(per_row)
-    return torch.zeros(len(sequences), device=lm.device).index_add(0, rows, each) / per_row
+def _row_sums(each: Callable[..., Tensor], inputs: tuple[Tensor, ...], per_row: Tensor) -> Tensor:
+    """Sums over each row's tokens of what ``each`` makes of a chunk of tokens; its insides are made again backward."""
+    parts = zip(*(one.split(CHUNK) for one in inputs), strict=True)
+    values = torch.cat([checkpoint(each, *part, use_reentrant=False) for part in parts])
+    rows = torch.arange(len(per_row), device=per_row.device).repeat_interleave(per_row)
+    return values.new_zeros(len(per_row), *values.shape[1:]).index_add(0, rows, values)

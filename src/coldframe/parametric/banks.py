@@ -16,11 +16,12 @@ from torch import Tensor
 from coldframe.cache import atomic_path
 from coldframe.errors import ArtifactError, ConfigError, DataError, nearest
 from coldframe.methods.weight_deltas.adapters import Combine, Factors, Layout, combined, stacked
+from coldframe.methods.weight_deltas.dyprag import Hypernetwork
 from coldframe.methods.weight_deltas.poly_prag import PolyBank, Routing, compose, routed
 from coldframe.parametric.settings import Combination
 from coldframe.tasks.task import content_hash
 
-SHARDS = "adapters"
+SHARDS, HYPERNETWORK = "adapters", "hypernetwork.safetensors"
 
 
 class Bank(ABC):
@@ -60,8 +61,9 @@ class Bank(ABC):
         if how not in get_args(Combine):
             known = [one for one in get_args(Combination) if one != "rows" or self.default == "rows"]
             raise ConfigError(f"These adapters cannot be combined by {how!r}", fix=nearest(how, known))
-        each = [self.adapters(ids, routing) for ids in queries]
-        flat, present = stacked([list(one) for one in each], self.layout.numbers)
+        wanted = list(dict.fromkeys(one for ids in queries for one in ids))  # several queries may share a passage
+        each = dict(zip(wanted, self.adapters(wanted, routing), strict=True))
+        flat, present = stacked([[each[one] for one in ids] for ids in queries], self.layout.numbers)
         return combined(self.layout, flat, present, how)  # type: ignore[arg-type]
 
 
@@ -103,7 +105,7 @@ class AdapterShards(Bank):
             DataError: A passage has no adapter.
         """
         if routing != "learned":
-            raise ConfigError("PRAG has no routing", got=routing, fix="Leave it out, or encode with poly-prag.")
+            raise _no_routing("PRAG", routing)
         rows = []
         for one in ids:
             if one not in self._places:
@@ -177,6 +179,62 @@ class RoutedBank(Bank):
         return self.layout.factors(compose(self.layout, self._bank, mixed))
 
 
+class GeneratedAdapters(Bank):
+    """DyPRAG's: a hypernetwork in memory, and the passages' embeddings, which are memory-mapped.
+
+    Args:
+        network: The file with the hypernetwork.
+        embeddings: The file with the embeddings.
+        layout: How adapters lie.
+        scale: Of the update.
+        ids: The passages, in the order of the embeddings.
+
+    Raises:
+        ArtifactError: A file is damaged or does not fit.
+    """
+
+    default: Combination = "average-factors"
+
+    def __init__(self, network: Path, embeddings: Path, layout: Layout, scale: float, ids: Sequence[str]) -> None:
+        super().__init__(layout, scale, ids)
+        self.paths = (network, embeddings)
+        weights, self._file = _open(network), _open(embeddings)
+        self._place = {one: row for row, one in enumerate(self.ids)}
+        try:
+            state = {name: weights.get_tensor(name) for name in ("first", "second")}
+            self._embeddings = self._file.get_slice("embeddings")
+            self.network = Hypernetwork.from_state(layout, state)
+        except (SafetensorError, ConfigError) as error:
+            raise ArtifactError(f"{network} is damaged: {error}", fix="Encode again.") from error
+        shape, expected = tuple(self._embeddings.get_shape()), (len(self.ids), self.network.d_model)
+        if shape != expected:
+            raise ArtifactError(f"{embeddings} does not fit its description", got=shape, expected=expected)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the disk, of the hypernetwork and of the embeddings."""
+        return sum(path.stat().st_size for path in self.paths)
+
+    def embeddings(self, ids: Sequence[str]) -> Tensor:
+        """Embeddings of some passages, float32 ``[n, d_model]``.
+
+        Raises:
+            DataError: A passage has none.
+        """
+        if unknown := [one for one in ids if one not in self._place]:
+            raise DataError(f"There is no embedding of passage {unknown[0]!r}", fix="Add it: coldframe encode --add.")
+        rows = [self._embeddings[self._place[one]] for one in ids]
+        return torch.stack(rows) if rows else torch.zeros(0, self.network.d_model)
+
+    @torch.no_grad()
+    def adapters(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
+        """Generated now."""
+        if routing != "learned":
+            raise _no_routing("DyPRAG", routing)
+        generated: Tensor = self.network(self.embeddings(ids))
+        return generated
+
+
 def write_shard(folder: Path, ids: Sequence[str], adapters: Tensor, described: Mapping[str, Any]) -> Path:
     """Write one file of adapters; its name is that of what is in it, so that files of several runs do not meet.
 
@@ -214,6 +272,22 @@ def write_bank(path: Path, bank: PolyBank, dtype: torch.dtype) -> None:
     """Write bank and table into one file."""
     with atomic_path(path) as temporary:
         save_file({"bank": bank.bank.to(dtype).contiguous(), "table": bank.table.to(dtype).contiguous()}, temporary)
+
+
+def write_hypernetwork(path: Path, network: Hypernetwork, dtype: torch.dtype) -> None:
+    """Write its weights: ``first``, ``[2 targets, p, d_model + 1]``, and ``second``, ``[N, p]``."""
+    with atomic_path(path) as temporary:
+        save_file({name: one.detach().to(dtype).contiguous() for name, one in network.state_dict().items()}, temporary)
+
+
+def write_embeddings(path: Path, embeddings: Tensor) -> None:
+    """Write embeddings, float32."""
+    with atomic_path(path) as temporary:
+        save_file({"embeddings": embeddings.float().contiguous()}, temporary)
+
+
+def _no_routing(method: str, routing: str) -> ConfigError:
+    return ConfigError(f"{method} has no routing", got=routing, fix="Leave it out, or encode with poly-prag.")
 
 
 def _open(path: Path) -> Any:

@@ -17,15 +17,29 @@ from coldframe.errors import ArtifactError, DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.sequence_loss import Counted
 from coldframe.methods.weight_deltas.adapters import Layout
+from coldframe.methods.weight_deltas.dyprag import DyPRAGConfig, DyTrainer, embedding_ids, passage_embeddings
 from coldframe.methods.weight_deltas.poly_prag import PolyBank, PolyPRAGConfig, PolyTrainer
 from coldframe.methods.weight_deltas.prag import PRAGConfig, batches, train_adapters
 from coldframe.parametric.augment import Augmenter, Given, augment
-from coldframe.parametric.banks import SHARDS, RoutedBank, shard_places, write_bank, write_shard
+from coldframe.parametric.banks import (
+    HYPERNETWORK,
+    SHARDS,
+    AdapterShards,
+    GeneratedAdapters,
+    RoutedBank,
+    shard_places,
+    write_bank,
+    write_embeddings,
+    write_hypernetwork,
+    write_shard,
+)
 from coldframe.parametric.folder import (
     AUGMENTATIONS,
     TRAINING,
     Described,
+    EncodingConfig,
     bank_name,
+    embeddings_name,
     method_name,
     read_described,
     read_folder,
@@ -51,7 +65,7 @@ class Encoding:
         passages: Encoded ones.
         trained: Those that were trained now; the others were there already.
         failed: Passages left out, by id, with the reason.
-        nbytes: Of adapters, or of bank and table, on the disk.
+        nbytes: Of adapters, of bank and table, or of hypernetwork and embeddings, on the disk.
         seconds: Of training, augmentation not counted.
     """
 
@@ -66,7 +80,7 @@ class Encoding:
 def encode(
     corpus: Corpus,
     lm: FrozenLM,
-    config: PRAGConfig | PolyPRAGConfig,
+    config: EncodingConfig,
     out: str | Path,
     *,
     augmenter: Augmenter | None = None,
@@ -79,10 +93,12 @@ def encode(
     Args:
         corpus: The passages.
         lm: The model.
-        config: Of the method: :class:`PRAGConfig` or :class:`PolyPRAGConfig`.
+        config: Of the method: :class:`PRAGConfig`, :class:`PolyPRAGConfig` or :class:`DyPRAGConfig`.
         out: Folder to write. What it holds of the same settings is kept: passages that PRAG has finished are not
-            trained again, even if the corpus has grown since; Poly-PRAG goes on from its last checkpoint.
-        augmenter: Who rewrites passages and asks about them; None takes what came with the corpus.
+            trained again, even if the corpus has grown since; Poly-PRAG goes on from its last checkpoint. DyPRAG does
+            both: its first stage is PRAG, and a PRAG folder of the settings of that stage becomes a DyPRAG folder.
+        augmenter: Who rewrites passages and asks about them, for DyPRAG those that are trained on; None takes what came
+            with the corpus.
         on_error: Stop where a passage has no augmentation or does not fit into the context, or leave such passages
             out; they are listed in the result and in the folder.
         stored: Number format on the disk; training is in float32.
@@ -94,32 +110,49 @@ def encode(
         TrainingError: A loss is not finite.
     """
     folder = Path(out)
-    kept = augment(corpus, augmenter or Given(corpus), folder / AUGMENTATIONS, quiet)
+    unseen: set[str] = set()
+    if isinstance(config, DyPRAGConfig) and config.train_passages is not None:
+        unseen = {passage.id for passage in corpus.passages[config.train_passages :]}
+    seen = dataclasses.replace(corpus, passages=tuple(p for p in corpus.passages if p.id not in unseen))
+    kept = augment(seen, augmenter or Given(corpus), folder / AUGMENTATIONS, quiet)
     failed = dict(kept.failed)
     sequences: dict[str, list[Counted]] = {}
     for passage in corpus.passages:
         try:
+            if isinstance(config, DyPRAGConfig):
+                embedding_ids(lm, passage)
+            if passage.id in unseen:
+                continue
             if passage.id in failed:
                 raise DataError(f"{_where(passage)} has no augmentation", got=failed[passage.id], fix=_AUGMENT)
-            sequences[passage.id] = config.prompts.of(lm, passage, kept.found[passage.id])
+            sequences[passage.id] = config.sequences_of(lm, passage, kept.found[passage.id])
         except DataError as error:
             if on_error == "raise":
                 raise
             failed[passage.id] = error.problem
     if not sequences:
         raise DataError("No passage can be encoded", got=f"{len(failed)} unusable", fix="Look at the first error.")
-    passages = tuple(passage for passage in corpus.passages if passage.id in sequences)
-    usable = dataclasses.replace(corpus, passages=passages, given={p.id: kept.found[p.id] for p in passages})
+    kept_ids = {*sequences, *(unseen - {*failed})}
+    passages = tuple(passage for passage in corpus.passages if passage.id in kept_ids)
+    usable = dataclasses.replace(corpus, passages=passages, given={one: kept.found[one] for one in sequences})
     layout = Layout.of(lm.anatomy, config.rank, config.targets)
     fingerprint = _fingerprint(lm, config, stored)
-    if isinstance(config, PolyPRAGConfig):  # its bank depends on all passages together
-        fingerprint = content_hash(fingerprint, *(f"{p.id} {usable.given[p.id].hash}" for p in passages))
+    if not isinstance(config, PRAGConfig):  # its bank or hypernetwork depends on all trained passages together
+        fingerprint = content_hash(fingerprint, *(f"{one} {usable.given[one].hash}" for one in sequences))
     finished = read_described(folder)
+    if finished is not None and isinstance(config, DyPRAGConfig):
+        if finished.extra.get("fingerprint") == _fingerprint(lm, config.teacher, stored):
+            finished = None  # its first stage, which is in force until the second has ended
     if finished is not None and finished.extra.get("fingerprint") != fingerprint:
         raise _other_settings(folder)
     started = time.perf_counter()
     if isinstance(config, PRAGConfig):
         done = _encode_prag(usable, lm, config, layout, sequences, folder, stored, fingerprint, quiet)
+    elif isinstance(config, DyPRAGConfig):
+        embeddings, done = passage_embeddings(lm, passages), 0
+        if finished is None or not (folder / HYPERNETWORK).is_file():
+            done = _encode_dyprag(usable, lm, config, layout, sequences, embeddings, folder, stored, fingerprint, quiet)
+        write_embeddings(folder / embeddings_name(usable), embeddings)
     elif finished is None or not (folder / bank_name(usable)).is_file():
         done = _encode_poly(usable, lm, config, layout, sequences, folder, stored, fingerprint, quiet)
     else:
@@ -141,7 +174,9 @@ def encode(
 def add_passages(
     folder: str | Path, lm: FrozenLM, corpus: Corpus, *, augmenter: Augmenter | None = None, quiet: bool = False
 ) -> int:
-    """Give new passages a row each in a finished Poly-PRAG folder; its bank stays as it is.
+    """Add passages to a finished Poly-PRAG or DyPRAG folder; its bank or hypernetwork stays as it is.
+
+    Poly-PRAG fits a row for each of them. DyPRAG embeds them: nothing is trained, and no augmentation is needed.
 
     Args:
         folder: What ``coldframe encode`` wrote.
@@ -154,31 +189,40 @@ def add_passages(
         How many passages are new.
 
     Raises:
-        ArtifactError: The folder is not of Poly-PRAG, or of another model.
+        ArtifactError: The folder is of PRAG, or of another model.
     """
     folder = Path(folder)
     described, old, bank = read_folder(folder)
-    if not isinstance(bank, RoutedBank) or not isinstance(described.config, PolyPRAGConfig):
-        raise ArtifactError("Only Poly-PRAG adds passages by a row", got=described.method, fix="Encode them with prag.")
+    if described.method == "prag":
+        raise ArtifactError(
+            "Only Poly-PRAG and DyPRAG add passages to what they have trained",
+            got=described.method,
+            fix="Encode the larger corpus into the same folder: that trains the new ones alone.",
+        )
     same_model(described, lm)
     new = tuple(passage for passage in corpus.passages if passage.id not in old.by_id)
     if not new:
         return 0
-    wanted = dataclasses.replace(corpus, passages=new)
-    kept = augment(wanted, augmenter or Given(corpus), folder / AUGMENTATIONS, quiet)
-    for passage in new:
-        if passage.id in kept.failed:
-            raise DataError(f"{_where(passage)} has no augmentation", got=kept.failed[passage.id], fix=_AUGMENT)
-    sequences = [described.config.prompts.of(lm, passage, kept.found[passage.id]) for passage in new]
-    before = bank.trained
-    trainer = PolyTrainer(lm, described.layout, described.config, sequences, bank=before.bank)
-    with Bar(trainer.steps, "fit rows", quiet) as bar:
-        trainer.report = counted(bar)
-        rows = trainer.train()
-    together = PolyBank(before.bank, torch.cat((before.table, rows.table)))
-    given = {**old.given, **{passage.id: kept.found[passage.id] for passage in new}}
-    merged = dataclasses.replace(old, passages=(*old.passages, *new), given=given)
-    write_bank(folder / bank_name(merged), together, getattr(torch, str(described.extra["stored"])))
+    merged = dataclasses.replace(old, passages=(*old.passages, *new))
+    if isinstance(bank, GeneratedAdapters):
+        embeddings = torch.cat((bank.embeddings(bank.ids), passage_embeddings(lm, new)))
+        write_embeddings(folder / embeddings_name(merged), embeddings)
+    elif isinstance(bank, RoutedBank) and isinstance(described.config, PolyPRAGConfig):
+        wanted = dataclasses.replace(corpus, passages=new)
+        kept = augment(wanted, augmenter or Given(corpus), folder / AUGMENTATIONS, quiet)
+        for passage in new:
+            if passage.id in kept.failed:
+                raise DataError(f"{_where(passage)} has no augmentation", got=kept.failed[passage.id], fix=_AUGMENT)
+        sequences = [described.config.sequences_of(lm, passage, kept.found[passage.id]) for passage in new]
+        before = bank.trained
+        trainer = PolyTrainer(lm, described.layout, described.config, sequences, bank=before.bank)
+        with Bar(trainer.steps, "fit rows", quiet) as bar:
+            trainer.report = counted(bar)
+            rows = trainer.train()
+        together = PolyBank(before.bank, torch.cat((before.table, rows.table)))
+        given = {**old.given, **{passage.id: kept.found[passage.id] for passage in new}}
+        merged = dataclasses.replace(merged, given=given)
+        write_bank(folder / bank_name(merged), together, getattr(torch, str(described.extra["stored"])))
     write_described(folder, described, merged)
     return len(new)
 
@@ -225,6 +269,34 @@ def _encode_poly(
     return len(corpus)
 
 
+def _encode_dyprag(
+    corpus: Corpus, lm: FrozenLM, config: DyPRAGConfig, layout: Layout, sequences: Mapping[str, Sequence[Counted]],
+    embeddings: torch.Tensor, folder: Path, stored: Stored, fingerprint: str, quiet: bool,
+) -> int:  # fmt: skip
+    seen = dataclasses.replace(corpus, passages=tuple(p for p in corpus.passages if p.id in sequences))
+    teacher, ids = config.teacher, [p.id for p in seen.passages]
+    its_sequences = {p.id: teacher.sequences_of(lm, p, seen.given[p.id]) for p in seen.passages}
+    its_fingerprint = _fingerprint(lm, teacher, stored)
+    _encode_prag(seen, lm, teacher, layout, its_sequences, folder, stored, its_fingerprint, quiet)
+    augmentations = [seen.given[one].hash for one in ids]
+    adapters = AdapterShards(folder / SHARDS, layout, teacher.scale, ids, augmentations)
+    trainer = DyTrainer(
+        lm,
+        layout,
+        config,
+        [sequences[one] for one in ids],
+        embeddings[[row for row, p in enumerate(corpus.passages) if p.id in sequences]],
+        lambda rows: adapters.adapters([ids[row] for row in rows]),
+        parts=Parts(folder / TRAINING / fingerprint),
+    )
+    with Bar(trainer.steps, "hypernetwork", quiet) as bar:
+        trainer.report = counted(bar)
+        found = trainer.train()
+    write_hypernetwork(folder / HYPERNETWORK, found.network, getattr(torch, stored))
+    shutil.rmtree(folder / TRAINING, ignore_errors=True)
+    return len(seen)
+
+
 def counted(bar: Bar) -> Callable[[int, float], None]:
     """Shows steps on a bar, those too that an interrupted training had done before."""
     seen = 0
@@ -237,7 +309,7 @@ def counted(bar: Bar) -> Callable[[int, float], None]:
     return report
 
 
-def _fingerprint(lm: FrozenLM, config: PRAGConfig | PolyPRAGConfig, stored: Stored) -> str:
+def _fingerprint(lm: FrozenLM, config: EncodingConfig, stored: Stored) -> str:
     """Names what an adapter depends on beside its passage."""
     check(stored in ("bfloat16", "float32"), "Adapters are kept in bfloat16 or float32", got=stored)
     settings = repr(sorted(section(config).items()))

@@ -8,6 +8,7 @@ from typing import Any
 
 from coldframe.evaluation.intervals import Interval, score_interval
 from coldframe.evaluation.predictions import Predictions
+from coldframe.methods.weight_deltas.adapters import mean_cosine
 from coldframe.parametric.encoded import Encoded
 from coldframe.parametric.settings import AskConfig
 from coldframe.tasks.corpus import Question
@@ -46,15 +47,19 @@ class Evaluation:
         ways: In the order they were measured.
         recall: Share of the questions whose passages were all among the k retrieved; None where they are not known.
         n: Questions.
+        cosine: Between the updates of different passages, in the mean over a sample of them; near 1 all passages have
+            the same adapter. None where there is one passage.
     """
 
     ways: tuple[Way, ...]
     recall: float | None
     n: int
+    cosine: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return {"n": self.n, "retrieval_recall": self.recall, "ways": [way.to_dict() for way in self.ways]}
+        known = {"n": self.n, "retrieval_recall": self.recall, "adapter_cosine": self.cosine}
+        return {**known, "ways": [way.to_dict() for way in self.ways]}
 
 
 def ways(encoded: Encoded, base: AskConfig, controls: bool = True) -> list[AskConfig]:
@@ -92,7 +97,22 @@ def evaluate(
             scores = {metric: score_interval([predictions], metric) for metric in METRICS}
             found.append(Way(predictions.method, scores, predictions.seconds / len(questions), predictions))
             bar.advance(len(questions))
-    return Evaluation(tuple(found), _recall(encoded, questions, settings[0]), len(questions))
+    return Evaluation(tuple(found), _recall(encoded, questions, settings[0]), len(questions), adapter_cosine(encoded))
+
+
+def adapter_cosine(encoded: Encoded, passages: int = 50) -> float | None:
+    """How alike the adapters of different passages are; see :func:`mean_cosine` of the adapters.
+
+    Args:
+        encoded: The corpus.
+        passages: How many of them to compare, evenly over their order.
+    """
+    ids = encoded.bank.ids
+    count = min(passages, len(ids))
+    if count < 2:
+        return None
+    some = [ids[i * len(ids) // count] for i in range(count)]
+    return mean_cosine(encoded.bank.layout, encoded.bank.adapters(some))
 
 
 def _recall(encoded: Encoded, questions: Sequence[Question], config: AskConfig) -> float | None:

@@ -6,24 +6,26 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from coldframe.cache import atomic_path, sha256_of
 from coldframe.config import Config
 from coldframe.errors import ArtifactError, ConfigError, nearest
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.weight_deltas.adapters import Layout
+from coldframe.methods.weight_deltas.dyprag import DyPRAGConfig
 from coldframe.methods.weight_deltas.poly_prag import PolyPRAGConfig
 from coldframe.methods.weight_deltas.prag import PRAGConfig
-from coldframe.parametric.banks import SHARDS, AdapterShards, Bank, RoutedBank
+from coldframe.parametric.banks import HYPERNETWORK, SHARDS, AdapterShards, Bank, GeneratedAdapters, RoutedBank
 from coldframe.tasks.corpus import Corpus, read_corpus, write_corpus
 
 FORMAT = 1
 CONFIG, QUESTIONS, AUGMENTATIONS, TRAINING = "encoded.json", "questions.jsonl", "augmentations.jsonl", "training"
-METHODS: dict[str, type[PRAGConfig] | type[PolyPRAGConfig]] = {"prag": PRAGConfig, "poly-prag": PolyPRAGConfig}
+EncodingConfig: TypeAlias = PRAGConfig | PolyPRAGConfig | DyPRAGConfig
+METHODS: dict[str, type[EncodingConfig]] = {"prag": PRAGConfig, "poly-prag": PolyPRAGConfig, "dyprag": DyPRAGConfig}
 
 
-def method_config(method: str, settings: Mapping[str, Any]) -> PRAGConfig | PolyPRAGConfig:
+def method_config(method: str, settings: Mapping[str, Any]) -> EncodingConfig:
     """Settings of a method that encodes a corpus.
 
     Raises:
@@ -39,7 +41,7 @@ class Described:
     """All of the folder but tensors and passages.
 
     Attributes:
-        method: ``"prag"`` or ``"poly-prag"``.
+        method: ``"prag"``, ``"poly-prag"`` or ``"dyprag"``.
         config: Its settings.
         layout: How an adapter's numbers lie.
         base_model: Provenance and weight hash.
@@ -49,7 +51,7 @@ class Described:
     """
 
     method: str
-    config: PRAGConfig | PolyPRAGConfig
+    config: EncodingConfig
     layout: Layout
     base_model: Mapping[str, Any]
     extra: Mapping[str, Any]
@@ -57,7 +59,7 @@ class Described:
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def method_name(config: PRAGConfig | PolyPRAGConfig) -> str:
+def method_name(config: EncodingConfig) -> str:
     """As on the command line."""
     return next(name for name, cls in METHODS.items() if cls is type(config))
 
@@ -67,12 +69,18 @@ def bank_name(corpus: Corpus) -> str:
     return f"bank-{corpus.hash}.safetensors"
 
 
+def embeddings_name(corpus: Corpus) -> str:
+    """The file of the embeddings that DyPRAG's hypernetwork reads, named like :func:`bank_name`."""
+    return f"embeddings-{corpus.hash}.safetensors"
+
+
 def write_described(folder: Path, described: Described, corpus: Corpus) -> None:
     """Write passages and description, which comes last and names the files: until then the old ones are in force."""
     passages = f"passages-{corpus.hash}.jsonl"
     with atomic_path(folder / passages) as path:
         write_corpus(path, corpus)
-    names = [passages] if described.method == "prag" else [passages, bank_name(corpus)]
+    weights = {"poly-prag": [bank_name(corpus)], "dyprag": [HYPERNETWORK, embeddings_name(corpus)]}
+    names = [passages, *weights.get(described.method, [])]
     values = {
         "format": FORMAT,
         "method": described.method,
@@ -85,9 +93,10 @@ def write_described(folder: Path, described: Described, corpus: Corpus) -> None:
     }
     with atomic_path(folder / CONFIG) as path:
         path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    for old in (*folder.glob("passages-*.jsonl"), *folder.glob("bank-*.safetensors")):
-        if old.name not in names:
-            old.unlink()
+    for pattern in ("passages-*.jsonl", "bank-*.safetensors", "embeddings-*.safetensors"):
+        for old in folder.glob(pattern):
+            if old.name not in names:
+                old.unlink()
 
 
 def read_described(folder: Path) -> Described | None:
@@ -135,6 +144,9 @@ def read_folder(folder: Path) -> tuple[Described, Corpus, Bank]:
     if described.method == "prag":
         augmentations = [corpus.given[one].hash for one in ids]
         return described, corpus, AdapterShards(folder / SHARDS, described.layout, scale, ids, augmentations)
+    if described.method == "dyprag":
+        weights, embeddings = folder / HYPERNETWORK, folder / embeddings_name(corpus)
+        return described, corpus, GeneratedAdapters(weights, embeddings, described.layout, scale, ids)
     return described, corpus, RoutedBank(folder / bank_name(corpus), described.layout, scale, ids)
 
 

@@ -20,8 +20,8 @@ class AskConfig(Config):
         mode: Where the retrieved passages go: into the ``parameters``, as ``passages`` into the prompt (text RAG),
             ``both``, or nowhere (``closed-book``).
         k: Passages retrieved per question, at least 1; the papers have 3.
-        combine: How the adapters of several passages become one; ``auto`` is ``rows`` where there is a routing table,
-            else ``sum``.
+        combine: How the adapters of several passages become one; ``auto`` is ``sum`` for PRAG, ``rows`` for Poly-PRAG
+            and ``average-factors`` for DyPRAG.
         routing: ``learned``, or a control: ``uniform`` or ``random``.
         swapped: A control: every question gets the adapters of passages that were not retrieved for it, if possible
             another question's (the prompt is not touched). If answers are as good, they did not come from the weights.

@@ -6,7 +6,10 @@ import dataclasses
 from typing import Literal
 
 from coldframe.config import Config, check
+from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.sequence_loss import Counted
 from coldframe.methods.weight_deltas.passage_prompts import Form, Loss, PassagePrompts
+from coldframe.tasks.corpus import Augmentation, Passage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,3 +56,7 @@ class AdapterConfig(Config):
     def prompts(self) -> PassagePrompts:
         """How passages become sequences."""
         return PassagePrompts(self.form, self.loss, self.full_answers)
+
+    def sequences_of(self, lm: FrozenLM, passage: Passage, augmentation: Augmentation) -> list[Counted]:
+        """What is trained on for a passage."""
+        return self.prompts.of(lm, passage, augmentation)

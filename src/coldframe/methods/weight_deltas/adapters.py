@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
+from coldframe.config import check
 from coldframe.errors import ConfigError, nearest
 from coldframe.frozen.anatomy import BoundAnatomy, LinearKind
 from coldframe.frozen.ports import LowRank
@@ -49,6 +50,11 @@ class Layout:
     def pieces(self) -> list[int]:
         """Numbers of A and B of every target, in order."""
         return [self.rank * width for size in self.sizes for width in size]
+
+    @property
+    def layers(self) -> list[int]:
+        """The layer of every target: the first number in its name."""
+        return [next(int(part) for part in name.split(".") if part.isdigit()) for name in self.names]
 
     def factors(self, flat: Tensor) -> Factors:
         """A and B of every target, as views.
@@ -123,6 +129,35 @@ def combined(layout: Layout, adapters: Tensor, present: Tensor, how: Combine, de
         (a.flatten(1, 2), (b * share[:, :, None, None]).transpose(1, 2).flatten(2))  # [q, k r, in], [q, out, k r]
         for a, b in layout.factors(adapters)
     ]
+
+
+def mean_cosine(layout: Layout, adapters: Tensor) -> float:
+    """Mean cosine between the updates of different passages: 1 where all have the same, so that retrieval is idle.
+
+    An update is ``B A`` of all targets together, as one vector; it is never made: ``<B A, B' A'>`` is the sum of the
+    products of ``B^T B'`` and ``A A'^T``, which are ``r x r``. (The factors themselves are alike from the start on.)
+
+    Args:
+        layout: Of the adapters.
+        adapters: At least two; updates of zero have no direction and count as 0.
+
+    Shapes:
+        adapters: ``[n, N]``.
+
+    Example:
+        >>> layout = Layout(("one",), ((2, 2),), rank=1)
+        >>> same, opposite = torch.tensor([1.0, 0, 0, 1]), torch.tensor([-1.0, 0, 0, 1])
+        >>> mean_cosine(layout, torch.stack([same, 2 * same])), mean_cosine(layout, torch.stack([same, opposite]))
+        (1.0, -1.0)
+    """
+    count = len(adapters)
+    check(count >= 2, "A cosine takes two adapters", got=count, expected="at least 2")
+    inner = torch.zeros(count, count)
+    for a, b in layout.factors(adapters.float()):
+        inner += (torch.einsum("nri,msi->nmrs", a, a) * torch.einsum("nor,mos->nmrs", b, b)).sum((-1, -2))
+    norm = inner.diagonal().sqrt().clamp(min=1e-15)
+    cosines = inner / (norm[:, None] * norm)
+    return float((cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1)))
 
 
 def _ties(factors: Tensor, there: Tensor, density: float) -> Tensor:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from coldframe.config import check
-from coldframe.errors import ConfigError, TrainingError, nearest
+from coldframe.errors import ConfigError, nearest
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import Counted, mean_nll
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
 from coldframe.methods.weight_deltas.adapters import Layout
+from coldframe.methods.weight_deltas.pair_trainer import PairTrainer, optimizer_state, restore_optimizer
 from coldframe.methods.weight_deltas.row_adam import RowAdam
 from coldframe.parts import Parts
 
@@ -126,7 +126,7 @@ class PolyBank:
     losses: tuple[float, ...] = ()
 
 
-class PolyTrainer:
+class PolyTrainer(PairTrainer):
     r"""Trains a bank and a routing table on the sequences of all passages, or the rows of new passages alone.
 
     For passage t at every target ``W``, with latent adapters ``A_s`` in ``R^{r x in}``, ``B_s`` in ``R^{out x r}``::
@@ -151,8 +151,7 @@ class PolyTrainer:
         report: Told after each step: steps done, and the loss.
     """
 
-    CHECKPOINT_EVERY = 50  # steps
-    _PART = "poly-prag"
+    name = "Poly-PRAG"
 
     def __init__(
         self,
@@ -165,9 +164,9 @@ class PolyTrainer:
         parts: Parts | None = None,
         report: Callable[[int, float], None] | None = None,
     ) -> None:
-        self.lm, self.layout, self.config, self.parts, self.report = lm, layout, config, parts, report
-        self.pairs = [(row, sequence) for row, some in enumerate(passages) for sequence in some]
-        self.per_epoch = math.ceil(len(self.pairs) / config.batch_size)
+        order = {"seed": config.seed, "epochs": config.epochs, "batch_size": config.batch_size}
+        super().__init__(lm, passages, **order, parts=parts, report=report)
+        self.layout, self.config = layout, config
         shape = (len(passages), len(layout.names) * config.adapters)
         start = torch.Generator().manual_seed(config.seed)
         table = (2 * torch.rand(shape, generator=start) - 1) * config.router_start
@@ -178,46 +177,26 @@ class PolyTrainer:
         check(tuple(bank.shape) == (config.adapters, layout.numbers), "The bank is another size", got=tuple(bank.shape))
         self.bank = bank.float().to(lm.device).requires_grad_(self.trains_bank)
         self.optimizer = torch.optim.AdamW([self.bank], lr=config.learning_rate, weight_decay=config.weight_decay)
-        self.losses: list[float] = []
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of the whole training."""
-        return self.config.epochs * self.per_epoch
 
     def train(self) -> PolyBank:
         """Run to the end, or on to the end."""
-        first = self._restore()
-        for step in range(first, self.steps):
-            self.losses.append(self._step(step))
-            if self.report is not None:
-                self.report(step + 1, self.losses[-1])
-            if (step + 1) % self.CHECKPOINT_EVERY == 0 and step + 1 < self.steps:
-                self._save(step + 1)
+        losses = self.run()
         table = self.rows.values.view(-1, len(self.layout.names), self.config.adapters)
-        ends = range(self.per_epoch, len(self.losses) + 1, self.per_epoch)
-        means = tuple(sum(self.losses[end - self.per_epoch : end]) / self.per_epoch for end in ends)
-        return PolyBank(self.bank.detach().cpu(), table.cpu(), means)
+        return PolyBank(self.bank.detach().cpu(), table.cpu(), losses)
 
     def _step(self, step: int) -> float:
-        epoch, place = divmod(step, self.per_epoch)
-        # Everything random is a function of seed and place, so that an interrupted training goes on as it would have.
-        order = torch.randperm(len(self.pairs), generator=_generator(self.config.seed, epoch, 0)).tolist()
-        some = [self.pairs[i] for i in order[place * self.config.batch_size : (place + 1) * self.config.batch_size]]
-        rows, which = torch.tensor([row for row, _ in some], device=self.lm.device).unique(return_inverse=True)
+        some = [self.pairs[i] for i in self.chosen(step)]
+        rows, which = self.rows_of(some)
         logits = self.rows.values[rows].requires_grad_(self.rows.learning_rate > 0)
         per_row = logits[which].view(len(some), len(self.layout.names), self.config.adapters)
         noise = None
         if self.config.relaxed:
-            noise = torch.rand(per_row.shape, generator=_generator(self.config.seed, epoch, place + 1)).to(per_row)
+            epoch, place = divmod(step, self.per_epoch)
+            noise = torch.rand(per_row.shape, generator=self.generator(epoch, place + 1)).to(per_row)
         adapters = compose(self.layout, self.bank, routing_weights(per_row, noise))
         deltas = self.layout.deltas(self.layout.factors(adapters), self.config.scale)
-        loss = mean_nll(self.lm, [sequence for _, sequence in some], Conditioning(deltas=deltas)).mean()
-        if not bool(loss.isfinite()):
-            raise TrainingError(
-                f"The loss of Poly-PRAG is not finite (step {step + 1})",
-                fix="Lower the learning rates. The last checkpoint is intact.",
-            )
+        each = mean_nll(self.lm, [sequence for _, sequence in some], Conditioning(deltas=deltas))
+        loss = self.finite(each.mean(), step)
         self.optimizer.zero_grad()
         if loss.requires_grad:
             loss.backward()
@@ -227,28 +206,15 @@ class PolyTrainer:
             self.rows.step(rows, logits.grad)
         return float(loss.detach())
 
-    def _save(self, step: int) -> None:
-        if self.parts is None:
-            return
+    def state(self) -> dict[str, Tensor]:
+        """Rows, and the bank where it is trained."""
         tensors = self.rows.state()
-        if self.trains_bank:
-            slots = self.optimizer.state_dict()["state"][0]
-            tensors |= {"bank": self.bank, **{f"optimizer/{name}": slot for name, slot in slots.items()}}
-        self.parts.save(self._PART, tensors, step=step, losses=self.losses)
+        return tensors | {"bank": self.bank} | optimizer_state(self.optimizer) if self.trains_bank else tensors
 
-    def _restore(self) -> int:
-        tensors, values = self.parts.load(self._PART) if self.parts is not None else ({}, {})
-        if not tensors:
-            return 0
-        self.rows.restore(tensors)
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """From :meth:`state`."""
+        self.rows.restore(state)
         if self.trains_bank:
             with torch.no_grad():
-                self.bank.copy_(tensors["bank"])
-            slots = {n.removeprefix("optimizer/"): t for n, t in tensors.items() if n.startswith("optimizer/")}
-            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": {0: slots}})
-        self.losses = list(values["losses"])
-        return int(values["step"])
-
-
-def _generator(seed: int, epoch: int, place: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + place)
+                self.bank.copy_(state["bank"])
+            restore_optimizer(self.optimizer, state)
