@@ -6,11 +6,15 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from coldframe.evaluation.intervals import Interval, score_interval
-from coldframe.evaluation.predictions import Predictions
+import numpy as np
+from numpy.typing import NDArray
+
+from coldframe.evaluation.intervals import Interval, interval, score_interval
+from coldframe.evaluation.predictions import Predictions, same_rows
 from coldframe.parametric.encoded import Encoded
 from coldframe.parametric.settings import AskConfig
 from coldframe.tasks.corpus import Question
+from coldframe.tasks.text_metrics import TEXT_METRICS
 from coldframe.training.progress import Bar
 
 METRICS = ("token_f1", "exact_match", "contains")
@@ -46,15 +50,19 @@ class Evaluation:
         ways: In the order they were measured.
         recall: Share of the questions whose passages were all among the k retrieved; None where they are not known.
         n: Questions.
+        broken: Share of the right answers that the adapters of other passages make wrong; see :func:`broken`.
     """
 
     ways: tuple[Way, ...]
     recall: float | None
     n: int
+    broken: Interval | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return {"n": self.n, "retrieval_recall": self.recall, "ways": [way.to_dict() for way in self.ways]}
+        lost = None if self.broken is None else self.broken.to_dict()
+        ways = [way.to_dict() for way in self.ways]
+        return {"n": self.n, "retrieval_recall": self.recall, "swapping_breaks": lost, "ways": ways}
 
 
 def ways(encoded: Encoded, base: AskConfig, controls: bool = True) -> list[AskConfig]:
@@ -92,7 +100,40 @@ def evaluate(
             scores = {metric: score_interval([predictions], metric) for metric in METRICS}
             found.append(Way(predictions.method, scores, predictions.seconds / len(questions), predictions))
             bar.advance(len(questions))
-    return Evaluation(tuple(found), _recall(encoded, questions, settings[0]), len(questions))
+    answers = dict(zip(settings, found, strict=True))
+    lost = None
+    for one, way in answers.items():
+        if one.swapped and (own := answers.get(one.replace(swapped=False))) is not None:
+            lost = broken(own.predictions, way.predictions)
+    return Evaluation(tuple(found), _recall(encoded, questions, settings[0]), len(questions), lost)
+
+
+def broken(own: Predictions, swapped: Predictions) -> Interval | None:
+    """Share of the right answers that are wrong with the adapters of other passages, percent with a 95% interval.
+
+    Near 100 the answers come out of the adapters; near 0 they came from elsewhere. An answer is right that contains an
+    accepted one.
+
+    Args:
+        own: With the adapters of the passages that were retrieved.
+        swapped: The same questions with those of others.
+
+    Returns:
+        None where nothing was right.
+    """
+    same_rows([own, swapped])
+    right, still = (
+        TEXT_METRICS["contains"].statistics(one.generated or (), one.references or ())[:, 0] for one in (own, swapped)
+    )
+    if not right.any():
+        return None
+    wrong = right * (1 - still)
+
+    def share(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(invalid="ignore"):  # a resample without a right answer is left out
+            return np.asarray(100 * (weights @ wrong) / (weights @ right))
+
+    return interval([share], len(right))
 
 
 def _recall(encoded: Encoded, questions: Sequence[Question], config: AskConfig) -> float | None:
