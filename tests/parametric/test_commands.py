@@ -44,6 +44,7 @@ def test_encode_ask_evaluate_export(encoded: Path, run: Callable[..., Any], fold
         "ask", encoded, "--evaluate", "--rows", 4, "--max-new-tokens", 2, "--quiet", "--predictions", tmp_path / "all"
     )
     assert table.status == 0 and "contained [95%]" in table.out and "for each passage" in table.out
+    assert "swapping_breaks" in found.json
     assert len(list((tmp_path / "all").glob("*.jsonl"))) == len(names)
 
 
