@@ -17,6 +17,7 @@ more methods use what is there. OUT/results.json and OUT/results.md hold what ca
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shlex
 import sys
 import time
@@ -29,7 +30,7 @@ from coldframe.cli.options import settings_of
 from coldframe.errors import ColdframeError, ConfigError, DataError
 from coldframe.evaluation.predictions import Predictions
 from coldframe.frozen.model import FrozenLM, load_lm
-from coldframe.parametric.augment import ByModel
+from coldframe.parametric.augment import ByModel, augment
 from coldframe.parametric.encode import encode
 from coldframe.parametric.encoded import Encoded, name_of
 from coldframe.parametric.folder import method_config
@@ -119,7 +120,7 @@ def run(argv: Sequence[str] | None = None) -> dict[str, Any]:
     configs = [method_config(one.method, {**one.settings, "seed": s}) for one in specs for s in asked.seeds]
     corpus, questions = asked_of(asked)
     lm = load_lm(asked.model, dtype=asked.dtype, device=asked.device)
-    augmenter = _augmenter(asked, lm, corpus)
+    corpus = augmented(corpus, asked, lm, rewrites=any(one.form == "published" for one in configs))
     systems: dict[tuple[str, AskConfig], System] = {}
     costs: list[dict[str, Any]] = []
     done: dict[str, Any] = {}
@@ -129,7 +130,7 @@ def run(argv: Sequence[str] | None = None) -> dict[str, Any]:
             config = configs.pop(0)
             folder = asked.out / "encoded" / f"{spec.label.replace(',', '-').replace('=', '_')}-{seed}"
             say(f"{spec.label}, seed {seed}: encoding {len(corpus)} passages")
-            made = encode(corpus, lm, config, folder, augmenter=augmenter, on_error=asked.on_error)
+            made = encode(corpus, lm, config, folder, on_error=asked.on_error)
             encoded = Encoded.load(folder, lm)
             for one in settings(spec, asked):
                 baseline = one.mode in ("closed-book", "passages")
@@ -158,11 +159,23 @@ def run(argv: Sequence[str] | None = None) -> dict[str, Any]:
     return done
 
 
-def _augmenter(asked: argparse.Namespace, lm: FrozenLM, corpus: Corpus) -> ByModel | None:
+def augmented(corpus: Corpus, asked: argparse.Namespace, lm: FrozenLM, rewrites: bool) -> Corpus:
+    """The corpus with questions for its passages, once for all methods; passages without are left out, and counted."""
     if corpus.given:
-        return None
+        return corpus
     writer = lm if asked.augment == "self" else load_lm(asked.augment, dtype=asked.dtype, device=asked.device)
-    return ByModel(writer, retries=asked.retries, max_new_tokens=asked.augment_tokens)
+    by_model = ByModel(writer, retries=asked.retries, rewrites=rewrites, max_new_tokens=asked.augment_tokens)
+    say(f"{writer.provenance['name']} writes questions for {len(corpus)} passages")
+    started = time.perf_counter()
+    kept = augment(corpus, by_model, asked.out / "augmentations.jsonl")
+    if not kept.found:
+        raise DataError("No passage has questions", got=next(iter(kept.failed.values())))
+    note = (
+        f"{writer.provenance['name']} wrote three readable questions for {len(kept.found)} of {len(corpus)} passages "
+    )
+    note += f"({time.perf_counter() - started:.0f} s now); the others are left out."
+    passages = tuple(passage for passage in corpus.passages if passage.id in kept.found)
+    return dataclasses.replace(corpus, passages=passages, given=kept.found, notes=(*corpus.notes, note))
 
 
 def _recall(encoded: Encoded, questions: Sequence[Question], k: int) -> dict[str, float]:
