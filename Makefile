@@ -7,14 +7,19 @@ JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench docs clean
+.PHONY: help demo demo-parametric test lint bench docs clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed  ## fit MHA-ESP on b3db with SmolLM2-135M and show what it bought (5 minutes on 2 cores)
 	@echo "demo: fitting MHA-ESP and its controls on b3db with SmolLM2-135M"
 	@$(BIN)/coldframe demo
+
+demo-parametric: $(VENV)/.installed  ## PRAG: 200 invented passages into weights, then ask about them (10 minutes on 2 cores)
+	@echo "demo-parametric: an adapter of SmolLM2-135M for each of 200 invented passages, beside closed book and text RAG"
+	@$(BIN)/coldframe encode fact-corpus:200 --method prag --out runs/demo-parametric
+	@$(BIN)/coldframe ask runs/demo-parametric --evaluate --k 1 --rows 120
 
 test: $(VENV)/.installed  ## import layers, all tests, the doctests (25 minutes on 2 cores)
 	@echo "test: checking the import layers, then running all tests and doctests on $(JOBS) processes"

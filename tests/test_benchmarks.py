@@ -18,7 +18,7 @@ from coldframe.tasks.task import Task
 pytest.importorskip("peft", reason="the training benchmark's peer comes with the extra train")
 
 from benchmarks import __main__ as every  # noqa: E402
-from benchmarks import backbone, common, compare, prediction, reweighting, training  # noqa: E402
+from benchmarks import backbone, common, compare, parametric, prediction, reweighting, training  # noqa: E402
 
 
 @pytest.fixture
@@ -91,6 +91,36 @@ def test_a_model_of_a_shape_is_searched() -> None:
     result = reweighting.streamed(lm, sequences=2, length=4)
     whole(result, 1)
     assert result["heads"] == 4 and result["highest_memory_gb"] > result["weights_gb"]
+
+
+def test_parametric(lm: FrozenLM, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("bm25s")
+    result = parametric.measure(lm, passages=6, peers=1, stored=20, queries=2, rounds=1)
+    whole(result, 7)
+    ways = {line["way"]: line["passages"] for line in result["encoding"]["ways"]}
+    assert ways == {parametric.PEER: 1, parametric.PEER_OWN: 1, "prag": 6, "poly-prag": 6}
+    files, shapes = result["storage"]["bfloat16, files"], result["storage"]["bfloat16, by shapes"]
+    counted = next(one for one in shapes if one["passages"] == 20)
+    # A file is its numbers and a head of names.
+    for method in ("prag", "poly-prag"):
+        assert counted[method] <= files[method] <= counted[method] + 10_000
+    assert len(result["query"]["1 at a time"]) == len(result["query"]["16 at a time"]) == 6
+    assert not any(p.requires_grad for p in lm.model.parameters())
+    assert capsys.readouterr().out == ""
+
+
+def test_the_peer_trains_what_we_train(lm: FrozenLM) -> None:
+    made = parametric.fact_corpus(3).corpus
+    config = parametric.PRAGConfig(epochs=2)
+    sequences = [config.prompts.of(lm, one, made.given[one.id]) for one in made.passages][:1]
+    layout = parametric.Layout.of(lm.anatomy, config.rank, config.targets)
+    peer = parametric.Peer(lm, config, torch.float32)
+    start = layout.start(config.seed)
+    peer.start = [piece.reshape(p.shape) for piece, p in zip(start.split(layout.pieces), peer.trained, strict=True)]
+    peer.encode(sequences)
+    ours, _ = parametric.train_adapters(lm, layout, config, sequences)
+    theirs = torch.cat([p.detach().flatten() for p in peer.trained])
+    torch.testing.assert_close(theirs, ours[0], atol=1e-4, rtol=1e-3)
 
 
 def test_ratios_are_taken_within_a_round() -> None:

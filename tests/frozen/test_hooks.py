@@ -43,6 +43,14 @@ def test_updates_are_computed_in_the_backbones_numbers_and_trained_in_float32() 
     assert a.grad is not None and a.grad.dtype == torch.float32
 
 
+def test_few_tokens_are_computed_in_float32_and_rounded_once() -> None:
+    for shape in ((1, 1), (4, 1), (2, 5)):
+        x, y = random(*shape, 6).bfloat16(), random(*shape, 4).bfloat16()
+        a, b = random(shape[0], 2, 6), random(shape[0], 4, 2)
+        wanted = (y.float() + 3 * (x.float() @ a.mT) @ b.mT).bfloat16()
+        torch.testing.assert_close(add_low_rank(y, x, LowRank(a, b, 3.0)), wanted, atol=0, rtol=2**-7)
+
+
 def test_gains_near_one_are_not_rounded_away_in_bfloat16() -> None:
     """1.003 is 1 in bf16; multiplied in float32 it still moves the numbers that it can move."""
     model, _ = tiny("llama")

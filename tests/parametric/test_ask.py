@@ -20,7 +20,7 @@ from coldframe.methods.weight_deltas.poly_prag import PolyPRAGConfig
 from coldframe.methods.weight_deltas.prag import PRAGConfig
 from coldframe.parametric.encode import encode
 from coldframe.parametric.encoded import Encoded, name_of
-from coldframe.parametric.evaluate import evaluate, ways
+from coldframe.parametric.evaluate import broken, evaluate, ways
 from coldframe.parametric.settings import AskConfig
 from coldframe.tasks.corpus import Question
 from coldframe.tasks.fact_corpus import fact_corpus
@@ -76,6 +76,27 @@ def test_the_knowledge_is_in_the_weights(lm: FrozenLM, prag: Path) -> None:
     assert own > 60 and closed < 5 and swapped < 15
     assert found.recall is not None and found.recall > 0.9 and found.n == 18
     assert [way.name for way in found.ways] == ["closed-book", "prag", "prag (swapped)"]
+    assert found.broken is not None and found.broken.value > 70
+    assert found.to_dict()["swapping_breaks"]["value"] == found.broken.value
+
+
+def test_what_swapping_breaks_is_a_share_of_what_was_right(lm: FrozenLM, prag: Path) -> None:
+    some = Encoded.load(prag, lm).answer([Question.of(f"Q{i}?", [f"a{i}"]) for i in range(4)], ask(max_new_tokens=1))
+    own, swapped = (
+        dataclasses.replace(some, generated=said) for said in (("a0", "it is a1.", "a2", "x"), ("a0", "x", "a9", "a3"))
+    )
+    share = broken(own, swapped)
+    assert share is not None and share.value == pytest.approx(200 / 3) and share.low <= share.value <= share.high
+    assert broken(dataclasses.replace(own, generated=("x",) * 4), swapped) is None
+
+
+def test_the_published_cut_damages_answers(lm: FrozenLM, prag: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lm, "generate", lambda prompts, *args, **kwargs: [" J. K. Rowling, I think."] * len(prompts))
+    encoded = Encoded.load(prag, lm)
+    for cut, said in (("line", "J. K. Rowling, I think."), ("published", "J")):
+        found = encoded.answer(TRAINED[:2], ask(mode="closed-book", cut=cut))
+        assert found.generated == (said, said)
+    assert found.method == "closed-book (published cut)"
 
 
 def test_dyprag_generates_what_answers(lm: FrozenLM, dyprag: Path) -> None:

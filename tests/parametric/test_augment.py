@@ -73,6 +73,15 @@ def test_a_model_is_asked_again_and_its_failure_is_told(tmp_path: Path) -> None:
     assert len(augment(corpus, ByModel(nobody), tmp_path / "a.jsonl", quiet=True).found) == 2 and not nobody.calls
 
 
+def test_without_rewrites_only_questions_are_asked_for(tmp_path: Path) -> None:
+    lm = Scripted(*[json.dumps(QAS)] * 4)
+    found = augment(FACTS, ByModel(lm, rewrites=False), tmp_path / "a.jsonl", quiet=True)
+    assert not lm.said and lm.calls == 1 and {one.rewrite for one in found.found.values()} == {""}
+    # Who wants rewrites does not take what was written without.
+    full = augment(FACTS, ByModel(Scripted(*"abcd", *[json.dumps(QAS)] * 4)), tmp_path / "a.jsonl", quiet=True)
+    assert {one.rewrite for one in full.found.values()} == set("abcd")
+
+
 def test_a_line_that_a_crash_cut_off_is_written_again(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     good = json.dumps(QAS)

@@ -45,6 +45,7 @@ def test_encode_ask_evaluate_export(encoded: Path, run: Callable[..., Any], fold
     )
     assert table.status == 0 and "contained [95%]" in table.out and "for each passage" in table.out
     assert "mean cosine between the adapters" in table.out
+    assert "swapping_breaks" in found.json
     assert len(list((tmp_path / "all").glob("*.jsonl"))) == len(names)
 
 

@@ -140,5 +140,7 @@ def _print(encoded: Encoded, asked: Ask, found: Evaluation) -> None:
         print(f"retrieval found all passages of a question for {found.recall:.0%} of them")
     if found.cosine is not None:
         print(f"mean cosine between the adapters of different passages: {found.cosine:.2f}")
+    if found.broken is not None:
+        print(f"adapters of other passages make {found.broken.value:.0f}% of the right answers wrong")
     size = encoded.summary()
     print(f"{size['bytes']:,} bytes of adapters, {size['bytes_per_passage']:,.0f} for each passage")

@@ -85,7 +85,7 @@ def run(argv: Sequence[str]) -> None:
     name = asked.corpus.partition(":")[0]
     out = writable(Path(asked.out or f"runs/{Path(name).stem}-{asked.method}"))
     lm = asked.model.load()
-    augmenter = _augmenter(asked, corpus, lm)
+    augmenter = _augmenter(asked, corpus, lm, rewrites=config.form == "published")
     if asked.add:
         added = add_passages(out, lm, corpus, augmenter=augmenter, quiet=asked.quiet)
         print_json({"folder": str(out), "added": added}) if asked.json else print(f"added {added} passages to {out}")
@@ -115,7 +115,7 @@ def _corpus(asked: Encode) -> tuple[Corpus, Sequence[Question]]:
     return read_corpus(asked.corpus, text=asked.text, title=asked.title, on_error=asked.on_error), ()
 
 
-def _augmenter(asked: Encode, corpus: Corpus, lm: FrozenLM) -> Augmenter:
+def _augmenter(asked: Encode, corpus: Corpus, lm: FrozenLM, rewrites: bool) -> Augmenter:
     import os
 
     from coldframe.diagnosis.client import Client
@@ -128,4 +128,5 @@ def _augmenter(asked: Encode, corpus: Corpus, lm: FrozenLM) -> Augmenter:
         check(asked.augment_model is not None, "A server has several models", expected="--augment-model NAME")
         key = os.environ.get(asked.augment_key_env) if asked.augment_key_env else None
         return ByEndpoint(Client(asked.augment, str(asked.augment_model), key))
-    return ByModel(lm if asked.augment == "self" else load_lm(asked.augment, dtype=asked.model.dtype))
+    writer = lm if asked.augment == "self" else load_lm(asked.augment, dtype=asked.model.dtype)
+    return ByModel(writer, rewrites=rewrites)

@@ -75,6 +75,8 @@ class ByModel:
     Args:
         lm: The model; one that follows instructions.
         retries: Further attempts where its answer cannot be read, each with another seed.
+        rewrites: Also write the passage in other words; the form ``closed-book`` does not read that, and it takes a
+            good part of the time.
         batch_size: Passages at a time.
         max_new_tokens: Of the rewrite, and of the questions.
         temperature: Of the sampling.
@@ -86,12 +88,13 @@ class ByModel:
         lm: FrozenLM,
         *,
         retries: int = 5,
+        rewrites: bool = True,
         batch_size: int = 8,
         max_new_tokens: int = 512,
         temperature: float = 0.7,
         top_p: float = 0.95,
     ) -> None:
-        self.lm, self.retries, self.batch_size = lm, retries, batch_size
+        self.lm, self.retries, self.rewrites, self.batch_size = lm, retries, rewrites, batch_size
         self.sampling: dict[str, Any] = {
             "max_new_tokens": max_new_tokens,
             "temperature": temperature,
@@ -101,13 +104,16 @@ class ByModel:
     @property
     def hash(self) -> str:
         """Names model, instructions and sampling."""
-        return content_hash(self.lm.weight_hash, REWRITE, ASK, repr(sorted(self.sampling.items())))
+        asked = [REWRITE, ASK] if self.rewrites else [ASK]
+        return content_hash(self.lm.weight_hash, *asked, repr(sorted(self.sampling.items())))
 
     def write(self, passages: Sequence[Passage]) -> Iterator[tuple[Passage, Augmentation | str]]:
         """In batches; passages whose questions cannot be read are asked again."""
         for start in range(0, len(passages), self.batch_size):
             batch = passages[start : start + self.batch_size]
-            rewrites = self._generate([REWRITE.format(passage=one.shown) for one in batch], seed=start)
+            rewrites = [""] * len(batch)
+            if self.rewrites:
+                rewrites = self._generate([REWRITE.format(passage=one.shown) for one in batch], seed=start)
             open_, found = list(range(len(batch))), {}
             said: dict[int, str] = {}
             for attempt in range(self.retries + 1):

@@ -24,6 +24,7 @@ from coldframe.parametric.settings import AskConfig, Combination
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
 from coldframe.retrieval.store import ExemplarStore, Retrieved
 from coldframe.tasks.corpus import Corpus, Question
+from coldframe.tasks.text_metrics import published_answer
 
 
 class Encoded:
@@ -121,7 +122,7 @@ class Encoded:
                 prompts, conditioning, max_new_tokens=config.max_new_tokens, stop=(self.prompts.end, "\n")
             )
             for i, answer in zip(batch, answers, strict=True):
-                written[i] = answer.strip()
+                written[i] = published_answer(answer) if config.cut == "published" else answer.strip()
         closed = config.mode == "closed-book"
         names = np.array([*(example.id for example in self.store.examples), ""])
         indices = retrieved.indices[:, :0] if closed else retrieved.indices
@@ -191,13 +192,13 @@ def name_of(method: str, config: AskConfig) -> str:
     >>> name_of("prag", AskConfig()), name_of("prag", AskConfig(mode="passages"))
     ('prag', 'text-rag')
     """
-    if config.mode in ("closed-book", "passages"):
-        return "closed-book" if config.mode == "closed-book" else "text-rag"
-    name = method if config.mode == "parameters" else f"{method}+text"
+    shown = {"closed-book": "closed-book", "passages": "text-rag", "parameters": method, "both": f"{method}+text"}
+    name, adapted = shown[config.mode], config.mode in ("parameters", "both")
     for control, on in (
-        ("swapped", config.swapped),
-        (f"{config.routing} routing", config.routing != "learned"),
-        (config.combine, config.combine != "auto"),
+        ("swapped", adapted and config.swapped),
+        (f"{config.routing} routing", adapted and config.routing != "learned"),
+        (config.combine, adapted and config.combine != "auto"),
+        ("published cut", config.cut != "line"),
     ):
         name += f" ({control})" if on else ""
     return name

@@ -6,12 +6,16 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from coldframe.evaluation.intervals import Interval, score_interval
-from coldframe.evaluation.predictions import Predictions
+import numpy as np
+from numpy.typing import NDArray
+
+from coldframe.evaluation.intervals import Interval, interval, score_interval
+from coldframe.evaluation.predictions import Predictions, same_rows
 from coldframe.methods.weight_deltas.adapters import mean_cosine
 from coldframe.parametric.encoded import Encoded
 from coldframe.parametric.settings import AskConfig
 from coldframe.tasks.corpus import Question
+from coldframe.tasks.text_metrics import TEXT_METRICS
 from coldframe.training.progress import Bar
 
 METRICS = ("token_f1", "exact_match", "contains")
@@ -49,16 +53,19 @@ class Evaluation:
         n: Questions.
         cosine: Between the updates of different passages, in the mean over a sample of them; near 1 all passages have
             the same adapter. None where there is one passage.
+        broken: Share of the right answers that the adapters of other passages make wrong; see :func:`broken`.
     """
 
     ways: tuple[Way, ...]
     recall: float | None
     n: int
     cosine: float | None
+    broken: Interval | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        known = {"n": self.n, "retrieval_recall": self.recall, "adapter_cosine": self.cosine}
+        lost = None if self.broken is None else self.broken.to_dict()
+        known = {"n": self.n, "retrieval_recall": self.recall, "adapter_cosine": self.cosine, "swapping_breaks": lost}
         return {**known, "ways": [way.to_dict() for way in self.ways]}
 
 
@@ -97,7 +104,13 @@ def evaluate(
             scores = {metric: score_interval([predictions], metric) for metric in METRICS}
             found.append(Way(predictions.method, scores, predictions.seconds / len(questions), predictions))
             bar.advance(len(questions))
-    return Evaluation(tuple(found), _recall(encoded, questions, settings[0]), len(questions), adapter_cosine(encoded))
+    answers = dict(zip(settings, found, strict=True))
+    lost = None
+    for one, way in answers.items():
+        if one.swapped and (own := answers.get(one.replace(swapped=False))) is not None:
+            lost = broken(own.predictions, way.predictions)
+    recall, cosine = _recall(encoded, questions, settings[0]), adapter_cosine(encoded)
+    return Evaluation(tuple(found), recall, len(questions), cosine, lost)
 
 
 def adapter_cosine(encoded: Encoded, passages: int = 50) -> float | None:
@@ -113,6 +126,34 @@ def adapter_cosine(encoded: Encoded, passages: int = 50) -> float | None:
         return None
     some = [ids[i * len(ids) // count] for i in range(count)]
     return mean_cosine(encoded.bank.layout, encoded.bank.adapters(some))
+
+
+def broken(own: Predictions, swapped: Predictions) -> Interval | None:
+    """Share of the right answers that are wrong with the adapters of other passages, percent with a 95% interval.
+
+    Near 100 the answers come out of the adapters; near 0 they came from elsewhere. An answer is right that contains an
+    accepted one.
+
+    Args:
+        own: With the adapters of the passages that were retrieved.
+        swapped: The same questions with those of others.
+
+    Returns:
+        None where nothing was right.
+    """
+    same_rows([own, swapped])
+    right, still = (
+        TEXT_METRICS["contains"].statistics(one.generated or (), one.references or ())[:, 0] for one in (own, swapped)
+    )
+    if not right.any():
+        return None
+    wrong = right * (1 - still)
+
+    def share(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(invalid="ignore"):  # a resample without a right answer is left out
+            return np.asarray(100 * (weights @ wrong) / (weights @ right))
+
+    return interval([share], len(right))
 
 
 def _recall(encoded: Encoded, questions: Sequence[Question], config: AskConfig) -> float | None:

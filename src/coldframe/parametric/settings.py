@@ -10,6 +10,7 @@ from coldframe.config import Config, check
 Mode: TypeAlias = Literal["parameters", "passages", "both", "closed-book"]
 Combination: TypeAlias = Literal["auto", "rows", "sum", "mean", "average-factors", "ties"]
 Routing: TypeAlias = Literal["learned", "uniform", "random"]
+Cut: TypeAlias = Literal["line", "published"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,8 @@ class AskConfig(Config):
         swapped: A control: every question gets the adapters of passages that were not retrieved for it, if possible
             another question's (the prompt is not touched). If answers are as good, they did not come from the weights.
         similarity: ``bm25``, or ``cosine`` of sentence vectors.
+        cut: Where an answer ends: with its ``line``, or as ``published``; see
+            :func:`coldframe.tasks.text_metrics.published_answer`, which damages answers with a full stop or a comma.
         max_new_tokens: Of an answer, at least 1.
         batch_size: Questions at a time, at least 1.
     """
@@ -38,6 +41,7 @@ class AskConfig(Config):
     routing: Routing = "learned"
     swapped: bool = False
     similarity: Literal["bm25", "cosine"] = "bm25"
+    cut: Cut = "line"
     max_new_tokens: int = 20
     batch_size: int = 16
 

@@ -71,6 +71,19 @@ def normalise(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 
+def published_answer(text: str) -> str:
+    """An answer as the code of PRAG, DyPRAG and Poly-PRAG takes it out of what a model wrote, for comparison only.
+
+    What follows the first "the answer is", up to the first full stop, line break or comma. Their bug is that accepted
+    answers are not cut likewise: "J. K. Rowling" becomes "J", and "Paris, France" "Paris".
+
+    >>> published_answer("So the answer is J. K. Rowling."), published_answer("Paris, France")
+    ('J', 'Paris')
+    """
+    _, told, rest = text.partition("the answer is")
+    return re.split(r"[.\n,]", (rest if told else text).strip(), maxsplit=1)[0].strip()
+
+
 def _best(score: Callable[[str, str], float]) -> Callable[[Sequence[str], Sequence[Sequence[str]]], Floats]:
     """By row, the best score over its references, as a column."""
 

@@ -34,7 +34,7 @@ class AdapterConfig(Config):
     targets: Literal["all", "attention", "mlp"] = "mlp"
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
-    epochs: int = 10
+    epochs: int = 6
     form: Form = "closed-book"
     loss: Loss = "answer"
     full_answers: bool = False

@@ -45,10 +45,10 @@ class PolyPRAGConfig(AdapterConfig):
     section = "Poly-PRAG settings"
 
     learning_rate: float = 3e-3
-    epochs: int = 20
+    epochs: int = 6
     adapters: int = 8
     router_learning_rate: float = 0.1
-    router_start: float = 1.0
+    router_start: float = 3.0
     relaxed: bool = False
     batch_size: int = 32
 

@@ -1,0 +1,133 @@
+"""Figures of parametric retrieval: F1 against storage, F1 against the size of the corpus, and where rows route.
+
+python -m reproduction.parametric_figures storage runs/facts/results.json --out docs/results/images/storage.svg
+python -m reproduction.parametric_figures size runs/*/results.json --out docs/results/images/size.svg
+python -m reproduction.parametric_figures routing runs/facts/encoded/poly-prag-0 --out docs/results/images/routing.svg
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from coldframe.cache import atomic_path
+from coldframe.errors import ColdframeError, DataError
+from coldframe.methods.weight_deltas.poly_prag import routing_weights
+from coldframe.parametric.banks import RoutedBank
+from coldframe.parametric.folder import read_folder
+
+matplotlib.use("svg")
+from matplotlib import pyplot  # noqa: E402
+
+pyplot.rcParams.update({"svg.hashsalt": "coldframe", "font.size": 9, "axes.spines.top": False})
+
+
+def storage(paths: Sequence[Path], group: str) -> Any:
+    """F1 of a method's parameters alone against its bytes, as shares of the first method's."""
+    done = json.loads(paths[0].read_text(encoding="utf-8"))
+    lines = [line for line in done["scores"] if line["group"] == group]
+    costs = {line["method"]: line["bytes"] for line in done["costs"]}
+    first = next(iter(costs.values()))
+    figure, axes = pyplot.subplots(figsize=(6, 3.6))
+    for (method, size), marker in zip(costs.items(), "osD^vP*X<>" * 3, strict=False):
+        for line in _of(lines, method, ""):
+            low, value, high = _span(line)
+            axes.errorbar(size / first, value, [[value - low], [high - value]], fmt=marker, label=method, capsize=2)
+    for line in lines:
+        if line["method"] == "" and line["k"] == 1:
+            axes.axhline(line["token_f1"]["value"], ls="--", lw=0.8, color="0.5")
+            axes.annotate(line["system"], (1, line["token_f1"]["value"]), ha="right", va="bottom", color="0.4")
+    axes.set(xscale="log", xlabel="bytes, as a share of PRAG's", ylabel=f"F1, {group}", ylim=(0, 100))
+    axes.legend(fontsize=7)
+    return figure
+
+
+def size(paths: Sequence[Path], group: str) -> Any:
+    """F1 of every method of the first file against the number of passages, a file for each corpus."""
+    every = sorted(
+        (json.loads(path.read_text(encoding="utf-8")) for path in paths), key=lambda d: d["about"]["passages"]
+    )
+    names = [line["system"] for line in every[0]["scores"] if line["group"] == group]
+    figure, axes = pyplot.subplots(figsize=(6, 3.6))
+    for name in names:
+        points = []
+        for done in every:
+            for line in done["scores"]:
+                if line["system"] == name and line["group"] == group:
+                    points.append((done["about"]["passages"], *_span(line)))
+        if len(points) == len(every):
+            x, low, value, high = map(np.array, zip(*points, strict=True))
+            axes.errorbar(x, value, [value - low, high - value], marker="o", ms=3, capsize=2, label=name)
+    axes.set(xscale="log", xlabel="passages", ylabel=f"F1, {group}", ylim=(0, 100))
+    axes.legend(fontsize=7)
+    return figure
+
+
+def routing(paths: Sequence[Path], group: str) -> Any:
+    """Weights of passages over adapters (of one target, and averaged), and how even they are, target by target."""
+    _, corpus, bank = read_folder(paths[0])
+    if not isinstance(bank, RoutedBank):
+        raise DataError("Only Poly-PRAG has a routing table", got=str(paths[0]))
+    weights = routing_weights(bank.trained.table).numpy()  # [passages, targets, S]
+    adapters = weights.shape[2]
+    entropy = -(weights * np.log(weights + 1e-12)).sum(-1) / np.log(adapters)
+    middle = len(bank.layout.names) // 2
+    figure, (one, mean, even) = pyplot.subplots(1, 3, figsize=(9, 3.6), width_ratios=(2, 2, 3))
+    panels = (
+        (one, weights[:, middle], bank.layout.names[middle].partition("layers.")[2]),
+        (mean, weights.mean(1), "mean"),
+    )
+    for axes, shown, title in panels:
+        picture = axes.imshow(shown, aspect="auto", cmap="viridis", vmin=0, vmax=float(weights[:, middle].max()))
+        axes.set(xlabel="adapter", title=title)
+    one.set_ylabel("passage")
+    figure.colorbar(picture, ax=[one, mean], label="weight")
+    low, mid, high = np.quantile(entropy, (0.05, 0.5, 0.95), axis=0)
+    even.fill_between(range(len(mid)), low, high, alpha=0.3, label="5% to 95% of passages")
+    even.plot(mid, label="median")
+    even.axhline(1, ls="--", lw=0.8, color="0.5")
+    even.set(xlabel="target", ylabel="entropy, share of the greatest", ylim=(0, 1.05))
+    even.legend(fontsize=7)
+    return figure
+
+
+def _of(lines: Sequence[dict[str, Any]], method: str, control: str) -> list[dict[str, Any]]:
+    return [one for one in lines if one["method"] == method and one["system"] == f"{method}{control}, k = 1"]
+
+
+def _span(line: dict[str, Any]) -> tuple[float, float, float]:
+    return line["token_f1"]["low"], line["token_f1"]["value"], line["token_f1"]["high"]
+
+
+def run(argv: Sequence[str] | None = None) -> Path:
+    """Draw, and write the file whole or not at all."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("figure", choices=["storage", "size", "routing"])
+    parser.add_argument("paths", nargs="+", type=Path)
+    parser.add_argument("--group", default="one fact", help="of the questions: all, one fact, two facts")
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args(argv)
+    drawn = {"storage": storage, "size": size, "routing": routing}[asked.figure](asked.paths, asked.group)
+    with atomic_path(asked.out) as path:
+        drawn.savefig(path, format="svg", bbox_inches="tight", metadata={"Date": None})
+    pyplot.close(drawn)
+    return Path(asked.out)
+
+
+def main() -> None:
+    """Draw, or say what is wrong."""
+    try:
+        print(f"wrote {run()}")
+    except ColdframeError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
