@@ -167,6 +167,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of PEAR and its controls")
     parser.add_argument("--seed", type=int, default=0, help="of the questions that are drawn")
     parser.add_argument("--max-new-tokens", type=int, default=32, help="of an answer; 0 measures the loss alone")
+    parser.add_argument(
+        "--wrong", type=int, default=7, help="answers beside the right one to choose among; 0 leaves it"
+    )
     parser.add_argument("--max-tokens", type=int, help="of a prompt; the model's context if left out")
     parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens at once, pads included")
     parser.add_argument("--chat", action="store_true", help="put questions in the tokenizer's chat template")
@@ -187,7 +190,7 @@ def run(argv: Sequence[str] | None = None) -> Reweighted:
     # Everything that can be wrong with the words is found before the first hour of work.
     lm = load_lm(asked.model, dtype=asked.dtype, device=asked.device)
     prompt = prompt_of(asked, lm)
-    sets = [QASet.of(Path(name).stem, questions_of(name, asked), prompt) for name in asked.sets]
+    sets = [QASet.of(Path(name).stem, questions_of(name, asked), prompt, asked.wrong) for name in asked.sets]
     for one in sets:
         if one.cut:
             rows = f"{one.cut} of {len(one.questions)} prompts"

@@ -27,6 +27,7 @@ from coldframe.tasks.qa import Passage, QAPrompt, Question
 
 PROMPTS = ["the answer is", "Question: molecule? Answer:", "no"]
 TARGETS = ["yes", "no no", "the molecule"]
+ALONE = [[target] for target in TARGETS]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def naive(lm: FrozenLM, prompt: str, target: str) -> tuple[float, str]:
 
 
 def test_a_model_answers_as_whole_passes_do(lm: FrozenLM) -> None:
-    for answer, prompt, target in zip(LMSystem(lm).answer(PROMPTS, TARGETS, 6), PROMPTS, TARGETS, strict=True):
+    for answer, prompt, target in zip(LMSystem(lm).answer(PROMPTS, ALONE, 6), PROMPTS, TARGETS, strict=True):
         loss, text = naive(lm, prompt, target)
         assert answer.loss == pytest.approx(loss, abs=1e-4)
         assert answer.text == text.lstrip().split("\n")[0].strip()
@@ -65,18 +66,19 @@ def test_gains_of_one_are_the_base_and_others_are_not(lm: FrozenLM, gains: torch
     base = LMSystem(lm)
     same = LMSystem(lm, "pear", torch.ones_like(gains))
     other = LMSystem(lm, "pear", gains)
-    assert same.answer(PROMPTS, TARGETS, 4) == base.answer(PROMPTS, TARGETS, 4)
-    losses = [one.loss for one in other.answer(PROMPTS, TARGETS, 4)]
-    assert losses != [one.loss for one in base.answer(PROMPTS, TARGETS, 4)]
-    alone = other.answer(PROMPTS, TARGETS, 0)
+    assert same.answer(PROMPTS, ALONE, 4) == base.answer(PROMPTS, ALONE, 4)
+    losses = [one.loss for one in other.answer(PROMPTS, ALONE, 4)]
+    assert losses != [one.loss for one in base.answer(PROMPTS, ALONE, 4)]
+    alone = other.answer(PROMPTS, ALONE, 0)
     assert [one.text for one in alone] == [None] * 3 and [one.loss for one in alone] == pytest.approx(losses, abs=1e-5)
     assert len({base.fingerprint, same.fingerprint, other.fingerprint}) == 3
 
 
 def test_losses_and_texts_in_one_go_are_those_of_both_ways(lm: FrozenLM) -> None:
     prompts = [Prompt(text) for text in PROMPTS]
-    losses, texts = lm.answer(prompts, TARGETS, max_new_tokens=5, stop=("e",))
-    assert torch.allclose(losses, lm.loss(prompts, TARGETS), atol=1e-5)
+    losses, texts = lm.answer(prompts, [(target, "no matter") for target in TARGETS], max_new_tokens=5, stop=("e",))
+    assert torch.allclose(losses[:, 0], lm.loss(prompts, TARGETS), atol=1e-5)
+    assert torch.allclose(losses[:, 1], lm.loss(prompts, ["no matter"] * len(prompts)), atol=1e-5)
     assert texts == [text.lstrip() for text in lm.generate(prompts, max_new_tokens=5, stop=("e",))]
 
 
@@ -90,21 +92,21 @@ def test_a_line_break_before_the_answer_does_not_end_it(lm: FrozenLM, monkeypatc
         return logits
 
     monkeypatch.setattr(lm, "head", head)
-    assert lm.answer([Prompt("is it?")], ["yes"], max_new_tokens=20, stop=("\n",))[1] == ["yes"]
+    assert lm.answer([Prompt("is it?")], [["yes"]], max_new_tokens=20, stop=("\n",))[1] == ["yes"]
     assert len(list(script)) == 2  # it ended at the line break after the word
 
 
 def test_a_prompt_beyond_the_context_is_an_error(lm: FrozenLM) -> None:
     with pytest.raises(DataError, match="longer than the model's context"):
-        LMSystem(lm).answer(["x" * 400], ["yes"], 4)
+        LMSystem(lm).answer(["x" * 400], [["yes"]], 4)
 
 
 def test_a_callable_gives_first_lines() -> None:
     system = CallableSystem("rival", lambda prompts, n: [f"\n {p[:n]} \nmore" for p in prompts], "f")
-    assert system.answer(["abcd", "xyz"], ["", ""], 2) == [Answer("ab", None), Answer("xy", None)]
-    assert system.answer(["abcd"], [""], 0) == [Answer(None, None)]
+    assert system.answer(["abcd", "xyz"], [[""], [""]], 2) == [Answer("ab", None), Answer("xy", None)]
+    assert system.answer(["abcd"], [[""]], 0) == [Answer(None, None)]
     losing = CallableSystem("rival", lambda prompts, n: list(prompts), "f", loss=lambda prompts, answers: [1.5])
-    assert losing.answer(["abcd"], ["x"], 0) == [Answer(None, 1.5)] and losing.answer(["ab"], ["x"], 2) == [
+    assert losing.answer(["abcd"], [["x"]], 0) == [Answer(None, 1.5)] and losing.answer(["ab"], [["x"]], 2) == [
         Answer("ab", 1.5)
     ]
     with pytest.raises(DataError, match="one text for each prompt"):
@@ -152,7 +154,7 @@ class Counting:
     def __init__(self, dies_after: int = 10**9) -> None:
         self.asked, self.dies_after = 0, dies_after
 
-    def answer(self, prompts: Sequence[str], targets: Sequence[str], max_new_tokens: int) -> list[Answer]:
+    def answer(self, prompts: Sequence[str], targets: Sequence[Sequence[str]], max_new_tokens: int) -> list[Answer]:
         if self.asked >= self.dies_after:
             raise KeyboardInterrupt
         self.asked += len(prompts)
@@ -176,6 +178,30 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
     ask(other, QASet.of("some", asked.questions, QAPrompt(str.split, 99, instruction="Say.")), tmp_path, **options)
     assert other.asked == 9  # another prompt is another question
     assert set(scored(asked, rows)["q0"]) == {"contains", "exact_match", "token_f1", "loss"}
+
+
+def test_the_right_answer_among_wrong_ones(lm: FrozenLM) -> None:
+    found = LMSystem(lm).answer(PROMPTS, [("yes", "no matter", "it")] * 3, 0)
+    for prompt, answer in zip(PROMPTS, found, strict=True):
+        sums = [-float(lm.loss([Prompt(prompt)], [target])) for target in ("yes", "no matter", "it")]
+        assert answer.among == pytest.approx(sums, abs=1e-4)
+        scores = row_scores(question(0), dataclasses.asdict(answer))
+        likely = torch.tensor(sums).softmax(0)
+        assert scores["choice_loss"] == pytest.approx(-float(likely[0].log()), abs=1e-4)
+        assert scores["chosen"] == 100 * (int(likely.argmax()) == 0)
+
+
+def test_wrong_answers_are_others_answers_and_the_same_at_every_place() -> None:
+    def about(i: int, answers: tuple[str, ...], group: str = "") -> Question:
+        return Question(f"q{i}", "is it?", answers, (Passage("", "text"),), None, group)
+
+    rows = [about(0, ("Rome", "Roma")), about(1, ("The Roma",)), about(2, ("Oslo",)), about(3, ("Bern",), "g")]
+    rows += [about(4, ("Bern",), "g")]
+    asked = QASet.of("some", rows, QAPrompt(str.split, 99), wrong=2)
+    assert set(asked.wrong["q0"]) == {"Oslo", "Bern"}  # an alias of it is none
+    assert asked.wrong["q3"] == asked.wrong["q4"] and len(asked.wrong["q3"]) == 2
+    assert all(len(some) == 2 for some in QASet.of("some", rows, QAPrompt(str.split, 99), wrong=9).wrong.values())
+    assert set(QASet.of("some", rows[:1], QAPrompt(str.split, 99), wrong=9).wrong["q0"]) == set()
 
 
 def test_scores_of_a_row() -> None:

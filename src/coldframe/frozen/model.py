@@ -411,31 +411,35 @@ class FrozenLM:
     def answer(
         self,
         prompts: Sequence[Prompt],
-        answers: Sequence[str],
+        answers: Sequence[Sequence[str]],
         conditioning: Conditioning = EMPTY,
         *,
         max_new_tokens: int = 64,
         stop: Sequence[str] = (),
     ) -> tuple[Tensor, list[str]]:
-        """The loss of given answers, as :meth:`loss`, and greedy continuations; the prompts are read once for both.
+        """The losses of given answers, as :meth:`loss`, and greedy continuations; the prompts are read once for all.
 
         Args:
             prompts: The queries.
-            answers: One for each.
+            answers: One or more for each, as many for one as for the next.
             conditioning: What goes into the ports.
-            max_new_tokens: At most this many tokens, at least 1.
+            max_new_tokens: At most this many tokens; with 0 nothing is written, and all texts are empty.
             stop: Texts that end an answer; they are cut off. Blanks before its first word are none of it, so that a
                 line break there ends nothing.
 
         Shapes:
-            Returns ``[batch]``, float32, and one text per prompt, without blanks before it.
+            Returns ``[batch, answers]``, float32, and one text per prompt, without blanks before it.
         """
-        check(max_new_tokens >= 1, "max_new_tokens must be at least 1", got=max_new_tokens)
-        tokens = [self.answer_tokens(answer) for answer in answers]
+        check(max_new_tokens >= 0, "max_new_tokens cannot be negative", got=max_new_tokens)
+        each = {len(some) for some in answers}
+        check(len(each) == 1 and 0 not in each, "Every prompt needs as many answers as the next", got=sorted(each))
+        tokens = [self.answer_tokens(answer) for some in answers for answer in some]
         rows = self.rows(prompts, conditioning, reserve=max(max_new_tokens, *map(len, tokens)))
         with self.ports(conditioning):
             ready = self.prefill(rows, conditioning)
-            losses = -self._answer_log_probability(ready.repeat(1), tokens)
+            losses = -self._answer_log_probability(ready.repeat(*each), tokens).view(len(rows), -1)
+            if not max_new_tokens:
+                return losses, [""] * len(rows)
             return losses, self.write(ready, max_new_tokens, lambda x: x.argmax(-1), stop, str.lstrip)
 
     def write(

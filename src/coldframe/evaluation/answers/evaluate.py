@@ -14,7 +14,7 @@ from coldframe.errors import ConfigError
 from coldframe.evaluation.answers.kept import Kept
 from coldframe.evaluation.answers.scores import (
     METRICS,
-    WRITTEN,
+    PERCENT,
     Floats,
     Gap,
     by_group,
@@ -27,6 +27,7 @@ from coldframe.evaluation.answers.systems import System
 from coldframe.evaluation.intervals import Interval
 from coldframe.tasks.qa import QAPrompt, Question
 from coldframe.tasks.task import content_hash
+from coldframe.tasks.text_metrics import normalise
 
 Report = Callable[[str, int, int], None]  # what is measured, rows done, rows in all
 
@@ -78,16 +79,24 @@ class QASet:
         questions: The rows.
         prompts: By question id, with its tokens.
         cut: Questions that had passages shortened.
+        wrong: By question id, answers to other questions that are none to this one, for the choice among them.
     """
 
     name: str
     questions: tuple[Question, ...]
     prompts: Mapping[str, tuple[str, int]]
     cut: int
+    wrong: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def of(cls, name: str, questions: Iterable[Question], prompt: QAPrompt) -> QASet:
+    def of(cls, name: str, questions: Iterable[Question], prompt: QAPrompt, wrong: int = 0) -> QASet:
         """Questions with their prompts.
+
+        Args:
+            name: In tables.
+            questions: The rows.
+            prompt: How they are put.
+            wrong: Wrong answers beside each right one, if the other questions have so many.
 
         Raises:
             DataError: If one is too long.
@@ -95,7 +104,7 @@ class QASet:
         rows = tuple(questions)
         told = {question.id: prompt(question) for question in rows}
         prompts = {name: (one.text, one.tokens) for name, one in told.items()}
-        return cls(name, rows, prompts, sum(one.cut > 0 for one in told.values()))
+        return cls(name, rows, prompts, sum(one.cut > 0 for one in told.values()), _wrong(rows, wrong))
 
 
 #: By set, system, seed and question: the scores of :func:`~.scores.row_scores`.
@@ -120,14 +129,16 @@ def ask(
     questions = {}
     for question in asked.questions:
         text, _ = asked.prompts[question.id]
-        questions[f"{question.id}/{content_hash(text, question.target)[:10]}"] = question
+        names = content_hash(text, question.target, *asked.wrong[question.id])
+        questions[f"{question.id}/{names[:10]}"] = question
     settings = {"set": asked.name, "system": system.fingerprint, "max_new_tokens": max_new_tokens}
     kept = Kept(out, f"{asked.name}-{system.name}-{system.seed}", settings)
 
     def measure(ids: list[str]) -> list[dict[str, Any]]:
         batch = [questions[one] for one in ids]
         prompts = [asked.prompts[question.id][0] for question in batch]
-        answers = system.answer(prompts, [question.target for question in batch], max_new_tokens)
+        targets = [(question.target, *asked.wrong[question.id]) for question in batch]
+        answers = system.answer(prompts, targets, max_new_tokens)
         return [{"id": one, **dataclasses.asdict(answer)} for one, answer in zip(ids, answers, strict=True)]
 
     def tell(done: int, total: int) -> None:
@@ -164,7 +175,7 @@ def cells(asked: QASet, found: Mapping[str, Mapping[int, Mapping[str, Mapping[st
             for system, seeds in values.items():
                 gap = None
                 if system != base and base in values:
-                    gap = difference(seeds, values[base], percent=metric in WRITTEN)
+                    gap = difference(seeds, values[base], percent=metric in PERCENT)
                 table.append(Cell(asked.name, system, metric, level(seeds), gap, place))
     return table
 
@@ -198,6 +209,22 @@ def overall(sets: Sequence[QASet], scores: Scores, pairs: Iterable[tuple[str, st
                 gaps = [_gaps(row[system], row[other]) for row in values.values()]
                 table.append(Overall(system, other, metric, over_sets(gaps)))
     return table
+
+
+def _wrong(questions: Sequence[Question], count: int) -> dict[str, tuple[str, ...]]:
+    """For each question so many answers to others, drawn by its group: the same wherever its gold passage is.
+
+    As many as the question has that has the fewest, so that all are asked alike.
+    """
+    pool = {normalise(one.target): one.target for one in questions}
+    right = {one.id: {normalise(answer) for answer in one.answers} for one in questions}
+    count = min([count, *(len(set(pool) - some) for some in right.values())])
+
+    def drawn(one: Question) -> tuple[str, ...]:
+        wrong = sorted(set(pool) - right[one.id], key=lambda answer: content_hash(one.group, answer)) if count else []
+        return tuple(pool[answer] for answer in wrong[:count])
+
+    return {one.id: drawn(one) for one in questions}
 
 
 def _gaps(system: Sequence[Floats], other: Sequence[Floats]) -> list[Floats]:

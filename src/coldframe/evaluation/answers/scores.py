@@ -24,8 +24,12 @@ WRITTEN = ("contains", "exact_match", "token_f1")  # of answers that were writte
 #: Everything that is measured on an answer.
 METRICS = {
     **{name: MetricInfo(name, TEXT_METRICS[name].title, higher=True, decimals=1) for name in WRITTEN},
+    "chosen": MetricInfo("chosen", "Right one the likeliest", higher=True, decimals=1),
+    "choice_loss": MetricInfo("choice_loss", "Loss among answers", higher=False, decimals=3),
     "loss": MetricInfo("loss", "Loss of the right answer", higher=False, decimals=3),
 }
+
+PERCENT = (*WRITTEN, "chosen")
 
 EFFECT = 2.0
 """Difference, in points, that the statement on power is about."""
@@ -52,11 +56,14 @@ class Gap(Config):
 
 
 def row_scores(question: Question, row: Mapping[str, Any]) -> dict[str, float]:
-    """All that one answer scores: percents for the written text, nats for the loss.
+    """All that one answer scores: percents for the written text and for the choice, nats for losses.
+
+    The choice is between the right answer ``a_0`` and wrong ones, ``-log p(a_0 | prompt) / sum_i p(a_i | prompt)``. How
+    likely it is that the model begins with a bare answer at all, and not with a sentence, has no part in it.
 
     Args:
         question: What was asked.
-        row: With ``text`` and ``loss``, either may be None.
+        row: With ``text``, ``loss`` and perhaps ``among``, any of which may be None.
     """
     found = {}
     if row["text"] is not None:
@@ -65,6 +72,10 @@ def row_scores(question: Question, row: Mapping[str, Any]) -> dict[str, float]:
             found[name] = 100 * float(score)
     if row["loss"] is not None:
         found["loss"] = float(row["loss"])
+    if row.get("among") is not None:
+        among = np.array(row["among"])
+        found["chosen"] = 100.0 * bool(among[0] > among[1:].max())
+        found["choice_loss"] = float(np.logaddexp.reduce(among) - among[0])
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from coldframe.frozen.ports import Conditioning, Prompt
 from coldframe.tasks.task import content_hash
 
 STOP = "\n"  # ends an answer
+Targets: TypeAlias = Sequence[Sequence[str]]  # of each prompt the right answer, and as many wrong ones as of the next
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +25,13 @@ class Answer:
     Attributes:
         text: Its first line that is not blank; None if nothing was to be written.
         loss: ``-1/T sum_t log p(a_t | a_<t, prompt)`` of the right answer's T tokens, nats; None if it cannot be had.
+        among: ``sum_t log p(a_t | a_<t, prompt)`` of the right answer and of the wrong ones beside it; None if there
+            are none, or if it cannot be had.
     """
 
     text: str | None
     loss: float | None
+    among: list[float] | None = None
 
 
 class System(Protocol):
@@ -45,7 +49,7 @@ class System(Protocol):
     fingerprint: str
     copies: int
 
-    def answer(self, prompts: Sequence[str], targets: Sequence[str], max_new_tokens: int) -> list[Answer]:
+    def answer(self, prompts: Sequence[str], targets: Targets, max_new_tokens: int) -> list[Answer]:
         """Answers to prompts of like length; with ``max_new_tokens`` 0 only the losses of the targets."""
         ...
 
@@ -68,22 +72,20 @@ class LMSystem:
         said = "" if gains is None else repr(gains.float().flatten().tolist())
         self.fingerprint = content_hash(lm.weight_hash, str(lm.dtype), said)
 
-    def answer(self, prompts: Sequence[str], targets: Sequence[str], max_new_tokens: int) -> list[Answer]:
-        """Every prompt is read once, for the answer and for the loss of the target."""
+    @torch.no_grad()
+    def answer(self, prompts: Sequence[str], targets: Targets, max_new_tokens: int) -> list[Answer]:
+        """Every prompt is read once, for the answer and for the losses of the targets."""
         empty, put = [Prompt("")] * len(prompts), self.put(prompts)
         dropped = self.lm.dropped_contexts
-        texts: Sequence[str | None] = [None] * len(prompts)
-        if max_new_tokens:
-            losses, texts = self.lm.answer(empty, targets, put, max_new_tokens=max_new_tokens, stop=(STOP,))
-        else:
-            with torch.no_grad():
-                losses = self.lm.loss(empty, targets, put)
+        losses, texts = self.lm.answer(empty, targets, put, max_new_tokens=max_new_tokens, stop=(STOP,))
         if self.lm.dropped_contexts > dropped:
             limit = self.lm.anatomy.max_positions
             raise DataError("A prompt is longer than the model's context", expected=f"at most {limit} with its answer")
-        sizes = [len(self.lm.answer_tokens(target)) for target in targets]
-        found = zip(texts, losses.tolist(), sizes, strict=True)
-        return [Answer(None if text is None else text.strip(), loss / n) for text, loss, n in found]
+        sizes = [len(self.lm.answer_tokens(target[0])) for target in targets]
+        return [
+            Answer(text.strip() if max_new_tokens else None, row[0] / n, [-one for one in row] if row[1:] else None)
+            for text, row, n in zip(texts, losses.tolist(), sizes, strict=True)
+        ]
 
     def put(self, prompts: Sequence[str]) -> Conditioning:
         """Prompts as the text port takes them: read whole and not kept, which for long ones would fill the memory."""
@@ -114,8 +116,8 @@ class CallableSystem:
         self.name, self.generate, self.fingerprint, self.seed = name, generate, fingerprint, seed
         self.loss, self.copies = loss, copies
 
-    def answer(self, prompts: Sequence[str], targets: Sequence[str], max_new_tokens: int) -> list[Answer]:
-        """The first line of each text that is not blank.
+    def answer(self, prompts: Sequence[str], targets: Targets, max_new_tokens: int) -> list[Answer]:
+        """The first line of each text that is not blank; wrong answers are not asked about.
 
         Raises:
             DataError: If there is not one text for each prompt.
@@ -123,7 +125,7 @@ class CallableSystem:
         given = list(prompts)
         losses: Sequence[float | None] = [None] * len(given)
         if self.loss is not None:
-            losses = self.loss(given, list(targets))
+            losses = self.loss(given, [target[0] for target in targets])
         if not max_new_tokens:
             return [Answer(None, loss) for loss in losses]
         texts: Any = self.generate(given, max_new_tokens)

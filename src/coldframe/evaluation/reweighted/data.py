@@ -136,8 +136,9 @@ class Reweighted(Config):
 
     @property
     def primary(self) -> str:
-        """The metric that the verdict is about: written answers where there are any, else the loss."""
-        return "contains" if any(one.metric == "contains" for one in self.cells) else "loss"
+        """The metric that the verdict is about: written answers where there are any, else the choice, else the loss."""
+        measured = {one.metric for one in self.cells}
+        return next((metric for metric in ("contains", "choice_loss") if metric in measured), "loss")
 
     def mean_gap(self, system: str, against: str, metric: str) -> Overall | None:
         """A difference averaged over the sets, if it was measured."""

@@ -37,7 +37,8 @@ def render_page(data: Reweighted, data_name: str = "") -> str:
         MissingExtraError: jinja2 (extra ``report``) is not installed.
     """
     by_place = {one.name: figures.places(data, one.name, one.places) for one in data.sets if one.places}
-    others = [metric for metric in ("contains", "loss") if any(one.metric == metric for one in data.overall)]
+    measured = {one.metric for one in data.overall}
+    others = [metric for metric in ("contains", "chosen", "choice_loss", "loss") if metric in measured]
     return (
         page_environment("coldframe.evaluation")
         .get_template("reweighted.html.j2")

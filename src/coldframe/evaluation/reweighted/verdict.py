@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from coldframe.evaluation.answers.scores import EFFECT, WRITTEN
+from coldframe.evaluation.answers.scores import EFFECT, PERCENT
 from coldframe.evaluation.intervals import Interval
 from coldframe.evaluation.reweighted.data import SHOWN, Reweighted
 
@@ -46,7 +46,7 @@ def judge(data: Reweighted) -> Said:
     outcome = "undecided" if few else direction(gap.interval, metric)
     names = ", ".join(one.name for one in data.sets)
     found = SHOWN[metric].span(gap.interval, sign=True)
-    unit = "points" if metric in WRITTEN else "nats per token"
+    unit = "points" if metric in PERCENT else "nats per token"
     words = {
         "gain": f"Reweighted by PEAR, {data.model} answers better",
         "loss": f"Reweighted by PEAR, {data.model} answers worse",
@@ -111,7 +111,15 @@ def _loss(data: Reweighted) -> list[str]:
         "undecided": "neither more nor less likely, as far as can be told",
     }[direction(gap.interval, "loss")]
     found = SHOWN["loss"].span(gap.interval, sign=True)
-    return [f"The right answers become {words}: their loss changes by {found} nats a token."]
+    reasons = [f"The right answers become {words}: their loss changes by {found} nats a token."]
+    if (choice := data.mean_gap(PEAR, BASE, "choice_loss")) is not None:
+        side = {"gain": "better", "loss": "worse", "undecided": "no difference found"}
+        found = SHOWN["choice_loss"].span(choice.interval, sign=True)
+        reasons.append(
+            f"Among answers, where the form of an answer has no part, the loss of the right one changes by {found} "
+            f"nats ({side[direction(choice.interval, 'choice_loss')]})."
+        )
+    return reasons
 
 
 def _kept(data: Reweighted) -> list[str]:
