@@ -16,6 +16,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 
 from coldframe.cache import atomic_path
 from coldframe.errors import ColdframeError, DataError
@@ -72,14 +73,15 @@ def size(paths: Sequence[Path], group: str) -> Any:
 
 def routing(paths: Sequence[Path], group: str) -> Any:
     """Weights of passages over adapters (of one target, and averaged), and how even they are, target by target."""
-    _, corpus, bank = read_folder(paths[0])
+    described, _, bank = read_folder(paths[0])
     if not isinstance(bank, RoutedBank):
         raise DataError("Only Poly-PRAG has a routing table", got=str(paths[0]))
     weights = routing_weights(bank.trained.table).numpy()  # [passages, targets, S]
-    adapters = weights.shape[2]
-    entropy = -(weights * np.log(weights + 1e-12)).sum(-1) / np.log(adapters)
+    config = described.config
+    start = 2 * torch.rand(bank.trained.table.shape, generator=torch.Generator().manual_seed(config.seed)) - 1
+    entropy, untrained = _entropy(weights), _entropy(routing_weights(start * config.router_start).numpy())
     middle = len(bank.layout.names) // 2
-    figure, (one, mean, even) = pyplot.subplots(1, 3, figsize=(9, 3.6), width_ratios=(2, 2, 3))
+    figure, (one, mean, even) = pyplot.subplots(1, 3, figsize=(9, 3.6), width_ratios=(2, 2, 3), layout="constrained")
     panels = (
         (one, weights[:, middle], bank.layout.names[middle].partition("layers.")[2]),
         (mean, weights.mean(1), "mean"),
@@ -92,10 +94,16 @@ def routing(paths: Sequence[Path], group: str) -> Any:
     low, mid, high = np.quantile(entropy, (0.05, 0.5, 0.95), axis=0)
     even.fill_between(range(len(mid)), low, high, alpha=0.3, label="5% to 95% of passages")
     even.plot(mid, label="median")
+    even.plot(np.median(untrained, axis=0), ls=":", color="0.3", label="median before training")
     even.axhline(1, ls="--", lw=0.8, color="0.5")
     even.set(xlabel="target", ylabel="entropy, share of the greatest", ylim=(0, 1.05))
     even.legend(fontsize=7)
     return figure
+
+
+def _entropy(weights: Any) -> Any:
+    """Of each passage and target, as a share of that of equal weights."""
+    return -(weights * np.log(weights + 1e-12)).sum(-1) / np.log(weights.shape[-1])
 
 
 def _of(lines: Sequence[dict[str, Any]], method: str, control: str) -> list[dict[str, Any]]:
