@@ -93,7 +93,9 @@ def test_losses_alone_and_a_folder_and_a_file_of_questions(
 
     main([str(data), str(tmp_path / "mine.jsonl"), "--documents", "3", "--gold", "1"])
     done = pear.run(words("--max-new-tokens", 0, "--sets", tmp_path / "mine.jsonl", "--systems", "base", model))
-    assert {cell.metric for cell in done.cells} == {"chosen", "choice_loss", "loss"} and [one.name for one in done.sets] == ["mine"]
+    assert {cell.metric for cell in done.cells} == {"chosen", "choice_loss", "loss"} and [
+        one.name for one in done.sets
+    ] == ["mine"]
     same = done.mean_gap(Path(model).name, "base", "loss")
     assert same is not None and (same.interval.low, same.interval.value, same.interval.high) == (0, 0, 0)
     assert done.found is None and done.sets[0].places == ()
