@@ -37,7 +37,7 @@ def test_what_is_made_is_kept_and_another_k_uses_the_same_effects(
 def test_other_discovery_settings_or_weights_are_measured_anew(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
     reweight(lm, QUICK)
     monkeypatch.setattr(discovery, "_measure", lambda *_: (_ for _ in ()).throw(KeyError("measured")))
-    for change in ({"seed": 1}, {"repetitions": ((12, 9),)}, {"bos": True}, {"mean_over": "sequence"}):
+    for change in ({"seed": 1}, {"repetitions": ((12, 9),)}, {"bos": "yes"}, {"mean_over": "sequence"}):
         with pytest.raises(KeyError, match="measured"):
             reweight(lm, QUICK.replace(**change))
     with pytest.raises(KeyError, match="measured"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from coldframe.errors import ConfigError, ModelError
 from coldframe.frozen.float32 import in_float32
 from coldframe.frozen.model import FrozenLM
 
+Bos: TypeAlias = Literal["auto", "yes", "no"]
 _TOKENS_PER_PLACE = 4  # with fewer tokens to draw from, more than one place in four has a double before it
 
 
@@ -21,18 +24,19 @@ class ProxyTask:
 
     Args:
         lm: Whose vocabulary and context.
-        bos: Whether a sequence begins with BOS.
+        bos: Whether a sequence begins with BOS; ``auto`` if the tokenizer puts it before every text.
         seed: Of all that is drawn.
 
     Raises:
         ConfigError: If BOS is asked for and the tokenizer has none.
     """
 
-    def __init__(self, lm: FrozenLM, bos: bool = False, seed: int = 0) -> None:
+    def __init__(self, lm: FrozenLM, bos: Bos = "auto", seed: int = 0) -> None:
         self.lm, self.seed = lm, seed
-        if bos and lm.tokenizer.bos_token_id is None:
-            raise ConfigError("The tokenizer has no BOS token", got="bos=True", fix="Use bos=False.")
-        self.start: tuple[int, ...] = (int(lm.tokenizer.bos_token_id),) if bos else ()
+        begin = lm.tokenizer.bos_token_id
+        if bos == "yes" and begin is None:
+            raise ConfigError("The tokenizer has no BOS token", got="bos=yes", fix="Use bos=no.")
+        self.start: tuple[int, ...] = {"auto": lm.bos, "no": (), "yes": (begin,)}[bos]
         added = getattr(lm.tokenizer, "added_tokens_decoder", {})
         special = {*lm.tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
         known = {i for i in lm.tokenizer.get_vocab().values() if i < lm.anatomy.vocab_size}
