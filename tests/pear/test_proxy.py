@@ -66,7 +66,7 @@ def test_the_centred_logit_is_that_of_the_models_own_logits(architecture: str) -
     """With a bias of the output layer (phi), a soft cap (gemma3) and a projection (opt)."""
     model, tokens = tiny(architecture)
     lm = FrozenLM(model, tokens)
-    ids = ProxyTask(lm).sequences(3, 6, 0)
+    ids = ProxyTask(lm, "no").sequences(3, 6, 0)
     hidden = lm.body(inputs_embeds=lm.embed(ids)).last_hidden_state
     logits, targets = lm.logits(ids), ids[:, 0]
     wanted = logits.gather(-1, targets[:, None, None].expand(-1, 12, 1)).squeeze(-1) - logits.mean(-1)
