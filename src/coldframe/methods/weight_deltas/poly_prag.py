@@ -177,8 +177,9 @@ class PolyTrainer:
             bank = torch.stack([layout.start(config.seed + s) for s in range(config.adapters)])
         check(tuple(bank.shape) == (config.adapters, layout.numbers), "The bank is another size", got=tuple(bank.shape))
         self.bank = bank.float().to(lm.device).requires_grad_(self.trains_bank)
-        settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-        self.optimizer = torch.optim.AdamW([self.bank], fused=True, **settings)
+        self.optimizer = torch.optim.AdamW(
+            [self.bank], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
         self.losses: list[float] = []
 
     @property

@@ -80,8 +80,8 @@ def train_adapters(
     count = len(passages[0])
     check(all(len(one) == count for one in passages), "Passages that are trained together need as many sequences each")
     flat = layout.start(config.seed).to(lm.device).repeat(len(passages), 1).requires_grad_()
-    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    optimizer = torch.optim.AdamW([flat], fused=True, **settings)  # one pass over memory instead of a dozen
+    # Fused: one pass over memory instead of a dozen.
+    optimizer = torch.optim.AdamW([flat], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     last = torch.zeros(len(passages), device=lm.device)
     steps = math.ceil(count / config.per_step)
     for epoch in range(config.epochs):
