@@ -46,7 +46,7 @@ def judge(data: Reweighted) -> Said:
     outcome = "undecided" if few else direction(gap.interval, metric)
     names = ", ".join(one.name for one in data.sets)
     found = SHOWN[metric].span(gap.interval, sign=True)
-    unit = "points" if metric in PERCENT else "nats per token"
+    unit = "points" if metric in PERCENT else "nats per token" if metric == "loss" else "nats"
     words = {
         "gain": f"Reweighted by PEAR, {data.model} answers better",
         "loss": f"Reweighted by PEAR, {data.model} answers worse",
