@@ -16,7 +16,7 @@ demo: $(VENV)/.installed  ## fit MHA-ESP on b3db with SmolLM2-135M and show what
 	@echo "demo: fitting MHA-ESP and its controls on b3db with SmolLM2-135M"
 	@$(BIN)/coldframe demo
 
-demo-parametric: $(VENV)/.installed  ## PRAG: 200 invented passages into weights, then ask about them (10 minutes on 2 cores)
+demo-parametric: $(VENV)/.installed  ## PRAG: 200 invented passages into weights, then ask about them (5 minutes on 2 cores)
 	@echo "demo-parametric: an adapter of SmolLM2-135M for each of 200 invented passages, beside closed book and text RAG"
 	@$(BIN)/coldframe encode fact-corpus:200 --method prag --out runs/demo-parametric
 	@$(BIN)/coldframe ask runs/demo-parametric --evaluate --k 1 --rows 120

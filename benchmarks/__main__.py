@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import goal
+from benchmarks.common import goal, shown
 from coldframe.cache import atomic_path
 
 HERE = Path(__file__).resolve().parent
@@ -46,7 +46,7 @@ def table() -> str:
         if path.exists():
             for line in goals(name, json.loads(path.read_text(encoding="utf-8"))):
                 met = "reached" if line["met"] else "**missed**"
-                lines.append(f"| {name} | {line['what']} | {line['value']:.2f} | {line['reach']} | {met} |")
+                lines.append(f"| {name} | {line['what']} | {shown(line['value'])} | {line['reach']} | {met} |")
     return "\n".join(lines)
 
 

@@ -93,6 +93,15 @@ def goal(what: str, value: float, reach: float, *, unit: str = "x", least: bool 
     return {"what": what, "value": value, "reach": f"{'>=' if least else '<='} {reach:g} {unit}", "met": met}
 
 
+def shown(value: float) -> str:
+    """Two decimals, or the size of what has none.
+
+    >>> shown(2.345), shown(0.0000012)
+    ('2.35', '1.2e-06')
+    """
+    return f"{value:.2f}" if value == 0 or value >= 0.01 else f"{value:.1e}"
+
+
 def neighbours(task: Task, queries: tuple[Example, ...], k: int = K) -> Retrieved:
     """The nearest training rows of some rows, each without itself, found anew."""
     retriever = Retriever(ExemplarStore.of(task.train), task.schema.domain, k, RetrievalConfig())
@@ -127,7 +136,9 @@ def loaded(options: argparse.Namespace) -> tuple[FrozenLM, Task]:
 def tell(result: dict[str, Any], lm: FrozenLM) -> None:
     """The result with the machine it was measured on, as JSON on standard output; its goals on standard error."""
     for line in result["goals"]:
-        say(f"{'reached' if line['met'] else 'MISSED '}  {line['what']:72} {line['value']:8.2f}  ({line['reach']})")
+        say(
+            f"{'reached' if line['met'] else 'MISSED '}  {line['what']:72} {shown(line['value']):>8}  ({line['reach']})"
+        )
     machine = {
         "processor": _processor(),
         "cores": os.cpu_count(),
