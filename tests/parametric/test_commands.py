@@ -28,11 +28,11 @@ def test_encode_ask_evaluate_export(encoded: Path, run: Callable[..., Any], fold
     assert again.json["trained"] == 0 and again.json["passages"] == 6
 
     question = "Who is the mayor of Lovokor?"
-    found = run("ask", encoded, question, "--max-new-tokens", 4, "--export", tmp_path / "lora", "--json")
+    found = run("ask", encoded, question, "--max-new-tokens", 4, "--k", 3, "--export", tmp_path / "lora", "--json")
     assert found.status == 0, found.err
     assert found.json["question"] == question and found.json["way"] == method and len(found.json["passages"]) == 3
     assert (tmp_path / "lora" / "adapter_config.json").is_file()
-    plain = run("ask", encoded, question, "--max-new-tokens", 4, "--k", 1)
+    plain = run("ask", encoded, question, "--max-new-tokens", 4)
     assert plain.status == 0 and "Lovokor: The mayor" in plain.err
 
     found = run("ask", encoded, "--evaluate", "--rows", 6, "--max-new-tokens", 3, "--json", "--quiet")
