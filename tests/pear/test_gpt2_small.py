@@ -17,6 +17,6 @@ def test_the_known_copy_suppression_heads_are_among_the_first() -> None:
         lm = load_lm("openai-community/gpt2", dtype="float32")
     except ModelError as error:
         pytest.skip(str(error))
-    effects = discover(lm, ReweightConfig(bos="yes")).mean()
+    effects = discover(lm, ReweightConfig(bos="always")).mean()
     first = [divmod(i, lm.anatomy.n_heads) for i in effects.flatten().argsort(descending=True)[:5].tolist()]
     assert {(10, 7), (11, 10)} <= set(first)

@@ -30,7 +30,7 @@ def test_the_same_stream_gives_the_same_sequences_whatever_came_before(lm: Froze
 
 
 def test_bos_stands_first_and_is_drawn_nowhere(lm: FrozenLM) -> None:
-    task = ProxyTask(lm, bos="yes")
+    task = ProxyTask(lm, bos="always")
     ids = task.sequences(20, 6, 0)
     assert ids.shape == (20, 13) and set(ids[:, 0].tolist()) == {1}
     assert torch.equal(ids[:, 1:7], ids[:, 7:]) and 1 not in ids[:, 1:]
@@ -45,18 +45,18 @@ def test_rows_of_the_embedding_without_a_token_are_never_drawn() -> None:
 def test_bos_is_there_by_default_if_the_tokenizer_puts_it_before_every_text(
     lm: FrozenLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert lm.bos == () and torch.equal(ProxyTask(lm).sequences(3, 6), ProxyTask(lm, "no").sequences(3, 6))
+    assert lm.bos == () and torch.equal(ProxyTask(lm).sequences(3, 6), ProxyTask(lm, "never").sequences(3, 6))
     monkeypatch.setattr(lm, "bos", (1,))
-    assert torch.equal(ProxyTask(lm).sequences(3, 6), ProxyTask(lm, "yes").sequences(3, 6))
-    assert ProxyTask(lm, "no").sequences(3, 6).shape == (3, 12)
+    assert torch.equal(ProxyTask(lm).sequences(3, 6), ProxyTask(lm, "always").sequences(3, 6))
+    assert ProxyTask(lm, "never").sequences(3, 6).shape == (3, 12)
 
 
-@pytest.mark.parametrize("bos", ["no", "yes"])
+@pytest.mark.parametrize("bos", ["never", "always"])
 def test_the_loss_is_of_the_copy_without_its_first_token(lm: FrozenLM, bos: Bos) -> None:
     task = ProxyTask(lm, bos)
     ids = task.sequences(4, 7, 0)
     probabilities = lm.logits(ids).log_softmax(-1)
-    places = [int(bos == "yes") + 7 + i for i in range(6)]  # they read the copy's tokens 1 to 6 and foretell 2 to 7
+    places = [int(bos == "always") + 7 + i for i in range(6)]  # they read the copy's tokens 1 to 6 and foretell 2 to 7
     wanted = [-float(probabilities[row, at, ids[row, at + 1]]) for row in range(4) for at in places]
     assert float(task.copy_loss(ids)) == pytest.approx(math.fsum(wanted) / len(wanted), abs=1e-5)
 
@@ -66,7 +66,7 @@ def test_the_centred_logit_is_that_of_the_models_own_logits(architecture: str) -
     """With a bias of the output layer (phi), a soft cap (gemma3) and a projection (opt)."""
     model, tokens = tiny(architecture)
     lm = FrozenLM(model, tokens)
-    ids = ProxyTask(lm, "no").sequences(3, 6, 0)
+    ids = ProxyTask(lm, "never").sequences(3, 6, 0)
     hidden = lm.body(inputs_embeds=lm.embed(ids)).last_hidden_state
     logits, targets = lm.logits(ids), ids[:, 0]
     wanted = logits.gather(-1, targets[:, None, None].expand(-1, 12, 1)).squeeze(-1) - logits.mean(-1)
@@ -87,9 +87,9 @@ def test_what_cannot_be_drawn_is_told(lm: FrozenLM) -> None:
     with pytest.raises(ModelError, match=r"vocabulary is too small.*60 tokens.*n = 16.*Make the sequences shorter"):
         ProxyTask(lm).sequences(2, 16, 0)
     with pytest.raises(ConfigError, match=r"longer than the model's context.*65 tokens.*at most 64"):
-        ProxyTask(lm, "yes").check(32)
+        ProxyTask(lm, "always").check(32)
     model, _ = planted()
     without = tokenizer()
     without.bos_token = None
     with pytest.raises(ConfigError, match="no BOS"):
-        ProxyTask(FrozenLM(model, without), "yes")
+        ProxyTask(FrozenLM(model, without), "always")

@@ -17,7 +17,7 @@ from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingErr
 from coldframe.evaluation.answers.systems import LMSystem
 from coldframe.evaluation.reweighted.data import Reweighted
 
-QUICK = ["steps=10", "evaluate_every=2", "repetitions=[[12, 8], [10, 10]]", "length=20", "batch_size=32"]
+QUICK = ["bos=never", "steps=10", "evaluate_every=2", "repetitions=[[12, 8], [10, 10]]", "length=20", "batch_size=32"]
 QUICK += ["held_out=60", "learning_rate=0.01"]
 
 

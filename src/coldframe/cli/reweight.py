@@ -42,7 +42,7 @@ class Reweight(Config):
     For example:
       coldframe reweight smollm2 --out runs/smollm2-pear
       coldframe reweight smollm2 --out runs/ten --heads 10     (uses the effects that were measured before)
-      coldframe reweight path/to/checkpoint --out runs/new --bos yes --json
+      coldframe reweight path/to/checkpoint --out runs/new --bos always --json
       coldframe fit b3db --model runs/smollm2-pear --method mha-esp
       coldframe unfold runs/smollm2-pear --out runs/as-it-was
 

@@ -46,7 +46,7 @@ class ReweightConfig(Config):
     discovery: Literal["path", "plain", "attribution"] = "path"
     effect: Literal["difference", "ratio"] = "difference"
     mean_over: Literal["batch", "sequence"] = "batch"
-    bos: Literal["auto", "yes", "no"] = "auto"
+    bos: Literal["auto", "always", "never"] = "auto"
     length: int = 50
     batch_size: int = 20
     steps: int = 60

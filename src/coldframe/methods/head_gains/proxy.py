@@ -12,7 +12,7 @@ from coldframe.errors import ConfigError, ModelError
 from coldframe.frozen.float32 import in_float32
 from coldframe.frozen.model import FrozenLM
 
-Bos: TypeAlias = Literal["auto", "yes", "no"]
+Bos: TypeAlias = Literal["auto", "always", "never"]
 _TOKENS_PER_PLACE = 4  # with fewer tokens to draw from, more than one place in four has a double before it
 
 
@@ -34,9 +34,9 @@ class ProxyTask:
     def __init__(self, lm: FrozenLM, bos: Bos = "auto", seed: int = 0) -> None:
         self.lm, self.seed = lm, seed
         begin = lm.tokenizer.bos_token_id
-        if bos == "yes" and begin is None:
-            raise ConfigError("The tokenizer has no BOS token", got="bos=yes", fix="Use bos=no.")
-        self.start: tuple[int, ...] = {"auto": lm.bos, "no": (), "yes": (begin,)}[bos]
+        if bos == "always" and begin is None:
+            raise ConfigError("The tokenizer has no BOS token", got="bos=always", fix="Use bos=never.")
+        self.start: tuple[int, ...] = {"auto": lm.bos, "never": (), "always": (begin,)}[bos]
         added = getattr(lm.tokenizer, "added_tokens_decoder", {})
         special = {*lm.tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
         known = {i for i in lm.tokenizer.get_vocab().values() if i < lm.anatomy.vocab_size}
