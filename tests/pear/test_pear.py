@@ -65,6 +65,6 @@ def test_gains_are_one_port_of_several() -> None:
     gains = method.condition(["x"], None)  # type: ignore[arg-type]
     soft = Conditioning(soft_tokens=torch.randn(2, lm.d_model), contexts=(("An exemplar.\n",),))
     both = gains.merge(soft)
-    scores = [lm.label_scores([Prompt("is it?")], ["always", "never"], c) for c in (gains, soft, both)]
+    scores = [lm.label_scores([Prompt("is it?")], ["yes", "no"], c) for c in (gains, soft, both)]
     assert both.head_gains is not None and both.soft_tokens is not None and both.contexts is not None
     assert not torch.allclose(scores[2], scores[0], atol=1e-2) and not torch.allclose(scores[2], scores[1], atol=1e-2)
