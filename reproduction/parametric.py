@@ -75,13 +75,12 @@ def asked_of(asked: argparse.Namespace) -> tuple[Corpus, tuple[Question, ...]]:
     rows = READERS[asked.corpus](asked.data)
     pool = {p.id: p for row in rows for p in (Passage.of(one.text, one.title) for one in row.passages)}
     chosen = draw(rows, asked.questions or 100, asked.seed)
-    by_text = {one.id: one.question for one in chosen}
     store = ExemplarStore.of([passage.example() for passage in pool.values()])
     plain = [Question.of(one.question, one.answers) for one in chosen]
     retriever = Retriever(store, "text", min(max(asked.k), len(store)), RetrievalConfig(similarity="bm25"))
     found = retriever.retrieve([one.example() for one in plain], exclude_same_key=False)
     wanted = {example.id: pool[example.id] for row in range(len(plain)) for example in found.examples(row)}
-    notes = (f"{len(wanted)} passages, the first {max(asked.k)} for {len(by_text)} questions out of {len(pool)}.",)
+    notes = (f"{len(wanted)} passages, the first {max(asked.k)} for {len(chosen)} questions out of {len(pool)}.",)
     passages = tuple(wanted.values())
     return Corpus(asked.corpus, passages, {}, notes, source_of(asked.corpus, passages)), tuple(plain)
 

@@ -15,6 +15,7 @@ from coldframe.errors import ArtifactError, ConfigError, DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.dyprag import DyPRAGConfig, DyTrainer, passage_embeddings
+from coldframe.methods.weight_deltas.pair_trainer import PairTrainer
 from coldframe.methods.weight_deltas.poly_prag import PolyPRAGConfig, PolyTrainer
 from coldframe.methods.weight_deltas.prag import PRAGConfig, train_adapters
 from coldframe.parametric import encode as encode_module
@@ -136,18 +137,24 @@ def test_poly_prag_writes_bank_and_table(lm: FrozenLM, tmp_path: Path) -> None:
     )
 
 
-def test_a_killed_poly_prag_goes_on(lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PolyTrainer, "CHECKPOINT_EVERY", 2)
-    encode(FACTS, lm, POLY, tmp_path / "whole", quiet=True)
-    step, done = PolyTrainer._step, []
+def killed_at_the_sixth_step(monkeypatch: pytest.MonkeyPatch, trainer: type[PairTrainer]) -> list[int]:
+    """The steps it begins, which are written down as they come."""
+    step, done = trainer._step, []
 
-    def stopped(self: PolyTrainer, number: int) -> float:
+    def stopped(self: PairTrainer, number: int) -> float:
         done.append(number)
         if len(done) == 6:
             raise KeyboardInterrupt
         return step(self, number)
 
-    monkeypatch.setattr(PolyTrainer, "_step", stopped)
+    monkeypatch.setattr(trainer, "_step", stopped)
+    return done
+
+
+def test_a_killed_poly_prag_goes_on(lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PolyTrainer, "CHECKPOINT_EVERY", 2)
+    encode(FACTS, lm, POLY, tmp_path / "whole", quiet=True)
+    done = killed_at_the_sixth_step(monkeypatch, PolyTrainer)
     with pytest.raises(KeyboardInterrupt):
         encode(FACTS, lm, POLY, tmp_path / "killed", quiet=True)
     encode(FACTS, lm, POLY, tmp_path / "killed", quiet=True)
@@ -259,15 +266,7 @@ def test_dyprag_takes_up_what_prag_has_trained(lm: FrozenLM, tmp_path: Path, mon
 def test_a_killed_dyprag_goes_on(lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DyTrainer, "CHECKPOINT_EVERY", 2)
     encode(FACTS, lm, DY, tmp_path / "whole", quiet=True)
-    step, done = DyTrainer._step, []
-
-    def stopped(self: DyTrainer, number: int) -> float:
-        done.append(number)
-        if len(done) == 6:
-            raise KeyboardInterrupt
-        return step(self, number)
-
-    monkeypatch.setattr(DyTrainer, "_step", stopped)
+    done = killed_at_the_sixth_step(monkeypatch, DyTrainer)
     with pytest.raises(KeyboardInterrupt):
         encode(FACTS, lm, DY, tmp_path / "killed", quiet=True)
     with pytest.raises(ArtifactError, match="it goes on"):

@@ -11,7 +11,8 @@ from tests.tiny import ARCHITECTURES, tiny
 
 from coldframe.errors import ConfigError, ModelError
 from coldframe.frozen.model import FrozenLM
-from coldframe.methods.head_gains.proxy import Bos, ProxyTask, centred_logit
+from coldframe.methods.head_gains.config import Bos
+from coldframe.methods.head_gains.proxy import ProxyTask, centred_logit
 
 
 def test_sequences_are_random_tokens_repeated_once(lm: FrozenLM) -> None:

@@ -112,13 +112,8 @@ def copy_curve(system: LMSystem, n: int = 50, sequences: int = 40, seed: int = 0
         seed: Of the sequences.
     """
     task = ProxyTask(system.lm, seed=seed)
-    first = len(task.start) + n
     total = torch.zeros(n - 1)
     with system.lm.ports(system.put([""])):
         for ids in task.sequences(sequences, n, 3).split(4):
-            logits = system.lm.logits(ids)[:, first:-1].float()
-            losses = torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1), ids[:, first + 1 :].flatten(), reduction="none"
-            )
-            total += losses.view(len(ids), n - 1).sum(0).cpu()
+            total += task.copy_losses(ids).sum(0).cpu()
     return [float(loss) for loss in total / sequences]

@@ -11,6 +11,8 @@ from coldframe.evaluation.reweighted.data import SHOWN, Reweighted
 BASE, PEAR = "base", "pear"
 FEWEST = 30  # questions below which intervals are not to be trusted, so nothing is decided
 
+_SIDES = {"gain": "better", "loss": "worse", "undecided": "no difference found"}
+
 #: What each system is, for readers.
 SYSTEMS = {
     BASE: "the model as it is",
@@ -113,11 +115,10 @@ def _loss(data: Reweighted) -> list[str]:
     found = SHOWN["loss"].span(gap.interval, sign=True)
     reasons = [f"The right answers become {words}: their loss changes by {found} nats a token."]
     if (choice := data.mean_gap(PEAR, BASE, "choice_loss")) is not None:
-        side = {"gain": "better", "loss": "worse", "undecided": "no difference found"}
         found = SHOWN["choice_loss"].span(choice.interval, sign=True)
         reasons.append(
             f"Among answers, where the form of an answer has no part, the loss of the right one changes by {found} "
-            f"nats ({side[direction(choice.interval, 'choice_loss')]})."
+            f"nats ({_SIDES[direction(choice.interval, 'choice_loss')]})."
         )
     return reasons
 
@@ -127,8 +128,7 @@ def _kept(data: Reweighted) -> list[str]:
     for cell in data.retained:
         if cell.system == PEAR and cell.gap is not None:
             info, side = SHOWN[cell.metric], direction(cell.gap.interval, cell.metric)
-            side = {"gain": "better", "loss": "worse", "undecided": "no difference found"}[side]
-            reasons.append(f"{cell.set}, {info.words}: {info.span(cell.gap.interval, sign=True)} ({side}).")
+            reasons.append(f"{cell.set}, {info.words}: {info.span(cell.gap.interval, sign=True)} ({_SIDES[side]}).")
     return reasons
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from coldframe.config import Config, check
+
+Bos: TypeAlias = Literal["auto", "always", "never"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,7 @@ class ReweightConfig(Config):
     discovery: Literal["path", "plain", "attribution"] = "path"
     effect: Literal["difference", "ratio"] = "difference"
     mean_over: Literal["batch", "sequence"] = "batch"
-    bos: Literal["auto", "always", "never"] = "auto"
+    bos: Bos = "auto"
     length: int = 50
     batch_size: int = 20
     steps: int = 60

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,8 +9,8 @@ from torch import Tensor
 from coldframe.errors import ConfigError, ModelError
 from coldframe.frozen.float32 import in_float32
 from coldframe.frozen.model import FrozenLM
+from coldframe.methods.head_gains.config import Bos
 
-Bos: TypeAlias = Literal["auto", "always", "never"]
 _TOKENS_PER_PLACE = 4  # with fewer tokens to draw from, more than one place in four has a double before it
 
 
@@ -83,10 +81,20 @@ class ProxyTask:
         Shapes:
             ids: from :meth:`sequences` -> ``[]``, float32.
         """
+        return self.copy_losses(ids).mean()
+
+    def copy_losses(self, ids: Tensor) -> Tensor:
+        """What :meth:`copy_loss` is the mean of: by sequence and place, from the copy's second token on.
+
+        Shapes:
+            ids: from :meth:`sequences` -> ``[count, n - 1]``, float32.
+        """
         first = len(self.start) + (ids.shape[1] - len(self.start)) // 2
         hidden = self.lm.body(inputs_embeds=self.lm.embed(ids[:, :-1]), use_cache=False).last_hidden_state
         logits = self.lm.head(hidden[:, first:])
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, first + 1 :].flatten())
+        targets = ids[:, first + 1 :]
+        losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        return losses.view(targets.shape)
 
 
 def centred_logit(lm: FrozenLM, hidden: Tensor, targets: Tensor) -> Tensor:
