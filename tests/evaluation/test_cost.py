@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
-import numpy as np
 import pytest
 import torch
 import transformers
@@ -15,9 +16,7 @@ from coldframe.evaluation.cost import (
     counted_flops,
     latency,
     mean_prefill_flops,
-    peak_memory_mb,
     prefill_flops,
-    reset_peak_memory,
 )
 
 SMALL = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "vocab_size": 131}
@@ -97,12 +96,19 @@ def test_latency():
 
 
 def test_peak_memory_sees_what_was_freed():
-    resets = reset_peak_memory()
-    before = peak_memory_mb()
-    np.ones(12_500_000).sum()  # 100 MB
-    assert peak_memory_mb() >= before
-    if resets:
-        assert peak_memory_mb() - before > 60
+    # In a process of its own: in this one other tests' tensors and mapped weights are dropped meanwhile,
+    # and what is dropped between two readings hides what was added.
+    code = """
+import numpy as np
+from coldframe.evaluation.cost import peak_memory_mb, reset_peak_memory
+resets = reset_peak_memory()
+before = peak_memory_mb()
+np.ones(12_500_000).sum()  # 100 MB
+print(int(resets), peak_memory_mb() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    resets, grown = done.stdout.split()
+    assert float(grown) > 60 if int(resets) else float(grown) >= 0
 
 
 def test_cost_round_trip():
