@@ -124,9 +124,9 @@ def rival(name: str, made: Any, lm: FrozenLM, settings: str) -> CallableSystem:
     return CallableSystem(name, generate, fingerprint, loss=loss, copies=getattr(made, "copies", 1))
 
 
-def prompt_of(asked: argparse.Namespace, lm: FrozenLM) -> QAPrompt:
+def prompt_of(asked: argparse.Namespace, lm: FrozenLM, reserve: int = 32) -> QAPrompt:
     """How questions are put: as long as the model's context allows, or as ``--max-tokens`` says."""
-    limit = lm.anatomy.max_positions - max(asked.max_new_tokens, 32) - len(lm.bos)
+    limit = lm.anatomy.max_positions - max(reserve, 32) - len(lm.bos)
     chat = None
     if asked.chat:
         if not lm.tokenizer.chat_template:
@@ -153,32 +153,38 @@ class Said:
             say(f"{what}: {done} of {total}")
 
 
-def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command's words."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def question_arguments() -> argparse.ArgumentParser:
+    """The words that say which model is asked what, and how; parent of a command's parser."""
+    parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("model", nargs="?", default="smollm2", help="built-in name, folder or hub id")
     parser.add_argument("--data", type=Path, help="holds nq-open, 2wikimultihopqa, popqa-1000 and so on")
     parser.add_argument("--sets", nargs="+", default=["mdqa10"])
-    parser.add_argument("--systems", nargs="+", default=["base", "pear"])
     parser.add_argument("--questions", type=int, default=200, help="of every set, drawn by the seed")
     parser.add_argument("--gold", type=int, nargs="+", help="places of the gold document in mdqaN; first, middle, last")
     parser.add_argument("--heads", type=int, help="K of PEAR and its controls; those that stand out if left out")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other settings of the reweighting")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of PEAR and its controls")
     parser.add_argument("--seed", type=int, default=0, help="of the questions that are drawn")
-    parser.add_argument("--max-new-tokens", type=int, default=32, help="of an answer; 0 measures the loss alone")
     parser.add_argument(
         "--wrong", type=int, default=7, help="answers beside the right one to choose among; 0 leaves it"
     )
     parser.add_argument("--max-tokens", type=int, help="of a prompt; the model's context if left out")
-    parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens at once, pads included")
     parser.add_argument("--chat", action="store_true", help="put questions in the tokenizer's chat template")
-    parser.add_argument("--mmlu", type=int, default=0, help="questions of MMLU-Pro, without examples")
-    parser.add_argument("--texts", type=int, default=0, help="passages of nq-open's pool, or lines of --text-file")
-    parser.add_argument("--text-file", type=Path, help="ordinary text, one piece a line")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, required=True)
+    return parser
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command's words."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], parents=[question_arguments()])
+    parser.add_argument("--systems", nargs="+", default=["base", "pear"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of PEAR and its controls")
+    parser.add_argument("--max-new-tokens", type=int, default=32, help="of an answer; 0 measures the loss alone")
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens at once, pads included")
+    parser.add_argument("--mmlu", type=int, default=0, help="questions of MMLU-Pro, without examples")
+    parser.add_argument("--texts", type=int, default=0, help="passages of nq-open's pool, or lines of --text-file")
+    parser.add_argument("--text-file", type=Path, help="ordinary text, one piece a line")
     return parser.parse_args(argv)
 
 
@@ -189,7 +195,7 @@ def run(argv: Sequence[str] | None = None) -> Reweighted:
         raise ConfigError("max_new_tokens cannot be negative, and questions must be at least 1")
     # Everything that can be wrong with the words is found before the first hour of work.
     lm = load_lm(asked.model, dtype=asked.dtype, device=asked.device)
-    prompt = prompt_of(asked, lm)
+    prompt = prompt_of(asked, lm, asked.max_new_tokens)
     sets = [QASet.of(Path(name).stem, questions_of(name, asked), prompt, asked.wrong) for name in asked.sets]
     for one in sets:
         if one.cut:

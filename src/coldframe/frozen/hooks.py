@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -21,19 +21,19 @@ def backbone_ports(model: nn.Module, anatomy: BoundAnatomy, conditioning: Condit
     Raises:
         ConfigError: If the gains are not ``[layers, query_heads]`` or a delta names no module of the model.
     """
-    handles: list[torch.utils.hooks.RemovableHandle] = []
-    try:
-        if conditioning.head_gains is not None:
-            handles.extend(attach_head_gains(anatomy, conditioning.head_gains))
-        with weight_deltas(model, conditioning.deltas):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    gains = conditioning.head_gains
+    with nullcontext() if gains is None else head_gains(anatomy, gains), weight_deltas(model, conditioning.deltas):
+        yield
 
 
-def attach_head_gains(anatomy: BoundAnatomy, gains: Tensor) -> list[torch.utils.hooks.RemovableHandle]:
-    """Multiply every query head's output by its gain from now on, until the handles are removed.
+@contextmanager
+def head_gains(anatomy: BoundAnatomy, gains: Tensor, layers: Iterable[int] | None = None) -> Iterator[None]:
+    """Multiply every query head's output by its gain while the block runs.
+
+    Args:
+        anatomy: Of the model.
+        gains: One for each head, as they are throughout.
+        layers: Where they are put in; everywhere, if None. A gradient goes no further down than the lowest of these.
 
     Shapes:
         gains: ``[layers, query_heads]``.
@@ -41,12 +41,24 @@ def attach_head_gains(anatomy: BoundAnatomy, gains: Tensor) -> list[torch.utils.
     Raises:
         ConfigError: If they have another shape.
     """
+    handles = attach_head_gains(anatomy, gains, layers)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def attach_head_gains(
+    anatomy: BoundAnatomy, gains: Tensor, layers: Iterable[int] | None = None
+) -> list[torch.utils.hooks.RemovableHandle]:
+    """As :func:`head_gains`, from now on, until the handles are removed."""
     expected = (anatomy.n_layers, anatomy.n_heads)
     if tuple(gains.shape) != expected:
         raise ConfigError("Head gains have the wrong shape", got=tuple(gains.shape), expected=expected)
     return [
         anatomy.o_proj(layer).register_forward_pre_hook(_gain_hook(gains[layer], anatomy.head_dim))
-        for layer in range(anatomy.n_layers)
+        for layer in (range(anatomy.n_layers) if layers is None else sorted(set(layers)))
     ]
 
 

@@ -296,7 +296,8 @@ class FrozenLM:
         """Logits in float32, for the whole vocabulary or for some tokens only."""
         head = self.anatomy.lm_head
         if token_ids is None:
-            logits = head(hidden)
+            # Rows in one piece: of a slice, torch would make a copy of the whole matrix for every sequence.
+            logits = head(hidden.reshape(-1, hidden.shape[-1])).unflatten(0, hidden.shape[:-1])
         else:
             # Few rows, so float32 costs nothing, and bf16 would round scores to steps of 0.06.
             bias = None if head.bias is None else head.bias[token_ids].float()
@@ -317,12 +318,37 @@ class FrozenLM:
         Shapes:
             Returns ``[batch]``, float32, differentiable in the conditioning.
         """
-        tokens = [self.answer_tokens(answer) for answer in answers]
+        return self.losses(prompts, [[answer] for answer in answers], conditioning).squeeze(1)
+
+    def losses(
+        self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]], conditioning: Conditioning = EMPTY
+    ) -> Tensor:
+        """As :meth:`loss`, of several answers to each prompt, which is read once for all of them.
+
+        Args:
+            prompts: The queries.
+            answers: One or more for each, as many for one as for the next.
+            conditioning: What goes into the ports.
+
+        Shapes:
+            Returns ``[batch, answers]``, float32, differentiable in the conditioning.
+        """
+        return self._answers(prompts, answers, conditioning)[0]
+
+    def _answers(
+        self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]], conditioning: Conditioning, reserve: int = 0
+    ) -> tuple[Tensor, Prefilled]:
+        """Losses of the answers, and the prompts as they were read."""
+        each = {len(some) for some in answers}
+        check(len(each) == 1 and 0 not in each, "Every prompt needs as many answers as the next", got=sorted(each))
+        tokens = [self.answer_tokens(answer) for some in answers for answer in some]
         longest = max(map(len, tokens))
-        rows = self.rows(prompts, conditioning, reserve=longest)
+        rows = self.rows(prompts, conditioning, reserve=max(reserve, longest))
         with self.ports(conditioning):
-            ready = self.prefill(rows, conditioning, keep=longest > 1)
-            return -self._answer_log_probability(ready, tokens)
+            ready = self.prefill(rows, conditioning, keep=max(reserve, longest) > 1)
+            # Answers are added to the keys and values in place: on a copy, unless nothing is to follow the prompts.
+            copy = ready.repeat(*each) if reserve or each != {1} else ready
+            return -self._answer_log_probability(copy, tokens).view(len(rows), -1), ready
 
     def label_scores(
         self, prompts: Sequence[Prompt], words: Sequence[str], conditioning: Conditioning = EMPTY
@@ -431,15 +457,10 @@ class FrozenLM:
             Returns ``[batch, answers]``, float32, and one text per prompt, without blanks before it.
         """
         check(max_new_tokens >= 0, "max_new_tokens cannot be negative", got=max_new_tokens)
-        each = {len(some) for some in answers}
-        check(len(each) == 1 and 0 not in each, "Every prompt needs as many answers as the next", got=sorted(each))
-        tokens = [self.answer_tokens(answer) for some in answers for answer in some]
-        rows = self.rows(prompts, conditioning, reserve=max(max_new_tokens, *map(len, tokens)))
+        losses, ready = self._answers(prompts, answers, conditioning, max_new_tokens)
+        if not max_new_tokens:
+            return losses, [""] * len(prompts)
         with self.ports(conditioning):
-            ready = self.prefill(rows, conditioning)
-            losses = -self._answer_log_probability(ready.repeat(*each), tokens).view(len(rows), -1)
-            if not max_new_tokens:
-                return losses, [""] * len(rows)
             return losses, self.write(ready, max_new_tokens, lambda x: x.argmax(-1), stop, str.lstrip)
 
     def write(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from coldframe.errors import TrainingError
+from coldframe.frozen.hooks import head_gains
 from coldframe.frozen.model import FrozenLM
-from coldframe.frozen.ports import Conditioning
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import Report
 from coldframe.methods.head_gains.proxy import ProxyTask
@@ -159,7 +159,8 @@ class GainTrainer:
         return sum(float(self._loss(part, values)) * len(part) for part in parts) / len(self.held_out)
 
     def _loss(self, ids: Tensor, values: Tensor) -> Tensor:
-        with self.lm.ports(Conditioning(head_gains=self._spread(values))):
+        # Below the lowest chosen head nothing has a gradient: nothing is kept there, and nothing goes back through it.
+        with head_gains(self.lm.anatomy, self._spread(values), {layer for layer, _ in self.heads}):
             return self.task.copy_loss(ids)
 
     def _spread(self, values: Tensor) -> Tensor:

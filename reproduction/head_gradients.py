@@ -1,0 +1,203 @@
+"""Are the heads that hold back copying the ones that hold back answers? Every head's pull on both, side by side.
+
+    python -m reproduction.head_gradients smollm2 --data DIR --sets popqa nq --questions 100 --chat --out runs/pull
+
+PEAR looks for heads on random sequences and hopes that they matter on questions. How much head ``h`` of layer ``l``
+matters there is a derivative, one backward pass for a question: of the loss of the right answer among wrong ones,
+
+    L = -log p(a_0 | prompt) / sum_i p(a_i | prompt),      pull(l, h) = dL / dg(l, h)   at g = 1,
+
+with ``g`` the head's gain. Above 0, the right answer gains when the head is weighed down, just as an effect above 0
+says for the copy. Their rank correlation over the heads says whether the one foretells the other, and
+``sum (tau - 1) pull`` what gains ``tau`` do to the questions to first order. Both come with 95% intervals over the
+questions; beside the correlation stands that between two halves of the questions, which no other can be much above.
+
+OUT/pull.json and OUT/pull.md hold what came of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coldframe.cache import atomic_path
+from coldframe.cli.options import settings_of
+from coldframe.errors import ColdframeError, ConfigError
+from coldframe.evaluation.answers.evaluate import QASet
+from coldframe.evaluation.answers.kept import Kept
+from coldframe.evaluation.intervals import RESAMPLES
+from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.frozen.ports import Conditioning, Prompt
+from coldframe.methods.head_gains.config import ReweightConfig
+from coldframe.methods.head_gains.discovery import rank_correlation
+from coldframe.methods.head_gains.pear import reweight
+from coldframe.tasks.task import content_hash
+from reproduction.pear import Said, prompt_of, question_arguments, questions_of
+
+Floats = NDArray[np.float64]
+_RESAMPLES = min(RESAMPLES, 2000)
+
+
+def choice_gradients(lm: FrozenLM, prompts: Sequence[str], targets: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
+    """The loss among answers of each prompt, and its derivative by the gain of every head.
+
+    Args:
+        lm: The model.
+        prompts: Read as they are.
+        targets: Of each prompt the right answer, then the wrong ones, as many as of the next.
+
+    Shapes:
+        Returns ``[prompts]`` and ``[prompts, layers, heads]``, float32.
+
+    Cost: one forward and one backward pass a prompt, without a gradient of any weight.
+    """
+    losses, pulls = [], []
+    for prompt, answers in zip(prompts, targets, strict=True):
+        gains = torch.ones(lm.anatomy.n_layers, lm.anatomy.n_heads, device=lm.device, requires_grad=True)
+        put = Conditioning(contexts=((prompt,),), head_gains=gains)
+        negative = lm.losses([Prompt("")], [answers], put)[0]
+        loss = negative[0] + torch.logsumexp(-negative, 0)
+        losses.append(loss.detach().cpu())
+        pulls.append(torch.autograd.grad(loss, gains)[0].float().cpu())
+    return torch.stack(losses), torch.stack(pulls)
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """What the proxy's effects say about a set of questions.
+
+    Attributes:
+        questions: How many.
+        correlation: Rank correlation over all heads of the proxy's effects and the mean pull, with its interval.
+        ceiling: That of the mean pulls of two halves of the questions, the mean over many halvings.
+        foretold: ``sum (tau - 1) pull``: what the gains do to the loss, to first order, nats, with its interval.
+        best: Heads of the largest mean pull, as ``(layer, head, pull, effect)``.
+    """
+
+    questions: int
+    correlation: tuple[float, float, float]
+    ceiling: float
+    foretold: tuple[float, float, float]
+    best: list[tuple[int, int, float, float]]
+
+
+def agreement(pulls: Floats, effects: Floats, gains: Floats, seed: int = 0, shown: int = 10) -> Agreement:
+    """Compare pulls with effects.
+
+    Shapes:
+        pulls: ``[questions, layers, heads]``; effects and gains: ``[layers, heads]``.
+    """
+    rows, flat = pulls.reshape(len(pulls), -1), effects.ravel()
+    generator = np.random.default_rng(seed)
+
+    def like(a: Floats, b: Floats) -> float:
+        return rank_correlation(torch.from_numpy(a), torch.from_numpy(b))
+
+    def spread(values: list[float]) -> tuple[float, float]:
+        low, high = np.quantile(values, (0.025, 0.975))
+        return float(low), float(high)
+
+    mean, shift = rows.mean(0), rows @ (gains.ravel() - 1)
+    draws = [generator.integers(len(rows), size=len(rows)) for _ in range(_RESAMPLES)]
+    halves = []
+    for _ in range(100):
+        order, middle = generator.permutation(len(rows)), len(rows) // 2
+        halves.append(like(rows[order[:middle]].mean(0), rows[order[middle:]].mean(0)))
+    order = np.argsort(-mean, kind="stable")[:shown]
+    heads = [divmod(int(i), effects.shape[1]) for i in order]
+    return Agreement(
+        questions=len(rows),
+        correlation=(like(mean, flat), *spread([like(rows[draw].mean(0), flat) for draw in draws])),
+        ceiling=float(np.mean(halves)),
+        foretold=(float(shift.mean()), *spread([float(shift[draw].mean()) for draw in draws])),
+        best=[(layer, head, float(mean[i]), float(flat[i])) for (layer, head), i in zip(heads, order, strict=True)],
+    )
+
+
+def measured(lm: FrozenLM, one: QASet, out: Path, said: Said) -> Floats:
+    """Pulls of every question of a set, ``[questions, layers, heads]``; those measured before are found in ``out``."""
+    kept = Kept(out, f"pull-{one.name}", {"model": lm.weight_hash, "dtype": str(lm.dtype)})
+    named = {}
+    for question in one.questions:
+        text = content_hash(one.prompts[question.id][0], question.target, *one.wrong[question.id])
+        named[f"{question.id}/{text[:10]}"] = question
+
+    def measure(ids: list[str]) -> list[Mapping[str, Any]]:
+        asked = [named[name] for name in ids]
+        prompts = [one.prompts[question.id][0] for question in asked]
+        targets = [(question.target, *one.wrong[question.id]) for question in asked]
+        losses, pulls = choice_gradients(lm, prompts, targets)
+        return [
+            {"id": name, "loss": loss, "pull": pull}
+            for name, loss, pull in zip(ids, losses.tolist(), pulls.tolist(), strict=True)
+        ]
+
+    sizes = {name: one.prompts[question.id][1] for name, question in named.items()}
+    rows = kept.fill(sizes, measure, 1, lambda done, total: said(one.name, done, total))
+    return np.array([rows[name]["pull"] for name in named])
+
+
+def markdown(found: Mapping[str, Agreement]) -> str:
+    """Tables of all sets."""
+    lines = [
+        "| set | questions | rank correlation with effects | between halves | foretold change of loss |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, one in found.items():
+        (r, r_low, r_high), (x, x_low, x_high) = one.correlation, one.foretold
+        lines.append(
+            f"| {name} | {one.questions:,} | {r:.2f} [{r_low:.2f}, {r_high:.2f}] | {one.ceiling:.2f} "
+            f"| {x:+.3f} [{x_low:+.3f}, {x_high:+.3f}] |"
+        )
+    for name, one in found.items():
+        lines += ["", f"Heads that hold back the right answer most, {name}:", ""]
+        lines += ["| head | pull | effect on a copy |", "| --- | ---: | ---: |"]
+        lines += [f"| {layer}.{head} | {pull:+.3f} | {effect:+.3f} |" for layer, head, pull, effect in one.best]
+    return "\n".join(lines) + "\n"
+
+
+def run(argv: Sequence[str] | None = None) -> dict[str, Agreement]:
+    """Measure what is missing; write the results."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], parents=[question_arguments()])
+    asked = parser.parse_args(argv)
+    if asked.wrong < 1 or asked.questions < 4:
+        raise ConfigError(
+            "A choice needs a wrong answer, and halves two questions each", expected="--wrong 1, --questions 4"
+        )
+    lm = load_lm(asked.model, dtype=asked.dtype, device=asked.device)
+    prompt, said, found = prompt_of(asked, lm), Said(), dict[str, Agreement]()
+    sets = [QASet.of(Path(name).stem, questions_of(name, asked), prompt, asked.wrong) for name in asked.sets]
+    shown = reweight(lm, ReweightConfig.from_dict({"heads": asked.heads, **settings_of(asked.set), "seed": asked.seed}))
+    effects, gains = shown.effects.mean().double().numpy(), shown.trained.gains.double().numpy()
+    for one in sets:
+        found[one.name] = agreement(measured(lm, one, asked.out / "pulls", said), effects, gains, asked.seed)
+        pages = {
+            "pull.json": json.dumps({name: dataclasses.asdict(x) for name, x in found.items()}, indent=1),
+            "pull.md": markdown(found),
+        }
+        for name, text in pages.items():
+            with atomic_path(asked.out / name) as path:
+                path.write_text(text, encoding="utf-8")
+    return found
+
+
+def main() -> None:
+    """Run, and print the tables."""
+    try:
+        print(markdown(run()))
+    except ColdframeError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
