@@ -8,7 +8,7 @@ from tests.tiny import tiny
 
 from coldframe.errors import ConfigError
 from coldframe.frozen.anatomy import anatomy_of
-from coldframe.frozen.hooks import add_low_rank, backbone_ports
+from coldframe.frozen.hooks import add_low_rank, backbone_ports, weight_deltas
 from coldframe.frozen.ports import Conditioning, LowRank
 
 
@@ -43,12 +43,35 @@ def test_updates_are_computed_in_the_backbones_numbers_and_trained_in_float32() 
     assert a.grad is not None and a.grad.dtype == torch.float32
 
 
-def test_few_tokens_are_computed_in_float32_and_rounded_once() -> None:
-    for shape in ((1, 1), (4, 1), (2, 5)):
-        x, y = random(*shape, 6).bfloat16(), random(*shape, 4).bfloat16()
-        a, b = random(shape[0], 2, 6), random(shape[0], 4, 2)
-        wanted = (y.float() + 3 * (x.float() @ a.mT) @ b.mT).bfloat16()
-        torch.testing.assert_close(add_low_rank(y, x, LowRank(a, b, 3.0)), wanted, atol=0, rtol=2**-7)
+@pytest.mark.parametrize("one_for_all", [False, True], ids=["one for each row", "one for all rows"])
+@pytest.mark.parametrize("flat", [False, True], ids=["rows", "rows laid end to end"])
+def test_few_tokens_are_computed_in_float32_and_rounded_once(flat: bool, one_for_all: bool) -> None:
+    for rows, tokens in ((1, 1), (4, 1), (2, 5)):
+        linear = torch.nn.Linear(6, 4, bias=False, dtype=torch.bfloat16).requires_grad_(False)
+        x = random(rows, tokens, 6).bfloat16()
+        a, b = random(rows, 2, 6), random(rows, 4, 2)
+        if one_for_all:
+            a, b = a[0], b[0]
+        plain = linear(x)
+        wanted = (plain.float() + 3 * (x.float() @ a.mT) @ b.mT).bfloat16()
+        with torch.no_grad(), weight_deltas(torch.nn.Sequential(linear), {"0": LowRank(a, b, 3.0)}):
+            for _ in range(2):  # what is prepared for the first call serves the next, and the base's answer is not kept
+                got = linear(x.flatten(0, 1) if flat else x)
+                torch.testing.assert_close(got.view_as(wanted), wanted, atol=0, rtol=2**-7)
+        torch.testing.assert_close(linear(x), plain, atol=0, rtol=0)
+
+
+def test_layers_whose_gains_are_all_one_have_no_hook() -> None:
+    model, _ = tiny("llama")
+    anatomy = anatomy_of(model)
+    gains = torch.ones(anatomy.n_layers, anatomy.n_heads)
+    gains[1, 2] = 0.5
+    with backbone_ports(model, anatomy, Conditioning(head_gains=gains)):
+        hooked = [len(anatomy.o_proj(layer)._forward_pre_hooks) for layer in range(anatomy.n_layers)]
+    assert hooked == [0, 1, 0]
+    with backbone_ports(model, anatomy, Conditioning(head_gains=gains.requires_grad_())):
+        hooked = [len(anatomy.o_proj(layer)._forward_pre_hooks) for layer in range(anatomy.n_layers)]
+    assert hooked == [1, 1, 1]
 
 
 def test_gains_near_one_are_not_rounded_away_in_bfloat16() -> None:
