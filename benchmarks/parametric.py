@@ -6,7 +6,8 @@ Encoding: the published way trains one passage after another through peft (batch
 model's number format stands beside it, then our PRAG and Poly-PRAG. All train the same sequences (of invented passages)
 at the same rank, scale and epochs as the methods' own settings say.
 
-Storage: numbers as they follow from the shapes, and files as they are written, for 1,000 passages and more.
+Storage: numbers as they follow from the shapes, and files as they are written, for 1,000 passages and more; and how
+long it takes to read one passage's row out of a table of a million.
 
 A query: from its text to so many new tokens, retrieval counted, one at a time and in batches. Adapters are of random
 numbers: they cost what trained ones cost, and nothing ends an answer early.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import copy
 import statistics
 import tempfile
+import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -152,6 +154,28 @@ def storage(lm: FrozenLM, passages: int) -> dict[str, Any]:
     return {"bfloat16, by shapes": shapes, "bfloat16, files": files, "goals": goals}
 
 
+def lookup(lm: FrozenLM, rows: int, reads: int = 500) -> dict[str, Any]:
+    """Seconds to read the weights of one passage out of a table of many, each time another; the file is mapped."""
+    layout = Layout.of(lm.anatomy, PolyPRAGConfig.rank, PolyPRAGConfig.targets)
+    adapters = PolyPRAGConfig.adapters
+    ids = [f"{i:016x}" for i in range(rows)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bank.safetensors"
+        row = torch.zeros(1, len(layout.names), adapters, dtype=torch.bfloat16)
+        write_bank(path, PolyBank(torch.zeros(adapters, layout.numbers), row.expand(rows, -1, -1)), torch.bfloat16)
+        bank = RoutedBank(path, layout, 1.0, ids)
+        taken = []
+        for place in torch.randint(rows, (reads,), generator=torch.Generator().manual_seed(0)).tolist():
+            started = time.perf_counter()
+            bank.weights([ids[place]])
+            taken.append(time.perf_counter() - started)
+        size = bank.nbytes
+    taken.sort()
+    middle, late = 1e6 * statistics.median(taken), 1e6 * taken[int(0.95 * reads)]
+    goals = [goal(f"microseconds to read a routing row out of {rows:,}", middle, 100.0, unit="", least=False)]
+    return {"rows": rows, "bytes": size, "microseconds": middle, "microseconds_p95": late, "goals": goals}
+
+
 def answering(lm: FrozenLM, passages: int, queries: int, rounds: int, folder: Path) -> dict[str, Any]:
     """Seconds a query of each way, in the same round."""
     made = fact_corpus(passages)
@@ -233,8 +257,10 @@ def _encoded(lm: FrozenLM, corpus: Corpus, method: str, config: Any, bank: Bank)
     return Encoded(lm, Described(method, config, bank.layout, base, {"failed": {}}), corpus, bank)
 
 
-def measure(lm: FrozenLM, *, passages: int, peers: int, stored: int, queries: int, rounds: int) -> dict[str, Any]:
-    """All three."""
+def measure(
+    lm: FrozenLM, *, passages: int, peers: int, stored: int, rows: int, queries: int, rounds: int
+) -> dict[str, Any]:
+    """All of it."""
     say("encoding")
     encoded = encoding(lm, passages, peers, rounds)
     say("storage")
@@ -242,15 +268,15 @@ def measure(lm: FrozenLM, *, passages: int, peers: int, stored: int, queries: in
     say("a query")
     with tempfile.TemporaryDirectory() as folder:
         asked = answering(lm, max(passages, 64), queries, rounds, Path(folder))
-    parts = {"encoding": encoded, "storage": kept, "query": asked}
+    parts = {"encoding": encoded, "storage": kept, "lookup": lookup(lm, rows), "query": asked}
     goals = [line for part in parts.values() for line in part.pop("goals")]
     return {"rounds": rounds, **parts, "goals": goals}
 
 
 def main() -> None:
-    options = arguments(__doc__, passages=64, peers=2, stored=1000, queries=16, rounds=3)
+    options = arguments(__doc__, passages=64, peers=2, stored=1000, rows=1_000_000, queries=16, rounds=3)
     lm = load_lm(options.model)
-    numbers = {name: getattr(options, name) for name in ("passages", "peers", "stored", "queries", "rounds")}
+    numbers = {name: getattr(options, name) for name in ("passages", "peers", "stored", "rows", "queries", "rounds")}
     tell(measure(lm, **numbers), lm)
 
 

@@ -95,8 +95,10 @@ def test_a_model_of_a_shape_is_searched() -> None:
 
 def test_parametric(lm: FrozenLM, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("bm25s")
-    result = parametric.measure(lm, passages=6, peers=1, stored=20, queries=2, rounds=1)
-    whole(result, 7)
+    result = parametric.measure(lm, passages=6, peers=1, stored=20, rows=30, queries=2, rounds=1)
+    whole(result, 8)
+    read = result["lookup"]
+    assert read["rows"] == 30 and 0 < read["microseconds"] <= read["microseconds_p95"]
     ways = {line["way"]: line["passages"] for line in result["encoding"]["ways"]}
     assert ways == {parametric.PEER: 1, parametric.PEER_OWN: 1, "prag": 6, "poly-prag": 6}
     files, shapes = result["storage"]["bfloat16, files"], result["storage"]["bfloat16, by shapes"]
