@@ -15,11 +15,13 @@ from coldframe.config import without_nan
 from coldframe.evaluation.compare import paired_difference
 from coldframe.evaluation.intervals import Interval, score_interval
 from coldframe.evaluation.predictions import Predictions
+from coldframe.evaluation.report_data import MetricInfo
 from coldframe.parametric.evaluate import METRICS, broken
 from coldframe.parametric.settings import AskConfig
 from coldframe.tasks.corpus import Question
 
 FACTS = {1: "one fact", 2: "two facts"}
+POINTS = MetricInfo("points", "Points")
 
 
 @dataclasses.dataclass
@@ -158,7 +160,7 @@ def _markdown(done: Mapping[str, Any]) -> Iterator[str]:
         yield "|---|---:|---:|---:|---:|"
         for line in done["scores"]:
             if line["group"] == group:
-                cells = [_span(Interval.from_dict(line[metric])) for metric in METRICS]
+                cells = [POINTS.span(Interval.from_dict(line[metric])) for metric in METRICS]
                 seconds = done["seconds_per_question"][line["system"]]
                 yield f"| {line['system']} | {' | '.join(cells)} | {seconds:.3f} |"
         yield from ("", "| paired difference of F1 | minus | [95%] | p |", "|---|---|---:|---:|")
@@ -167,10 +169,10 @@ def _markdown(done: Mapping[str, Any]) -> Iterator[str]:
                 span = f"{line['value']:+.1f} [{line['low']:+.1f}, {line['high']:+.1f}]"
                 yield f"| {line['system']} | {line['minus']} | {span} | {line['p_value']:.4f} |"
     yield from ("", "## Adapters of other passages", "")
-    yield "| | seed | right answers that become wrong [95%] |"
+    yield "| | seed | % of right answers that become wrong [95%] |"
     yield "|---|---:|---:|"
     for line in done["broken"]:
-        told = "none was right" if line["share"] is None else _span(Interval.from_dict(line["share"]), "%")
+        told = "none was right" if line["share"] is None else POINTS.span(Interval.from_dict(line["share"]))
         yield f"| {line['system']} | {line['seed']} | {told} |"
     yield from ("", "## Cost", "")
     yield "| | seed | bytes | a passage | of the first | encoding, s | a passage | left out |"
@@ -183,10 +185,6 @@ def _markdown(done: Mapping[str, Any]) -> Iterator[str]:
             f"| {seconds:.0f} | {seconds / passages:.2f} | {len(line['left_out'])} |"
         )
     yield from ("", "```bash", about["command"], "```")
-
-
-def _span(one: Interval, unit: str = "") -> str:
-    return f"{one.value:.1f}{unit} [{one.low:.1f}, {one.high:.1f}]"
 
 
 def _mean(values: Sequence[float]) -> float:
