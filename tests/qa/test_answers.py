@@ -18,7 +18,15 @@ from coldframe.errors import ArtifactError, DataError
 from coldframe.evaluation.answers.evaluate import QASet, ask, cells, overall, scored
 from coldframe.evaluation.answers.kept import Kept, batches
 from coldframe.evaluation.answers.retained import Choice, choose, copy_curve, read_choices, text_losses
-from coldframe.evaluation.answers.scores import by_group, difference, over_sets, questions_needed, ratio, row_scores
+from coldframe.evaluation.answers.scores import (
+    by_group,
+    difference,
+    level,
+    over_sets,
+    questions_needed,
+    ratio,
+    row_scores,
+)
 from coldframe.evaluation.answers.systems import Answer, CallableSystem, LMSystem
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Prompt
@@ -260,6 +268,7 @@ def test_every_set_counts_alike() -> None:
     rng = np.random.default_rng(3)
     a, b = rng.normal(1, 1, 40), rng.normal(0, 2, 160)
     spread = math.sqrt(a.var() / 40 + b.var() / 160) / 2
+    assert over_sets([[a]]) == level([a])
     found = over_sets([[a], [b]])
     assert found.high - found.low == pytest.approx(2 * 1.96 * spread, rel=0.1)
     assert ratio([np.array([6.0, 2.0])], np.array([3.0, 1.0])).value == 2.0

@@ -143,10 +143,14 @@ def questions_needed(deviation: float, effect: float = EFFECT, power: float = 0.
 def over_sets(sets: Sequence[Sequence[Floats]], *, resamples: int = RESAMPLES) -> Interval:
     """The mean over sets, each counting alike however many questions it has; questions are drawn within their set.
 
+    Of one set that is its :func:`level`.
+
     Args:
         sets: For each set one ``[n]`` for each seed; the seeds of all sets are the same.
         resamples: Of the bootstrap.
     """
+    if len(sets) == 1:
+        return level(sets[0], resamples=resamples)
     sizes = [len(seeds[0]) for seeds in sets]
     total, strata = sum(sizes), np.repeat(np.arange(len(sets)), sizes)
     scaled = [

@@ -17,6 +17,10 @@ WORDS: Mapping[str, str] = {
     "paired: both systems answered the same questions.",
     "answer contained": "An accepted answer stands in the first line that was written, both without case, punctuation "
     "and articles, at word boundaries.",
+    "right one the likeliest": "Among the right answer and wrong ones, which are answers to other questions, the right "
+    "one is likelier than each of the others.",
+    "loss among answers": "Minus the logarithm of the right answer's share of the probability of all of these, nats. "
+    "How likely it is that an answer begins in another way has no part in it.",
     "loss of the right answer": "Minus the logarithm of its probability, the mean over its tokens, nats. It finds "
     "differences with far fewer questions than written answers do; but an answer can become likelier and stay "
     "unwritten.",
