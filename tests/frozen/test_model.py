@@ -194,7 +194,11 @@ def test_backbone_ports_equal_merged_weights_row_by_row(architecture: str, place
 
 
 @every
-def test_contexts_stand_between_header_and_query(architecture: str) -> None:
+@pytest.mark.parametrize("alone", [1, 10**6], ids=["long rows, one by one", "together"])
+def test_contexts_stand_between_header_and_query(
+    architecture: str, alone: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coldframe.frozen.model._ALONE", alone)
     lm, plain = lm_of(architecture), plain_of(architecture)
     contexts = (("far one\n", "near one\n"), (), ("only one\n",))
     with torch.no_grad():

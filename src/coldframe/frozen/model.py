@@ -21,6 +21,7 @@ from coldframe.frozen.ports import EMPTY, Conditioning, Prompt, broadcast_rows
 from coldframe.frozen.states import Prefilled, Row, StateCache, TextState, assemble, split
 
 _STATE_BATCH_TOKENS = 4096  # tokens (pads included) per gradient-free forward pass: full matmul speed, little memory
+_ALONE = 640  # tokens from which rows are read one by one: without pads and their mask attention takes half the time
 
 
 class FrozenLM:
@@ -254,6 +255,12 @@ class FrozenLM:
             longest = max(lengths)
             embeds = torch.stack([nn.functional.pad(piece, (0, 0, longest - len(piece), 0)) for piece in pieces])
         mask = torch.tensor([[0] * (embeds.shape[1] - n) + [1] * n for n in lengths], device=self.device)
+        if keep and len(rows) > 1 and min(lengths) >= _ALONE and not (torch.is_grad_enabled() or conditioning.deltas):
+            states = []
+            for i, n in enumerate(lengths):
+                hidden, cache = self._forward(embeds[i : i + 1, -n:], mask[i : i + 1, -n:], DynamicCache())
+                states += split(cache, 0, [n], hidden)
+            return assemble(None, states)
         if keep or torch.is_grad_enabled() or conditioning.deltas:
             hidden, cache = self._forward(embeds, mask, DynamicCache() if keep else None)
             last = hidden[:, -1]
