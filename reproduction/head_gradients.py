@@ -8,9 +8,10 @@ matters there is a derivative, one backward pass for a question: of the loss of 
     L = -log p(a_0 | prompt) / sum_i p(a_i | prompt),      pull(l, h) = dL / dg(l, h)   at g = 1,
 
 with ``g`` the head's gain. Above 0, the right answer gains when the head is weighed down, just as an effect above 0
-says for the copy. Their rank correlation over the heads says whether the one foretells the other, and
-``sum (tau - 1) pull`` what gains ``tau`` do to the questions to first order. Both come with 95% intervals over the
-questions; beside the correlation stands that between two halves of the questions, which no other can be much above.
+says for the copy. Their rank correlation over the heads says whether the one foretells the other. An effect is that of
+taking the head away, by one way through the model; so the pull on the copy itself stands beside it, the same derivative
+of the proxy's loss. ``sum (tau - 1) pull`` is what gains ``tau`` do to the questions to first order. All come with 95%
+intervals over the questions; the correlation between two halves of the questions says what could be reached.
 
 OUT/pull.json and OUT/pull.md hold what came of it.
 """
@@ -41,6 +42,7 @@ from coldframe.frozen.ports import Conditioning, Prompt
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import rank_correlation
 from coldframe.methods.head_gains.pear import reweight
+from coldframe.methods.head_gains.proxy import ProxyTask
 from coldframe.tasks.task import content_hash
 from reproduction.pear import Said, prompt_of, question_arguments, questions_of
 
@@ -72,55 +74,82 @@ def choice_gradients(lm: FrozenLM, prompts: Sequence[str], targets: Sequence[Seq
     return torch.stack(losses), torch.stack(pulls)
 
 
+def copy_gradient(lm: FrozenLM, config: ReweightConfig) -> Tensor:
+    """The derivative of the proxy's loss by the gain of every head, on the sequences that training looks at.
+
+    Shapes:
+        Returns ``[layers, heads]``, float32.
+    """
+    task = ProxyTask(lm, config.bos, config.seed)
+    gains = torch.ones(lm.anatomy.n_layers, lm.anatomy.n_heads, device=lm.device, requires_grad=True)
+    total = torch.zeros(gains.shape)
+    parts = task.sequences(config.held_out, config.length, 1).split(8)
+    for ids in parts:
+        with lm.ports(Conditioning(head_gains=gains)):
+            loss = task.copy_losses(ids).mean(1).sum()
+        total += torch.autograd.grad(loss, gains)[0].float().cpu()
+    return total / config.held_out
+
+
 @dataclasses.dataclass(frozen=True)
 class Agreement:
     """What the proxy's effects say about a set of questions.
 
     Attributes:
         questions: How many.
-        correlation: Rank correlation over all heads of the proxy's effects and the mean pull, with its interval.
+        effects: Rank correlation over all heads of the proxy's effects and the mean pull, with its interval.
+        copies: The same of the pull on a copy and the mean pull.
         ceiling: That of the mean pulls of two halves of the questions, the mean over many halvings.
         foretold: ``sum (tau - 1) pull``: what the gains do to the loss, to first order, nats, with its interval.
-        best: Heads of the largest mean pull, as ``(layer, head, pull, effect)``.
+        best: Heads of the largest mean pull, as ``(layer, head, pull, pull on a copy, effect)``.
     """
 
     questions: int
-    correlation: tuple[float, float, float]
+    effects: tuple[float, float, float]
+    copies: tuple[float, float, float]
     ceiling: float
     foretold: tuple[float, float, float]
-    best: list[tuple[int, int, float, float]]
+    best: list[tuple[int, int, float, float, float]]
 
 
-def agreement(pulls: Floats, effects: Floats, gains: Floats, seed: int = 0, shown: int = 10) -> Agreement:
-    """Compare pulls with effects.
+def agreement(
+    pulls: Floats, effects: Floats, copies: Floats, gains: Floats, seed: int = 0, shown: int = 10
+) -> Agreement:
+    """Compare pulls on questions with effects and pulls on a copy.
 
     Shapes:
-        pulls: ``[questions, layers, heads]``; effects and gains: ``[layers, heads]``.
+        pulls: ``[questions, layers, heads]``; effects, copies and gains: ``[layers, heads]``.
     """
-    rows, flat = pulls.reshape(len(pulls), -1), effects.ravel()
+    rows = pulls.reshape(len(pulls), -1)
     generator = np.random.default_rng(seed)
 
     def like(a: Floats, b: Floats) -> float:
         return rank_correlation(torch.from_numpy(a), torch.from_numpy(b))
 
-    def spread(values: list[float]) -> tuple[float, float]:
+    def spread(values: Sequence[float]) -> tuple[float, float]:
         low, high = np.quantile(values, (0.025, 0.975))
         return float(low), float(high)
 
+    def correlation(other: Floats) -> tuple[float, float, float]:
+        return (like(mean, other.ravel()), *spread([like(one, other.ravel()) for one in means]))
+
     mean, shift = rows.mean(0), rows @ (gains.ravel() - 1)
     draws = [generator.integers(len(rows), size=len(rows)) for _ in range(_RESAMPLES)]
+    means = [rows[draw].mean(0) for draw in draws]
     halves = []
     for _ in range(100):
         order, middle = generator.permutation(len(rows)), len(rows) // 2
         halves.append(like(rows[order[:middle]].mean(0), rows[order[middle:]].mean(0)))
     order = np.argsort(-mean, kind="stable")[:shown]
-    heads = [divmod(int(i), effects.shape[1]) for i in order]
     return Agreement(
         questions=len(rows),
-        correlation=(like(mean, flat), *spread([like(rows[draw].mean(0), flat) for draw in draws])),
+        effects=correlation(effects),
+        copies=correlation(copies),
         ceiling=float(np.mean(halves)),
         foretold=(float(shift.mean()), *spread([float(shift[draw].mean()) for draw in draws])),
-        best=[(layer, head, float(mean[i]), float(flat[i])) for (layer, head), i in zip(heads, order, strict=True)],
+        best=[
+            (*divmod(int(i), effects.shape[1]), *(float(x.ravel()[i]) for x in (mean, copies, effects))) for i in order
+        ],
     )
 
 
@@ -149,20 +178,16 @@ def measured(lm: FrozenLM, one: QASet, out: Path, said: Said) -> Floats:
 
 def markdown(found: Mapping[str, Agreement]) -> str:
     """Tables of all sets."""
-    lines = [
-        "| set | questions | rank correlation with effects | between halves | foretold change of loss |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
+    lines = ["| set | questions | rank correlation with effects | with pulls on a copy | between halves | foretold |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name, one in found.items():
-        (r, r_low, r_high), (x, x_low, x_high) = one.correlation, one.foretold
-        lines.append(
-            f"| {name} | {one.questions:,} | {r:.2f} [{r_low:.2f}, {r_high:.2f}] | {one.ceiling:.2f} "
-            f"| {x:+.3f} [{x_low:+.3f}, {x_high:+.3f}] |"
-        )
+        effects, copies = (f"{r:.2f} [{low:.2f}, {high:.2f}]" for r, low, high in (one.effects, one.copies))
+        told = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*one.foretold)
+        lines.append(f"| {name} | {one.questions:,} | {effects} | {copies} | {one.ceiling:.2f} | {told} |")
     for name, one in found.items():
         lines += ["", f"Heads that hold back the right answer most, {name}:", ""]
-        lines += ["| head | pull | effect on a copy |", "| --- | ---: | ---: |"]
-        lines += [f"| {layer}.{head} | {pull:+.3f} | {effect:+.3f} |" for layer, head, pull, effect in one.best]
+        lines += ["| head | pull | pull on a copy | effect on a copy |", "| --- | ---: | ---: | ---: |"]
+        lines += [f"| {row[0]}.{row[1]} | {row[2]:+.3f} | {row[3]:+.3f} | {row[4]:+.3f} |" for row in one.best]
     return "\n".join(lines) + "\n"
 
 
@@ -177,10 +202,11 @@ def run(argv: Sequence[str] | None = None) -> dict[str, Agreement]:
     lm = load_lm(asked.model, dtype=asked.dtype, device=asked.device)
     prompt, said, found = prompt_of(asked, lm), Said(), dict[str, Agreement]()
     sets = [QASet.of(Path(name).stem, questions_of(name, asked), prompt, asked.wrong) for name in asked.sets]
-    shown = reweight(lm, ReweightConfig.from_dict({"heads": asked.heads, **settings_of(asked.set), "seed": asked.seed}))
+    config = ReweightConfig.from_dict({"heads": asked.heads, **settings_of(asked.set), "seed": asked.seed})
+    shown, copies = reweight(lm, config), copy_gradient(lm, config).double().numpy()
     effects, gains = shown.effects.mean().double().numpy(), shown.trained.gains.double().numpy()
     for one in sets:
-        found[one.name] = agreement(measured(lm, one, asked.out / "pulls", said), effects, gains, asked.seed)
+        found[one.name] = agreement(measured(lm, one, asked.out / "pulls", said), effects, copies, gains, asked.seed)
         pages = {
             "pull.json": json.dumps({name: dataclasses.asdict(x) for name, x in found.items()}, indent=1),
             "pull.md": markdown(found),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 from reproduction import head_gradients
-from reproduction.head_gradients import Agreement, agreement, choice_gradients
+from reproduction.head_gradients import agreement, choice_gradients, copy_gradient
 from tests.qa.support import tiny_folder, write_data
 from tests.tiny import tiny
 
 from coldframe.errors import ConfigError
 from coldframe.evaluation.answers.systems import LMSystem
 from coldframe.frozen.model import FrozenLM
+from coldframe.methods.head_gains.coefficients import GainTrainer
+from coldframe.methods.head_gains.config import ReweightConfig
 
 PROMPTS = ["the answer is", "Question: molecule? Answer:"]
 TARGETS = [["yes", "no no", "the"], ["the molecule", "no", "yes"]]
@@ -43,22 +46,32 @@ def test_pulls_are_the_slopes_of_the_choice() -> None:
                 assert float(pulls[i, layer, head]) == pytest.approx(slope, rel=2e-3, abs=2e-4)
 
 
+def test_the_pull_on_a_copy_is_a_slope_too() -> None:
+    lm = FrozenLM(*tiny("llama"))
+    config = ReweightConfig(bos="never", length=12, held_out=10)
+    found = copy_gradient(lm, config)
+    trainer = GainTrainer(lm, [(1, 2)], config)
+    slope = (trainer._held_out_loss(torch.tensor([1.02])) - trainer._held_out_loss(torch.tensor([0.98]))) / 0.04
+    assert float(found[1, 2]) == pytest.approx(slope, rel=0.02, abs=1e-4)
+
+
 def test_a_comparison() -> None:
     noise = np.random.default_rng(0)
     effects = noise.normal(size=(4, 5))
     gains = np.ones((4, 5))
     gains[2, 3] = 0.5
-    same = agreement(effects + 0.1 * noise.normal(size=(40, 4, 5)), effects, gains)
-    assert same.questions == 40 and same.correlation[0] > 0.95 and same.ceiling > 0.95
-    low, high = same.correlation[1:]
-    assert low <= same.correlation[0] <= high
+    copies = noise.normal(size=(4, 5))
+    same = agreement(effects + 0.1 * noise.normal(size=(40, 4, 5)), effects, copies, gains)
+    assert same.questions == 40 and same.effects[0] > 0.95 and same.ceiling > 0.95 and abs(same.copies[0]) < 0.6
+    value, low, high = same.effects
+    assert low <= value <= high
     assert same.foretold[0] == pytest.approx(-0.5 * effects[2, 3], abs=0.05)
     assert same.foretold[1] < same.foretold[0] < same.foretold[2]
-    layer, head, pull, effect = same.best[0]
-    assert (layer, head) == divmod(int(effects.argmax()), 5) and effect == effects.max()
+    layer, head, pull, copy, effect = same.best[0]
+    assert (layer, head) == divmod(int(effects.argmax()), 5) and effect == effects.max() and copy == copies[layer, head]
     assert pull == pytest.approx(effect, abs=0.1) and len(same.best) == 10
-    other = agreement(noise.normal(size=(40, 4, 5)), effects, gains)
-    assert abs(other.correlation[0]) < 0.6 and other.ceiling < 0.4
+    other = agreement(noise.normal(size=(40, 4, 5)), effects, copies, gains)
+    assert abs(other.effects[0]) < 0.6 and other.ceiling < 0.4
 
 
 def test_the_command(tmp_path: Path, cache: Path) -> None:
@@ -76,17 +89,8 @@ def test_the_command(tmp_path: Path, cache: Path) -> None:
     found = head_gradients.run([str(word) for word in words])
     assert list(found) == ["2wiki", "mdqa3"] and [one.questions for one in found.values()] == [4, 12]
     kept = json.loads((tmp_path / "out" / "pull.json").read_text())
-    again = {
-        name: Agreement(
-            one["questions"],
-            tuple(one["correlation"]),
-            one["ceiling"],
-            tuple(one["foretold"]),
-            [*map(tuple, one["best"])],
-        )
-        for name, one in kept.items()
-    }
-    assert again == found
+    for name, one in found.items():
+        assert kept[name] == json.loads(json.dumps(dataclasses.asdict(one)))
     assert "| mdqa3 | 12 |" in (tmp_path / "out" / "pull.md").read_text()
     rows = {path.name: path.read_bytes() for path in (tmp_path / "out" / "pulls").iterdir()}
     assert head_gradients.run([str(word) for word in words]) == found
