@@ -258,8 +258,8 @@ class FrozenLM:
         if keep and len(rows) > 1 and min(lengths) >= _ALONE and not (torch.is_grad_enabled() or conditioning.deltas):
             states = []
             for i, n in enumerate(lengths):
-                hidden, cache = self._forward(embeds[i : i + 1, -n:], mask[i : i + 1, -n:], DynamicCache())
-                states += split(cache, 0, [n], hidden)
+                hidden, kept = self._forward(embeds[i : i + 1, -n:], mask[i : i + 1, -n:], DynamicCache())
+                states += split(kept, 0, [n], hidden)
             return assemble(None, states)
         if keep or torch.is_grad_enabled() or conditioning.deltas:
             hidden, cache = self._forward(embeds, mask, DynamicCache() if keep else None)
