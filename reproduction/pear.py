@@ -5,9 +5,10 @@
 
 A set is ``mdqaN`` (N documents, one with the answer; built by ``reproduction.multi_document_qa``), ``2wiki``,
 ``hotpot``, ``popqa``, ``nq``, ``triviaqa`` (out of DIR) or a file of questions. A system is ``base``, ``pear``, one of
-its controls (``random``, ``lowest``, ``all``, ``zero``), a rival (``ms-poe``, ``attention-buckets``, ``moice=FOLDER``
-of a trained router), a folder that ``coldframe reweight`` wrote, or ``NAME=package.module:function``: a function that
-takes the frozen model and gives ``generate(prompts, max_new_tokens) -> texts``, or an object that has it.
+its controls (``random``, ``lowest``, ``all``, ``zero``), gains by hand (``NAME=24.4:0.7,29.0:0.5``), a rival
+(``ms-poe``, ``attention-buckets``, ``moice=FOLDER`` of a trained router), a folder that ``coldframe reweight`` wrote,
+or ``NAME=package.module:function``: a function that takes the frozen model and gives
+``generate(prompts, max_new_tokens) -> texts``, or an object that has it.
 
 Every answer is kept in OUT/answers as it comes; the same command goes on where it was stopped, and more questions, sets
 or systems use what is there. OUT/results.json, OUT/results.md and OUT/report.html hold what came of it.
@@ -23,6 +24,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from coldframe.cache import say, sha256_of
 from coldframe.cli.options import settings_of
@@ -45,6 +49,7 @@ from reproduction.pear_results import retained, summary, write
 MADE = {"pear": {}, "random": {"choose": "random"}, "lowest": {"choose": "lowest"}, "all": {"choose": "all"}}
 MADE["zero"] = {"fixed": 0.0}
 SCHEMES = {"ms-poe": MsPoE, "attention-buckets": AttentionBuckets}
+GAINS = re.compile(r"\d+\.\d+:\d+(\.\d+)?(,\d+\.\d+:\d+(\.\d+)?)*")
 PLACES = (0.0, 0.5, 1.0)  # of the gold document: first, middle, last
 
 
@@ -92,6 +97,8 @@ def systems_of(asked: argparse.Namespace, lm: FrozenLM, notes: list[str]) -> tup
             systems.append(rival(name, SCHEMES[name](lm), lm, name))
         elif base == "moice" and Path(function).is_dir():
             systems.append(rival(base, MoICE.load(lm, function), lm, sha256_of(Path(function) / "moice.json")))
+        elif GAINS.fullmatch(function):
+            systems.append(LMSystem(lm, base, by_hand(lm, function)))
         elif function:
             module, _, attribute = function.partition(":")
             try:
@@ -105,9 +112,24 @@ def systems_of(asked: argparse.Namespace, lm: FrozenLM, notes: list[str]) -> tup
         else:
             raise ConfigError(
                 f"There is no system {name!r}",
-                expected=f"base, {', '.join([*MADE, *SCHEMES])}, a folder, or NAME=module:function",
+                expected=f"base, {', '.join([*MADE, *SCHEMES])}, a folder, NAME=HEAD:GAIN or NAME=module:function",
             )
     return systems, shown
+
+
+def by_hand(lm: FrozenLM, text: str) -> Tensor:
+    """Gains out of ``layer.head:gain,...``, 1 elsewhere.
+
+    Raises:
+        ConfigError: If the model has no such head.
+    """
+    gains = torch.ones(lm.anatomy.n_layers, lm.anatomy.n_heads)
+    for layer, head, gain in re.findall(r"(\d+)\.(\d+):([^,]+)", text):
+        if int(layer) >= gains.shape[0] or int(head) >= gains.shape[1]:
+            expected = f"{gains.shape[0]} layers of {gains.shape[1]} heads, counted from 0"
+            raise ConfigError("There is no such head", got=f"{layer}.{head}", expected=expected)
+        gains[int(layer), int(head)] = float(gain)
+    return gains
 
 
 def rival(name: str, made: Any, lm: FrozenLM, settings: str) -> CallableSystem:

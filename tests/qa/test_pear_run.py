@@ -101,6 +101,15 @@ def test_losses_alone_and_a_folder_and_a_file_of_questions(
     assert done.found is None and done.sets[0].places == ()
 
 
+def test_gains_by_hand(words: Callable[..., list[str]]) -> None:
+    given = ("--max-new-tokens", 0, "--sets", "popqa", "--systems", "base")
+    done = pear.run(words(*given, "none=0.0:1.0", "some=1.2:0.25,0.3:2"))
+    none, some = (done.mean_gap(name, "base", "loss") for name in ("none", "some"))
+    assert none is not None and none.interval.value == 0 and some is not None and some.interval.value != 0
+    with pytest.raises(ConfigError, match="no such head"):
+        pear.run(words(*given, "some=99.0:0.5"))
+
+
 def test_a_long_prompt_is_cut_and_that_is_said(words: Callable[..., list[str]]) -> None:
     done = pear.run(words("--max-new-tokens", 0, "--systems", "base", "--sets", "mdqa5", "--max-tokens", 330))
     assert any(re.match(r"mdqa5: \d+ of 9 prompts had passages cut", note) for note in done.notes)
