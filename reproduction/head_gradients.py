@@ -44,7 +44,7 @@ from coldframe.methods.head_gains.discovery import rank_correlation
 from coldframe.methods.head_gains.pear import reweight
 from coldframe.methods.head_gains.proxy import ProxyTask
 from coldframe.tasks.task import content_hash
-from reproduction.pear import Said, prompt_of, question_arguments, questions_of
+from reproduction.pear import Said, prompt_of, question_arguments, set_of
 
 Floats = NDArray[np.float64]
 _RESAMPLES = min(RESAMPLES, 2000)
@@ -201,7 +201,7 @@ def run(argv: Sequence[str] | None = None) -> dict[str, Agreement]:
         )
     lm = load_lm(asked.model, dtype=asked.dtype, device=asked.device)
     prompt, said, found = prompt_of(asked, lm), Said(), dict[str, Agreement]()
-    sets = [QASet.of(Path(name).stem, questions_of(name, asked), prompt, asked.wrong) for name in asked.sets]
+    sets = [set_of(name, asked, prompt) for name in asked.sets]
     config = ReweightConfig.from_dict({"heads": asked.heads, **settings_of(asked.set), "seed": asked.seed})
     shown, copies = reweight(lm, config), copy_gradient(lm, config).double().numpy()
     effects, gains = shown.effects.mean().double().numpy(), shown.trained.gains.double().numpy()

@@ -53,19 +53,25 @@ GAINS = re.compile(r"\d+\.\d+:\d+(\.\d+)?(,\d+\.\d+:\d+(\.\d+)?)*")
 PLACES = (0.0, 0.5, 1.0)  # of the gold document: first, middle, last
 
 
-def questions_of(name: str, asked: argparse.Namespace) -> list[Question]:
-    """A set by its name: drawn by the seed, so that more questions hold the fewer."""
+def set_of(name: str, asked: argparse.Namespace, prompt: QAPrompt) -> QASet:
+    """A set by its name: drawn by the seed, so that more questions hold the fewer, and what was measured on them."""
+    questions, pool = questions_of(name, asked)
+    return QASet.of(Path(name).stem, questions, prompt, asked.wrong, pool)
+
+
+def questions_of(name: str, asked: argparse.Namespace) -> tuple[list[Question], list[Question]]:
+    """Questions that are drawn from a set, and all from which they were."""
     draw = multi_document_qa.draw
     if found := re.fullmatch(r"mdqa(\d+)", name):
         documents = int(found[1])
         gold = asked.gold or sorted({round(share * (documents - 1)) for share in PLACES})
         built = {"documents": documents, "gold": gold, "seed": asked.seed, "count": asked.questions}
-        return multi_document_qa.build(*multi_document_qa.load(_data(asked)), **built)
-    if name in READERS:
-        return draw(READERS[name](_data(asked)), asked.questions, asked.seed)
-    if not Path(name).is_file():
+        rows, passages = multi_document_qa.load(_data(asked))
+        return multi_document_qa.build(rows, passages, **built), rows
+    if name not in READERS and not Path(name).is_file():
         raise ConfigError(f"There is no set {name!r}", expected=f"mdqaN, {', '.join(READERS)}, or a file of questions")
-    return draw(read_questions(name), asked.questions, asked.seed)
+    rows = READERS[name](_data(asked)) if name in READERS else read_questions(name)
+    return draw(rows, asked.questions, asked.seed), rows
 
 
 def _data(asked: argparse.Namespace) -> Path:
@@ -218,7 +224,7 @@ def run(argv: Sequence[str] | None = None) -> Reweighted:
     # Everything that can be wrong with the words is found before the first hour of work.
     lm = load_lm(asked.model, dtype=asked.dtype, device=asked.device)
     prompt = prompt_of(asked, lm, asked.max_new_tokens)
-    sets = [QASet.of(Path(name).stem, questions_of(name, asked), prompt, asked.wrong) for name in asked.sets]
+    sets = [set_of(name, asked, prompt) for name in asked.sets]
     for one in sets:
         if one.cut:
             rows = f"{one.cut} of {len(one.questions)} prompts"

@@ -210,6 +210,8 @@ def test_wrong_answers_are_others_answers_and_the_same_at_every_place() -> None:
     assert asked.wrong["q3"] == asked.wrong["q4"] and len(asked.wrong["q3"]) == 2
     assert all(len(some) == 2 for some in QASet.of("some", rows, QAPrompt(str.split, 99), wrong=9).wrong.values())
     assert set(QASet.of("some", rows[:1], QAPrompt(str.split, 99), wrong=9).wrong["q0"]) == set()
+    few = QASet.of("some", rows[:2], QAPrompt(str.split, 99), wrong=2, others=rows)
+    assert {name: asked.wrong[name] for name in few.wrong} == few.wrong
 
 
 def test_scores_of_a_row() -> None:

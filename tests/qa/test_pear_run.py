@@ -161,6 +161,6 @@ def test_a_chat_template_wraps_the_prompt(words: Callable[..., list[str]], model
     )
     asked = pear.arguments(words("--chat"))
     prompt = pear.prompt_of(asked, lm)
-    told = prompt(pear.questions_of("popqa", asked)[0])
+    told = prompt(pear.questions_of("popqa", asked)[0][0])
     assert told.text.startswith("[user]") and told.text.endswith("?[answer]Answer:")
     assert json.dumps(told.text).count("<bos>") == 0

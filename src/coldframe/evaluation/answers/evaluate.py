@@ -89,7 +89,14 @@ class QASet:
     wrong: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def of(cls, name: str, questions: Iterable[Question], prompt: QAPrompt, wrong: int = 0) -> QASet:
+    def of(
+        cls,
+        name: str,
+        questions: Iterable[Question],
+        prompt: QAPrompt,
+        wrong: int = 0,
+        others: Iterable[Question] | None = None,
+    ) -> QASet:
         """Questions with their prompts.
 
         Args:
@@ -97,6 +104,8 @@ class QASet:
             questions: The rows.
             prompt: How they are put.
             wrong: Wrong answers beside each right one, if the other questions have so many.
+            others: Questions whose answers are the wrong ones; the rows themselves, if None. Of all from which the rows
+                were drawn: then a question keeps its wrong answers when more are drawn.
 
         Raises:
             DataError: If one is too long.
@@ -104,7 +113,13 @@ class QASet:
         rows = tuple(questions)
         told = {question.id: prompt(question) for question in rows}
         prompts = {name: (one.text, one.tokens) for name, one in told.items()}
-        return cls(name, rows, prompts, sum(one.cut > 0 for one in told.values()), _wrong(rows, wrong))
+        return cls(
+            name,
+            rows,
+            prompts,
+            sum(one.cut > 0 for one in told.values()),
+            _wrong(rows, wrong, rows if others is None else others),
+        )
 
 
 #: By set, system, seed and question: the scores of :func:`~.scores.row_scores`.
@@ -211,17 +226,19 @@ def overall(sets: Sequence[QASet], scores: Scores, pairs: Iterable[tuple[str, st
     return table
 
 
-def _wrong(questions: Sequence[Question], count: int) -> dict[str, tuple[str, ...]]:
+def _wrong(questions: Sequence[Question], count: int, others: Iterable[Question]) -> dict[str, tuple[str, ...]]:
     """For each question so many answers to others, drawn by its group: the same wherever its gold passage is.
 
     As many as the question has that has the fewest, so that all are asked alike.
     """
-    pool = {normalise(one.target): one.target for one in questions}
+    if not count:
+        return {one.id: () for one in questions}
+    pool = {normalise(one.target): one.target for one in others}
     right = {one.id: {normalise(answer) for answer in one.answers} for one in questions}
     count = min([count, *(len(set(pool) - some) for some in right.values())])
 
     def drawn(one: Question) -> tuple[str, ...]:
-        wrong = sorted(set(pool) - right[one.id], key=lambda answer: content_hash(one.group, answer)) if count else []
+        wrong = sorted(set(pool) - right[one.id], key=lambda answer: content_hash(one.group, answer))
         return tuple(pool[answer] for answer in wrong[:count])
 
     return {one.id: drawn(one) for one in questions}
