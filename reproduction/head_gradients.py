@@ -22,7 +22,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +36,17 @@ from coldframe.cli.options import settings_of
 from coldframe.errors import ColdframeError, ConfigError
 from coldframe.evaluation.answers.evaluate import QASet
 from coldframe.evaluation.answers.kept import Kept
-from coldframe.evaluation.intervals import RESAMPLES
+from coldframe.evaluation.intervals import interval
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import Conditioning, Prompt
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import rank_correlation
 from coldframe.methods.head_gains.pear import reweight
 from coldframe.methods.head_gains.proxy import ProxyTask
-from coldframe.tasks.task import content_hash
 from reproduction.pear import Said, prompt_of, question_arguments, set_of
 
 Floats = NDArray[np.float64]
-_RESAMPLES = min(RESAMPLES, 2000)
+_RESAMPLES = 2000  # each ranks all heads
 
 
 def choice_gradients(lm: FrozenLM, prompts: Sequence[str], targets: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
@@ -121,32 +120,30 @@ def agreement(
         pulls: ``[questions, layers, heads]``; effects, copies and gains: ``[layers, heads]``.
     """
     rows = pulls.reshape(len(pulls), -1)
-    generator = np.random.default_rng(seed)
+    generator, n = np.random.default_rng(seed), len(pulls)
 
     def like(a: Floats, b: Floats) -> float:
         return rank_correlation(torch.from_numpy(a), torch.from_numpy(b))
 
-    def spread(values: Sequence[float]) -> tuple[float, float]:
-        low, high = np.quantile(values, (0.025, 0.975))
-        return float(low), float(high)
+    def spread(of_mean: Callable[[Floats], float]) -> tuple[float, float, float]:
+        def statistic(weights: Floats) -> Floats:
+            return np.array([of_mean(one) for one in weights @ rows / weights.sum(axis=1, keepdims=True)])
 
-    def correlation(other: Floats) -> tuple[float, float, float]:
-        return (like(mean, other.ravel()), *spread([like(one, other.ravel()) for one in means]))
+        found = interval([statistic], n, kind="percentile", resamples=_RESAMPLES, seed=seed)
+        return found.value, found.low, found.high
 
-    mean, shift = rows.mean(0), rows @ (gains.ravel() - 1)
-    draws = [generator.integers(len(rows), size=len(rows)) for _ in range(_RESAMPLES)]
-    means = [rows[draw].mean(0) for draw in draws]
+    mean, change = rows.mean(0), gains.ravel() - 1
     halves = []
     for _ in range(100):
-        order, middle = generator.permutation(len(rows)), len(rows) // 2
+        order, middle = generator.permutation(n), n // 2
         halves.append(like(rows[order[:middle]].mean(0), rows[order[middle:]].mean(0)))
     order = np.argsort(-mean, kind="stable")[:shown]
     return Agreement(
-        questions=len(rows),
-        effects=correlation(effects),
-        copies=correlation(copies),
+        questions=n,
+        effects=spread(lambda one: like(one, effects.ravel())),
+        copies=spread(lambda one: like(one, copies.ravel())),
         ceiling=float(np.mean(halves)),
-        foretold=(float(shift.mean()), *spread([float(shift[draw].mean()) for draw in draws])),
+        foretold=spread(lambda one: float(one @ change)),
         best=[
             (*divmod(int(i), effects.shape[1]), *(float(x.ravel()[i]) for x in (mean, copies, effects))) for i in order
         ],
@@ -156,16 +153,10 @@ def agreement(
 def measured(lm: FrozenLM, one: QASet, out: Path, said: Said) -> Floats:
     """Pulls of every question of a set, ``[questions, layers, heads]``; those measured before are found in ``out``."""
     kept = Kept(out, f"pull-{one.name}", {"model": lm.weight_hash, "dtype": str(lm.dtype)})
-    named = {}
-    for question in one.questions:
-        text = content_hash(one.prompts[question.id][0], question.target, *one.wrong[question.id])
-        named[f"{question.id}/{text[:10]}"] = question
+    named = one.by_key()
 
     def measure(ids: list[str]) -> list[Mapping[str, Any]]:
-        asked = [named[name] for name in ids]
-        prompts = [one.prompts[question.id][0] for question in asked]
-        targets = [(question.target, *one.wrong[question.id]) for question in asked]
-        losses, pulls = choice_gradients(lm, prompts, targets)
+        losses, pulls = choice_gradients(lm, *one.put(named[name] for name in ids))
         return [
             {"id": name, "loss": loss, "pull": pull}
             for name, loss, pull in zip(ids, losses.tolist(), pulls.tolist(), strict=True)

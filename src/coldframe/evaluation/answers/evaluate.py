@@ -121,6 +121,19 @@ class QASet:
             _wrong(rows, wrong, rows if others is None else others),
         )
 
+    def by_key(self) -> dict[str, Question]:
+        """The questions by a key under which results are kept: it changes with all that is put to a system."""
+        found = {}
+        for question in self.questions:
+            (prompt,), (targets,) = self.put([question])
+            found[f"{question.id}/{content_hash(prompt, *targets)[:10]}"] = question
+        return found
+
+    def put(self, questions: Iterable[Question]) -> tuple[list[str], list[tuple[str, ...]]]:
+        """Prompts of some of the questions, and for each the right answer with the wrong ones after it."""
+        some = list(questions)
+        return [self.prompts[one.id][0] for one in some], [(one.target, *self.wrong[one.id]) for one in some]
+
 
 #: By set, system, seed and question: the scores of :func:`~.scores.row_scores`.
 Scores = dict[str, dict[str, dict[int, dict[str, dict[str, float]]]]]
@@ -141,19 +154,12 @@ def ask(
         batch_tokens: Tokens at once, pads included.
         report: Told of the progress.
     """
-    questions = {}
-    for question in asked.questions:
-        text, _ = asked.prompts[question.id]
-        names = content_hash(text, question.target, *asked.wrong[question.id])
-        questions[f"{question.id}/{names[:10]}"] = question
+    questions = asked.by_key()
     settings = {"set": asked.name, "system": system.fingerprint, "max_new_tokens": max_new_tokens}
     kept = Kept(out, f"{asked.name}-{system.name}-{system.seed}", settings)
 
     def measure(ids: list[str]) -> list[dict[str, Any]]:
-        batch = [questions[one] for one in ids]
-        prompts = [asked.prompts[question.id][0] for question in batch]
-        targets = [(question.target, *asked.wrong[question.id]) for question in batch]
-        answers = system.answer(prompts, targets, max_new_tokens)
+        answers = system.answer(*asked.put(questions[one] for one in ids), max_new_tokens)
         return [{"id": one, **dataclasses.asdict(answer)} for one, answer in zip(ids, answers, strict=True)]
 
     def tell(done: int, total: int) -> None:
