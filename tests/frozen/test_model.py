@@ -313,6 +313,17 @@ def test_sampling_keeps_to_the_smallest_set_that_holds_top_p() -> None:
         assert all(share == 0 for share, wanted in zip(shares, expected, strict=True) if wanted == 0)
 
 
+def test_sampling_looks_past_the_likeliest_tokens_where_they_do_not_hold_top_p() -> None:
+    from coldframe.frozen.model import _LIKELY, _choose
+
+    flat = torch.zeros(2000, 4 * _LIKELY)
+    drawn = _choose(flat, 1.0, 0.5, torch.Generator().manual_seed(0))
+    assert len(drawn.unique()) > _LIKELY  # half of all tokens hold half of it
+    peaked = flat.clone()
+    peaked[:, 7] = 20
+    assert set(_choose(peaked, 1.0, 0.9, torch.Generator().manual_seed(0)).tolist()) == {7}
+
+
 @pytest.mark.parametrize("wrong", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}])
 def test_generation_settings_out_of_range_are_errors(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="out of range"):

@@ -30,7 +30,8 @@ class Scripted(FrozenLM):
 
     def generate(self, prompts: Sequence[Any], *args: Any, **kwargs: Any) -> list[str]:
         self.calls += 1
-        return [self.said.pop(0) for _ in prompts]
+        texts = [self.said.pop(0) for _ in prompts]
+        return [text.split(mark)[0] for text in texts for mark in kwargs.get("stop") or ("\0",)]
 
 
 @pytest.mark.parametrize(

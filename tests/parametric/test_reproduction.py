@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reproduction import parametric
-from tests.qa.support import write_data
+from reproduction import closed_book, parametric
+from tests.qa.support import write_data, write_list
 
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.predictions import Predictions
@@ -62,12 +62,29 @@ def test_a_set_of_questions_with_passages(words: Callable[..., list[str]], tmp_p
     data = write_data(tmp_path / "data")
     asked = words("hotpot", "--data", data, "--methods", "prag,epochs=1", "--questions", 4, "--k", 1)
     said = json.dumps([{"question": f"Q{i}?", "answer": f"A{i}"} for i in range(3)])
-    monkeypatch.setattr("coldframe.parametric.augment.ByModel._generate", lambda self, texts, seed: [said] * len(texts))
+    monkeypatch.setattr(
+        "coldframe.parametric.augment.ByModel._generate", lambda self, texts, *rest: [said] * len(texts)
+    )
     done = parametric.run(asked)
     assert done["about"]["questions"] == 4 and done["groups"] == {"all": 4}
     assert 2 <= done["about"]["passages"] <= 8 and done["retrieval"]["1"].keys() == {"answer"}
     answers = [Predictions.load(path) for path in (tmp_path / "out" / "answers").glob("*.jsonl")]
     assert {len(one) for one in answers} == {4}
+
+
+def test_questions_without_passages_closed_book(words: Callable[..., list[str]], tmp_path: Path) -> None:
+    rows = [{"question": f"Who is {i}?", "answer": f"Ann {i}"} for i in range(6)]
+    file = write_list(tmp_path / "data" / closed_book.FILE, rows)
+    model, *rest = words("--data", tmp_path / "data", "--questions", 5)[1:]
+    done = closed_book.run([model, *rest])
+    kept = Predictions.load(tmp_path / "out" / "answers.jsonl")
+    assert done["questions"] == len(kept) == 5 and set(kept.texts) < {row["question"] for row in rows}
+    assert done["scores"].keys() == {"token_f1", "exact_match", "contains"}
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == done
+
+    write_list(file, [{"question": "Who?"}])
+    with pytest.raises(DataError, match="expected form"):
+        closed_book.run([model, *rest])
 
 
 def test_figures(words: Callable[..., list[str]], tmp_path: Path) -> None:

@@ -562,12 +562,20 @@ def _left_pad(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     return torch.tensor([[0] * (longest - len(row)) + list(row) for row in rows], device=device)
 
 
+_LIKELY = 256
+"""Tokens among which it is looked first for those that hold ``top_p``."""
+
+
 def _choose(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> Tensor:
     """The next token of each row."""
     if temperature == 0:
         return logits.argmax(-1)
-    probabilities, order = (logits / temperature).softmax(-1).sort(-1, descending=True)
-    kept = probabilities * (probabilities.cumsum(-1) - probabilities < top_p)
+    probabilities = (logits.float() / temperature).softmax(-1)
+    for count in (_LIKELY, probabilities.shape[-1]):  # sorting them all takes longer than a pass of a small model
+        some, order = probabilities.topk(min(count, probabilities.shape[-1]))
+        if bool((some.sum(-1) >= top_p).all()):
+            break
+    kept = some * (some.cumsum(-1) - some < top_p)
     return order.gather(-1, torch.multinomial(kept, 1, generator=generator)).squeeze(-1)
 
 

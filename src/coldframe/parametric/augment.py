@@ -31,6 +31,8 @@ ASK = (
     'the fields "question", "answer" (a few words) and "full_answer" (a sentence).\n\nPassage: {passage}'
 )
 
+_END = ("]",)
+"""Of the list: what a model writes after it is read by nobody, and may be long."""
 
 _LINES = r"(?:Question|Q)[ \d]*[:.] *(.+?)\s*\n+\W*(?:Answer|A)[ \d]*[:.] *(.+)"
 
@@ -89,7 +91,7 @@ class ByModel:
         *,
         retries: int = 5,
         rewrites: bool = True,
-        batch_size: int = 8,
+        batch_size: int = 16,
         max_new_tokens: int = 512,
         temperature: float = 0.7,
         top_p: float = 0.95,
@@ -113,12 +115,12 @@ class ByModel:
             batch = passages[start : start + self.batch_size]
             rewrites = [""] * len(batch)
             if self.rewrites:
-                rewrites = self._generate([REWRITE.format(passage=one.shown) for one in batch], seed=start)
+                rewrites = self._generate([REWRITE.format(passage=one.shown) for one in batch], start)
             open_, found = list(range(len(batch))), {}
             said: dict[int, str] = {}
             for attempt in range(self.retries + 1):
                 asked = [ASK.format(count=QUESTIONS, passage=batch[i].shown) for i in open_]
-                for i, text in zip(open_, self._generate(asked, seed=start + attempt), strict=True):
+                for i, text in zip(open_, self._generate(asked, start + attempt, _END), strict=True):
                     said[i] = text
                     if len(qa := parse_qa(text)) >= QUESTIONS:
                         found[i] = Augmentation(rewrites[i].strip(), qa[:QUESTIONS])
@@ -128,9 +130,9 @@ class ByModel:
             for i, passage in enumerate(batch):
                 yield passage, found[i] if i in found else _unread(self.retries, said[i])
 
-    def _generate(self, instructions: Sequence[str], seed: int) -> list[str]:
+    def _generate(self, instructions: Sequence[str], seed: int, stop: Sequence[str] = ()) -> list[str]:
         prompts = [Prompt(self._chat(one)) for one in instructions]
-        return self.lm.generate(prompts, seed=seed, **self.sampling)
+        return self.lm.generate(prompts, seed=seed, stop=stop, **self.sampling)
 
     def _chat(self, instruction: str) -> str:
         tokenizer = self.lm.tokenizer

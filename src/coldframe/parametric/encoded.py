@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from coldframe.cache import atomic_path
 from coldframe.errors import ArtifactError, ConfigError, DataError
@@ -17,6 +18,7 @@ from coldframe.evaluation.predict import by_length
 from coldframe.evaluation.predictions import Predictions
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import Conditioning
+from coldframe.methods.weight_deltas.passage_prompts import PassagePrompts
 from coldframe.methods.weight_deltas.prag import PRAGConfig
 from coldframe.parametric.banks import Bank
 from coldframe.parametric.folder import Described, read_folder, same_model
@@ -113,16 +115,11 @@ class Encoded:
         started = time.perf_counter()
         retrieved = self.retrieve(questions, config)
         adapters_of = _others(retrieved) if config.swapped else retrieved
-        written = [""] * len(questions)
-        for batch in by_length([one.text for one in questions], config.batch_size):
-            places = np.array(batch)
-            conditioning = self.condition(retrieved.rows(places), config, adapters_of.rows(places))
-            prompts = [self.prompts.prompt(questions[i].text) for i in batch]
-            answers = self.lm.generate(
-                prompts, conditioning, max_new_tokens=config.max_new_tokens, stop=(self.prompts.end, "\n")
-            )
-            for i, answer in zip(batch, answers, strict=True):
-                written[i] = published_answer(answer) if config.cut == "published" else answer.strip()
+
+        def condition(places: NDArray[np.int64]) -> Conditioning:
+            return self.condition(retrieved.rows(places), config, adapters_of.rows(places))
+
+        written = answers(self.lm, self.prompts, questions, config, condition)
         closed = config.mode == "closed-book"
         names = np.array([*(example.id for example in self.store.examples), ""])
         indices = retrieved.indices[:, :0] if closed else retrieved.indices
@@ -138,7 +135,7 @@ class Encoded:
             neighbours=names[indices].reshape(indices.shape),
             similarities=retrieved.scores[:, :0] if closed else retrieved.scores,
             references=tuple(one.answers for one in questions),
-            generated=tuple(written),
+            generated=written,
             seconds=time.perf_counter() - started,
         )
 
@@ -184,6 +181,33 @@ class Encoded:
             "trained_alone": isinstance(self.described.config, PRAGConfig),
             "failed": len(self.described.extra["failed"]),
         }
+
+
+@torch.no_grad()
+def answers(
+    lm: FrozenLM,
+    prompts: PassagePrompts,
+    questions: Sequence[Question],
+    config: AskConfig,
+    condition: Callable[[NDArray[np.int64]], Conditioning],
+) -> tuple[str, ...]:
+    """Greedy answers, read in batches of like length.
+
+    Args:
+        lm: The model.
+        prompts: How a question is put, and where an answer ends.
+        questions: At least one.
+        config: Length, cut and batch.
+        condition: What the questions at these positions are answered with.
+    """
+    written = [""] * len(questions)
+    for batch in by_length([one.text for one in questions], config.batch_size):
+        asked = [prompts.prompt(questions[i].text) for i in batch]
+        conditioning = condition(np.array(batch))
+        found = lm.generate(asked, conditioning, max_new_tokens=config.max_new_tokens, stop=(prompts.end, "\n"))
+        for i, answer in zip(batch, found, strict=True):
+            written[i] = published_answer(answer) if config.cut == "published" else answer.strip()
+    return tuple(written)
 
 
 def name_of(method: str, config: AskConfig) -> str:
