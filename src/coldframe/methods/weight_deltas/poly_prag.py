@@ -135,8 +135,8 @@ class PolyTrainer(PairTrainer):
         w_ts = z_ts / sum_s z_ts,          z_ts = sigmoid(Theta_ts)
 
     Every target has a table Theta of its own, which the passages' ids index. Bank and rows have learning rates of their
-    own: with one for both the weights hardly leave ``1 / S``. The order is shuffled in every epoch, by the seed, and
-    sequences of like length stand in one batch. A row moves only in steps that saw its passage.
+    own: with one for both the weights hardly leave ``1 / S``. The order is shuffled in every epoch, by the seed. A row
+    moves only in steps that saw its passage.
 
     Paper: arXiv 2511.17044; Ponti et al. 2022, arXiv 2202.13914 (Polytropon). Deviates: the paper's code indexes
     Theta by the number of the test question, which no system knows; here it is the passage that was retrieved.
