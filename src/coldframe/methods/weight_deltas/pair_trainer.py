@@ -21,7 +21,7 @@ class PairTrainer(ABC):
 
     Batches are drawn without regard to length. Like lengths in one batch save a sixth of the time that goes into pads,
     but sequences of one length ask alike ("Where was X born?"), and batches of one kind of question train badly: on
-    the fact corpus Poly-PRAG lost 13 to 18 points of F1.
+    the fact corpus Poly-PRAG lost 7 to 18 points of F1.
 
     Everything random is a function of seed and place, so that an interrupted training goes on as it would have.
 
