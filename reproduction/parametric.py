@@ -105,7 +105,9 @@ def answered(encoded: Encoded, config: AskConfig, questions: Sequence[Question],
     """The answers, out of the folder if they are there."""
     alone = config.mode in ("closed-book", "passages")  # these do not depend on the method
     key = [encoded.lm.weight_hash, str(encoded.lm.dtype), encoded.corpus.hash, repr(config), repr(encoded.prompts)]
-    key += [] if alone else [str(encoded.described.extra["fingerprint"])]
+    if not alone:
+        trained = sorted(f"{one} {made.hash}" for one, made in encoded.corpus.given.items())
+        key += [str(encoded.described.extra["fingerprint"]), *trained]
     path = folder / f"{content_hash(*key, *(one.id for one in questions))}.jsonl"
     if not path.exists():
         encoded.answer(questions, config).save(path)

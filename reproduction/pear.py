@@ -65,13 +65,16 @@ def questions_of(name: str, asked: argparse.Namespace) -> tuple[list[Question], 
     if found := re.fullmatch(r"mdqa(\d+)", name):
         documents = int(found[1])
         gold = asked.gold or sorted({round(share * (documents - 1)) for share in PLACES})
-        built = {"documents": documents, "gold": gold, "seed": asked.seed, "count": asked.questions}
+        built = {"documents": documents, "gold": gold, "seed": asked.seed, "count": asked.skip + asked.questions}
         rows, passages = multi_document_qa.load(_data(asked))
-        return multi_document_qa.build(rows, passages, **built), rows
+        questions = multi_document_qa.build(rows, passages, **built)
+        left = dict.fromkeys(one.group for one in questions)
+        kept = set(list(left)[asked.skip :])
+        return [one for one in questions if one.group in kept], rows
     if name not in READERS and not Path(name).is_file():
         raise ConfigError(f"There is no set {name!r}", expected=f"mdqaN, {', '.join(READERS)}, or a file of questions")
     rows = READERS[name](_data(asked)) if name in READERS else read_questions(name)
-    return draw(rows, asked.questions, asked.seed), rows
+    return draw(rows, asked.skip + asked.questions, asked.seed)[asked.skip :], rows
 
 
 def _data(asked: argparse.Namespace) -> Path:
@@ -163,7 +166,8 @@ def prompt_of(asked: argparse.Namespace, lm: FrozenLM, reserve: int = 32) -> QAP
         def chat(text: str) -> str:
             turns = [{"role": "user", "content": text}]
             told = str(lm.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-            return told.removeprefix(lm.tokenizer.bos_token or "")  # the model puts it there itself
+            # Only where the model puts it there itself: a BOS token may be the template's own mark (SmolLM2).
+            return told.removeprefix(lm.tokenizer.bos_token or "") if lm.bos else told
 
     return QAPrompt(lm.tokenize, min(limit, asked.max_tokens or limit), chat)
 
@@ -188,6 +192,7 @@ def question_arguments() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="holds nq-open, 2wikimultihopqa, popqa-1000 and so on")
     parser.add_argument("--sets", nargs="+", default=["mdqa10"])
     parser.add_argument("--questions", type=int, default=200, help="of every set, drawn by the seed")
+    parser.add_argument("--skip", type=int, default=0, help="leave out so many that are drawn first")
     parser.add_argument("--gold", type=int, nargs="+", help="places of the gold document in mdqaN; first, middle, last")
     parser.add_argument("--heads", type=int, help="K of PEAR and its controls; those that stand out if left out")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other settings of the reweighting")

@@ -91,6 +91,13 @@ def check(condition: bool, problem: str, *, got: object = None, expected: object
         raise ConfigError(problem, got=got, expected=expected)
 
 
+def check_choices(config: Config) -> None:
+    """Raise ``ConfigError`` if a field with choices holds none of them, however the object was made."""
+    for name, hint in typing.get_type_hints(type(config)).items():
+        if typing.get_origin(hint) is typing.Literal:
+            _coerce(getattr(config, name), hint, f"{config.section}.{name}")
+
+
 def _coerce(value: Any, hint: Any, where: str) -> Any:
     """Check ``value`` against a field's type; integers pass for floats, lists for tuples."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)

@@ -291,6 +291,14 @@ def test_stop_texts_end_an_answer_and_are_cut_off() -> None:
     assert got[0] != whole[0]
 
 
+def test_blanks_before_an_answer_do_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = lm_of("llama")
+    whole = lm.generate(PROMPTS, max_new_tokens=12)
+    decode = lm.decode
+    monkeypatch.setattr(lm, "decode", lambda tokens: "\n " + decode(tokens))
+    assert lm.generate(PROMPTS, max_new_tokens=12, stop=["\n"]) == [text.lstrip() for text in whole]
+
+
 def test_sampling_follows_seed_temperature_and_top_p() -> None:
     lm = lm_of("llama")
 

@@ -223,6 +223,11 @@ def test_bad_input_is_told(lm: FrozenLM, prag: Path) -> None:
     encoded = Encoded.load(prag, lm)
     with pytest.raises(ArtifactError, match="another base model"):
         Encoded.load(prag, FrozenLM(*tiny("llama", seed=1)))
+    model, tokenizer = tiny("llama")
+    with pytest.raises(ArtifactError, match="another number format"):
+        Encoded.load(prag, FrozenLM(model.to(torch.bfloat16), tokenizer))
+    with pytest.raises(ConfigError, match="mode is not one of its choices"):
+        AskConfig(mode="text")  # type: ignore[arg-type]
     with pytest.raises(ArtifactError, match="made in memory"):
         Encoded.load(prag)
     with pytest.raises(ConfigError, match="Only Poly-PRAG has a routing"):

@@ -66,9 +66,10 @@ def test_a_model_is_asked_again_and_its_failure_is_told(tmp_path: Path) -> None:
     one, two = corpus.passages
     assert found.found[two.id].rewrite == "new 1" and len(found.found[two.id].qa) == 3
     assert "3 answers" in found.failed[one.id] and "'no'" in found.failed[one.id]
-    # The one that is there is not asked again, the one that failed is.
+    # Neither is asked again, or the same command would find other passages; the one that failed is, if it is wished.
+    assert augment(corpus, ByModel(Scripted(), retries=2), tmp_path / "a.jsonl", quiet=True) == found
     again = Scripted("new 0", good)
-    assert augment(corpus, ByModel(again), tmp_path / "a.jsonl", quiet=True).failed == {}
+    assert augment(corpus, ByModel(again), tmp_path / "a.jsonl", quiet=True, ask_again=True).failed == {}
     assert again.said == []
     nobody = Scripted()
     assert len(augment(corpus, ByModel(nobody), tmp_path / "a.jsonl", quiet=True).found) == 2 and not nobody.calls
@@ -107,6 +108,22 @@ def test_a_tiny_model_fails_in_words(tmp_path: Path) -> None:
     corpus = Corpus("c", (Passage.of("red", "Ball"),))
     found = augment(corpus, ByModel(FrozenLM(*tiny("llama")), retries=1, max_new_tokens=4), tmp_path / "a", quiet=True)
     assert found.found == {} and "2 answers" in found.failed[corpus.passages[0].id]
+
+
+def test_a_server_is_not_asked_for_what_nobody_reads_and_an_empty_rewrite_is_none(tmp_path: Path) -> None:
+    corpus, asked = Corpus("c", FACTS.passages[:1]), list[str]()
+
+    def reply(route: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        asked.append(body["messages"][0]["content"])
+        return 200, {"choices": [{"message": {"content": json.dumps(QAS) if "JSON" in asked[-1] else None}}]}
+
+    with Server.running(FrozenLM(*tiny("llama"))) as server:
+        server.trouble = reply
+        client = Client(server.url, "tiny", None)
+        found = augment(corpus, ByEndpoint(client, rewrites=False), tmp_path / "a.jsonl", quiet=True)
+        assert len(found.found) == len(asked) == 1
+        failed = augment(corpus, ByEndpoint(client, retries=1), tmp_path / "a.jsonl", quiet=True).failed
+    assert list(failed.values()) == ["no rewrite in 2 answers"]
 
 
 def test_a_server_writes_and_what_it_refuses_is_told(tmp_path: Path) -> None:

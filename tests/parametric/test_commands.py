@@ -64,6 +64,12 @@ def test_a_file_of_passages_and_new_ones(
     assert refused.status == 2 and "other passages" in refused.err
     added = run("encode", path, "--add", "--json", *common)
     assert added.status == 0 and added.json["added"] == 1
+    # The first command once more finds all its passages there, and leaves the added one alone.
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:3]))
+    again = run("encode", path, "--json", *common)
+    assert again.status == 0 and again.json["trained"] == 0 and again.json["passages"] == 4
+    other = run("encode", path, "--add", *common, "--set", "epochs=3")
+    assert other.status == 2 and "keeps the settings" in other.err
     none = run("ask", tmp_path / "out", "--evaluate")
     assert none.status == 2 and "came without questions" in none.err
 

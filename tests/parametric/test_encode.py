@@ -22,7 +22,7 @@ from coldframe.parametric import encode as encode_module
 from coldframe.parametric.banks import GeneratedAdapters, RoutedBank
 from coldframe.parametric.encode import add_passages, encode
 from coldframe.parametric.folder import read_folder
-from coldframe.tasks.corpus import Corpus, Passage
+from coldframe.tasks.corpus import QA, Augmentation, Corpus, Passage
 from coldframe.tasks.fact_corpus import fact_corpus
 
 FACTS = fact_corpus(7).corpus
@@ -170,9 +170,53 @@ def test_new_passages_get_rows_and_the_old_stay(lm: FrozenLM, tmp_path: Path) ->
     assert torch.equal(adapters(tmp_path / "poly", part(0, 5)), before)
     new = adapters(tmp_path / "poly", part(5, 7))
     assert len(list((tmp_path / "poly").glob("bank-*"))) == 1 and not torch.equal(new[0], new[1])
+    # The first command once more changes nothing: all its passages are there.
+    again = encode(part(0, 5), lm, POLY, tmp_path / "poly", quiet=True)
+    assert (again.passages, again.trained) == (7, 0) and torch.equal(adapters(tmp_path / "poly", part(5, 7)), new)
     encode(part(0, 3), lm, PRAG, tmp_path / "prag", quiet=True)
     with pytest.raises(ArtifactError, match="Only Poly-PRAG and DyPRAG"):
         add_passages(tmp_path / "prag", lm, FACTS, quiet=True)
+
+
+def test_a_new_row_starts_as_no_other_and_learns_or_is_refused(lm: FrozenLM, tmp_path: Path) -> None:
+    sequences = [POLY.sequences_of(lm, p, FACTS.given[p.id]) for p in FACTS.passages]
+    layout = Layout.of(lm.anatomy, POLY.rank, POLY.targets)
+    whole = PolyTrainer(lm, layout, POLY, sequences)
+    later = PolyTrainer(lm, layout, POLY, sequences[5:], bank=whole.bank.detach(), first=5)
+    assert torch.equal(later.rows.values, whole.rows.values[5:])
+    encode(part(0, 3), lm, dataclasses.replace(POLY, router_learning_rate=0.0), tmp_path / "fixed", quiet=True)
+    with pytest.raises(ConfigError, match="do not learn"):
+        add_passages(tmp_path / "fixed", lm, FACTS, quiet=True)
+
+
+def test_added_passages_that_cannot_be_used_are_told_or_left_out(lm: FrozenLM, tmp_path: Path) -> None:
+    encode(part(0, 3), lm, POLY, tmp_path / "poly", quiet=True)
+    bare = Passage.of("nothing is asked", row=9)
+    more = dataclasses.replace(FACTS, passages=(bare, *FACTS.passages[:4]))
+    with pytest.raises(DataError, match="row 9 has no augmentation"):
+        add_passages(tmp_path / "poly", lm, more, quiet=True)
+    assert add_passages(tmp_path / "poly", lm, more, on_error="skip", quiet=True) == 1
+    assert read_folder(tmp_path / "poly")[1].by_id.keys() == {p.id for p in FACTS.passages[:4]}
+
+
+def test_a_killed_addition_goes_on(lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PolyTrainer, "CHECKPOINT_EVERY", 2)
+    for name in ("whole", "killed"):
+        encode(part(0, 2), lm, POLY, tmp_path / name, quiet=True)
+    add_passages(tmp_path / "whole", lm, FACTS, quiet=True)
+    done = killed_at_the_sixth_step(monkeypatch, PolyTrainer)
+    with pytest.raises(KeyboardInterrupt):
+        add_passages(tmp_path / "killed", lm, FACTS, quiet=True)
+    add_passages(tmp_path / "killed", lm, FACTS, quiet=True)
+    assert done[:8] == [0, 1, 2, 3, 4, 5, 4, 5]
+    assert torch.equal(adapters(tmp_path / "killed", FACTS), adapters(tmp_path / "whole", FACTS))
+
+
+def test_blanks_around_a_passage_are_none_of_it(lm: FrozenLM, tmp_path: Path) -> None:
+    passage = Passage.of(" Ada lives in Rome.\n", "Ada ")
+    made = Augmentation("In Rome. ", (QA(" Where does Ada live?", "Rome\n"),) * 3)
+    encode(Corpus("c", (passage,), {passage.id: made}), lm, PRAG, tmp_path / "out", quiet=True)
+    assert [one.id for one in read_folder(tmp_path / "out")[1].passages] == [passage.id]
 
 
 def test_unusable_passages_are_told_or_listed(lm: FrozenLM, tmp_path: Path) -> None:

@@ -163,4 +163,20 @@ def test_a_chat_template_wraps_the_prompt(words: Callable[..., list[str]], model
     prompt = pear.prompt_of(asked, lm)
     told = prompt(pear.questions_of("popqa", asked)[0][0])
     assert told.text.startswith("[user]") and told.text.endswith("?[answer]Answer:")
-    assert json.dumps(told.text).count("<bos>") == 0
+    assert json.dumps(told.text).count("<bos>") == 0  # the model puts it there
+    lm.bos = ()
+    told = pear.prompt_of(asked, lm)(pear.questions_of("popqa", asked)[0][0])
+    assert told.text.startswith("<bos>[user]")  # nobody puts it there
+
+
+def test_questions_may_be_left_out_that_something_was_chosen_on(words: Callable[..., list[str]]) -> None:
+    def ids(*more: Any) -> list[str]:
+        return [one.id for one in pear.questions_of("popqa", pear.arguments(words(*more)))[0]]
+
+    first, later = ids("--questions", "1"), ids("--questions", "2", "--skip", "1")
+    assert len(first) == 1 and len(later) == 2 and ids("--questions", "3") == [*first, *later]
+    groups = [
+        one.group for one in pear.questions_of("mdqa3", pear.arguments(words("--questions", "2", "--skip", "1")))[0]
+    ]
+    every = [one.group for one in pear.questions_of("mdqa3", pear.arguments(words("--questions", "3")))[0]]
+    assert len(groups) == 6 and groups == every[3:]

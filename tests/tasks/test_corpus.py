@@ -64,11 +64,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 def test_bad_questions_are_told(tmp_path: Path) -> None:
-    corpus = Corpus("c", (Passage.of("Ada is red.", "Ada"),))
+    twins = (Passage.of("Eve is tall.", "Eve"), Passage.of("Eve is old.", "Eve"))
+    corpus = Corpus("c", (Passage.of("Ada is red.", "Ada"), *twins))
     rows = [
         ({"question": "Who?", "answer": "", "passages": "Ada"}, "the answer is empty"),
         ({"question": " ", "answer": "Ada", "passages": "Ada"}, "the question is empty"),
         ({"question": "Who?", "answer": "Ada", "passages": ["Bo"]}, "no passage 'Bo'"),
+        ({"question": "Who?", "answer": "Eve", "passages": "Eve"}, "2 passages have the title 'Eve'"),
         ({"question": "Who?", "answer": "Ada", "hops": "two"}, "hops"),
     ]
     for row, said in rows:

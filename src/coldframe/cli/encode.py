@@ -47,8 +47,9 @@ class Encode(Config):
             that is adapted), another model, or the address of a server that speaks OpenAI's protocol.
         augment_model: The model as that server names it.
         augment_key_env: Environment variable with the server's key.
+        ask_again: Also about passages that no questions could be had for before.
         add: Add new passages to a finished poly-prag folder, where a row is fitted for each, or to a dyprag one, where
-            they are embedded; what was trained stays as it is.
+            they are embedded; what was trained stays as it is, with its method and settings.
         stored: Number format on the disk.
         on_error: Stop at the first passage that cannot be used, or leave such passages out and list them.
         json: Print the result as JSON.
@@ -65,6 +66,7 @@ class Encode(Config):
     augment: str = "given"
     augment_model: str | None = None
     augment_key_env: str | None = None
+    ask_again: bool = False
     add: bool = False
     stored: Literal["bfloat16", "float32"] = "bfloat16"
     on_error: OnError = "raise"
@@ -76,7 +78,7 @@ def run(argv: Sequence[str]) -> None:
     """Read, augment, train, write, say what came of it."""
     asked = parse(Encode, "encode", argv)
     from coldframe.parametric.encode import add_passages, encode
-    from coldframe.parametric.folder import QUESTIONS, method_config
+    from coldframe.parametric.folder import QUESTIONS, method_config, read_folder
     from coldframe.tasks.corpus import write_questions
 
     config = method_config(asked.method, settings_of(asked.set))
@@ -84,14 +86,34 @@ def run(argv: Sequence[str]) -> None:
     tell(corpus.notes, asked.quiet)
     name = asked.corpus.partition(":")[0]
     out = writable(Path(asked.out or f"runs/{Path(name).stem}-{asked.method}"))
+    if asked.add:
+        there = read_folder(out)[0].config
+        check(not asked.set or config == there, "--add keeps the settings of the folder", got=" ".join(asked.set))
+        config = there
     lm = asked.model.load()
     augmenter = _augmenter(asked, corpus, lm, rewrites=config.form == "published")
     if asked.add:
-        added = add_passages(out, lm, corpus, augmenter=augmenter, quiet=asked.quiet)
+        added = add_passages(
+            out,
+            lm,
+            corpus,
+            augmenter=augmenter,
+            ask_again=asked.ask_again,
+            on_error=asked.on_error,
+            quiet=asked.quiet,
+        )
         print_json({"folder": str(out), "added": added}) if asked.json else print(f"added {added} passages to {out}")
         return
     found = encode(
-        corpus, lm, config, out, augmenter=augmenter, on_error=asked.on_error, stored=asked.stored, quiet=asked.quiet
+        corpus,
+        lm,
+        config,
+        out,
+        augmenter=augmenter,
+        ask_again=asked.ask_again,
+        on_error=asked.on_error,
+        stored=asked.stored,
+        quiet=asked.quiet,
     )
     if questions:
         write_questions(out / QUESTIONS, questions)
@@ -127,6 +149,6 @@ def _augmenter(asked: Encode, corpus: Corpus, lm: FrozenLM, rewrites: bool) -> A
     if asked.augment.startswith(("http://", "https://")):
         check(asked.augment_model is not None, "A server has several models", expected="--augment-model NAME")
         key = os.environ.get(asked.augment_key_env) if asked.augment_key_env else None
-        return ByEndpoint(Client(asked.augment, str(asked.augment_model), key))
+        return ByEndpoint(Client(asked.augment, str(asked.augment_model), key), rewrites=rewrites)
     writer = lm if asked.augment == "self" else load_lm(asked.augment, dtype=asked.model.dtype)
     return ByModel(writer, rewrites=rewrites)

@@ -425,7 +425,8 @@ class FrozenLM:
             max_new_tokens: At most this many tokens, at least 1.
             temperature: 0 is greedy; otherwise the softmax temperature of sampling.
             top_p: Sample from the smallest set of tokens that holds this much probability, in (0, 1].
-            stop: Texts that end an answer; they are cut off.
+            stop: Texts that end an answer; they are cut off. Where there are any, blanks before the answer's first word
+                are none of it: a line break there ends nothing, and the text comes without them.
             seed: Of the sampling.
         """
         if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
@@ -438,7 +439,8 @@ class FrozenLM:
         rows = self.rows(prompts, conditioning, reserve=max_new_tokens)
         with self.ports(conditioning):
             ready = self.prefill(rows, conditioning)
-            return self.write(ready, max_new_tokens, lambda x: _choose(x, temperature, top_p, generator), stop)
+            trim = str.lstrip if stop else str
+            return self.write(ready, max_new_tokens, lambda x: _choose(x, temperature, top_p, generator), stop, trim)
 
     @torch.no_grad()
     def answer(

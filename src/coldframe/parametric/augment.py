@@ -150,16 +150,18 @@ class ByEndpoint:
     Args:
         client: Which server and model.
         retries: Further attempts where its answer cannot be read.
+        rewrites: Also have the passage written in other words; the form ``closed-book`` does not read that.
         temperature: Of the sampling.
     """
 
-    def __init__(self, client: Client, *, retries: int = 5, temperature: float = 0.7) -> None:
-        self.client, self.retries, self.temperature = client, retries, temperature
+    def __init__(self, client: Client, *, retries: int = 5, rewrites: bool = True, temperature: float = 0.7) -> None:
+        self.client, self.retries, self.rewrites, self.temperature = client, retries, rewrites, temperature
 
     @property
     def hash(self) -> str:
         """Names model and instructions; a server may change behind its name."""
-        return content_hash(self.client.url, self.client.model, REWRITE, ASK, str(self.temperature))
+        asked = [REWRITE, ASK] if self.rewrites else [ASK]
+        return content_hash(self.client.url, self.client.model, *asked, str(self.temperature))
 
     def write(self, passages: Sequence[Passage]) -> Iterator[tuple[Passage, Augmentation | str]]:
         """One passage after the other; one that the server refuses is told, and the next is asked."""
@@ -170,11 +172,17 @@ class ByEndpoint:
                 yield passage, str(error)
 
     def _augmentation(self, passage: Passage) -> Augmentation | str:
-        rewrite, said = self._reply(REWRITE.format(passage=passage.shown)), ""
+        rewrite, said = "", ""
+        for _ in range(self.retries + 1 if self.rewrites else 0):
+            if rewrite := self._reply(REWRITE.format(passage=passage.shown)).strip():
+                break
+        else:
+            if self.rewrites:
+                return f"no rewrite in {self.retries + 1} answers"
         for _ in range(self.retries + 1):
             said = self._reply(ASK.format(count=QUESTIONS, passage=passage.shown))
             if len(qa := parse_qa(said)) >= QUESTIONS:
-                return Augmentation(rewrite.strip(), qa[:QUESTIONS])
+                return Augmentation(rewrite, qa[:QUESTIONS])
         return _unread(self.retries, said)
 
     def _reply(self, instruction: str) -> str:
@@ -182,7 +190,7 @@ class ByEndpoint:
         body = {"messages": messages, "temperature": self.temperature, "max_tokens": 1024}
         answer = self.client.post("chat/completions", body)
         try:
-            return str(answer["choices"][0]["message"]["content"])
+            return str(answer["choices"][0]["message"]["content"] or "")
         except (KeyError, IndexError, TypeError):
             return ""
 
@@ -195,31 +203,39 @@ class Augmented:
     failed: dict[str, str]
 
 
-def augment(corpus: Corpus, augmenter: Augmenter, path: Path, quiet: bool = False) -> Augmented:
+def augment(
+    corpus: Corpus, augmenter: Augmenter, path: Path, quiet: bool = False, ask_again: bool = False
+) -> Augmented:
     """Augment a corpus; what is written is kept line by line, so that an interrupted call goes on.
+
+    What failed is kept too: else the same command would find other passages to train on each time it is run.
 
     Args:
         corpus: The passages.
         augmenter: Who writes.
         path: A JSON lines file that keeps what was written, under the name of who wrote it.
         quiet: No progress bar.
+        ask_again: Also for passages that failed before.
     """
     failed: dict[str, str] = {}
     if not augmenter.hash:
         written = dict(augmenter.write(corpus.passages))
         failed = {passage.id: one for passage, one in written.items() if isinstance(one, str)}
         return Augmented({p.id: one for p, one in written.items() if isinstance(one, Augmentation)}, failed)
-    found = {key: one for key, one in _read(path, augmenter.hash).items() if key in corpus.by_id}
-    wanted = [passage for passage in corpus.passages if passage.id not in found]
+    known = {key: one for key, one in _read(path, augmenter.hash).items() if key in corpus.by_id}
+    found = {key: one for key, one in known.items() if isinstance(one, Augmentation)}
+    if not ask_again:
+        failed = {key: one for key, one in known.items() if isinstance(one, str)}
+    wanted = [passage for passage in corpus.passages if passage.id not in found and passage.id not in failed]
     with writing(path), open(path, "a", encoding="utf-8") as out, Bar(len(wanted), "augment", quiet) as bar:
         for passage, one in augmenter.write(wanted):
             bar.advance(1)
+            record: dict[str, Any] = {"id": passage.id, "by": augmenter.hash}
             if isinstance(one, str):
-                failed[passage.id] = one
-                continue
-            found[passage.id] = one
-            record: dict[str, Any] = {"id": passage.id, "by": augmenter.hash, "rewrite": one.rewrite}
-            record["qa"] = [dataclasses.asdict(qa) for qa in one.qa]
+                failed[passage.id] = record["failed"] = one
+            else:
+                found[passage.id] = one
+                record |= {"rewrite": one.rewrite, "qa": [dataclasses.asdict(qa) for qa in one.qa]}
             out.write(json.dumps(record, ensure_ascii=False) + "\n")
             out.flush()
     return Augmented(found, failed)
@@ -266,16 +282,20 @@ def _unread(retries: int, said: str) -> str:
     return f"no {QUESTIONS} questions could be read in {retries + 1} answers; the last began {said[:60]!r}"
 
 
-def _read(path: Path, by: str) -> dict[str, Augmentation]:
-    """What was written before; a line that a crash cut off is left out."""
+def _read(path: Path, by: str) -> dict[str, Augmentation | str]:
+    """What was written before, or why nothing was; a line that a crash cut off is left out."""
     if not path.exists():
         return {}
-    found: dict[str, Augmentation] = {}
+    found: dict[str, Augmentation | str] = {}
     text = path.read_text(encoding="utf-8", errors="replace")
     for line in text.split("\n"):
         try:
             record = json.loads(line)
-            if record["by"] == by:
+            if record["by"] != by:
+                continue
+            if "failed" in record:
+                found[record["id"]] = str(record["failed"])
+            else:
                 found[record["id"]] = Augmentation(record["rewrite"], tuple(QA(**qa) for qa in record["qa"]))
         except (ValueError, KeyError, TypeError):
             continue

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -20,7 +20,7 @@ from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.dyprag import DyPRAGConfig, DyTrainer, embedding_ids, passage_embeddings
 from coldframe.methods.weight_deltas.poly_prag import PolyBank, PolyPRAGConfig, PolyTrainer
 from coldframe.methods.weight_deltas.prag import PRAGConfig, batches, train_adapters
-from coldframe.parametric.augment import Augmenter, Given, augment
+from coldframe.parametric.augment import Augmented, Augmenter, Given, augment
 from coldframe.parametric.banks import (
     HYPERNETWORK,
     SHARDS,
@@ -54,6 +54,10 @@ from coldframe.tasks.task import content_hash
 from coldframe.training.progress import Bar
 
 Stored = Literal["bfloat16", "float32"]
+T = TypeVar("T")
+
+_TOGETHER = "2"
+"""Of how a bank or a hypernetwork is trained: another number, and no checkpoint of before goes on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +88,7 @@ def encode(
     out: str | Path,
     *,
     augmenter: Augmenter | None = None,
+    ask_again: bool = False,
     on_error: OnError = "raise",
     stored: Stored = "bfloat16",
     quiet: bool = False,
@@ -99,6 +104,7 @@ def encode(
             both: its first stage is PRAG, and a PRAG folder of the settings of that stage becomes a DyPRAG folder.
         augmenter: Who rewrites passages and asks about them, for DyPRAG those that are trained on; None takes what came
             with the corpus.
+        ask_again: Also about passages that it failed at before.
         on_error: Stop where a passage has no augmentation or does not fit into the context, or leave such passages
             out; they are listed in the result and in the folder.
         stored: Number format on the disk; training is in float32.
@@ -114,7 +120,7 @@ def encode(
     if isinstance(config, DyPRAGConfig) and config.train_passages is not None:
         unseen = {passage.id for passage in corpus.passages[config.train_passages :]}
     seen = dataclasses.replace(corpus, passages=tuple(p for p in corpus.passages if p.id not in unseen))
-    kept = augment(seen, augmenter or Given(corpus), folder / AUGMENTATIONS, quiet)
+    kept = augment(seen, augmenter or Given(corpus), folder / AUGMENTATIONS, quiet, ask_again)
     failed = dict(kept.failed)
     sequences: dict[str, list[Counted]] = {}
     for passage in corpus.passages:
@@ -123,9 +129,7 @@ def encode(
                 embedding_ids(lm, passage)
             if passage.id in unseen:
                 continue
-            if passage.id in failed:
-                raise DataError(f"{_where(passage)} has no augmentation", got=failed[passage.id], fix=_AUGMENT)
-            sequences[passage.id] = config.sequences_of(lm, passage, kept.found[passage.id])
+            sequences[passage.id] = _sequences(lm, config, passage, kept)
         except DataError as error:
             if on_error == "raise":
                 raise
@@ -138,13 +142,15 @@ def encode(
     layout = Layout.of(lm.anatomy, config.rank, config.targets)
     fingerprint = _fingerprint(lm, config, stored)
     if not isinstance(config, PRAGConfig):  # its bank or hypernetwork depends on all trained passages together
-        fingerprint = content_hash(fingerprint, *(f"{one} {usable.given[one].hash}" for one in sequences))
+        fingerprint = content_hash(fingerprint, *(f"{one} {usable.given[one].hash}" for one in sequences), _TOGETHER)
     finished = read_described(folder)
     if finished is not None and isinstance(config, DyPRAGConfig):
         if finished.extra.get("fingerprint") == _fingerprint(lm, config.teacher, stored):
             finished = None  # its first stage, which is in force until the second has ended
     if finished is not None and finished.extra.get("fingerprint") != fingerprint:
         raise _other_settings(folder)
+    if finished is not None and not isinstance(config, PRAGConfig) and (there := _all_there(folder, kept_ids)):
+        return Encoding(folder, there[0], 0, failed, there[1], 0.0)
     started = time.perf_counter()
     if isinstance(config, PRAGConfig):
         done = _encode_prag(usable, lm, config, layout, sequences, folder, stored, fingerprint, quiet)
@@ -172,7 +178,14 @@ def encode(
 
 
 def add_passages(
-    folder: str | Path, lm: FrozenLM, corpus: Corpus, *, augmenter: Augmenter | None = None, quiet: bool = False
+    folder: str | Path,
+    lm: FrozenLM,
+    corpus: Corpus,
+    *,
+    augmenter: Augmenter | None = None,
+    ask_again: bool = False,
+    on_error: OnError = "raise",
+    quiet: bool = False,
 ) -> int:
     """Add passages to a finished Poly-PRAG or DyPRAG folder; its bank or hypernetwork stays as it is.
 
@@ -183,13 +196,17 @@ def add_passages(
         lm: The model it was encoded for.
         corpus: New passages, and perhaps old ones, which are left alone.
         augmenter: As in :func:`encode`.
+        ask_again: As in :func:`encode`.
+        on_error: As in :func:`encode`.
         quiet: No progress.
 
     Returns:
-        How many passages are new.
+        How many passages were added. Interrupted, the same call goes on where it stopped.
 
     Raises:
         ArtifactError: The folder is of PRAG, or of another model.
+        ConfigError: Its rows do not learn, so that a new one would stay as it was drawn.
+        DataError: A passage cannot be used.
     """
     folder = Path(folder)
     described, old, bank = read_folder(folder)
@@ -203,28 +220,52 @@ def add_passages(
     new = tuple(passage for passage in corpus.passages if passage.id not in old.by_id)
     if not new:
         return 0
-    merged = dataclasses.replace(old, passages=(*old.passages, *new))
     if isinstance(bank, GeneratedAdapters):
+        new = tuple(_usable(new, lambda passage: embedding_ids(lm, passage), on_error))
+        merged = dataclasses.replace(old, passages=(*old.passages, *new))
         embeddings = torch.cat((bank.embeddings(bank.ids), passage_embeddings(lm, new)))
         write_embeddings(folder / embeddings_name(merged), embeddings)
     elif isinstance(bank, RoutedBank) and isinstance(described.config, PolyPRAGConfig):
+        config = described.config
+        check(config.router_learning_rate > 0, "Rows of this folder do not learn", got="router_learning_rate=0")
         wanted = dataclasses.replace(corpus, passages=new)
-        kept = augment(wanted, augmenter or Given(corpus), folder / AUGMENTATIONS, quiet)
-        for passage in new:
-            if passage.id in kept.failed:
-                raise DataError(f"{_where(passage)} has no augmentation", got=kept.failed[passage.id], fix=_AUGMENT)
-        sequences = [described.config.sequences_of(lm, passage, kept.found[passage.id]) for passage in new]
-        before = bank.trained
-        trainer = PolyTrainer(lm, described.layout, described.config, sequences, bank=before.bank)
+        kept = augment(wanted, augmenter or Given(corpus), folder / AUGMENTATIONS, quiet, ask_again)
+        sequences = _usable(new, lambda passage: _sequences(lm, config, passage, kept), on_error)
+        new, before = tuple(sequences), bank.trained
+        parts = Parts(folder / TRAINING / content_hash(described.extra["fingerprint"], *(p.id for p in new)))
+        some, first = list(sequences.values()), len(before.table)
+        trainer = PolyTrainer(lm, described.layout, config, some, bank=before.bank, first=first, parts=parts)
         with Bar(trainer.steps, "fit rows", quiet) as bar:
             trainer.report = counted(bar)
             rows = trainer.train()
         together = PolyBank(before.bank, torch.cat((before.table, rows.table)))
         given = {**old.given, **{passage.id: kept.found[passage.id] for passage in new}}
-        merged = dataclasses.replace(merged, given=given)
+        merged = dataclasses.replace(old, passages=(*old.passages, *new), given=given)
         write_bank(folder / bank_name(merged), together, getattr(torch, str(described.extra["stored"])))
+        shutil.rmtree(folder / TRAINING, ignore_errors=True)
     write_described(folder, described, merged)
     return len(new)
+
+
+def _sequences(lm: FrozenLM, config: EncodingConfig, passage: Passage, kept: Augmented) -> list[Counted]:
+    if passage.id in kept.failed:
+        raise DataError(f"{_where(passage)} has no augmentation", got=kept.failed[passage.id], fix=_AUGMENT)
+    return config.sequences_of(lm, passage, kept.found[passage.id])
+
+
+def _usable(passages: Sequence[Passage], made: Callable[[Passage], T], on_error: OnError) -> dict[Passage, T]:
+    """What is made of each passage; those of which nothing can be made are left out, or stop it."""
+    found = {}
+    for passage in passages:
+        try:
+            found[passage] = made(passage)
+        except DataError as error:
+            if on_error == "raise":
+                raise
+            say(f"left out: {error.problem}")
+    if not found:
+        raise DataError("No passage can be added", got=f"{len(passages)} unusable", fix="Look at the first error.")
+    return found
 
 
 _AUGMENT = "Bring rewrite and qa in the corpus, choose another --augment, or skip such passages with --on-error skip."
@@ -307,6 +348,15 @@ def counted(bar: Bar) -> Callable[[int, float], None]:
         seen = step
 
     return report
+
+
+def _all_there(folder: Path, ids: set[str]) -> tuple[int, int] | None:
+    """Passages and bytes of a finished folder that holds these passages, perhaps beside added ones; None if not."""
+    try:
+        _, corpus, bank = read_folder(folder)
+    except ArtifactError:
+        return None
+    return (len(corpus), bank.nbytes) if ids <= corpus.by_id.keys() else None
 
 
 def _fingerprint(lm: FrozenLM, config: EncodingConfig, stored: Stored) -> str:

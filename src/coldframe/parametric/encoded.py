@@ -72,12 +72,16 @@ class Encoded:
 
     def retrieve(self, questions: Sequence[Question], config: AskConfig) -> Retrieved:
         """The k nearest passages of each question."""
+        return self.retriever(config).retrieve([one.example() for one in questions], exclude_same_key=False)
+
+    def retriever(self, config: AskConfig) -> Retriever:
+        """What finds them, made once."""
         k = min(config.k, len(self.corpus))
         key = (k, config.similarity)
         if key not in self._retrievers:
             settings = RetrievalConfig(similarity=config.similarity)
             self._retrievers[key] = Retriever(self.store, "text", k, settings)
-        return self._retrievers[key].retrieve([one.example() for one in questions], exclude_same_key=False)
+        return self._retrievers[key]
 
     def condition(self, retrieved: Retrieved, config: AskConfig, adapters_of: Retrieved | None = None) -> Conditioning:
         """What was retrieved, as the ports take it.
@@ -112,17 +116,18 @@ class Encoded:
             raise DataError("There is no question")
         if config.routing != "learned" and self.described.method != "poly-prag":
             raise ConfigError("Only Poly-PRAG has a routing", got=config.routing, fix="Leave it out.")
+        closed = config.mode == "closed-book"
+        if not closed:
+            _ = self.retriever(config).index  # the passages are indexed once, which is no question's time
         started = time.perf_counter()
-        retrieved = self.retrieve(questions, config)
-        adapters_of = _others(retrieved) if config.swapped else retrieved
+        retrieved = _nothing(self.store, len(questions)) if closed else self.retrieve(questions, config)
+        adapters_of = _others(retrieved) if config.swapped and not closed else retrieved
 
         def condition(places: NDArray[np.int64]) -> Conditioning:
             return self.condition(retrieved.rows(places), config, adapters_of.rows(places))
 
         written = answers(self.lm, self.prompts, questions, config, condition)
-        closed = config.mode == "closed-book"
         names = np.array([*(example.id for example in self.store.examples), ""])
-        indices = retrieved.indices[:, :0] if closed else retrieved.indices
         return Predictions(
             method=name_of(self.described.method, config),
             seed=self.described.config.seed,
@@ -132,8 +137,8 @@ class Encoded:
             labels=(),
             targets=np.full(len(questions), -1, np.int64),
             probabilities=np.zeros((len(questions), 0)),
-            neighbours=names[indices].reshape(indices.shape),
-            similarities=retrieved.scores[:, :0] if closed else retrieved.scores,
+            neighbours=names[retrieved.indices].reshape(retrieved.indices.shape),
+            similarities=retrieved.scores,
             references=tuple(one.answers for one in questions),
             generated=written,
             seconds=time.perf_counter() - started,
@@ -226,6 +231,10 @@ def name_of(method: str, config: AskConfig) -> str:
     ):
         name += f" ({control})" if on else ""
     return name
+
+
+def _nothing(store: ExemplarStore, questions: int) -> Retrieved:
+    return Retrieved(store, np.zeros((questions, 0), np.int64), np.zeros((questions, 0), np.float32))
 
 
 def _others(retrieved: Retrieved) -> Retrieved:

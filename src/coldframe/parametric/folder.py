@@ -153,6 +153,13 @@ def read_folder(folder: Path) -> tuple[Described, Corpus, Bank]:
 def same_model(described: Described, lm: FrozenLM) -> None:
     """Raise unless adapters and model belong together."""
     wanted = described.base_model
+    if lm.weight_hash != wanted["weight_hash"] and str(lm.dtype) != wanted.get("dtype", str(lm.dtype)):
+        raise ArtifactError(
+            "The adapters were trained for the model in another number format",
+            got=str(lm.dtype).removeprefix("torch."),
+            expected=str(wanted["dtype"]).removeprefix("torch."),
+            fix="Load the model with that dtype, or encode the corpus for this one.",
+        )
     if lm.weight_hash != wanted["weight_hash"]:
         raise ArtifactError(
             "The adapters were trained for another base model",

@@ -36,11 +36,12 @@ class Passage:
 
     @classmethod
     def of(cls, text: str, title: str = "", row: int = 0) -> Passage:
-        """A passage with the id that its content gives it.
+        """A passage with the id that its content gives it; blanks around text and title are no content.
 
         >>> Passage.of("It lies on the Seine.", "Paris").id == Passage.of("It lies on the Seine.", "Paris", row=7).id
         True
         """
+        text, title = text.strip(), title.strip()
         return cls(text, title, content_hash(title, text), row)
 
     @property
@@ -59,11 +60,18 @@ class Passage:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class QA:
-    """A question about one passage, with its short answer and, where there is one, a whole sentence."""
+    """A question about one passage, with its short answer and, where there is one, a whole sentence.
+
+    Blanks around them are cut off, as they are when a file is read: content and id are then the same before and after.
+    """
 
     question: str
     answer: str
     full_answer: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("question", "answer", "full_answer"):
+            object.__setattr__(self, name, getattr(self, name).strip())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,6 +85,9 @@ class Augmentation:
 
     rewrite: str
     qa: tuple[QA, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rewrite", self.rewrite.strip())
 
     @property
     def hash(self) -> str:
@@ -212,7 +223,8 @@ def read_questions(
     """Questions from CSV, TSV, JSONL or Parquet, and notes on what was skipped.
 
     Columns: ``question``; ``answer`` or ``answers`` (in JSONL a list of accepted ones); if they are there,
-    ``passages`` (ids or titles of the passages that hold the answer, one or a list) and ``hops``.
+    ``passages`` (ids or titles of the passages that hold the answer, one or a list; a title that several passages have
+    names none) and ``hops``.
 
     Args:
         path: The file.
@@ -226,13 +238,15 @@ def read_questions(
     table = read_table(path, problems)
     table.require("question")
     column = "answers" if "answers" in table.columns else table.require("answer")
-    names: dict[str, str] = {}
-    for passage in corpus.passages if corpus is not None else ():
-        names |= {passage.id: passage.id, passage.title: passage.id}
+    names: dict[str, list[str]] | None = None
+    if corpus is not None:
+        names = {passage.id: [passage.id] for passage in corpus.passages}
+        for passage in corpus.passages:
+            names.setdefault(passage.title, []).append(passage.id)
     found = []
     for row in table.rows:
         try:
-            found.append(_question(row, column, names if corpus is not None else None))
+            found.append(_question(row, column, names))
         except DataError as error:
             problems.add(_in_row(table, row, error))
     if not found:
@@ -293,17 +307,19 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, Mapping)
 
 
-def _question(row: Row, column: str, names: Mapping[str, str] | None) -> Question:
+def _question(row: Row, column: str, names: Mapping[str, Sequence[str]] | None) -> Question:
     text, answers = as_text(row.values.get("question")), as_texts(row.values.get(column))
     if not text:
         raise DataError("the question is empty")
     if not answers[0]:
         raise DataError(f"the answer is empty (column {column!r})")
-    passages = []
+    passages: list[str] = []
     for name in as_texts(row.values.get("passages")) if names is not None and row.values.get("passages") else ():
-        if name not in (names or {}):
-            raise DataError(f"the corpus has no passage {name!r}", fix="Name passages by their id or title.")
-        passages.append((names or {})[name])
+        ids = (names or {}).get(name, ())
+        if len(ids) != 1:
+            problem = f"{len(ids)} passages have the title {name!r}" if ids else f"the corpus has no passage {name!r}"
+            raise DataError(problem, fix="Name passages by their id, or by a title that no other has.")
+        passages += ids
     hops = as_text(row.values.get("hops")) or "1"
     if not hops.isdecimal() or int(hops) < 1:
         raise DataError("hops is not a number of facts", got=hops, expected="1, 2, ...")

@@ -248,9 +248,15 @@ def as_asked(spec: str) -> tuple[int, int] | None:
 def spread(questions: Sequence[Question], count: int) -> tuple[Question, ...]:
     """``count`` of the questions, evenly over their order: the same ones every time.
 
+    Passages have several questions in a row, each of another kind. So where the step is a whole number the place within
+    it moves on: else all questions were of one kind.
+
     >>> [question.text for question in spread([Question.of(str(i), ["x"]) for i in range(10)], 3)]
     ['0', '3', '6']
+    >>> [question.text for question in spread([Question.of(str(i), ["x"]) for i in range(9)], 3)]
+    ['0', '4', '8']
     """
     if count >= len(questions):
         return tuple(questions)
-    return tuple(questions[i * len(questions) // count] for i in range(count))
+    step, rest = divmod(len(questions), count)
+    return tuple(questions[i * len(questions) // count + (0 if rest else i % step)] for i in range(count))

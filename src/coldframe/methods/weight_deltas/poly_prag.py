@@ -147,6 +147,7 @@ class PolyTrainer(PairTrainer):
         config: How.
         passages: The sequences of every passage.
         bank: ``[S, N]`` that stays as it is, so that only rows are trained (for new passages); None trains both.
+        first: Rows that are there already, so that each new one starts as no other does.
         parts: Where an interrupted training goes on; its folder's name says what the training depends on.
         report: Told after each step: steps done, and the loss.
     """
@@ -161,15 +162,16 @@ class PolyTrainer(PairTrainer):
         passages: Sequence[Sequence[Counted]],
         *,
         bank: Tensor | None = None,
+        first: int = 0,
         parts: Parts | None = None,
         report: Callable[[int, float], None] | None = None,
     ) -> None:
         order = {"seed": config.seed, "epochs": config.epochs, "batch_size": config.batch_size}
         super().__init__(lm, passages, **order, parts=parts, report=report)
         self.layout, self.config = layout, config
-        shape = (len(passages), len(layout.names) * config.adapters)
+        shape = (first + len(passages), len(layout.names) * config.adapters)
         start = torch.Generator().manual_seed(config.seed)
-        table = (2 * torch.rand(shape, generator=start) - 1) * config.router_start
+        table = (2 * torch.rand(shape, generator=start)[first:] - 1) * config.router_start
         self.rows = RowAdam(table.to(lm.device), config.router_learning_rate)
         self.trains_bank = bank is None
         if bank is None:
