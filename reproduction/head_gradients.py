@@ -11,7 +11,8 @@ with ``g`` the head's gain. Above 0, the right answer gains when the head is wei
 says for the copy. Their rank correlation over the heads says whether the one foretells the other. An effect is that of
 taking the head away, by one way through the model; so the pull on the copy itself stands beside it, the same derivative
 of the proxy's loss. ``sum (tau - 1) pull`` is what gains ``tau`` do to the questions to first order. All come with 95%
-intervals over the questions; the correlation between two halves of the questions says what could be reached.
+intervals over the questions, which for a rank correlation lie a little too near 0: resampling adds the noise once more.
+From the correlation between two halves of the questions follows what could be reached.
 
 OUT/pull.json and OUT/pull.md hold what came of it.
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +34,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coldframe.cache import atomic_path
-from coldframe.cli.options import settings_of
 from coldframe.errors import ColdframeError, ConfigError
 from coldframe.evaluation.answers.evaluate import QASet
 from coldframe.evaluation.answers.kept import Kept
@@ -43,7 +44,7 @@ from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import rank_correlation
 from coldframe.methods.head_gains.pear import reweight
 from coldframe.methods.head_gains.proxy import ProxyTask
-from reproduction.pear import Said, prompt_of, question_arguments, set_of
+from reproduction.pear import Said, question_arguments, sets_of, settings_asked
 
 Floats = NDArray[np.float64]
 _RESAMPLES = 2000  # each ranks all heads
@@ -98,7 +99,7 @@ class Agreement:
         questions: How many.
         effects: Rank correlation over all heads of the proxy's effects and the mean pull, with its interval.
         copies: The same of the pull on a copy and the mean pull.
-        ceiling: That of the mean pulls of two halves of the questions, the mean over many halvings.
+        halves: That of the mean pulls of two halves of the questions, the mean over many halvings.
         foretold: ``sum (tau - 1) pull``: what the gains do to the loss, to first order, nats, with its interval.
         best: Heads of the largest mean pull, as ``(layer, head, pull, pull on a copy, effect)``.
     """
@@ -106,9 +107,18 @@ class Agreement:
     questions: int
     effects: tuple[float, float, float]
     copies: tuple[float, float, float]
-    ceiling: float
+    halves: float
     foretold: tuple[float, float, float]
     best: list[tuple[int, int, float, float, float]]
+
+    @property
+    def reachable(self) -> float:
+        """The correlation that a quantity without noise could have with the mean pull: ``sqrt(2 r / (1 + r))``.
+
+        With r between halves (Spearman and Brown); for ranks nearly so.
+        """
+        r = max(self.halves, 0.0)
+        return math.sqrt(2 * r / (1 + r))
 
 
 def agreement(
@@ -142,7 +152,7 @@ def agreement(
         questions=n,
         effects=spread(lambda one: like(one, effects.ravel())),
         copies=spread(lambda one: like(one, copies.ravel())),
-        ceiling=float(np.mean(halves)),
+        halves=float(np.mean(halves)),
         foretold=spread(lambda one: float(one @ change)),
         best=[
             (*divmod(int(i), effects.shape[1]), *(float(x.ravel()[i]) for x in (mean, copies, effects))) for i in order
@@ -169,12 +179,16 @@ def measured(lm: FrozenLM, one: QASet, out: Path, said: Said) -> Floats:
 
 def markdown(found: Mapping[str, Agreement]) -> str:
     """Tables of all sets."""
-    lines = ["| set | questions | rank correlation with effects | with pulls on a copy | between halves | foretold |"]
-    lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
+    lines = [
+        "| set | questions | rank correlation with effects | with pulls on a copy "
+        "| between halves | reachable | foretold |"
+    ]
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, one in found.items():
         effects, copies = (f"{r:.2f} [{low:.2f}, {high:.2f}]" for r, low, high in (one.effects, one.copies))
         told = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*one.foretold)
-        lines.append(f"| {name} | {one.questions:,} | {effects} | {copies} | {one.ceiling:.2f} | {told} |")
+        halves = f"{one.halves:.2f} | {one.reachable:.2f}"
+        lines.append(f"| {name} | {one.questions:,} | {effects} | {copies} | {halves} | {told} |")
     for name, one in found.items():
         lines += ["", f"Heads that hold back the right answer most, {name}:", ""]
         lines += ["| head | pull | pull on a copy | effect on a copy |", "| --- | ---: | ---: | ---: |"]
@@ -191,11 +205,11 @@ def run(argv: Sequence[str] | None = None) -> dict[str, Agreement]:
             "A choice needs a wrong answer, and halves two questions each", expected="--wrong 1, --questions 4"
         )
     lm = load_lm(asked.model, dtype=asked.dtype, device=asked.device)
-    prompt, said, found = prompt_of(asked, lm), Said(), dict[str, Agreement]()
-    sets = [set_of(name, asked, prompt) for name in asked.sets]
-    config = ReweightConfig.from_dict({"heads": asked.heads, **settings_of(asked.set), "seed": asked.seed})
+    said, found = Said(), dict[str, Agreement]()
+    sets = sets_of(asked, lm)
+    config = ReweightConfig.from_dict({**settings_asked(asked), "seed": asked.seed})
     shown, copies = reweight(lm, config), copy_gradient(lm, config).double().numpy()
-    effects, gains = shown.effects.mean().double().numpy(), shown.trained.gains.double().numpy()
+    effects, gains = shown.effects.mean(config.effect).double().numpy(), shown.trained.gains.double().numpy()
     for one in sets:
         found[one.name] = agreement(measured(lm, one, asked.out / "pulls", said), effects, copies, gains, asked.seed)
         pages = {

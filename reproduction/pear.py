@@ -21,15 +21,17 @@ import importlib
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from coldframe.cache import say, sha256_of
-from coldframe.cli.options import settings_of
+from coldframe.cli.options import settings_of, writable
+from coldframe.config import check
 from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingError
 from coldframe.evaluation.answers.evaluate import QASet, Scores, ask, scored
 from coldframe.evaluation.answers.systems import CallableSystem, LMSystem, System
@@ -49,14 +51,41 @@ from reproduction.pear_results import retained, summary, write
 MADE = {"pear": {}, "random": {"choose": "random"}, "lowest": {"choose": "lowest"}, "all": {"choose": "all"}}
 MADE["zero"] = {"fixed": 0.0}
 SCHEMES = {"ms-poe": MsPoE, "attention-buckets": AttentionBuckets}
-GAINS = re.compile(r"\d+\.\d+:\d+(\.\d+)?(,\d+\.\d+:\d+(\.\d+)?)*")
+GAIN = re.compile(r"(\d+)\.(\d+):([^,:/]+)")
 PLACES = (0.0, 0.5, 1.0)  # of the gold document: first, middle, last
 
 
-def set_of(name: str, asked: argparse.Namespace, prompt: QAPrompt) -> QASet:
-    """A set by its name: drawn by the seed, so that more questions hold the fewer, and what was measured on them."""
-    questions, pool = questions_of(name, asked)
-    return QASet.of(Path(name).stem, questions, prompt, asked.wrong, pool)
+def sets_of(asked: argparse.Namespace, lm: FrozenLM) -> list[QASet]:
+    """All sets: drawn by the seed, so that more questions hold the fewer, and what was measured on them.
+
+    Raises:
+        ConfigError: If two have one name, or a number is out of range.
+    """
+    for name in ("wrong", "skip"):
+        check(getattr(asked, name) >= 0, f"--{name} cannot be negative", got=getattr(asked, name))
+    check(asked.questions >= 1, "--questions must be at least 1", got=asked.questions)
+    names = [Path(name).stem for name in asked.sets]
+    check(len(set(names)) == len(names), "Two sets have the same name", got=" ".join(asked.sets))
+    drawn = [questions_of(name, asked) for name in asked.sets]
+    # Room for the longest answer of any question: the wrong ones are answers to others.
+    longest = max(len(lm.answer_tokens(one.target)) for _, pool in drawn for one in pool)
+    prompt = prompt_of(asked, lm, max(longest, getattr(asked, "max_new_tokens", 0)))
+    return [
+        QASet.of(name, questions, prompt, asked.wrong, pool)
+        for name, (questions, pool) in zip(names, drawn, strict=True)
+    ]
+
+
+def settings_asked(asked: argparse.Namespace) -> dict[str, Any]:
+    """Settings of the reweighting, all but the seed.
+
+    Raises:
+        ConfigError: If one has a word of its own.
+    """
+    found = settings_of(asked.set)
+    for name, word in {"seed": "--seeds", "heads": "--heads"}.items():
+        check(name not in found, f"--set {name} is said with {word}", got=found.get(name))
+    return {"heads": asked.heads, **found}
 
 
 def questions_of(name: str, asked: argparse.Namespace) -> tuple[list[Question], list[Question]]:
@@ -83,47 +112,77 @@ def _data(asked: argparse.Namespace) -> Path:
     return Path(asked.data)
 
 
+Maker: TypeAlias = Callable[[], System | None]
+
+
 def systems_of(asked: argparse.Namespace, lm: FrozenLM, notes: list[str]) -> tuple[list[System], Reweighting | None]:
-    """All systems with their seeds, and the reweighting of the first seed, if PEAR is among them."""
-    systems: list[System] = []
-    shown = None
-    for name in asked.systems:
-        base, _, function = name.partition("=")
-        if name == "base":
-            systems.append(LMSystem(lm))
-        elif name in MADE:
-            for seed in asked.seeds:
-                settings = {"heads": asked.heads, **settings_of(asked.set), **MADE[name], "seed": seed}
-                config = ReweightConfig.from_dict(settings)
-                try:
-                    found = reweight(lm, config)
-                except TrainingError as error:
-                    notes.append(f"{name}, seed {seed}, could not be trained: {error}")
-                    continue
-                systems.append(LMSystem(lm, name, found.trained.gains, seed))
-                shown = found if name == "pear" and shown is None else shown
-        elif name in SCHEMES:
-            systems.append(rival(name, SCHEMES[name](lm), lm, name))
-        elif base == "moice" and Path(function).is_dir():
-            systems.append(rival(base, MoICE.load(lm, function), lm, sha256_of(Path(function) / "moice.json")))
-        elif GAINS.fullmatch(function):
-            systems.append(LMSystem(lm, base, by_hand(lm, function)))
-        elif function:
-            module, _, attribute = function.partition(":")
-            try:
-                made = getattr(importlib.import_module(module), attribute)(lm)
-            except (ImportError, AttributeError, ValueError) as error:
-                expected = "NAME=package.module:function"
-                raise ConfigError(f"Cannot load the system {name!r}: {error}", expected=expected) from error
-            systems.append(rival(base, made, lm, function))
-        elif Path(name).is_dir():
-            systems.append(LMSystem(load_lm(name, dtype=asked.dtype, device=asked.device), Path(name).name))
-        else:
-            raise ConfigError(
-                f"There is no system {name!r}",
-                expected=f"base, {', '.join([*MADE, *SCHEMES])}, a folder, NAME=HEAD:GAIN or NAME=module:function",
-            )
-    return systems, shown
+    """All systems with their seeds, and the reweighting of the first seed, if PEAR is among them.
+
+    Every word is understood before the first system is trained.
+
+    Raises:
+        ConfigError: If a system is unknown, or two have one name.
+    """
+    found: dict[str, Reweighting] = {}
+    makers: dict[str, list[Maker]] = {}
+    for word in asked.systems:
+        name, made = _system(word, asked, lm, notes, found)
+        check(name not in makers, "Two systems have the same name", got=" ".join(asked.systems))
+        makers[name] = made
+    systems = [system for made in makers.values() for make in made if (system := make()) is not None]
+    return systems, found.get("pear")
+
+
+def _system(
+    word: str, asked: argparse.Namespace, lm: FrozenLM, notes: list[str], found: dict[str, Reweighting]
+) -> tuple[str, list[Maker]]:
+    """A system's name, and what makes each of its seeds."""
+    name, _, function = word.partition("=")
+    own = {"base", *MADE, *SCHEMES}
+    if word == "base":
+        return word, [lambda: LMSystem(lm)]
+    if word in MADE:
+        configs = [
+            ReweightConfig.from_dict({**settings_asked(asked), **MADE[word], "seed": seed}) for seed in asked.seeds
+        ]
+        return word, [partial(_reweighted, word, lm, config, notes, found) for config in configs]
+    if word in SCHEMES:
+        return word, [lambda: rival(word, SCHEMES[word](lm), lm, word)]
+    if name == "moice" and Path(function).is_dir():
+        return name, [lambda: rival(name, MoICE.load(lm, function), lm, sha256_of(Path(function) / "moice.json"))]
+    if function:
+        check(name not in own, f"{name} is the name of another system", got=word, expected="another name before the =")
+        if GAIN.match(function):
+            gains = by_hand(lm, function)
+            return name, [lambda: LMSystem(lm, name, gains)]
+        module, _, attribute = function.partition(":")
+        try:
+            make = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            expected = "NAME=package.module:function, NAME=LAYER.HEAD:GAIN,... or moice=FOLDER"
+            raise ConfigError(f"Cannot load the system {word!r}: {error}", expected=expected) from error
+        return name, [lambda: rival(name, make(lm), lm, function)]
+    if Path(word).is_dir():
+        name = Path(word).name
+        check(name not in own, f"{name} is the name of another system", got=word, expected="another folder name")
+        return name, [lambda: LMSystem(load_lm(word, dtype=asked.dtype, device=asked.device), name)]
+    raise ConfigError(
+        f"There is no system {word!r}",
+        expected=f"base, {', '.join([*MADE, *SCHEMES])}, a folder, NAME=LAYER.HEAD:GAIN,... or NAME=module:function",
+    )
+
+
+def _reweighted(
+    name: str, lm: FrozenLM, config: ReweightConfig, notes: list[str], found: dict[str, Reweighting]
+) -> System | None:
+    """PEAR or one of its controls; None, and a note, if its training came to nothing."""
+    try:
+        made = reweight(lm, config)
+    except TrainingError as error:
+        notes.append(f"{name}, seed {config.seed}, could not be trained: {error}")
+        return None
+    found.setdefault(name, made)
+    return LMSystem(lm, name, made.trained.gains, config.seed)
 
 
 def by_hand(lm: FrozenLM, text: str) -> Tensor:
@@ -133,11 +192,16 @@ def by_hand(lm: FrozenLM, text: str) -> Tensor:
         ConfigError: If the model has no such head.
     """
     gains = torch.ones(lm.anatomy.n_layers, lm.anatomy.n_heads)
-    for layer, head, gain in re.findall(r"(\d+)\.(\d+):([^,]+)", text):
-        if int(layer) >= gains.shape[0] or int(head) >= gains.shape[1]:
+    for part in text.split(","):
+        said = GAIN.fullmatch(part)
+        try:
+            layer, head, value = int(said[1]), int(said[2]), float(said[3])  # type: ignore[index]
+        except (TypeError, ValueError):
+            raise ConfigError("That is no gain", got=part, expected="LAYER.HEAD:GAIN, such as 17.0:0.5") from None
+        if layer >= gains.shape[0] or head >= gains.shape[1]:
             expected = f"{gains.shape[0]} layers of {gains.shape[1]} heads, counted from 0"
             raise ConfigError("There is no such head", got=f"{layer}.{head}", expected=expected)
-        gains[int(layer), int(head)] = float(gain)
+        gains[layer, head] = value
     return gains
 
 
@@ -224,16 +288,15 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def run(argv: Sequence[str] | None = None) -> Reweighted:
     """Measure what is missing; write the results after every set."""
     asked, notes, started, said = arguments(argv), list[str](), time.perf_counter(), Said()
-    if not 0 <= asked.max_new_tokens or asked.questions < 1:
-        raise ConfigError("max_new_tokens cannot be negative, and questions must be at least 1")
     # Everything that can be wrong with the words is found before the first hour of work.
+    for name in ("max_new_tokens", "mmlu", "texts"):
+        check(getattr(asked, name) >= 0, f"--{name.replace('_', '-')} cannot be negative", got=getattr(asked, name))
+    writable(asked.out)
     lm = load_lm(asked.model, dtype=asked.dtype, device=asked.device)
-    prompt = prompt_of(asked, lm, asked.max_new_tokens)
-    sets = [set_of(name, asked, prompt) for name in asked.sets]
+    sets = sets_of(asked, lm)
     for one in sets:
         if one.cut:
-            rows = f"{one.cut} of {len(one.questions)} prompts"
-            notes.append(f"{one.name}: {rows} had passages cut to fit {prompt.max_tokens} tokens.")
+            notes.append(f"{one.name}: {one.cut} of {len(one.questions)} prompts had passages cut to fit the context.")
     systems, shown = systems_of(asked, lm, notes)
     scores: Scores = {}
     answers = asked.out / "answers"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from coldframe.cache import atomic_path, say
+from coldframe.cli.options import settings_of
 from coldframe.config import without_nan
 from coldframe.errors import DataError
 from coldframe.evaluation.answers.evaluate import Cell, QASet, Scores, cells, overall
@@ -93,10 +94,11 @@ def summary(
     others = [name for name in seeds if name != BASE]
     pairs = [(name, BASE) for name in others] + [(PEAR, name) for name in others if name != PEAR]
     words = {key: value for key, value in vars(asked).items() if key not in ("out", "data")}
+    effect = str(settings_of(asked.set).get("effect", "difference"))
     settings = {**json.loads(json.dumps(words, default=str)), "dtype": str(lm.dtype)}
     return Reweighted(
         model=str(lm.provenance["name"]),
-        found=None if shown is None else Found.of(shown),
+        found=None if shown is None else Found.of(shown, effect),
         systems=seeds,
         sets=tuple(_asked(one) for one in sets),
         cells=tuple(cell for one in sets for cell in cells(one, scores[one.name], BASE)),

@@ -16,7 +16,6 @@ from coldframe.cache import atomic_path
 from coldframe.errors import ArtifactError, ConfigError, DataError, TrainingError
 from coldframe.evaluation.predict import Outcome, predict, run
 from coldframe.evaluation.predictions import Predictions
-from coldframe.frozen.carriers import weight_hash
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.methods.base import Method, Setting
 from coldframe.methods.registry import method_class
@@ -274,7 +273,7 @@ def fit(
         _seed(training.seed)
         trainer = Trainer(method, lm, task, (neighbours[0], neighbours[1]), training, folder, resume, quiet)
         history = trainer.train()
-        if weight_hash(lm.model) != hash_before:
+        if lm.hash_now() != hash_before:
             raise TrainingError("The base model's weights changed during training")
         if all(bool((a == b).all()) for a, b in zip(weights_before, method.parameters(), strict=True)):
             raise TrainingError(

@@ -141,6 +141,8 @@ def test_who_is_chosen() -> None:
     assert drawn[0] == drawn[1] != drawn[2] and len(set(drawn[0])) == 3
     with pytest.raises(ConfigError, match="heads=9.*at most 8"):
         choose_heads(effects, ReweightConfig(heads=9))
+    below = torch.arange(-8.0, 0.0).view(2, 4)
+    assert len(choose_heads(below, ReweightConfig(choose="all"))) == 8
     with pytest.raises(ConfigError, match="No head stands out"):
         choose_heads(torch.arange(-8.0, 0.0).view(2, 4), ReweightConfig())
 

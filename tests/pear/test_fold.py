@@ -212,8 +212,13 @@ def test_packed_weights_keep_their_gains_as_hooks(tmp_path: Path) -> None:
     wanted = lm.logits(IDS, conditioning=Conditioning(head_gains=gains))
     assert float((wanted - lm.logits(IDS)).abs().max()) > 1e-2
     again = packed(load_lm(base, dtype="float32"))
+    before = again.weight_hash
     attach(again, tmp_path / "new")
     assert torch.equal(again.logits(IDS), wanted)
+    # What is fitted on it now belongs to nothing else, and gains do not go onto it twice.
+    assert again.weight_hash == again.hash_now() != before
+    with pytest.raises(ArtifactError, match="another model"):
+        attach(again, tmp_path / "new")
     with pytest.raises(ArtifactError, match="nothing to take out"):
         unfold(tmp_path / "new", tmp_path / "out")
     with pytest.raises(ArtifactError, match="another model"):

@@ -59,6 +59,14 @@ def test_the_gains_stand_in_the_artifact_and_are_not_made_when_it_is_loaded(
     assert again.predict_proba(QUERIES).tolist() == pipeline.predict_proba(QUERIES).tolist()
 
 
+def test_gains_are_trained_where_the_first_prediction_needs_them(own_cache: Any) -> None:
+    settings = {**SETTINGS, "fixed": None, "steps": 6, "batch_size": 8, "evaluate_every": 1, "learning_rate": 1e-2}
+    settings |= {"held_out": 8, "patience": 0}
+    pipeline = fit(PEAR(**settings), lm_of("llama"), task(), quiet=True)
+    assert pipeline.predict_proba(QUERIES).shape == (len(QUERIES), 2)
+    assert int((pipeline.method.gains != 1).sum()) == 2
+
+
 def test_gains_are_one_port_of_several() -> None:
     lm, method = lm_of("llama"), PEAR(**SETTINGS)
     fit(method, lm, task(), quiet=True)

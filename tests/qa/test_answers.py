@@ -63,6 +63,12 @@ def naive(lm: FrozenLM, prompt: str, target: str) -> tuple[float, str]:
     return loss, lm.tokenizer.decode(ids[len(start) :], skip_special_tokens=True)
 
 
+def test_a_text_without_blanks_is_cut_by_characters() -> None:
+    rows = tuple(Passage("", sign * 300) for sign in "日本語")
+    told = QAPrompt(list, 600)(Question("q", "何?", ("日",), rows))
+    assert told.cut == 3 and told.tokens <= 600 and all(told.text.count(sign * 100) for sign in "日本語")
+
+
 def test_a_model_answers_as_whole_passes_do(lm: FrozenLM) -> None:
     for answer, prompt, target in zip(LMSystem(lm).answer(PROMPTS, ALONE, 6), PROMPTS, TARGETS, strict=True):
         loss, text = naive(lm, prompt, target)

@@ -120,7 +120,9 @@ def test_the_map_has_every_effect_and_marks_the_chosen_heads() -> None:
     empty = figures.head_map(dataclasses.replace(FOUND, effects=((0.0,),)))
     assert empty.shades == ()
     assert figures.training(FOUND) is not None
-    assert figures.training(dataclasses.replace(FOUND, history=FOUND.history[:2])) is None
+    assert figures.training(dataclasses.replace(FOUND, history=FOUND.history[:2])) is not None  # one look, but trained
+    given = tuple({"step": 0.0, "held_out_loss": loss} for loss in (3.0, 2.0))
+    assert figures.training(dataclasses.replace(FOUND, history=given)) is None
 
 
 def test_data_travel() -> None:

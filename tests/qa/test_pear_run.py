@@ -106,8 +106,24 @@ def test_gains_by_hand(words: Callable[..., list[str]]) -> None:
     done = pear.run(words(*given, "none=0.0:1.0", "some=1.2:0.25,0.3:2"))
     none, some = (done.mean_gap(name, "base", "loss") for name in ("none", "some"))
     assert none is not None and none.interval.value == 0 and some is not None and some.interval.value != 0
+    assert float(pear.by_hand(loaded(words), "0.1:1e-1").min()) == pytest.approx(0.1)
     with pytest.raises(ConfigError, match="no such head"):
         pear.run(words(*given, "some=99.0:0.5"))
+
+
+def loaded(words: Callable[..., list[str]]) -> Any:
+    from coldframe.frozen.model import load_lm
+
+    return load_lm(words()[0], dtype="float32")
+
+
+def test_every_word_is_understood_before_the_first_training(
+    words: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pear, "reweight", lambda *_: pytest.fail("trained"))
+    for wrong in ("nonsense", "some=99.0:0.5", "x=os:nothing"):
+        with pytest.raises(ConfigError):
+            pear.run(words("--sets", "popqa", "--systems", "base", "pear", wrong))
 
 
 def test_a_long_prompt_is_cut_and_that_is_said(words: Callable[..., list[str]]) -> None:
@@ -145,6 +161,13 @@ def test_a_control_that_cannot_be_trained_is_a_note(
         (["--data", "/nowhere"], DataError, "folder"),
         (["--text-file", "/nowhere", "--texts", "2", "--sets", "popqa"], DataError, "Cannot read"),
         (["--questions", "0"], ConfigError, "questions"),
+        (["--wrong", "-1"], ConfigError, "--wrong cannot be negative"),
+        (["--mmlu", "-1"], ConfigError, "--mmlu cannot be negative"),
+        (["--set", "seed=5", "--systems", "pear"], ConfigError, "--set seed is said with --seeds"),
+        (["--sets", "popqa", "elsewhere/popqa.jsonl"], ConfigError, "Two sets have the same name"),
+        (["--systems", "base", "a=0.0:1", "a=0.1:1"], ConfigError, "Two systems have the same name"),
+        (["--systems", "pear=0.0:1"], ConfigError, "pear is the name of another system"),
+        (["--systems", "a=0.0:half"], ConfigError, "That is no gain"),
     ],
 )
 def test_bad_words(words: Callable[..., list[str]], more: list[str], error: type[ColdframeError], says: str) -> None:

@@ -82,7 +82,7 @@ class Bars:
 def run(argv: Sequence[str]) -> None:
     """Find heads, train gains, fold, say what came of it."""
     asked = parse(Reweight, "reweight", argv)
-    from coldframe.methods.head_gains.fold import refuse_existing, save_reweighted
+    from coldframe.methods.head_gains.fold import refuse_existing, save_reweighted, source_of
     from coldframe.methods.head_gains.gains_file import read_gains
     from coldframe.methods.head_gains.pear import reweight
 
@@ -90,6 +90,7 @@ def run(argv: Sequence[str]) -> None:
     out = Path(asked.out or f"runs/{Path(asked.model.model).name}-pear")
     refuse_existing(out)
     lm = asked.model.load()
+    source_of(lm)  # what cannot be folded is refused before the work
     bars = Bars(asked.quiet)
     with bars.open:
         found = reweight(lm, asked.settings, bars)

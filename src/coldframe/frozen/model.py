@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -62,6 +63,7 @@ class FrozenLM:
         self.dropped_contexts = 0
         self._takes_positions = "position_ids" in inspect.signature(self.body.forward).parameters
         self._hash: str | None = None
+        self._stamp = ""
         empty = tokenizer("").input_ids
         self.bos: tuple[int, ...] = tuple(empty[:1]) if empty and empty[0] == tokenizer.bos_token_id else ()
 
@@ -88,8 +90,18 @@ class FrozenLM:
     def weight_hash(self) -> str:
         """SHA-256 of the weights, computed once: they are frozen."""
         if self._hash is None:
-            self._hash = weight_hash(self.model)
+            self._hash = self.hash_now()
         return self._hash
+
+    def hash_now(self) -> str:
+        """:attr:`weight_hash`, from the weights as they are at this moment."""
+        found = weight_hash(self.model)
+        return hashlib.sha256(f"{found} {self._stamp}".encode()).hexdigest() if self._stamp else found
+
+    def stamp(self, change: str) -> None:
+        """Say that the model was changed for good by other means than its weights: its hash becomes another one."""
+        self._stamp += change
+        self._hash = None
 
     def embedding_norm(self) -> float:
         """Median norm of a token embedding: the scale a soft token should have."""

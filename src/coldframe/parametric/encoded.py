@@ -120,7 +120,7 @@ class Encoded:
         if not closed:
             _ = self.retriever(config).index  # the passages are indexed once, which is no question's time
         started = time.perf_counter()
-        retrieved = _nothing(self.store, len(questions)) if closed else self.retrieve(questions, config)
+        retrieved = Retrieved.nothing(self.store, len(questions)) if closed else self.retrieve(questions, config)
         adapters_of = _others(retrieved) if config.swapped and not closed else retrieved
 
         def condition(places: NDArray[np.int64]) -> Conditioning:
@@ -231,10 +231,6 @@ def name_of(method: str, config: AskConfig) -> str:
     ):
         name += f" ({control})" if on else ""
     return name
-
-
-def _nothing(store: ExemplarStore, questions: int) -> Retrieved:
-    return Retrieved(store, np.zeros((questions, 0), np.int64), np.zeros((questions, 0), np.float32))
 
 
 def _others(retrieved: Retrieved) -> Retrieved:

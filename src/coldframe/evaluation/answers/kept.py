@@ -49,7 +49,10 @@ class Kept:
             whole = head.encode() + b"\n"
         if whole != data:
             with writing(self.path):
-                self.path.write_bytes(whole)
+                if first:
+                    os.truncate(self.path, len(whole))  # what is whole stays where it is
+                else:
+                    self.path.write_bytes(whole)
         try:
             self.rows = {row["id"]: row for row in map(json.loads, lines)}
         except (ValueError, KeyError, TypeError) as error:

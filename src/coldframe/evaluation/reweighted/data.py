@@ -74,7 +74,7 @@ class Found(Config):
     @property
     def trained(self) -> bool:
         """Whether the gains were trained, and not given."""
-        return len(self.history) > 2
+        return self.history[-1]["step"] > 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -149,11 +149,11 @@ def choose_heads(effects: Tensor, config: ReweightConfig) -> list[tuple[int, int
         raise ConfigError("There are not so many heads", got=f"heads={config.heads}", expected=f"at most {len(flat)}")
     order = flat.argsort(descending=True, stable=True).tolist()
     count = config.heads if config.heads is not None else int((flat > max(0.0, threshold(flat))).sum())
-    if count == 0:
-        raise ConfigError("No head stands out, so none is chosen", fix="Give the number of heads.")
     if config.choose == "all":
         count = len(flat)
-    elif config.choose == "lowest":
+    if count == 0:
+        raise ConfigError("No head stands out, so none is chosen", fix="Give the number of heads.")
+    if config.choose == "lowest":
         order.reverse()
     elif config.choose == "random":
         generator = torch.Generator().manual_seed(config.seed)

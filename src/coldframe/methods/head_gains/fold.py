@@ -91,6 +91,9 @@ def is_packed(lm: FrozenLM) -> bool:
 def attach(lm: FrozenLM, folder: str | Path) -> None:
     """Put gains from a folder onto a loaded base model for good, as hooks: the way for packed weights.
 
+    The model's ``weight_hash`` becomes another one, as its answers do: artifacts that are fitted on it load on nothing
+    else, and gains go onto it once.
+
     Args:
         lm: The base model.
         folder: What ``coldframe reweight`` wrote.
@@ -103,6 +106,7 @@ def attach(lm: FrozenLM, folder: str | Path) -> None:
     if base["weight_hash"] != lm.weight_hash:
         raise ArtifactError("The gains belong to another model", got=lm.weight_hash[:12], expected=base["name"])
     attach_head_gains(lm.anatomy, found.gains.to(lm.device))
+    lm.stamp(f"head gains {found.gains.flatten().tolist()}")
     lm.states.clear()
 
 
@@ -126,17 +130,14 @@ def save_reweighted(lm: FrozenLM, config: ReweightConfig, found: Reweighting, ou
     """
     out = Path(out)
     refuse_existing(out)
-    packed, name = is_packed(lm), str(lm.provenance["name"])
+    source = source_of(lm)
+    packed, name = source is None, str(lm.provenance["name"])
     described = _described(lm, config, found, folded=not packed)
     gains, effects = found.trained.gains, found.effects.by_pair(config.effect)
-    if packed:
+    if source is None:
         with atomic_path(out) as temporary:
             write_gains(temporary, {**described, "tensors": []}, gains, effects)
         return Folded(False, "packed", 0.0)
-    if lm.provenance.get("source") == "memory":
-        raise ConfigError("A model that was made in memory has no checkpoint to fold into", got=name)
-    source, _ = locate(name, lm.provenance.get("revision"))
-    refuse_reweighted(source)
     files, fold = tensor_files(source), _Fold(lm)
     changes = {}
     for layer in sorted({layer for layer, _ in found.heads}):
@@ -195,16 +196,28 @@ def unfold(folder: str | Path, out: str | Path, base: str | None = None) -> Unfo
     return Unfolded(tuple(entries), tuple(inexact))
 
 
+def source_of(lm: FrozenLM) -> Path | None:
+    """The checkpoint that gains of a model are folded into; None if its weights are packed. Ask before the work.
+
+    Raises:
+        ConfigError: If the model was made in memory, or is reweighted already.
+    """
+    if is_packed(lm):
+        return None
+    name = str(lm.provenance["name"])
+    if lm.provenance.get("source") == "memory":
+        raise ConfigError("A model that was made in memory has no checkpoint to fold into", got=name)
+    source = locate(name, lm.provenance.get("revision"))[0]
+    if (source / FOLDER).exists():  # the way back is for one set of gains
+        fix = f"Take the gains out first: coldframe unfold {source} --out DIR."
+        raise ConfigError(f"{source} is reweighted already", fix=fix)
+    return source
+
+
 def refuse_existing(out: Path) -> None:
     """An error for a place that is taken, before the work and not after it."""
     if out.exists():
         raise ColdframeError(f"{out} exists already", fix="Choose another --out: a checkpoint is never overwritten.")
-
-
-def refuse_reweighted(source: Path) -> None:
-    """An error for a checkpoint that has gains in it: the way back is for one set of gains."""
-    if (source / FOLDER).exists():
-        raise ConfigError(f"{source} is reweighted already", fix=f"Take the gains out: coldframe unfold {source}.")
 
 
 class _Fold:

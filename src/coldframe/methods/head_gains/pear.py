@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from coldframe.cache import cache_dir
+from coldframe.cache import cache_dir, say
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import Method, MethodConfig, Setting
@@ -106,7 +106,9 @@ class PEAR(Method):
     def make(self) -> None:
         """Find the heads and train their gains, unless that is done."""
         if not self.made:
-            found = reweight(self.ready.lm, self.config)
+            say("PEAR: finding heads and training their gains, unless they are in the cache")
+            with torch.enable_grad():  # this may be the first prediction
+                found = reweight(self.ready.lm, self.config)
             self.gains, self.made = found.trained.gains.to(self.gains.device), True
 
     def state_dict(self, *args: Any, **options: Any) -> Any:

@@ -75,19 +75,16 @@ class QAPrompt:
         tokens = len(self.tokenize(text))
         if tokens <= self.max_tokens:
             return Told(text, tokens, 0)
-        words = [passage.text.split(" ") for passage in question.passages]
         sizes = [len(self.tokenize(passage.text)) for passage in question.passages]
         room = self.max_tokens - (tokens - sum(sizes))
         while (limit := _common_limit(sizes, room)) >= min(_LEAST, max(sizes)):
-            # A passage keeps the share of its words that its tokens have room for.
-            kept = [len(w) if size <= limit else len(w) * limit // size for w, size in zip(words, sizes, strict=True)]
             shorter = [
-                Passage(passage.title, " ".join(w[:n]))
-                for passage, w, n in zip(question.passages, words, kept, strict=True)
+                passage if size <= limit else Passage(passage.title, _beginning(passage.text, limit / size))
+                for passage, size in zip(question.passages, sizes, strict=True)
             ]
             text = self._text(question, shorter)
             if (tokens := len(self.tokenize(text))) <= self.max_tokens:
-                cut = sum(n < len(w) for n, w in zip(kept, words, strict=True))
+                cut = sum(a.text != b.text for a, b in zip(shorter, question.passages, strict=True))
                 return Told(text, tokens, cut)
             room -= max(1, tokens - self.max_tokens)
         raise DataError(
@@ -105,6 +102,16 @@ class QAPrompt:
         parts = [self.instruction, "\n".join(documents), f"Question: {question.question}"]
         text = "\n\n".join(part for part in parts if part)
         return f"{text}\n{ANSWER}" if self.chat is None else self.chat(text) + ANSWER
+
+
+def _beginning(text: str, share: float) -> str:
+    """So large a share of a text's words; of its characters, where it has too few blanks for that.
+
+    >>> _beginning("one two three four", 0.5), _beginning("日本語の文章", 0.5)
+    ('one two', '日本語')
+    """
+    words = text.split(" ")
+    return " ".join(words[: int(len(words) * share)]) or text[: int(len(text) * share)]
 
 
 def _common_limit(sizes: Sequence[int], room: int) -> int:
