@@ -119,6 +119,8 @@ def run(argv: Sequence[str] | None = None) -> dict[str, Any]:
     asked = arguments(argv)
     specs = [Spec.of(text) for text in asked.methods]
     configs = [method_config(one.method, {**one.settings, "seed": s}) for one in specs for s in asked.seeds]
+    for spec in specs:  # settings that do not go together are told before the work
+        list(settings(spec, asked))
     corpus, questions = asked_of(asked)
     lm = load_lm(asked.model, dtype=asked.dtype, device=asked.device)
     corpus = augmented(corpus, asked, lm, rewrites=any(one.form == "published" for one in configs))
@@ -142,7 +144,8 @@ def run(argv: Sequence[str] | None = None) -> dict[str, Any]:
                     continue
                 say(f"  {system.title}")
                 system.runs.append(answered(encoded, one, questions, asked.out / "answers"))
-            about = {"method": spec.label, "seed": seed, "encode_seconds": encoded.described.extra["seconds"]}
+            told = encoded.described.extra
+            about = {"method": spec.label, "seed": seed, "encode_seconds": told["seconds"], "trained": told["trained"]}
             costs.append({**encoded.summary(), **about, "left_out": dict(made.failed)})
         recall = {str(k): _recall(encoded, questions, k) for k in asked.k}
         done = summary(list(systems.values()), costs, questions, recall)

@@ -179,10 +179,11 @@ def _markdown(done: Mapping[str, Any]) -> Iterator[str]:
     yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     for line in done["costs"]:
         size, seconds, passages = line["bytes"], line["encode_seconds"], line["passages"]
+        each = f"{seconds / line['trained']:.2f}" if line["trained"] else "–"  # after an interruption these are fewer
         share = size / done["costs"][0]["bytes"]
         yield (
             f"| {line['method']} | {line['seed']} | {size:,} | {size / passages:,.0f} | {share:.3f} "
-            f"| {seconds:.0f} | {seconds / passages:.2f} | {len(line['left_out'])} |"
+            f"| {seconds:.0f} | {each} | {len(line['left_out'])} |"
         )
     yield from ("", "```bash", about["command"], "```")
 
