@@ -75,6 +75,13 @@ def test_a_model_is_asked_again_and_its_failure_is_told(tmp_path: Path) -> None:
     assert len(augment(corpus, ByModel(nobody), tmp_path / "a.jsonl", quiet=True).found) == 2 and not nobody.calls
 
 
+def test_what_could_not_be_read_is_asked_again_when_all_were_asked(tmp_path: Path) -> None:
+    good, bad = json.dumps(QAS), "no"
+    lm = Scripted(bad, good, bad, good, good, good)  # four passages in two batches, then the two that failed in one
+    found = augment(FACTS, ByModel(lm, rewrites=False, batch_size=2), tmp_path / "a.jsonl", quiet=True)
+    assert len(found.found) == 4 and lm.calls == 3 and not lm.said
+
+
 def test_without_rewrites_only_questions_are_asked_for(tmp_path: Path) -> None:
     lm = Scripted(*[json.dumps(QAS)] * 4)
     found = augment(FACTS, ByModel(lm, rewrites=False), tmp_path / "a.jsonl", quiet=True)

@@ -110,25 +110,25 @@ class ByModel:
         return content_hash(self.lm.weight_hash, *asked, repr(sorted(self.sampling.items())))
 
     def write(self, passages: Sequence[Passage]) -> Iterator[tuple[Passage, Augmentation | str]]:
-        """In batches; passages whose questions cannot be read are asked again."""
-        for start in range(0, len(passages), self.batch_size):
-            batch = passages[start : start + self.batch_size]
-            rewrites = [""] * len(batch)
-            if self.rewrites:
-                rewrites = self._generate([REWRITE.format(passage=one.shown) for one in batch], start)
-            open_, found = list(range(len(batch))), {}
-            said: dict[int, str] = {}
-            for attempt in range(self.retries + 1):
-                asked = [ASK.format(count=QUESTIONS, passage=batch[i].shown) for i in open_]
-                for i, text in zip(open_, self._generate(asked, start + attempt, _END), strict=True):
-                    said[i] = text
+        """In batches; when all were asked, those whose questions cannot be read are asked again, together."""
+        open_, rewrites, said = list(passages), dict[str, str](), dict[str, str]()
+        for attempt in range(self.retries + 1):
+            unread: list[Passage] = []
+            for start in range(0, len(open_), self.batch_size):
+                batch, seed = open_[start : start + self.batch_size], 1_000_003 * attempt + start
+                if self.rewrites and not attempt:
+                    asked = [REWRITE.format(passage=one.shown) for one in batch]
+                    rewrites |= zip((one.id for one in batch), self._generate(asked, seed), strict=True)
+                asked = [ASK.format(count=QUESTIONS, passage=one.shown) for one in batch]
+                for passage, text in zip(batch, self._generate(asked, seed, _END), strict=True):
                     if len(qa := parse_qa(text)) >= QUESTIONS:
-                        found[i] = Augmentation(rewrites[i].strip(), qa[:QUESTIONS])
-                open_ = [i for i in open_ if i not in found]
-                if not open_:
-                    break
-            for i, passage in enumerate(batch):
-                yield passage, found[i] if i in found else _unread(self.retries, said[i])
+                        yield passage, Augmentation(rewrites.get(passage.id, ""), qa[:QUESTIONS])
+                    else:
+                        said[passage.id] = text
+                        unread.append(passage)
+            open_ = unread
+        for passage in open_:
+            yield passage, _unread(self.retries, said[passage.id])
 
     def _generate(self, instructions: Sequence[str], seed: int, stop: Sequence[str] = ()) -> list[str]:
         prompts = [Prompt(self._chat(one)) for one in instructions]
