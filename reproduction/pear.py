@@ -46,7 +46,7 @@ from coldframe.methods.positions.ms_poe import MsPoE
 from coldframe.tasks.qa import READERS, QAPrompt, Question, read_questions
 from coldframe.tasks.task import content_hash
 from reproduction import multi_document_qa
-from reproduction.pear_results import retained, summary, write
+from reproduction.pear_results import check_sources, retained, summary, write
 
 MADE = {"pear": {}, "random": {"choose": "random"}, "lowest": {"choose": "lowest"}, "all": {"choose": "all"}}
 MADE["zero"] = {"fixed": 0.0}
@@ -292,6 +292,7 @@ def run(argv: Sequence[str] | None = None) -> Reweighted:
     for name in ("max_new_tokens", "mmlu", "texts"):
         check(getattr(asked, name) >= 0, f"--{name.replace('_', '-')} cannot be negative", got=getattr(asked, name))
     writable(asked.out)
+    check_sources(asked)
     lm = load_lm(asked.model, dtype=asked.dtype, device=asked.device)
     sets = sets_of(asked, lm)
     for one in sets:

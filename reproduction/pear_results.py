@@ -20,7 +20,7 @@ from coldframe.config import without_nan
 from coldframe.errors import DataError
 from coldframe.evaluation.answers.evaluate import Cell, QASet, Scores, cells, overall
 from coldframe.evaluation.answers.kept import Kept
-from coldframe.evaluation.answers.retained import choose, copy_curve, read_choices, text_losses
+from coldframe.evaluation.answers.retained import Choice, choose, copy_curve, read_choices, text_losses
 from coldframe.evaluation.answers.scores import Floats, Gap, difference, level, ratio
 from coldframe.evaluation.answers.systems import LMSystem, System
 from coldframe.evaluation.reweighted.data import Asked, Found, Reweighted
@@ -36,6 +36,18 @@ Report = Callable[[str, int, int], None]
 CURVE = "curve"
 
 
+def check_sources(asked: argparse.Namespace) -> None:
+    """What ``--mmlu`` and ``--texts`` read can be read: told before the work.
+
+    Raises:
+        DataError: If it cannot.
+    """
+    if asked.mmlu:
+        _choices(asked)
+    if asked.texts:
+        _texts(asked)
+
+
 def retained(
     systems: Sequence[System], asked: argparse.Namespace, out: Path, said: Report
 ) -> tuple[list[Cell], dict[str, list[list[float]]]]:
@@ -44,13 +56,13 @@ def retained(
     table: list[Cell] = []
     curves: dict[str, list[list[float]]] = {}
     if asked.mmlu:
-        if asked.data is None:
-            raise DataError("MMLU-Pro is read out of a folder", fix="Name it with --data.")
-        choices = draw(read_choices(asked.data / "mmlu-pro" / "test.jsonl.gz"), asked.mmlu, asked.seed)
+        choices = draw(_choices(asked), asked.mmlu, asked.seed)
         named = {f"{one.id}/{content_hash(one.text)[:10]}": one for one in choices}
         sizes = {name: len(models[0].lm.tokenize(one.text)) for name, one in named.items()} if models else {}
         longest = models[0].lm.anatomy.max_positions - 16 if models else 0
         sizes = {name: size for name, size in sizes.items() if size <= longest}
+        if len(sizes) < len(named):
+            say(f"MMLU-Pro: {len(named) - len(sizes)} of {len(named)} questions are longer than the context: left out")
 
         def letters(system: LMSystem) -> Callable[[list[str]], list[dict[str, Any]]]:
             return lambda ids: [
@@ -125,6 +137,12 @@ def write(data: Reweighted, out: Path) -> None:
     for name, text in pages.items():
         with atomic_path(out / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def _choices(asked: argparse.Namespace) -> list[Choice]:
+    if asked.data is None:
+        raise DataError("MMLU-Pro is read out of a folder", fix="Name it with --data.")
+    return read_choices(asked.data / "mmlu-pro" / "test.jsonl.gz")
 
 
 def _texts(asked: argparse.Namespace) -> list[str]:

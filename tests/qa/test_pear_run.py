@@ -124,6 +124,9 @@ def test_every_word_is_understood_before_the_first_training(
     for wrong in ("nonsense", "some=99.0:0.5", "x=os:nothing"):
         with pytest.raises(ConfigError):
             pear.run(words("--sets", "popqa", "--systems", "base", "pear", wrong))
+    with pytest.raises(DataError, match="Cannot read /nowhere"):
+        given = ("--sets", "popqa", "--systems", "base", "pear")
+        pear.run(words(*given, "--texts", 2, "--text-file", "/nowhere"))
 
 
 def test_a_long_prompt_is_cut_and_that_is_said(words: Callable[..., list[str]]) -> None:
