@@ -22,6 +22,7 @@ from tests.contract.cases import METHODS, TWO, lm_of, task
 import coldframe.pipeline
 import coldframe.retrieval.retriever
 from coldframe.frozen.carriers import weight_hash
+from coldframe.frozen.model import FrozenLM
 from coldframe.pipeline import fit
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks.task import content_hash
@@ -57,7 +58,7 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "while the first checkpoint is written": lambda: at(checkpoint, "save_file", 1, half),
     "while a later checkpoint is written": lambda: at(checkpoint, "save_file", 7, half),
     "before a checkpoint takes its name": lambda: at(os, "replace", 5),
-    "after the last step": lambda: at(coldframe.pipeline, "weight_hash", 1),
+    "after the last step": lambda: at(FrozenLM, "hash_now", 2),  # the first is of before the training
 }
 
 
