@@ -20,13 +20,12 @@ import numpy as np
 
 from coldframe.cache import atomic_path
 from coldframe.errors import ColdframeError, DataError
-from coldframe.evaluation.intervals import score_interval
-from coldframe.evaluation.predictions import Predictions
+from coldframe.evaluation.intervals import Interval, score_interval
 from coldframe.evaluation.report_data import MetricInfo
 from coldframe.frozen.model import load_lm
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.weight_deltas.prag import PRAGConfig
-from coldframe.parametric.encoded import answers
+from coldframe.parametric.encoded import answers, as_predictions
 from coldframe.parametric.evaluate import METRICS
 from coldframe.parametric.settings import AskConfig
 from coldframe.tasks.corpus import Question
@@ -67,19 +66,14 @@ def run(argv: Sequence[str] | None = None) -> dict[str, Any]:
     lm, started = load_lm(asked.model, dtype=asked.dtype, device=asked.device), time.perf_counter()
     written = answers(lm, PRAGConfig().prompts, questions, config, lambda rows: Conditioning())
     n = len(questions)
-    found = Predictions(
+    found = as_predictions(
+        questions,
+        written,
         method="closed-book",
         seed=0,
         task="complexwebquestions",
-        ids=tuple(one.id for one in questions),
-        texts=tuple(one.text for one in questions),
-        labels=(),
-        targets=np.full(n, -1, np.int64),
-        probabilities=np.zeros((n, 0)),
         neighbours=np.zeros((n, 0), np.str_),
         similarities=np.zeros((n, 0), np.float32),
-        references=tuple(one.answers for one in questions),
-        generated=written,
         seconds=time.perf_counter() - started,
     )
     found.save(asked.out / "answers.jsonl")
@@ -93,8 +87,6 @@ def run(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def main() -> None:
     """Run, and print the scores."""
-    from coldframe.evaluation.intervals import Interval
-
     points = MetricInfo("points", "Points")
     try:
         done = run()

@@ -37,6 +37,7 @@ from coldframe.evaluation.answers.evaluate import QASet, Scores, ask, scored
 from coldframe.evaluation.answers.systems import CallableSystem, LMSystem, System
 from coldframe.evaluation.reweighted.data import Reweighted
 from coldframe.evaluation.reweighted.markdown import render_markdown
+from coldframe.frozen.chat import in_chat
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.pear import Reweighting, reweight
@@ -226,13 +227,7 @@ def prompt_of(asked: argparse.Namespace, lm: FrozenLM, reserve: int = 32) -> QAP
     if asked.chat:
         if not lm.tokenizer.chat_template:
             raise ConfigError("The tokenizer has no chat template", fix="Leave --chat out.")
-
-        def chat(text: str) -> str:
-            turns = [{"role": "user", "content": text}]
-            told = str(lm.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-            # Only where the model puts it there itself: a BOS token may be the template's own mark (SmolLM2).
-            return told.removeprefix(lm.tokenizer.bos_token or "") if lm.bos else told
-
+        chat = partial(in_chat, lm)
     return QAPrompt(lm.tokenize, min(limit, asked.max_tokens or limit), chat)
 
 

@@ -51,12 +51,9 @@ def test_a_model_is_reweighted_and_the_checkpoint_is_a_model_like_any_other(
     assert float((new.logits(ids) - base.logits(ids)).abs().max()) > 1e-3
     assert sorted(gains[gains != 1].tolist()) == sorted(one["gain"] for one in found["heads"])
 
-    trained = GainTrainer.train
-    try:
-        GainTrainer.train = lambda self: pytest.fail("trained before it was refused")  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GainTrainer, "train", lambda self: pytest.fail("trained before it was refused"))
         status, _, err = run("reweight", out, "--out", tmp_path / "twice", *QUICK)
-    finally:
-        GainTrainer.train = trained  # type: ignore[method-assign]
     assert status == 2 and "reweighted already" in err and "--out DIR" in err
 
     status, printed, _ = run("reweight", folder, "--out", tmp_path / "control", "--fixed", 0, *QUICK)

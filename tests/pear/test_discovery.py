@@ -144,7 +144,7 @@ def test_who_is_chosen() -> None:
     below = torch.arange(-8.0, 0.0).view(2, 4)
     assert len(choose_heads(below, ReweightConfig(choose="all"))) == 8
     with pytest.raises(ConfigError, match="No head stands out"):
-        choose_heads(torch.arange(-8.0, 0.0).view(2, 4), ReweightConfig())
+        choose_heads(below, ReweightConfig())
 
 
 def test_an_interrupted_discovery_goes_on(lm: FrozenLM, own_cache: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from coldframe.cache import writing
 from coldframe.diagnosis.client import Client, Refusal
 from coldframe.errors import DataError
+from coldframe.frozen.chat import in_chat
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Prompt
 from coldframe.tasks.corpus import QA, Augmentation, Corpus, Passage
@@ -135,13 +136,7 @@ class ByModel:
         return self.lm.generate(prompts, seed=seed, stop=stop, **self.sampling)
 
     def _chat(self, instruction: str) -> str:
-        tokenizer = self.lm.tokenizer
-        if not tokenizer.chat_template:
-            return f"{instruction}\n\n"
-        messages = [{"role": "user", "content": instruction}]
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        begin = tokenizer.bos_token
-        return text.removeprefix(begin) if isinstance(begin, str) and self.lm.bos else text
+        return in_chat(self.lm, instruction) if self.lm.tokenizer.chat_template else f"{instruction}\n\n"
 
 
 class ByEndpoint:

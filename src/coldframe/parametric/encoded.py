@@ -128,19 +128,14 @@ class Encoded:
 
         written = answers(self.lm, self.prompts, questions, config, condition)
         names = np.array([*(example.id for example in self.store.examples), ""])
-        return Predictions(
+        return as_predictions(
+            questions,
+            written,
             method=name_of(self.described.method, config),
             seed=self.described.config.seed,
             task=self.corpus.name,
-            ids=tuple(one.id for one in questions),
-            texts=tuple(one.text for one in questions),
-            labels=(),
-            targets=np.full(len(questions), -1, np.int64),
-            probabilities=np.zeros((len(questions), 0)),
             neighbours=names[retrieved.indices].reshape(retrieved.indices.shape),
             similarities=retrieved.scores,
-            references=tuple(one.answers for one in questions),
-            generated=written,
             seconds=time.perf_counter() - started,
         )
 
@@ -213,6 +208,26 @@ def answers(
         for i, answer in zip(batch, found, strict=True):
             written[i] = published_answer(answer) if config.cut == "published" else answer.strip()
     return tuple(written)
+
+
+def as_predictions(questions: Sequence[Question], written: Sequence[str], **about: Any) -> Predictions:
+    """Written answers beside their questions.
+
+    Args:
+        questions: What was asked.
+        written: The answers.
+        about: The other fields of :class:`Predictions`.
+    """
+    return Predictions(
+        ids=tuple(one.id for one in questions),
+        texts=tuple(one.text for one in questions),
+        labels=(),
+        targets=np.full(len(questions), -1, np.int64),
+        probabilities=np.zeros((len(questions), 0)),
+        references=tuple(one.answers for one in questions),
+        generated=tuple(written),
+        **about,
+    )
 
 
 def name_of(method: str, config: AskConfig) -> str:

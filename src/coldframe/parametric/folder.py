@@ -153,20 +153,21 @@ def read_folder(folder: Path) -> tuple[Described, Corpus, Bank]:
 def same_model(described: Described, lm: FrozenLM) -> None:
     """Raise unless adapters and model belong together."""
     wanted = described.base_model
-    if lm.weight_hash != wanted["weight_hash"] and str(lm.dtype) != wanted.get("dtype", str(lm.dtype)):
+    if lm.weight_hash == wanted["weight_hash"]:
+        return
+    if str(lm.dtype) != wanted.get("dtype", str(lm.dtype)):
         raise ArtifactError(
             "The adapters were trained for the model in another number format",
             got=str(lm.dtype).removeprefix("torch."),
             expected=str(wanted["dtype"]).removeprefix("torch."),
             fix="Load the model with that dtype, or encode the corpus for this one.",
         )
-    if lm.weight_hash != wanted["weight_hash"]:
-        raise ArtifactError(
-            "The adapters were trained for another base model",
-            got=f"{lm.provenance['name']} with weights {lm.weight_hash[:16]}",
-            expected=f"{wanted['name']} with weights {str(wanted['weight_hash'])[:16]}",
-            fix="Load that model, or encode the corpus for this one.",
-        )
+    raise ArtifactError(
+        "The adapters were trained for another base model",
+        got=f"{lm.provenance['name']} with weights {lm.weight_hash[:16]}",
+        expected=f"{wanted['name']} with weights {str(wanted['weight_hash'])[:16]}",
+        fix="Load that model, or encode the corpus for this one.",
+    )
 
 
 def section(config: Config) -> dict[str, Any]:

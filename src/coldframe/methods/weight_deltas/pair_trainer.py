@@ -68,8 +68,9 @@ class PairTrainer(ABC):
 
     def _mean_loss(self, epoch: int) -> float:
         """Mean over an epoch's pairs; its last batch may be smaller."""
-        steps = range(epoch * self.per_epoch, (epoch + 1) * self.per_epoch)
-        return sum(self.losses[step] * len(self.chosen(step)) for step in steps) / len(self.pairs)
+        sizes = [min(self.batch_size, len(self.pairs) - at) for at in range(0, len(self.pairs), self.batch_size)]
+        losses = self.losses[epoch * self.per_epoch : (epoch + 1) * self.per_epoch]
+        return sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / len(self.pairs)
 
     @abstractmethod
     def _step(self, step: int) -> float:

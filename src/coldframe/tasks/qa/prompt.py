@@ -79,7 +79,7 @@ class QAPrompt:
         room = self.max_tokens - (tokens - sum(sizes))
         while (limit := _common_limit(sizes, room)) >= min(_LEAST, max(sizes)):
             shorter = [
-                passage if size <= limit else Passage(passage.title, _beginning(passage.text, limit / size))
+                passage if size <= limit else Passage(passage.title, _beginning(passage.text, limit, size))
                 for passage, size in zip(question.passages, sizes, strict=True)
             ]
             text = self._text(question, shorter)
@@ -104,14 +104,14 @@ class QAPrompt:
         return f"{text}\n{ANSWER}" if self.chat is None else self.chat(text) + ANSWER
 
 
-def _beginning(text: str, share: float) -> str:
-    """So large a share of a text's words; of its characters, where it has too few blanks for that.
+def _beginning(text: str, limit: int, size: int) -> str:
+    """The share ``limit / size`` of a text's words; of its characters, where it has too few blanks for that.
 
-    >>> _beginning("one two three four", 0.5), _beginning("日本語の文章", 0.5)
+    >>> _beginning("one two three four", 3, 6), _beginning("日本語の文章", 3, 6)
     ('one two', '日本語')
     """
     words = text.split(" ")
-    return " ".join(words[: int(len(words) * share)]) or text[: int(len(text) * share)]
+    return " ".join(words[: len(words) * limit // size]) or text[: len(text) * limit // size]
 
 
 def _common_limit(sizes: Sequence[int], room: int) -> int:
