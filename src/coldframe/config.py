@@ -25,10 +25,15 @@ class Config:
     """Base of every settings object.
 
     Subclasses are frozen dataclasses with plain fields (numbers, strings, booleans, None, tuples, nested
-    ``Config``) and may check ranges in ``__post_init__``.
+    ``Config``). One that checks ranges in ``__post_init__`` calls its parent's first, which checks the choices.
     """
 
     section: ClassVar[str] = "settings"
+
+    def __post_init__(self) -> None:
+        for name, hint in typing.get_type_hints(type(self)).items():
+            if typing.get_origin(hint) is typing.Literal:
+                _coerce(getattr(self, name), hint, f"{self.section}.{name}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries and lists, ready for JSON."""
@@ -89,13 +94,6 @@ def check(condition: bool, problem: str, *, got: object = None, expected: object
     """Raise ``ConfigError`` unless ``condition`` holds: the one line that range checks are written in."""
     if not condition:
         raise ConfigError(problem, got=got, expected=expected)
-
-
-def check_choices(config: Config) -> None:
-    """Raise ``ConfigError`` if a field with choices holds none of them, however the object was made."""
-    for name, hint in typing.get_type_hints(type(config)).items():
-        if typing.get_origin(hint) is typing.Literal:
-            _coerce(getattr(config, name), hint, f"{config.section}.{name}")
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:

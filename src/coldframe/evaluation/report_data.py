@@ -258,6 +258,7 @@ class ReportData(Config):
     command: str = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         names = [row.name for row in self.rows]
         check(len(set(names)) == len(names), "Two rows of a report have the same name", got=names)
         if self.main not in names:

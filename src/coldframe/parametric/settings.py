@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, TypeAlias
 
-from coldframe.config import Config, check, check_choices
+from coldframe.config import Config, check
 
 Mode: TypeAlias = Literal["parameters", "passages", "both", "closed-book"]
 Combination: TypeAlias = Literal["auto", "rows", "sum", "mean", "average-factors", "ties"]
@@ -47,6 +47,6 @@ class AskConfig(Config):
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        super().__post_init__()
         for name in ("k", "max_new_tokens", "batch_size"):
             check(getattr(self, name) >= 1, f"{name} must be positive", got=getattr(self, name), expected="at least 1")

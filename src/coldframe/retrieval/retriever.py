@@ -6,7 +6,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from coldframe import __version__
 from coldframe.cache import say
 from coldframe.config import Config, check
 from coldframe.errors import ConfigError, DataError
-from coldframe.errors import nearest as nearest_name
 from coldframe.retrieval import neighbours
 from coldframe.retrieval.encoders import Encoder, default_encoder, load_encoder
 from coldframe.retrieval.exact import ExactCosine, ExactTanimoto
@@ -56,10 +55,7 @@ class RetrievalConfig(Config):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, choices in (("similarity", SimilarityChoice), ("strategy", Strategy), ("index", IndexKind)):
-            value, known = getattr(self, name), get_args(choices)
-            if value not in known:
-                raise ConfigError(f"{value!r} is not a {name}", fix=nearest_name(str(value), known))
+        super().__post_init__()
         check(self.seed >= 0, "The seed cannot be negative", got=self.seed)
 
 

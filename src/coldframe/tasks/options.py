@@ -66,6 +66,7 @@ class TaskConfig(Config):
     allow_leaks: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         size = "a share between 0 and 1, or a whole number of rows"
         for name, value in (("test_size", self.test_size), ("validation_size", self.validation_size)):
             if isinstance(value, float):

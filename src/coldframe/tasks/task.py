@@ -76,6 +76,7 @@ class Template(Config):
     separator: str = "\n\n"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         body = self.body.replace("\\n", "\n").rstrip()
         if body.endswith("{label}"):
             body = body[: -len("{label}")].rstrip()
@@ -138,6 +139,7 @@ class Schema(Config):
     raw_smiles: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kind == "classification":
             check(
                 len(self.labels) >= 2 and len(set(self.labels)) == len(self.labels),

@@ -52,6 +52,7 @@ class TrainingConfig(Config):
     report_to: Literal["none", "tensorboard", "wandb"] = "none"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("epochs", "batch_size", "accumulation"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1", got=getattr(self, name))
         for name in ("weight_decay", "clip", "patience", "checkpoint_every", "seed"):

@@ -61,6 +61,7 @@ class ReweightConfig(Config):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(self.heads is None or self.heads >= 1, "heads must be at least 1", got=self.heads)
         for name in ("batch_size", "steps", "held_out", "evaluate_every"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1", got=getattr(self, name))

@@ -29,6 +29,7 @@ class AttentionBucketsConfig(Config):
     reference: float = 10000.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(bool(self.bases) and min(self.bases) > 0, "Every copy needs a base above 0", got=self.bases)
         check(self.reference > 0, "reference must be positive", got=self.reference)
 

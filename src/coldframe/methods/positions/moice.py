@@ -37,6 +37,7 @@ class MoICEConfig(Config):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(bool(self.bases) and min(self.bases) > 0, "Every expert needs a base above 0", got=self.bases)
         check(self.reference > 0, "reference must be positive", got=self.reference)
         known = 1 <= self.top_k <= len(self.bases)

@@ -39,6 +39,7 @@ class MsPoEConfig(Config):
     keys: Literal["own", "first"] = "own"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(0 < self.lowest <= self.highest, "Ratios are out of order", got=(self.lowest, self.highest))
         check(self.first_layer >= 0, "first_layer cannot be negative", got=self.first_layer)
         check(self.outlier > 0, "outlier must be positive", got=self.outlier)

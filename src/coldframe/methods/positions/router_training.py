@@ -38,6 +38,7 @@ class RouterTrainingConfig(Config):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("steps", "batch_size"):
             check(getattr(self, name) >= 1, f"{name} must be at least 1", got=getattr(self, name))
         for name in ("balance", "seed"):

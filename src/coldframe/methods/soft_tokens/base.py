@@ -67,6 +67,7 @@ class EncodedConfig(SoftTokenConfig):
     label_place: LabelPlace = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(self.encoder_rank >= 0, "A rank cannot be negative", got=self.encoder_rank)
         check(self.adapter is None or self.adapter >= 1, "The adapter's width must be positive", got=self.adapter)
         check(0 <= self.dropout < 1, "Dropout must lie in [0, 1)", got=self.dropout)

@@ -28,6 +28,7 @@ class PromptTuningConfig(SoftTokenConfig):
     tokens: int = 8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(self.tokens >= 1, "Prompt Tuning needs a token", got=self.tokens, expected="tokens >= 1")
 
 

@@ -31,6 +31,7 @@ class ReparameterisedPromptConfig(SoftTokenConfig):
     hidden: int = 512
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(self.tokens >= 1, "Prompt Tuning needs a token", got=self.tokens, expected="tokens >= 1")
         check(self.hidden >= 1, "The network's width must be positive", got=self.hidden, expected="hidden >= 1")
 

@@ -26,6 +26,7 @@ class ICLConfig(MethodConfig):
     k: int = 5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(self.k >= 1, "In-context learning needs an exemplar", got=self.k, expected="k >= 1")
 
 

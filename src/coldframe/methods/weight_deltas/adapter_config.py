@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from coldframe.config import Config, check, check_choices
+from coldframe.config import Config, check
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.sequence_loss import Counted
 from coldframe.methods.weight_deltas.passage_prompts import Form, Loss, PassagePrompts
@@ -41,7 +41,7 @@ class AdapterConfig(Config):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        super().__post_init__()
         for name in ("rank", "epochs"):
             check(getattr(self, name) >= 1, f"{name} must be positive", got=getattr(self, name), expected="at least 1")
         for name in ("alpha", "learning_rate"):

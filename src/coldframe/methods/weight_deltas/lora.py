@@ -33,6 +33,7 @@ class LoRAConfig(MethodConfig):
     targets: Literal["all", "attention", "mlp"] = "all"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(self.rank >= 1, "The rank must be positive", got=self.rank, expected="rank >= 1")
         check(self.alpha > 0, "alpha must be positive", got=self.alpha)
 
