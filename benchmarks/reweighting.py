@@ -1,4 +1,4 @@
-"""PEAR: finding heads in the cheap form against the naive loop, and a folded checkpoint against its base.
+"""PEAR: finding heads in the cheap form against the naive loop; a folded checkpoint, and rivals, against the base.
 
     python -m benchmarks.reweighting
     python -m benchmarks.reweighting --shape llama-2-7b --sequences 4 --length 10   # time and memory of that shape
@@ -11,6 +11,7 @@ With ``--shape`` a model of that shape with random weights in bf16 is searched, 
 
 from __future__ import annotations
 
+import gc
 import resource
 import sys
 import tempfile
@@ -23,13 +24,18 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from benchmarks.common import Time, Way, arguments, goal, interleaved, rates, say, tell
+from coldframe.evaluation.cost import peak_memory_mb, reset_peak_memory
 from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.frozen.ports import Prompt
 from coldframe.methods.head_gains.ablation import one_by_one
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.fold import save_reweighted
 from coldframe.methods.head_gains.path_patching import path_patching
 from coldframe.methods.head_gains.pear import reweight
 from coldframe.methods.head_gains.proxy import ProxyTask, centred_logit
+from coldframe.methods.positions.attention_buckets import AttentionBuckets
+from coldframe.methods.positions.moice import MoICE
+from coldframe.methods.positions.ms_poe import MsPoE
 
 CHEAP, NAIVE, BASE, FOLDED = "cheap form", "naive loop", "base", "folded"
 SHAPES: Mapping[str, Mapping[str, int]] = {
@@ -110,6 +116,31 @@ def folding(lm: FrozenLM, prompt: int, written: int, rounds: int) -> dict[str, A
     }
 
 
+def rivals(lm: FrozenLM, prompt: int, written: int, rounds: int) -> dict[str, Any]:
+    """Seconds and memory of the rivals, which change how positions are handled, beside the model as it is."""
+    text = "The quick brown fox jumps over the lazy dog. " * (prompt // 10)  # ten tokens, and no reason to stop
+    schemes = {"ms-poe": MsPoE(lm), "moice": MoICE(lm), "attention-buckets": AttentionBuckets(lm)}
+
+    def writing(name: str) -> Callable[[Any], object]:
+        if name == BASE:
+            return lambda _: lm.generate([Prompt(text)], max_new_tokens=written)
+        return lambda _: schemes[name].generate([text], max_new_tokens=written)
+
+    lines = rates(interleaved({name: Way(writing(name)) for name in (BASE, *schemes)}, rounds), 1, BASE)
+    for line in lines:
+        gc.collect()
+        reset_peak_memory()
+        writing(line["way"])(None)
+        line["memory_mb"] = peak_memory_mb()  # of the process, weights included
+        line |= {"time_of_base": 1 / line["ratio"], "memory_of_base": line["memory_mb"] / lines[0]["memory_mb"]}
+    return {
+        "prompt": len(lm.tokenizer(text)["input_ids"]),
+        "written": written,
+        "ways": lines,
+        "goals": [],
+    }
+
+
 def of_shape(shape: Mapping[str, int]) -> FrozenLM:
     """A model with random weights in bf16; its tokenizer is only there to name tokens."""
     from tokenizers import Tokenizer
@@ -155,10 +186,11 @@ def streamed(lm: FrozenLM, sequences: int, length: int) -> dict[str, Any]:
 def measure(
     lm: FrozenLM, *, sequences: int, length: int, heads: int, rounds: int, prompt: int, written: int
 ) -> dict[str, Any]:
-    """Discovery and folding."""
+    """Discovery, folding and rivals."""
     found = {
         "discovery": discovery(lm, sequences, length, heads, 1),
         "folding": folding(lm, prompt, written, rounds),
+        "rivals": rivals(lm, prompt, written, rounds),
     }
     return {**found, "goals": [line for part in found.values() for line in part.pop("goals")]}
 

@@ -77,12 +77,14 @@ def test_reweighting(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     found = load_lm(str(tmp_path), dtype="float32")
-    result = reweighting.measure(found, sequences=3, length=4, heads=2, rounds=1, prompt=8, written=2)
+    result = reweighting.measure(found, sequences=3, length=4, heads=2, rounds=1, prompt=10, written=2)
     json.dumps(result, allow_nan=False)
     assert [line["value"] > 0 for line in result["goals"] if "largest difference" not in line["what"]] == [True] * 3
     assert result["discovery"]["heads_timed_naively"] == 2
     assert result["discovery"]["largest_difference_of_an_effect"] < 1e-4
     assert len(set(result["folding"]["bytes_of_weights"].values())) == 1
+    assert [line["way"] for line in result["rivals"]["ways"]] == ["base", "ms-poe", "moice", "attention-buckets"]
+    assert all(line["time_of_base"] > 0 < line["memory_of_base"] for line in result["rivals"]["ways"])
 
 
 def test_a_model_of_a_shape_is_searched() -> None:
