@@ -96,6 +96,7 @@ def settings(spec: Spec, asked: argparse.Namespace) -> Iterator[AskConfig]:
                 yield base.replace(k=k, combine=combine)
     first = base.replace(k=asked.k[0])
     yield first.replace(swapped=True)
+    yield first.replace(mode="both", swapped=True)
     if spec.method == "poly-prag":
         yield first.replace(routing="uniform")
         yield first.replace(routing="random")

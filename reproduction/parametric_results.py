@@ -87,6 +87,8 @@ def pairs(systems: Sequence[System]) -> Iterator[tuple[System, System]]:
                 yield one, other
             elif other.label == one.label and other is not one and same_k and _plain(one.config):
                 yield one, other
+            elif other.label == one.label and other.config == one.config.replace(swapped=True) != one.config:
+                yield one, other
             elif other.label == first != one.label and other.config == one.config:
                 yield one, other
 

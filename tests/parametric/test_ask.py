@@ -108,9 +108,10 @@ def test_dyprag_generates_what_answers(lm: FrozenLM, dyprag: Path) -> None:
         "dyprag",
         "dyprag+text",
         "dyprag (swapped)",
+        "dyprag+text (swapped)",
     ]
     found = evaluate(encoded, TRAINED, settings, quiet=True)
-    closed, _, own, _, swapped = (way.scores["exact_match"].value for way in found.ways)
+    closed, _, own, _, swapped, _ = (way.scores["exact_match"].value for way in found.ways)
     assert own > 60 and closed < 5 and swapped < own - 20
     ids = [passage.id for passage in FACTS.corpus.passages]
     assert found.cosine == mean_cosine(encoded.bank.layout, encoded.bank.adapters(ids)) < 0.999
@@ -171,6 +172,7 @@ def test_poly_prag_and_its_controls(lm: FrozenLM, poly: Path) -> None:
         "poly-prag",
         "poly-prag+text",
         "poly-prag (swapped)",
+        "poly-prag+text (swapped)",
         "poly-prag (uniform routing)",
         "poly-prag (random routing)",
     ]

@@ -38,8 +38,9 @@ def test_encode_ask_evaluate_export(encoded: Path, run: Callable[..., Any], fold
     found = run("ask", encoded, "--evaluate", "--rows", 6, "--max-new-tokens", 3, "--json", "--quiet")
     assert found.status == 0, found.err
     names = [way["name"] for way in found.json["ways"]]
-    assert names[:5] == ["closed-book", "text-rag", method, f"{method}+text", f"{method} (swapped)"]
-    assert len(names) == (7 if method == "poly-prag" else 5) and found.json["n"] == 6
+    adapted = [method, f"{method}+text", f"{method} (swapped)", f"{method}+text (swapped)"]
+    assert names[:6] == ["closed-book", "text-rag", *adapted]
+    assert len(names) == (8 if method == "poly-prag" else 6) and found.json["n"] == 6
     table = run(
         "ask", encoded, "--evaluate", "--rows", 4, "--max-new-tokens", 2, "--quiet", "--predictions", tmp_path / "all"
     )

@@ -48,6 +48,7 @@ def test_everything_once_and_again_for_nothing(
         ("prag,epochs=2, k = 2", "text-rag, k = 2"),
         (f"{poly}, k = 1", "prag,epochs=2, k = 1"),
         *((f"{poly}, k = 1", control) for control in controls),
+        (f"{poly}+text, k = 1", f"{poly}+text (swapped), k = 1"),
     }
     assert {line["method"]: line["passages"] for line in done["costs"]} == {"prag,epochs=2": 6, poly: 6}
     assert len(done["broken"]) == 4

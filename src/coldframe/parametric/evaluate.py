@@ -70,17 +70,18 @@ class Evaluation:
 
 
 def ways(encoded: Encoded, base: AskConfig, controls: bool = True) -> list[AskConfig]:
-    """The settings to measure: four modes, and for parameters alone the controls that the method has.
+    """The settings to measure: four modes, and the controls that the method has.
 
     Args:
         encoded: The corpus.
         base: Everything else.
-        controls: Also adapters of another question, and routing that is uniform or random.
+        controls: Also adapters of another question, alone and beside the right passages as text, and routing that is
+            uniform or random.
     """
     found = [base.replace(mode=mode) for mode in ("closed-book", "passages", "parameters", "both")]
     if controls:
         alone = base.replace(mode="parameters")
-        found.append(alone.replace(swapped=True))
+        found += [alone.replace(swapped=True), base.replace(mode="both", swapped=True)]
         if encoded.described.method == "poly-prag":
             found += [alone.replace(routing="uniform"), alone.replace(routing="random")]
     return found
@@ -107,7 +108,8 @@ def evaluate(
     answers = dict(zip(settings, found, strict=True))
     lost = None
     for one, way in answers.items():
-        if one.swapped and (own := answers.get(one.replace(swapped=False))) is not None:
+        alone = one.mode == "parameters"
+        if alone and one.swapped and (own := answers.get(one.replace(swapped=False))) is not None:
             lost = broken(own.predictions, way.predictions)
     recall, cosine = _recall(encoded, questions, settings[0]), adapter_cosine(encoded)
     return Evaluation(tuple(found), recall, len(questions), cosine, lost)
