@@ -36,7 +36,7 @@ def storage(paths: Sequence[Path], group: str) -> Any:
     lines = [line for line in done["scores"] if line["group"] == group]
     costs = {line["method"]: line["bytes"] for line in done["costs"]}
     first = next(iter(costs.values()))
-    figure, axes = pyplot.subplots(figsize=(6, 3.6))
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     for (method, size), marker in zip(costs.items(), "osD^vP*X<>" * 3, strict=False):
         for line in _of(lines, method, ""):
             low, value, high = _span(line)
@@ -46,7 +46,7 @@ def storage(paths: Sequence[Path], group: str) -> Any:
             axes.axhline(line["token_f1"]["value"], ls="--", lw=0.8, color="0.5")
             axes.annotate(line["system"], (1, line["token_f1"]["value"]), ha="right", va="bottom", color="0.4")
     axes.set(xscale="log", xlabel="bytes, as a share of PRAG's", ylabel=f"F1, {group}", ylim=(0, 100))
-    axes.legend(fontsize=7)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=7)  # below the axes: beside a point it hides intervals
     return figure
 
 
@@ -56,7 +56,7 @@ def size(paths: Sequence[Path], group: str) -> Any:
         (json.loads(path.read_text(encoding="utf-8")) for path in paths), key=lambda d: d["about"]["passages"]
     )
     names = [line["system"] for line in every[0]["scores"] if line["group"] == group]
-    figure, axes = pyplot.subplots(figsize=(6, 3.6))
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     for name in names:
         points = []
         for done in every:
@@ -67,7 +67,7 @@ def size(paths: Sequence[Path], group: str) -> Any:
             x, low, value, high = map(np.array, zip(*points, strict=True))
             axes.errorbar(x, value, [value - low, high - value], marker="o", ms=3, capsize=2, label=name)
     axes.set(xscale="log", xlabel="passages", ylabel=f"F1, {group}", ylim=(0, 100))
-    axes.legend(fontsize=7)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=7)  # below the axes: beside a point it hides intervals
     return figure
 
 
