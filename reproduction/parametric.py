@@ -33,6 +33,7 @@ from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.parametric.augment import ByModel, augment
 from coldframe.parametric.encode import encode
 from coldframe.parametric.encoded import Encoded, name_of
+from coldframe.parametric.evaluate import MODES, controls_of
 from coldframe.parametric.folder import method_config
 from coldframe.parametric.settings import AskConfig
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
@@ -89,17 +90,12 @@ def settings(spec: Spec, asked: argparse.Namespace) -> Iterator[AskConfig]:
     """All ways in which an encoded corpus is asked."""
     base = AskConfig(max_new_tokens=asked.max_new_tokens, batch_size=asked.batch_size, cut=asked.cut)
     for k in asked.k:
-        for mode in ("closed-book", "passages", "parameters", "both"):
+        for mode in MODES:
             yield base.replace(mode=mode, k=k)
         if k > 1:
             for combine in asked.combine:
                 yield base.replace(k=k, combine=combine)
-    first = base.replace(k=asked.k[0])
-    yield first.replace(swapped=True)
-    yield first.replace(mode="both", swapped=True)
-    if spec.method == "poly-prag":
-        yield first.replace(routing="uniform")
-        yield first.replace(routing="random")
+    yield from controls_of(spec.method, base.replace(k=asked.k[0]))
 
 
 def answered(encoded: Encoded, config: AskConfig, questions: Sequence[Question], folder: Path) -> Predictions:

@@ -45,9 +45,7 @@ def storage(paths: Sequence[Path], group: str) -> Any:
         if line["method"] == "" and line["k"] == 1:
             axes.axhline(line["token_f1"]["value"], ls="--", lw=0.8, color="0.5")
             axes.annotate(line["system"], (1, line["token_f1"]["value"]), ha="right", va="bottom", color="0.4")
-    axes.set(xscale="log", xlabel="bytes, as a share of PRAG's", ylabel=f"F1, {group}", ylim=(0, 100))
-    figure.legend(loc="outside lower center", ncols=2, fontsize=7)  # below the axes: beside a point it hides intervals
-    return figure
+    return _finished(figure, axes, "bytes, as a share of PRAG's", group)
 
 
 def size(paths: Sequence[Path], group: str) -> Any:
@@ -66,7 +64,12 @@ def size(paths: Sequence[Path], group: str) -> Any:
         if len(points) == len(every):
             x, low, value, high = map(np.array, zip(*points, strict=True))
             axes.errorbar(x, value, [value - low, high - value], marker="o", ms=3, capsize=2, label=name)
-    axes.set(xscale="log", xlabel="passages", ylabel=f"F1, {group}", ylim=(0, 100))
+    return _finished(figure, axes, "passages", group)
+
+
+def _finished(figure: Any, axes: Any, across: str, group: str) -> Any:
+    """F1 over something on a logarithmic scale."""
+    axes.set(xscale="log", xlabel=across, ylabel=f"F1, {group}", ylim=(0, 100))
     figure.legend(loc="outside lower center", ncols=2, fontsize=7)  # below the axes: beside a point it hides intervals
     return figure
 

@@ -7,17 +7,21 @@ object is made, and no file can name a class to import.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import yaml
 
 from coldframe.errors import ConfigError, nearest
+
+# Of a class, once: reports hold thousands of small objects.
+_hints: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Config:
     section: ClassVar[str] = "settings"
 
     def __post_init__(self) -> None:
-        for name, hint in typing.get_type_hints(type(self)).items():
+        for name, hint in _hints(type(self)).items():
             if typing.get_origin(hint) is typing.Literal:
                 _coerce(getattr(self, name), hint, f"{self.section}.{name}")
 
@@ -43,7 +47,7 @@ class Config:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from a mapping; unknown keys and wrong types are errors."""
         fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-        hints = typing.get_type_hints(cls)
+        hints = _hints(cls)
         built: dict[str, Any] = {}
         for key, value in values.items():
             if key not in fields:

@@ -13,11 +13,12 @@ from coldframe.evaluation.intervals import Interval, interval, score_interval
 from coldframe.evaluation.predictions import Predictions, same_rows
 from coldframe.methods.weight_deltas.adapters import mean_cosine
 from coldframe.parametric.encoded import Encoded
-from coldframe.parametric.settings import AskConfig
+from coldframe.parametric.settings import AskConfig, Mode
 from coldframe.tasks.corpus import Question
 from coldframe.tasks.text_metrics import TEXT_METRICS
 from coldframe.training.progress import Bar
 
+MODES: tuple[Mode, ...] = ("closed-book", "passages", "parameters", "both")
 METRICS = ("token_f1", "exact_match", "contains")
 
 
@@ -75,15 +76,23 @@ def ways(encoded: Encoded, base: AskConfig, controls: bool = True) -> list[AskCo
     Args:
         encoded: The corpus.
         base: Everything else.
-        controls: Also adapters of another question, alone and beside the right passages as text, and routing that is
-            uniform or random.
+        controls: Also those of :func:`controls_of`.
     """
-    found = [base.replace(mode=mode) for mode in ("closed-book", "passages", "parameters", "both")]
-    if controls:
-        alone = base.replace(mode="parameters")
-        found += [alone.replace(swapped=True), base.replace(mode="both", swapped=True)]
-        if encoded.described.method == "poly-prag":
-            found += [alone.replace(routing="uniform"), alone.replace(routing="random")]
+    found = [base.replace(mode=mode) for mode in MODES]
+    return found + controls_of(encoded.described.method, base) if controls else found
+
+
+def controls_of(method: str, base: AskConfig) -> list[AskConfig]:
+    """Adapters of another question, alone and beside the right passages as text; routing that is uniform or random.
+
+    Args:
+        method: Whose; only Poly-PRAG has a routing.
+        base: Everything else.
+    """
+    alone = base.replace(mode="parameters")
+    found = [alone.replace(swapped=True), base.replace(mode="both", swapped=True)]
+    if method == "poly-prag":
+        found += [alone.replace(routing="uniform"), alone.replace(routing="random")]
     return found
 
 
