@@ -50,9 +50,17 @@ class Time:
     def of(cls, way: Way) -> Time:
         prepared = way.prepare()
         gc.collect()
+        finished()
         wall, cpu = time.perf_counter(), time.process_time()
         way.run(prepared)
+        finished()
         return cls(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def finished() -> None:
+    """Wait for what a GPU has still to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 Times = dict[str, list[Time]]

@@ -88,7 +88,7 @@ def encoding(lm: FrozenLM, passages: int, peers: int, rounds: int) -> dict[str, 
     sequences = [config.prompts.of(lm, one, made.given[one.id]) for one in made.passages]
 
     def prag(_: Any) -> None:
-        for group in batches(sequences, config):
+        for group in batches(lm, sequences, config):
             train_adapters(lm, layout, config, [sequences[i] for i in group])
 
     ways = {

@@ -15,15 +15,16 @@ import gc
 import resource
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from benchmarks.common import Time, Way, arguments, goal, interleaved, rates, say, tell
+from benchmarks.shapes import SHAPES, of_shape
 from coldframe.evaluation.cost import peak_memory_mb, reset_peak_memory
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import Prompt
@@ -38,16 +39,6 @@ from coldframe.methods.positions.moice import MoICE
 from coldframe.methods.positions.ms_poe import MsPoE
 
 CHEAP, NAIVE, BASE, FOLDED = "cheap form", "naive loop", "base", "folded"
-SHAPES: Mapping[str, Mapping[str, int]] = {
-    "llama-2-7b": {
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "vocab_size": 32000,
-    }
-}
 
 
 def discovery(lm: FrozenLM, sequences: int, length: int, heads: int, rounds: int) -> dict[str, Any]:
@@ -94,7 +85,7 @@ def folding(lm: FrozenLM, prompt: int, written: int, rounds: int) -> dict[str, A
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "folded"
         save_reweighted(lm, config, reweight(lm, config), out)
-        folded = AutoModelForCausalLM.from_pretrained(out, dtype=lm.dtype).eval()
+        folded = AutoModelForCausalLM.from_pretrained(out, dtype=lm.dtype).eval().to(lm.device)
     models = {BASE: lm.model, FOLDED: folded}
     ids = ProxyTask(lm).sequences(1, prompt // 2)
 
@@ -131,7 +122,7 @@ def rivals(lm: FrozenLM, prompt: int, written: int, rounds: int) -> dict[str, An
         gc.collect()
         reset_peak_memory()
         writing(line["way"])(None)
-        line["memory_mb"] = peak_memory_mb()  # of the process, weights included
+        line["memory_mb"] = peak_memory_mb(str(lm.device))  # weights included; on a processor of the whole process
         line |= {"time_of_base": 1 / line["ratio"], "memory_of_base": line["memory_mb"] / lines[0]["memory_mb"]}
     return {
         "prompt": len(lm.tokenizer(text)["input_ids"]),
@@ -139,30 +130,6 @@ def rivals(lm: FrozenLM, prompt: int, written: int, rounds: int) -> dict[str, An
         "ways": lines,
         "goals": [],
     }
-
-
-def of_shape(shape: Mapping[str, int]) -> FrozenLM:
-    """A model with random weights in bf16; its tokenizer is only there to name tokens."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from transformers import PreTrainedTokenizerFast
-
-    vocab = {f"t{i}": i for i in range(shape["vocab_size"])}
-    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(vocab, unk_token="t0")))  # noqa: S106
-    config = LlamaConfig(**shape)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device("meta"):
-            model = LlamaForCausalLM(config)
-        model.to_empty(device="cpu")
-        with torch.no_grad():
-            for name, tensor in model.named_parameters():
-                tensor.fill_(1.0) if "norm" in name else tensor.uniform_(-0.03, 0.03)
-        model.model.rotary_emb = type(model.model.rotary_emb)(config)
-    finally:
-        torch.set_default_dtype(before)
-    return FrozenLM(model.eval(), words, {"name": "random weights"})
 
 
 def streamed(lm: FrozenLM, sequences: int, length: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from coldframe.tasks.task import Task
 pytest.importorskip("peft", reason="the training benchmark's peer comes with the extra train")
 
 from benchmarks import __main__ as every  # noqa: E402
-from benchmarks import backbone, common, compare, parametric, prediction, reweighting, training  # noqa: E402
+from benchmarks import backbone, common, compare, gpu, parametric, prediction, reweighting, shapes, training  # noqa: E402
 
 
 @pytest.fixture
@@ -89,10 +89,23 @@ def test_reweighting(tmp_path: Path) -> None:
 
 def test_a_model_of_a_shape_is_searched() -> None:
     shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
-    lm = reweighting.of_shape({**shape, "num_key_value_heads": 1, "vocab_size": 32})
+    lm = shapes.of_shape({**shape, "num_key_value_heads": 1, "vocab_size": 32})
     result = reweighting.streamed(lm, sequences=2, length=4)
     whole(result, 1)
     assert result["heads"] == 4 and result["highest_memory_gb"] > result["weights_gb"]
+
+
+def test_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    tokenizer = tiny("llama")[1]
+    shape = {**small, "num_key_value_heads": 2, "vocab_size": len(tokenizer)}
+    monkeypatch.setattr(gpu, "SHAPES", dict.fromkeys(shapes.SHAPES, shape))
+    monkeypatch.setattr(gpu, "PASSAGES", 4)
+    monkeypatch.setattr(gpu, "PROMPT", 20)
+    parts = [name for name in gpu.PARTS if name not in ("training", "discovery")]  # rows and words these have not
+    result = gpu.measure(parts, 1, "cpu", tokenizer)
+    json.dumps(result, allow_nan=False)
+    assert list(result) == parts and all(one["highest_memory_gb"] > 0 for one in result.values())
 
 
 def test_parametric(lm: FrozenLM, capsys: pytest.CaptureFixture[str]) -> None:

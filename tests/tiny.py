@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+DEVICE = os.environ.get("COLDFRAME_TEST_DEVICE", "cpu")  # where the tiny models are
 SPECIAL = ("<pad>", "<bos>", "<eos>")
 WORDS = ("Ġyes", "Ġno", "Ġthe", "Ġanswer", "Ġis", "Ġmolecule", "Yes", "No", "Question", "Answer")
 
@@ -94,4 +96,4 @@ def tiny(architecture: str = "llama", seed: int = 0) -> tuple[Any, PreTrainedTok
                 torch.nn.init.normal_(parameter, std=1.5 / parameter.shape[-1] ** 0.5)
             else:
                 parameter.data.add_(0.1 * torch.randn_like(parameter))
-    return model.eval().requires_grad_(False), tokenizer
+    return model.eval().requires_grad_(False).to(DEVICE), tokenizer

@@ -108,10 +108,13 @@ def test_batches_hold_passages_of_as_many_sequences() -> None:
     lm = FrozenLM(*tiny("llama"))
     some = sequences(lm)
     uneven = [some[0], some[1][:2], some[2], some[3][:2]]
-    groups = list(batches(uneven, PRAGConfig(at_once=8)))
+    groups = list(batches(lm, uneven, PRAGConfig(at_once=8)))
     assert sorted(map(sorted, groups)) == [[0, 2], [1, 3]]
     long = [[Counted((1,) * 2000)], [Counted((1,) * 2000)], [Counted((1,) * 2000)]]
-    assert [len(group) for group in batches(long, PRAGConfig())] == [2, 1]
+    assert [len(group) for group in batches(lm, long, PRAGConfig())] == [2, 1]
+    short = [[Counted((1, 2, 3))]] * 70
+    assert [len(group) for group in batches(lm, short, PRAGConfig())] == [64, 6]
+    assert [len(group) for group in batches(lm, short, PRAGConfig(at_once=70))] == [70]
 
 
 def test_sequences_are_those_of_the_paper() -> None:

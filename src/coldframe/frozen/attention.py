@@ -50,18 +50,29 @@ def attention(
     folded = (query * scale).reshape(batch * kv_heads, groups * q, d)
     scores = torch.bmm(folded, key.reshape(batch * kv_heads, s, d).transpose(1, 2)).float()
     scores = scores.view(batch, kv_heads, groups, q, s)
-    mask = attention_mask[:, :, None, :, :s]
-    if mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    attends = attention_mask[:, :, None, :, :s]
+    if attends.dtype == torch.bool:
+        scores = scores.masked_fill(~attends, torch.finfo(scores.dtype).min)
     else:
-        scores = scores + mask
+        scores = scores + attends
     weights = torch.softmax(scores, dim=-1).to(value.dtype).view(batch * kv_heads, groups * q, s)
     mixed = torch.bmm(weights, value.reshape(batch * kv_heads, s, d)).view(batch, heads, q, d)
     return mixed.transpose(1, 2), None
 
 
+def mask(*args: Any, **kwargs: Any) -> Tensor | None:
+    """The mask of torch's attention; on a GPU, where a row that attends to nothing comes out as NaN, it attends to all.
+
+    Such rows are pads before a text. Nothing reads what comes of them, so no other number changes.
+    """
+    found: Tensor | None = sdpa_mask(*args, **kwargs)
+    if found is None or found.device.type == "cpu":
+        return found
+    return found | ~found.any(-1, keepdim=True)
+
+
 def register() -> str:
     """Make the kernel known to transformers (idempotent) and return its name."""
     AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionMaskInterface.register(NAME, mask)
     return NAME

@@ -21,8 +21,11 @@ from coldframe.frozen.hooks import backbone_ports
 from coldframe.frozen.ports import EMPTY, Conditioning, Prompt, broadcast_rows
 from coldframe.frozen.states import Prefilled, Row, StateCache, TextState, assemble, split
 
-_STATE_BATCH_TOKENS = 4096  # tokens (pads included) per gradient-free forward pass: full matmul speed, little memory
-_ALONE = 640  # tokens from which rows are read one by one: without pads and their mask attention takes half the time
+# Tokens (pads included) per gradient-free forward pass of a processor: full matmul speed, little memory. And how many
+# times as many a GPU reads at once.
+_STATE_BATCH_TOKENS, _ON_GPU = 4096, 8
+# Tokens from which a processor reads rows one by one: without pads and their mask attention takes half the time.
+_ALONE = 640
 
 
 class FrozenLM:
@@ -79,6 +82,15 @@ class FrozenLM:
         """Where the weights are."""
         where: torch.device = self.model.device
         return where
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the weights are on a GPU."""
+        return self.device.type == "cuda"
+
+    @property
+    def _batch_tokens(self) -> int:
+        return _STATE_BATCH_TOKENS * (_ON_GPU if self.on_gpu else 1)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -168,7 +180,7 @@ class FrozenLM:
         for position, i in enumerate(wanted):
             batch.append(i)
             following = rows[wanted[position + 1]] if position + 1 < len(wanted) else None
-            full = following is None or (len(batch) + 1) * len(following.own) > _STATE_BATCH_TOKENS
+            full = following is None or (len(batch) + 1) * len(following.own) > self._batch_tokens
             if full or (following is not None and following.shared != rows[i].shared):
                 for j, state in zip(batch, self._read([rows[j] for j in batch]), strict=True):
                     found[j] = state
@@ -267,7 +279,8 @@ class FrozenLM:
             longest = max(lengths)
             embeds = torch.stack([nn.functional.pad(piece, (0, 0, longest - len(piece), 0)) for piece in pieces])
         mask = torch.tensor([[0] * (embeds.shape[1] - n) + [1] * n for n in lengths], device=self.device)
-        if keep and len(rows) > 1 and min(lengths) >= _ALONE and not (torch.is_grad_enabled() or conditioning.deltas):
+        alone = not self.on_gpu and len(rows) > 1 and min(lengths) >= _ALONE
+        if keep and alone and not (torch.is_grad_enabled() or conditioning.deltas):
             states = []
             for i, n in enumerate(lengths):
                 hidden, kept = self._forward(embeds[i : i + 1, -n:], mask[i : i + 1, -n:], DynamicCache())
@@ -277,7 +290,7 @@ class FrozenLM:
             hidden, cache = self._forward(embeds, mask, DynamicCache() if keep else None)
             last = hidden[:, -1]
         else:  # long rows in small batches: what passes from layer to layer stays in the processor's cache
-            size, cache = max(1, _STATE_BATCH_TOKENS // embeds.shape[1]), None
+            size, cache = max(1, self._batch_tokens // embeds.shape[1]), None
             parts = [
                 self._forward(e, m, None)[0][:, -1] for e, m in zip(embeds.split(size), mask.split(size), strict=True)
             ]
@@ -506,8 +519,9 @@ class FrozenLM:
         open_rows = set(range(len(written)))
         for step in range(max_new_tokens):
             chosen = choose(self.head(ready.last))
+            tokens = chosen.tolist()  # of a GPU at once: each number taken alone would wait for it anew
             for i in sorted(open_rows):
-                token = int(chosen[i])
+                token = tokens[i]
                 if token in ends:
                     open_rows.discard(i)
                     continue
@@ -517,7 +531,7 @@ class FrozenLM:
             if not open_rows or step + 1 == max_new_tokens:
                 break
             ready = self._extend(ready, self.embed(chosen.unsqueeze(1)))
-        return [_cut(trim(self.decode(tokens)), stop) for tokens in written]
+        return [_cut(trim(self.decode(row)), stop) for row in written]
 
     def decode(self, tokens: list[int]) -> str:
         """Text of token ids, without special tokens."""

@@ -93,9 +93,8 @@ def counted_states(
     # Pads at the end: a causal model never looks there, and positions need no mending.
     ids = torch.tensor([one.ids + (0,) * (longest - len(one)) for one in sequences], device=lm.device)
     mask = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in sequences], device=lm.device)
-    counted = mask.bool()
-    for row, one in enumerate(sequences):
-        counted[row, : max(one.start, 1)] = False
+    first = torch.tensor([max(one.start, 1) for one in sequences], device=lm.device)
+    counted = mask.bool() & (torch.arange(longest, device=lm.device) >= first[:, None])
     with lm.ports(conditioning):
         hidden = lm.body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     return hidden[:, :-1][counted[:, 1:]], ids[:, 1:][counted[:, 1:]], counted.sum(-1)

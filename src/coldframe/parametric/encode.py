@@ -283,7 +283,7 @@ def _encode_prag(
     if 0 < len(wanted) < len(corpus):
         say(f"{len(corpus) - len(wanted)} of {len(corpus)} passages are encoded already; going on with the others")
     listed = [sequences[p.id] for p in wanted]
-    groups = list(batches(listed, config))
+    groups = list(batches(lm, listed, config))
     with Bar(len(wanted), "encode", quiet) as bar:
         for group in groups:
             some = [wanted[i] for i in group]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,15 +33,11 @@ class BM25(ScanningIndex[Sequence[str]]):
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
-        try:
-            import bm25s
-        except ImportError as error:
-            raise MissingExtraError("bm25s", "text", "The similarity 'bm25'") from error
-        self._bm25s: Any = bm25s
+        self._bm25s = _bm25s()
         self._n = len(texts)
         self._model: Any = None
         if any(words := self._words(texts)):
-            self._model = bm25s.BM25(k1=1.5, b=0.75, method="lucene")
+            self._model = self._bm25s.BM25(k1=1.5, b=0.75, method="lucene")
             self._model.index(words, show_progress=False)
 
     def __len__(self) -> int:
@@ -60,3 +57,17 @@ class BM25(ScanningIndex[Sequence[str]]):
             list(texts), lower=True, token_pattern=r"\w+", stopwords=None, return_ids=False, show_progress=False
         )
         return [list(words) for words in tokens]
+
+
+def _bm25s() -> Any:
+    """bm25s, without JAX: importing it would start JAX where that is installed, which takes most of a GPU's memory."""
+    hidden = {"jax": None} if "jax" not in sys.modules else {}
+    sys.modules.update(hidden)  # type: ignore[arg-type]
+    try:
+        import bm25s
+    except ImportError as error:
+        raise MissingExtraError("bm25s", "text", "The similarity 'bm25'") from error
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+    return bm25s

@@ -17,8 +17,7 @@ from coldframe.frozen.sequence_loss import Counted, mean_nll
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
 from coldframe.methods.weight_deltas.adapters import Layout
 
-BATCH_TOKENS = 4096
-"""Tokens, pads included, that go through the model together with gradient: some gigabytes at most."""
+_TOKENS, _PASSAGES = 4096, 64  # on a processor: some gigabytes at most, and more at once is no faster
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,18 +28,20 @@ class PRAGConfig(AdapterConfig):
 
     Args:
         per_step: Sequences of one passage in an optimiser step, at least 1 (the paper's); their mean loss counts.
-        at_once: Passages trained together, at least 1. It changes time and memory, and nothing else.
+        at_once: Passages trained together, at least 1. It changes time and memory, and nothing else. None: 64 on a
+            processor, and on a GPU as many as fit.
     """
 
     section = "PRAG settings"
 
     per_step: int = 1
-    at_once: int = 64
+    at_once: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("per_step", "at_once"):
-            check(getattr(self, name) >= 1, f"{name} must be positive", got=getattr(self, name), expected="at least 1")
+            value = getattr(self, name)
+            check(value is None or value >= 1, f"{name} must be positive", got=value, expected="at least 1")
 
 
 def train_adapters(
@@ -108,21 +109,30 @@ def train_adapters(
     return flat.detach().cpu(), last.cpu()
 
 
-def batches(passages: Sequence[Sequence[Counted]], config: PRAGConfig) -> Iterator[list[int]]:
-    """Positions of passages that can be trained together: as many sequences each, of like length.
+def batch_tokens(lm: FrozenLM) -> int:
+    """Tokens, pads included, that go through the model together with gradient.
 
-    >>> some = [[Counted((1,) * n)] * k for n, k in [(9, 1), (3, 2), (4, 1), (3, 1)]]
-    >>> list(batches(some, PRAGConfig(at_once=2)))
-    [[3, 2], [0], [1]]
+    On a GPU as many as fill a quarter of its memory with what the backward pass needs: about twice what goes into and
+    out of every linear. The rest is for the model, the adapters and their optimiser.
     """
+    if not lm.on_gpu:
+        return _TOKENS
+    one = 2 * sum(linear.d_in + linear.d_out for linear in lm.anatomy.linears()) * lm.dtype.itemsize
+    total: int = torch.cuda.get_device_properties(lm.device).total_memory
+    return max(_TOKENS, total // 4 // one)
+
+
+def batches(lm: FrozenLM, passages: Sequence[Sequence[Counted]], config: PRAGConfig) -> Iterator[list[int]]:
+    """Positions of passages that can be trained together: as many sequences each, of like length."""
 
     def longest(i: int) -> int:
         return max(map(len, passages[i]))
 
-    batch: list[int] = []
+    most = config.at_once or (len(passages) if lm.on_gpu else _PASSAGES)
+    tokens, batch = batch_tokens(lm), list[int]()
     for i in sorted(range(len(passages)), key=lambda i: (len(passages[i]), longest(i), i)):
         each = min(config.per_step, len(passages[i]))
-        full = len(batch) == config.at_once or (len(batch) + 1) * each * longest(i) > BATCH_TOKENS
+        full = len(batch) == most or (len(batch) + 1) * each * longest(i) > tokens
         if batch and (full or len(passages[i]) != len(passages[batch[0]])):
             yield batch
             batch = []
