@@ -34,7 +34,7 @@ from coldframe.frozen.carriers import locate
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.tasks import load_task
 
-PASSAGES, ROWS, PROMPT = 512, 320, 512
+PASSAGES, ROWS, PROMPT = 256, 160, 512
 
 
 def _training(lm: FrozenLM, rounds: int) -> dict[str, Any]:
