@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tests.tiny import tiny
@@ -13,7 +15,7 @@ from coldframe.frozen.ports import EMPTY, Conditioning
 from coldframe.frozen.sequence_loss import Counted, mean_nll
 from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.passage_prompts import PassagePrompts
-from coldframe.methods.weight_deltas.prag import PRAGConfig, batches, train_adapters
+from coldframe.methods.weight_deltas.prag import PRAGConfig, batch_tokens, batches, train_adapters
 from coldframe.tasks.corpus import Augmentation, Passage
 from coldframe.tasks.fact_corpus import fact_corpus
 
@@ -115,6 +117,18 @@ def test_batches_hold_passages_of_as_many_sequences() -> None:
     short = [[Counted((1, 2, 3))]] * 70
     assert [len(group) for group in batches(lm, short, PRAGConfig())] == [64, 6]
     assert [len(group) for group in batches(lm, short, PRAGConfig(at_once=70))] == [70]
+
+
+def test_a_gpu_takes_as_many_tokens_as_its_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = FrozenLM(*tiny("llama"))
+    assert batch_tokens(lm) == 4096
+    one = 2 * 4 * sum(linear.d_in + linear.d_out for linear in lm.anatomy.linears())  # bytes of a token in float32
+    monkeypatch.setattr(FrozenLM, "on_gpu", True)
+    for tokens, expected in ((10_000, 10_000), (100, 4096)):
+        card = SimpleNamespace(total_memory=4 * one * tokens)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, card=card: card)
+        assert batch_tokens(lm) == expected
+    assert [len(group) for group in batches(lm, [[Counted((1, 2, 3))]] * 70, PRAGConfig())] == [70]
 
 
 def test_sequences_are_those_of_the_paper() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -169,6 +173,17 @@ def test_cosine_of_fingerprints_and_of_a_given_encoder(molecules: list[Example])
     store = ExemplarStore.of([example("a"), example("bb"), example("c" * 9)])
     found = Retriever(store, "text", 1, encoder=Length()).retrieve([example("z" * 8)], exclude_same_key=True)
     assert found.examples(0)[0].text == "c" * 9
+
+
+def test_bm25_does_not_start_jax(tmp_path: Path) -> None:
+    """bm25s tries JAX when it is imported, which takes three quarters of a GPU's memory from the model."""
+    pytest.importorskip("bm25s")
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("raise SystemExit('jax was started')")
+    code = "import sys; from coldframe.retrieval.bm25 import BM25; BM25(['a b']); sys.exit('jax' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_bm25_over_words() -> None:

@@ -61,14 +61,18 @@ def attention(
 
 
 def mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """The mask of torch's attention; on a GPU, where a row that attends to nothing comes out as NaN, it attends to all.
-
-    Such rows are pads before a text. Nothing reads what comes of them, so no other number changes.
-    """
+    """The mask of torch's attention, and on a GPU without rows that attend to nothing: there they come out as NaN."""
     found: Tensor | None = sdpa_mask(*args, **kwargs)
-    if found is None or found.device.type == "cpu":
-        return found
-    return found | ~found.any(-1, keepdim=True)
+    return found if found is None or found.device.type == "cpu" else without_empty_rows(found)
+
+
+def without_empty_rows(mask: Tensor) -> Tensor:
+    """Rows that attend to nothing attend to all: they are pads before a text, and nothing reads what comes of them.
+
+    >>> without_empty_rows(torch.tensor([[False, False], [False, True]])).tolist()
+    [[True, True], [False, True]]
+    """
+    return mask | ~mask.any(-1, keepdim=True)
 
 
 def register() -> str:

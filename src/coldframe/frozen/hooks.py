@@ -100,14 +100,20 @@ def _gain_hook(gains: Tensor, head_dim: int) -> Callable[[nn.Module, tuple[Any, 
 
 
 def _delta_hook(delta: LowRank) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+    # A written answer comes by here once for every token, so what is made of the factors is kept.
     thin: tuple[Tensor, Tensor] | None = None
+    cast: LowRank | None = None
 
     def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        nonlocal thin
+        nonlocal thin, cast
         x = args[0]
-        if x.device.type != "cpu" or x.numel() // x.shape[-1] > FEW or torch.is_grad_enabled():
+        if torch.is_grad_enabled():
             return add_low_rank(output, x, delta)
-        if thin is None:  # a written answer comes by here once for every token
+        if x.device.type != "cpu" or x.numel() // x.shape[-1] > FEW:
+            if cast is None or cast.a.dtype != x.dtype:
+                cast = LowRank(delta.a.to(x.dtype), delta.b.to(x.dtype), delta.scale)
+            return add_low_rank(output, x, cast)
+        if thin is None:
             thin = (delta.a.float().mT.contiguous(), (delta.b.float() * delta.scale).mT.contiguous())
         return _add_thin(output, x, *thin)
 
