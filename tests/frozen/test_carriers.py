@@ -180,6 +180,16 @@ def test_a_conversion_that_disagrees_is_not_kept(
     assert not list((cache / "models").iterdir())
 
 
+def test_a_tokenizer_that_changed_in_the_conversion_is_said(
+    carried: tuple[Any, Any, bytes], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe, lengths = carriers._probe_logits, iter((7, 8))
+    monkeypatch.setattr(carriers, "_probe_logits", lambda *given: probe(*given)[: next(lengths)])
+    with pytest.raises(ModelError, match=r"another number of tokens.*8.*7"):
+        resolve("tiny")
+    assert not list((cache / "models").iterdir())
+
+
 # ---- names, folders, hub ids ------------------------------------------------------------------------------
 
 

@@ -186,6 +186,10 @@ def _convert(gguf: Path, folder: Path) -> None:
         del unpacked, plain
         model, tokenizer = _load(folder, torch.float32)
     after = _probe_logits(model, tokenizer)
+    if len(before) != len(after):
+        problem = "The converted tokenizer reads a text as another number of tokens"
+        fix = "Take another version of transformers; constraints.txt of the project names one that works."
+        raise ModelError(problem, got=len(after), expected=len(before), fix=fix)
     error = float((after - before).norm() / before.norm())
     if not error < 0.05:
         raise ModelError("The converted model does not agree with the original", got=error, expected="below 0.05")
