@@ -49,22 +49,27 @@ def storage(paths: Sequence[Path], group: str) -> Any:
 
 
 def size(paths: Sequence[Path], group: str) -> Any:
-    """F1 of every method of the first file against the number of passages, a file for each corpus."""
-    every = sorted(
-        (json.loads(path.read_text(encoding="utf-8")) for path in paths), key=lambda d: d["about"]["passages"]
-    )
-    names = [line["system"] for line in every[0]["scores"] if line["group"] == group]
-    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    for name in names:
-        points = []
-        for done in every:
-            for line in done["scores"]:
-                if line["system"] == name and line["group"] == group:
-                    points.append((done["about"]["passages"], *_span(line)))
-        if len(points) == len(every):
-            x, low, value, high = map(np.array, zip(*points, strict=True))
-            axes.errorbar(x, value, [value - low, high - value], marker="o", ms=3, capsize=2, label=name)
-    return _finished(figure, axes, "passages", group)
+    """F1 of every way to answer against the number of passages; what was measured at one size alone is left out."""
+    points: dict[str, dict[int, tuple[float, float, float]]] = {}
+    for path in paths:
+        done = json.loads(path.read_text(encoding="utf-8"))
+        for line in done["scores"]:
+            if line["group"] == group:
+                points.setdefault(line["system"], {})[done["about"]["passages"]] = _span(line)
+    least = min(2, max(map(len, points.values())))
+    figure, axes = pyplot.subplots(figsize=(6, 4.5), layout="constrained")
+    axes.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)
+    for name, spans in points.items():
+        if len(spans) >= least:
+            x = sorted(spans)
+            low, value, high = np.array([spans[passages] for passages in x]).T
+            style = "--" if "(" in name else "-"  # a control
+            axes.errorbar(x, value, [value - low, high - value], ls=style, marker="o", ms=3, capsize=2, label=name)
+    _finished(figure, axes, "passages", group)
+    sizes = sorted({passages for spans in points.values() for passages in spans})
+    axes.set_xticks(sizes, [f"{passages:,}" for passages in sizes])
+    axes.minorticks_off()
+    return figure
 
 
 def _finished(figure: Any, axes: Any, across: str, group: str) -> Any:
