@@ -15,7 +15,7 @@ from coldframe.frozen.ports import EMPTY, Conditioning
 from coldframe.frozen.sequence_loss import Counted, mean_nll
 from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.passage_prompts import PassagePrompts
-from coldframe.methods.weight_deltas.prag import PRAGConfig, batch_tokens, batches, train_adapters
+from coldframe.methods.weight_deltas.prag import PRAGConfig, batches, train_adapters, training_tokens
 from coldframe.tasks.corpus import Augmentation, Passage
 from coldframe.tasks.fact_corpus import fact_corpus
 
@@ -112,6 +112,8 @@ def test_batches_hold_passages_of_as_many_sequences() -> None:
     uneven = [some[0], some[1][:2], some[2], some[3][:2]]
     groups = list(batches(lm, uneven, PRAGConfig(at_once=8)))
     assert sorted(map(sorted, groups)) == [[0, 2], [1, 3]]
+    of_like_length = [[Counted((1,) * n)] * k for n, k in [(9, 1), (3, 2), (4, 1), (3, 1)]]
+    assert list(batches(lm, of_like_length, PRAGConfig(at_once=2))) == [[3, 2], [0], [1]]
     long = [[Counted((1,) * 2000)], [Counted((1,) * 2000)], [Counted((1,) * 2000)]]
     assert [len(group) for group in batches(lm, long, PRAGConfig())] == [2, 1]
     short = [[Counted((1, 2, 3))]] * 70
@@ -121,13 +123,13 @@ def test_batches_hold_passages_of_as_many_sequences() -> None:
 
 def test_a_gpu_takes_as_many_tokens_as_its_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     lm = FrozenLM(*tiny("llama"))
-    assert batch_tokens(lm) == 4096
+    assert training_tokens(lm) == 4096
     one = 2 * 4 * sum(linear.d_in + linear.d_out for linear in lm.anatomy.linears())  # bytes of a token in float32
     monkeypatch.setattr(FrozenLM, "on_gpu", True)
     for tokens, expected in ((10_000, 10_000), (100, 4096)):
         card = SimpleNamespace(total_memory=4 * one * tokens)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, card=card: card)
-        assert batch_tokens(lm) == expected
+        assert training_tokens(lm) == expected
     assert [len(group) for group in batches(lm, [[Counted((1, 2, 3))]] * 70, PRAGConfig())] == [70]
 
 

@@ -89,7 +89,8 @@ class FrozenLM:
         return self.device.type == "cuda"
 
     @property
-    def _batch_tokens(self) -> int:
+    def batch_tokens(self) -> int:
+        """Tokens, pads included, that are read together where no gradient is wanted."""
         return _STATE_BATCH_TOKENS * (_ON_GPU if self.on_gpu else 1)
 
     @property
@@ -180,7 +181,7 @@ class FrozenLM:
         for position, i in enumerate(wanted):
             batch.append(i)
             following = rows[wanted[position + 1]] if position + 1 < len(wanted) else None
-            full = following is None or (len(batch) + 1) * len(following.own) > self._batch_tokens
+            full = following is None or (len(batch) + 1) * len(following.own) > self.batch_tokens
             if full or (following is not None and following.shared != rows[i].shared):
                 for j, state in zip(batch, self._read([rows[j] for j in batch]), strict=True):
                     found[j] = state
@@ -290,7 +291,7 @@ class FrozenLM:
             hidden, cache = self._forward(embeds, mask, DynamicCache() if keep else None)
             last = hidden[:, -1]
         else:  # long rows in small batches: what passes from layer to layer stays in the processor's cache
-            size, cache = max(1, self._batch_tokens // embeds.shape[1]), None
+            size, cache = max(1, self.batch_tokens // embeds.shape[1]), None
             parts = [
                 self._forward(e, m, None)[0][:, -1] for e, m in zip(embeds.split(size), mask.split(size), strict=True)
             ]

@@ -17,7 +17,7 @@ from coldframe.frozen.sequence_loss import Counted, counted_states, mean_nll, nl
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
 from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.pair_trainer import PairTrainer, optimizer_state, restore_optimizer
-from coldframe.methods.weight_deltas.prag import PRAGConfig, batch_tokens
+from coldframe.methods.weight_deltas.prag import PRAGConfig
 from coldframe.parts import Parts
 from coldframe.tasks.corpus import Augmentation, Passage
 
@@ -191,9 +191,9 @@ def passage_embeddings(lm: FrozenLM, passages: Sequence[Passage]) -> Tensor:
     """
     tokens = [embedding_ids(lm, passage) for passage in passages]
     found = torch.zeros(len(tokens), lm.d_model)
-    most, batch = batch_tokens(lm), list[int]()
+    batch: list[int] = []
     for i in sorted(range(len(tokens)), key=lambda i: (len(tokens[i]), i)):
-        if batch and (len(batch) + 1) * len(tokens[i]) > most:
+        if batch and (len(batch) + 1) * len(tokens[i]) > lm.batch_tokens:
             found[batch] = _last_states(lm, [tokens[j] for j in batch])
             batch = []
         batch.append(i)

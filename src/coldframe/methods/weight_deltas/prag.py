@@ -109,7 +109,7 @@ def train_adapters(
     return flat.detach().cpu(), last.cpu()
 
 
-def batch_tokens(lm: FrozenLM) -> int:
+def training_tokens(lm: FrozenLM) -> int:
     """Tokens, pads included, that go through the model together with gradient.
 
     On a GPU as many as fill a quarter of its memory with what the backward pass needs: about twice what goes into and
@@ -129,7 +129,7 @@ def batches(lm: FrozenLM, passages: Sequence[Sequence[Counted]], config: PRAGCon
         return max(map(len, passages[i]))
 
     most = config.at_once or (len(passages) if lm.on_gpu else _PASSAGES)
-    tokens, batch = batch_tokens(lm), list[int]()
+    tokens, batch = training_tokens(lm), list[int]()
     for i in sorted(range(len(passages)), key=lambda i: (len(passages[i]), longest(i), i)):
         each = min(config.per_step, len(passages[i]))
         full = len(batch) == most or (len(batch) + 1) * each * longest(i) > tokens
