@@ -56,7 +56,7 @@ def size(paths: Sequence[Path], group: str) -> Any:
         for line in done["scores"]:
             if line["group"] == group:
                 points.setdefault(line["system"], {})[done["about"]["passages"]] = _span(line)
-    least = min(2, max(map(len, points.values())))
+    least = min(2, max(map(len, points.values()), default=0))
     figure, axes = pyplot.subplots(figsize=(6, 4.5), layout="constrained")
     axes.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)
     for name, spans in points.items():

@@ -41,7 +41,8 @@ class PRAGConfig(AdapterConfig):
         super().__post_init__()
         for name in ("per_step", "at_once"):
             value = getattr(self, name)
-            check(value is None or value >= 1, f"{name} must be positive", got=value, expected="at least 1")
+            if name == "per_step" or value is not None:
+                check(value >= 1, f"{name} must be positive", got=value, expected="at least 1")
 
 
 def train_adapters(
