@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import goal, shown
-from coldframe.cache import atomic_path
+from coldframe.storage.files import atomic_path
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"

@@ -18,7 +18,7 @@ import torch
 
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
-from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks import load_task
 from coldframe.tasks.task import Example, Task
 
@@ -118,7 +118,7 @@ def shown(value: float) -> str:
 
 def neighbours(task: Task, queries: tuple[Example, ...], k: int = K) -> Retrieved:
     """The nearest training rows of some rows, each without itself, found anew."""
-    retriever = Retriever(ExemplarStore.of(task.train), task.schema.domain, k, RetrievalConfig())
+    retriever = Retriever(Store.of(task.train), task.schema.domain, k, RetrievalConfig())
     return retriever.retrieve(queries, exclude_same_key=True)
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks.compare
 
 Five methods x three seeds with suffix placement, all on the one cache of text states, against MHA-ESP x one seed with
-prefix placement. Both from nothing, through ``coldframe.comparison.compare``: neighbours, encoding, training for two
-epochs with a pass over the validation rows after each, predictions of the test rows.
+prefix placement. Both from nothing, through ``coldframe.compare``: neighbours, encoding, training for two epochs with
+a pass over the validation rows after each, predictions of the test rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.common import Way, arguments, first, goal, interleaved, loaded, rates, tell
-from coldframe.comparison import compare
+from coldframe.evaluation.comparison import compare
 from coldframe.frozen.model import FrozenLM
 from coldframe.tasks.task import Task
 from coldframe.training.config import TrainingConfig

@@ -30,7 +30,7 @@ from torch import Tensor
 from benchmarks.common import Way, arguments, goal, interleaved, say, tell
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import EMPTY
-from coldframe.frozen.sequence_loss import Counted
+from coldframe.frozen.sequence_loss import TokenSequence
 from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.poly_prag import PolyBank, PolyPRAGConfig, PolyTrainer
 from coldframe.methods.weight_deltas.prag import PRAGConfig, batches, train_adapters
@@ -62,7 +62,7 @@ class Peer:
         self.start = [p.detach().clone() for p in self.trained]
         self.device = lm.device
 
-    def encode(self, passages: Sequence[Sequence[Counted]]) -> None:
+    def encode(self, passages: Sequence[Sequence[TokenSequence]]) -> None:
         """Adapters of some passages; they stay in memory, as what is timed is training."""
         for sequences in passages:
             with torch.no_grad():

@@ -19,9 +19,9 @@ from benchmarks.common import TOKENS, K, Way, arguments, goal, interleaved, load
 from coldframe.evaluation.measure import measure as cost_of
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.registry import method_class
-from coldframe.pipeline import Pipeline, setting_of
+from coldframe.pipeline.pipeline import Pipeline, context_of
 from coldframe.retrieval.retriever import RetrievalConfig
-from coldframe.retrieval.store import ExemplarStore
+from coldframe.retrieval.store import Store
 from coldframe.tasks.task import Task
 from coldframe.training.config import TrainingConfig
 
@@ -34,14 +34,14 @@ class Server:
 
     def __init__(self, lm: FrozenLM, task: Task, queries: Sequence[str], name: str, **settings: Any) -> None:
         self.lm, self.queries = lm, iter(queries)
-        store = ExemplarStore.of((*task.train, *task.validation))
+        store = Store.of((*task.train, *task.validation))
         method = method_class(name)(k=K, **settings)
-        method.setup(setting_of(method, lm, task.schema)).eval()
+        method.setup(context_of(method, lm, task.schema)).eval()
         self.pipeline = Pipeline(method, lm, task.schema, store, RetrievalConfig(), TrainingConfig())
         # As a server does when it starts: index the store, and encode its rows.
         self.pipeline.retrieve(task.test[:1])
-        if method.setting is not None and method.setting.encoder is not None:
-            method.setting.encoder.encode([example.text for example in store.examples])
+        if method.context is not None and method.setting.encoder is not None:
+            method.context.encoder.encode([example.text for example in store.examples])
 
     def asked(self, queries: int, at_a_time: int) -> Way:
         """Label probabilities of the next queries."""

@@ -24,12 +24,12 @@ from typing import Any
 import transformers
 
 from benchmarks.common import TOKENS, Way, arguments, first, goal, interleaved, loaded, neighbours, rates, say, tell
-from coldframe.evaluation.predict import predict, prompts
 from coldframe.frozen.model import FrozenLM
+from coldframe.inference.run import predict, prompts
 from coldframe.methods.base import Method
 from coldframe.methods.registry import method_class
-from coldframe.pipeline import setting_of
-from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.pipeline.pipeline import context_of
+from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.task import Example, Task
 from coldframe.training.config import TrainingConfig
 from coldframe.training.loop import Trainer
@@ -50,12 +50,12 @@ class Bench:
         """Untrained, with the usual number of soft tokens."""
         size = {"tokens": TOKENS} if name == "prompt-tuning" else {"heads": TOKENS}
         method = method_class(name)(placement=placement, **size)
-        return method.setup(setting_of(method, self.lm, self.task.schema))
+        return method.setup(context_of(method, self.lm, self.task.schema))
 
     def found(self, method: Method, rows: tuple[Example, ...]) -> Retrieved:
         if method.uses_retrieval:
             return neighbours(self.task, rows, method.config.k)
-        return Retrieved.nothing(ExemplarStore.of(self.task.train), len(rows))
+        return Retrieved.nothing(Store.of(self.task.train), len(rows))
 
     def epoch(self, name: str, placement: str, cached: bool = False) -> Way:
         """An epoch of ours; ``cached`` finds neighbours and text states ready."""

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from coldframe.cache import atomic_path
 from coldframe.errors import ColdframeError, DataError
 from coldframe.evaluation.intervals import Interval, score_interval
 from coldframe.evaluation.report_data import MetricInfo
@@ -28,6 +27,7 @@ from coldframe.methods.weight_deltas.prag import PRAGConfig
 from coldframe.parametric.encoded import answers, as_predictions
 from coldframe.parametric.evaluate import METRICS
 from coldframe.parametric.settings import AskConfig
+from coldframe.storage.files import atomic_path
 from coldframe.tasks.corpus import Question
 from coldframe.tasks.qa.read import read_rows
 from reproduction.multi_document_qa import draw

@@ -33,10 +33,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coldframe.cache import atomic_path
 from coldframe.errors import ColdframeError, ConfigError
 from coldframe.evaluation.answers.evaluate import QASet
-from coldframe.evaluation.answers.kept import Kept
+from coldframe.evaluation.answers.result_cache import ResultCache
 from coldframe.evaluation.intervals import interval
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import Conditioning, Prompt
@@ -44,6 +43,7 @@ from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import rank_correlation
 from coldframe.methods.head_gains.pear import reweight
 from coldframe.methods.head_gains.proxy import ProxyTask
+from coldframe.storage.files import atomic_path
 from reproduction.pear import Said, question_arguments, sets_of, settings_asked
 
 Floats = NDArray[np.float64]
@@ -162,7 +162,7 @@ def agreement(
 
 def measured(lm: FrozenLM, one: QASet, out: Path, said: Said) -> Floats:
     """Pulls of every question of a set, ``[questions, layers, heads]``; those measured before are found in ``out``."""
-    kept = Kept(out, f"pull-{one.name}", {"model": lm.weight_hash, "dtype": str(lm.dtype)})
+    kept = ResultCache(out, f"pull-{one.name}", {"model": lm.weight_hash, "dtype": str(lm.dtype)})
     named = one.by_key()
 
     def measure(ids: list[str]) -> list[Mapping[str, Any]]:

@@ -25,19 +25,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coldframe.cache import say
 from coldframe.cli.options import settings_of
 from coldframe.errors import ColdframeError, ConfigError, DataError
-from coldframe.evaluation.predictions import Predictions
 from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.inference.predictions import Predictions
 from coldframe.parametric.augment import ByModel, augment
 from coldframe.parametric.encode import encode
 from coldframe.parametric.encoded import Encoded, name_of
 from coldframe.parametric.evaluate import MODES, controls_of
 from coldframe.parametric.folder import method_config
 from coldframe.parametric.settings import AskConfig
+from coldframe.progress import say
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
-from coldframe.retrieval.store import ExemplarStore
+from coldframe.retrieval.store import Store
 from coldframe.tasks.corpus import Corpus, Passage, Question, source_of
 from coldframe.tasks.fact_corpus import as_asked, fact_corpus, spread
 from coldframe.tasks.qa import READERS, answered_by
@@ -76,7 +76,7 @@ def asked_of(asked: argparse.Namespace) -> tuple[Corpus, tuple[Question, ...]]:
     rows = READERS[asked.corpus](asked.data)
     pool = {p.id: p for row in rows for p in (Passage.of(one.text, one.title) for one in row.passages)}
     chosen = draw(rows, asked.questions or 100, asked.seed)
-    store = ExemplarStore.of([passage.example() for passage in pool.values()])
+    store = Store.of([passage.example() for passage in pool.values()])
     plain = [Question.of(one.question, one.answers) for one in chosen]
     retriever = Retriever(store, "text", min(max(asked.k), len(store)), RetrievalConfig(similarity="bm25"))
     found = retriever.retrieve([one.example() for one in plain], exclude_same_key=False)

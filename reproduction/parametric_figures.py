@@ -18,11 +18,11 @@ import matplotlib
 import numpy as np
 import torch
 
-from coldframe.cache import atomic_path
 from coldframe.errors import ColdframeError, DataError
 from coldframe.methods.weight_deltas.poly_prag import routing_weights
 from coldframe.parametric.banks import RoutedBank
 from coldframe.parametric.folder import read_folder
+from coldframe.storage.files import atomic_path
 
 matplotlib.use("svg")
 from matplotlib import pyplot  # noqa: E402

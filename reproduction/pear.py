@@ -29,7 +29,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from coldframe.cache import say, sha256_of
 from coldframe.cli.options import settings_of, writable
 from coldframe.config import check
 from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingError
@@ -44,6 +43,8 @@ from coldframe.methods.head_gains.pear import Reweighting, reweight
 from coldframe.methods.positions.attention_buckets import AttentionBuckets
 from coldframe.methods.positions.moice import MoICE
 from coldframe.methods.positions.ms_poe import MsPoE
+from coldframe.progress import say
+from coldframe.storage.files import sha256_of
 from coldframe.tasks.qa import READERS, QAPrompt, Question, read_questions
 from coldframe.tasks.task import content_hash
 from reproduction import multi_document_qa

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from coldframe.cache import atomic_path, say
 from coldframe.cli.options import settings_of
 from coldframe.config import without_nan
 from coldframe.errors import DataError
 from coldframe.evaluation.answers.evaluate import Cell, QASet, Scores, cells, overall
-from coldframe.evaluation.answers.kept import Kept
+from coldframe.evaluation.answers.result_cache import ResultCache
 from coldframe.evaluation.answers.retained import Choice, choose, copy_curve, read_choices, text_losses
 from coldframe.evaluation.answers.scores import Floats, Gap, difference, level, ratio
 from coldframe.evaluation.answers.systems import LMSystem, System
@@ -28,6 +27,8 @@ from coldframe.evaluation.reweighted.markdown import render_markdown
 from coldframe.evaluation.reweighted.verdict import BASE, PEAR
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.head_gains.pear import Reweighting
+from coldframe.progress import say
+from coldframe.storage.files import atomic_path
 from coldframe.tasks.qa.read import read_rows
 from coldframe.tasks.task import content_hash
 from reproduction.multi_document_qa import draw
@@ -81,7 +82,7 @@ def retained(
 
         table += _token_loss(_rows("text", models, sizes, losses, asked, out, said))
     for system in models:
-        kept = Kept(out, f"{CURVE}-{system.name}-{system.seed}", {"system": system.fingerprint})
+        kept = ResultCache(out, f"{CURVE}-{system.name}-{system.seed}", {"system": system.fingerprint})
         if CURVE not in kept.rows:
             kept.add([{"id": CURVE, "losses": copy_curve(system)}])
         curves.setdefault(system.name, []).append(kept.rows[CURVE]["losses"])
@@ -170,7 +171,7 @@ def _rows(
     """By system one list of rows for each seed, all in one order."""
     table: dict[str, list[list[dict[str, Any]]]] = {}
     for system in models:
-        kept = Kept(out, f"{name}-{system.name}-{system.seed}", {"system": system.fingerprint})
+        kept = ResultCache(out, f"{name}-{system.name}-{system.seed}", {"system": system.fingerprint})
         tell = partial(said, f"{name}: {system.name} {system.seed}")
         found = kept.fill(sizes, measure(system), asked.batch_tokens, tell)
         table.setdefault(system.name, []).append(list(found.values()))

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from coldframe.cache import atomic_path
+from coldframe.storage.files import atomic_path
 from coldframe.tasks.builtin import dense_store, facts
 from coldframe.tasks.task import Template
 

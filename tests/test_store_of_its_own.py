@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from tests.contract.cases import QUERIES, TWO, TinyEncoder, example, lm_of, task
 
-from coldframe.comparison_runs import Runner
+from coldframe.evaluation.runs import Runner
 from coldframe.methods.soft_tokens.mha_esp import MHAESP
-from coldframe.pipeline import fit, load
+from coldframe.pipeline.pipeline import fit, load
 from coldframe.retrieval.retriever import RetrievalConfig
-from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.task import Example, Task
 from coldframe.training.config import TrainingConfig
 
@@ -41,7 +41,7 @@ def told() -> Task:
 
 @pytest.fixture(autouse=True)
 def encoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("pipeline", "retrieval.retriever"):
+    for module in ("pipeline.pipeline", "retrieval.retriever"):
         monkeypatch.setattr(f"coldframe.{module}.load_encoder", TinyEncoder)
 
 
@@ -57,7 +57,7 @@ def test_a_query_is_given_its_own_entry_in_training_and_after(told: Task, tmp_pa
     own = {e.key: e.id for e in told.exemplars}
     queries: list[Example] = [*told.train, *told.validation]
     assert {e.text: [own[e.key]] for e in queries} == method.given
-    assert pipeline.store.hash == ExemplarStore.of(told.exemplars).hash
+    assert pipeline.store.hash == Store.of(told.exemplars).hash
     assert [e.id for i in range(len(told.test)) for e in pipeline.retrieve(told.test).examples(i)] == [
         own[e.key] for e in told.test
     ]
@@ -70,7 +70,7 @@ def test_without_one_the_training_rows_are_it_and_a_query_never_gets_itself() ->
     rows, method = task(TWO), Watched(encoder="tiny", heads=1, k=1, adapter=None)
     method.given = {}
     pipeline = fit(method, lm_of("llama"), rows, **SETTINGS)
-    assert pipeline.store.hash == ExemplarStore.of((*rows.train, *rows.validation)).hash
+    assert pipeline.store.hash == Store.of((*rows.train, *rows.validation)).hash
     ids = {e.id: e for e in rows.exemplars}
     assert all(ids[given].key != e.key for e in rows.train for given in method.given[e.text])
 
@@ -79,7 +79,7 @@ def test_a_comparison_takes_it_and_knows_its_runs_by_it(told: Task) -> None:
     def runner(on: Task) -> Runner:
         return Runner(lm_of("llama"), on, TrainingConfig(), RetrievalConfig(), None, 0, None, True)
 
-    assert runner(told)._store.hash == ExemplarStore.of(told.exemplars).hash
+    assert runner(told)._store.hash == Store.of(told.exemplars).hash
     assert told.store is not None
     less = dataclasses.replace(told, store=told.store[:-1])
     assert len({runner(one)._data for one in (told, less, dataclasses.replace(told, store=None))}) == 3

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coldframe import errors as errors
-    from coldframe.comparison import compare as compare
     from coldframe.diagnosis.diagnose import diagnose as diagnose
-    from coldframe.estimator import ColdframeClassifier as ColdframeClassifier
+    from coldframe.evaluation.comparison import compare as compare
     from coldframe.frozen.model import load_lm as load_lm
     from coldframe.methods.head_gains.pear import PEAR as PEAR
     from coldframe.methods.positions.attention_buckets import AttentionBuckets as AttentionBuckets
@@ -40,8 +39,9 @@ if TYPE_CHECKING:
     from coldframe.methods.weight_deltas.prag import PRAGConfig as PRAGConfig
     from coldframe.parametric.encode import encode as encode
     from coldframe.parametric.encoded import Encoded as Encoded
-    from coldframe.pipeline import fit as fit
-    from coldframe.pipeline import load as load
+    from coldframe.pipeline.estimator import ColdframeClassifier as ColdframeClassifier
+    from coldframe.pipeline.pipeline import fit as fit
+    from coldframe.pipeline.pipeline import load as load
     from coldframe.tasks import load_task as load_task
     from coldframe.tasks.corpus import read_corpus as read_corpus
     from coldframe.tasks.fact_corpus import fact_corpus as fact_corpus
@@ -50,7 +50,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AttentionBuckets": "coldframe.methods.positions.attention_buckets",
-    "ColdframeClassifier": "coldframe.estimator",
+    "ColdframeClassifier": "coldframe.pipeline.estimator",
     "DyPRAGConfig": "coldframe.methods.weight_deltas.dyprag",
     "Encoded": "coldframe.parametric.encoded",
     "FixedICL": "coldframe.methods.text.icl",
@@ -69,12 +69,12 @@ _HOMES = {
     "RetrievedICL": "coldframe.methods.text.icl",
     "UESP": "coldframe.methods.soft_tokens.u_esp",
     "ZeroShot": "coldframe.methods.text.zero_shot",
-    "compare": "coldframe.comparison",
+    "compare": "coldframe.evaluation.comparison",
     "diagnose": "coldframe.diagnosis.diagnose",
     "encode": "coldframe.parametric.encode",
     "fact_corpus": "coldframe.tasks.fact_corpus",
-    "fit": "coldframe.pipeline",
-    "load": "coldframe.pipeline",
+    "fit": "coldframe.pipeline.pipeline",
+    "load": "coldframe.pipeline.pipeline",
     "load_lm": "coldframe.frozen.model",
     "load_task": "coldframe.tasks",
     "read_corpus": "coldframe.tasks.corpus",

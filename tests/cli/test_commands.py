@@ -154,7 +154,7 @@ def test_compare_writes_a_report_and_goes_on_where_it_stopped(
     words += [out, "--epochs", 1, "--text-rows", 9, "--shuffles", 2, "--set", "mha-esp.heads=2", "--json"]
     monkeypatch.setattr("coldframe.evaluation.controls.TREES", 20)
     stopped_after = 4
-    from coldframe.comparison_runs import Runner
+    from coldframe.evaluation.runs import Runner
 
     make, made = Runner._make, []
 

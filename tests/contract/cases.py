@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from tests.tiny import ARCHITECTURES, tiny
 
 from coldframe.frozen.model import FrozenLM
-from coldframe.methods.base import Method, Setting
+from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.registry import method_class
-from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.task import Example, Schema, Task, Template
 
 FLOAT32 = 1e-4  # batch, padding and caching change the order of float additions, no more
@@ -121,7 +121,7 @@ SCHEMA = Schema(
 )
 TWO = SCHEMA.replace(labels=("A", "B"), words=("yes", "no"))
 WRITE = SCHEMA.replace(kind="generation", labels=(), words=())
-STORE = ExemplarStore.of([example(i, "ABC"[i % 3]) for i in range(6)])
+STORE = Store.of([example(i, "ABC"[i % 3]) for i in range(6)])
 QUERIES = ["is CCO", "x", "is C1=CC=CC=C1C(=O)O with the answer and more of it a molecule", "the water is yes"]
 # As a retriever gives them, nearest first; the last query found only two.
 FOUND = Retrieved(
@@ -154,7 +154,7 @@ def built(case: Case, lm: FrozenLM, schema: Schema = SCHEMA) -> Method:
     """A method set up, with every weight moved from where it starts (so that nothing is zero), in eval mode."""
     method = case.method()
     encoder = TinyEncoder(getattr(method.config, "encoder", "tiny")) if method.uses_encoder else None
-    method.setup(Setting(lm, schema, encoder))
+    method.setup(MethodContext(lm, schema, encoder))
     generator = torch.Generator().manual_seed(3)
     for parameter in method.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)

@@ -14,11 +14,11 @@ from tests.tiny import tiny
 from torch import nn
 
 from coldframe.errors import TrainingError
-from coldframe.frozen.carriers import weight_hash
 from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.model_sources import weight_hash
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, Setting
-from coldframe.pipeline import Pipeline, fit, load
+from coldframe.methods.base import Method, MethodContext
+from coldframe.pipeline.pipeline import Pipeline, fit, load
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Task
@@ -37,7 +37,7 @@ def untrained(case: Case, lm: FrozenLM) -> Method:
     """As it was when ``fit`` began."""
     method = case.method()
     encoder = TinyEncoder(getattr(method.config, "encoder", "tiny")) if method.uses_encoder else None
-    return method.setup(Setting(lm, TWO, encoder), SHORT.seed)
+    return method.setup(MethodContext(lm, TWO, encoder), SHORT.seed)
 
 
 @pytest.mark.parametrize(("case", "architecture"), FITTED, ids=ids(FITTED))
@@ -117,15 +117,15 @@ class Idle(Method):
 
     trains: ClassVar[str] = "nothing"
 
-    def build(self, setting: Setting) -> None:
-        self.weight = nn.Parameter(torch.ones(2, setting.lm.d_model))
+    def build(self, context: MethodContext) -> None:
+        self.weight = nn.Parameter(torch.ones(2, context.lm.d_model))
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         return Conditioning(soft_tokens=self.weight.detach() if self.trains == "nothing" else self.weight)
 
 
 class Empty(Idle):
-    def build(self, setting: Setting) -> None:
+    def build(self, context: MethodContext) -> None:
         pass
 
 

@@ -25,9 +25,9 @@ from tests.tiny import ARCHITECTURES, tiny
 from torch import Tensor
 
 from coldframe.errors import ConfigError
-from coldframe.evaluation.predict import prompts, run
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Prompt
+from coldframe.inference.run import prompts, run
 from coldframe.methods.base import Method
 from coldframe.methods.registry import all_methods
 from coldframe.retrieval.store import Retrieved

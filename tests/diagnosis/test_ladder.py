@@ -12,7 +12,6 @@ import pytest
 import torch
 from tests.contract.cases import FOUND, METHODS, QUERIES, SCHEMA, TWO, WRITE, TinyEncoder, example, lm_of
 
-from coldframe.comparison_runs import Job, Runner
 from coldframe.diagnosis.evidence import Rung
 from coldframe.diagnosis.ladder import choose, climb, ladder
 from coldframe.diagnosis.ladder_plan import RUNGS, Step, count_tokens, head, plan
@@ -20,9 +19,10 @@ from coldframe.diagnosis.ladder_runs import RungRun, RungRuns
 from coldframe.diagnosis.pipeline_subject import PipelineSubject, SoftTokenSubject
 from coldframe.errors import ConfigError, DataError, TrainingError
 from coldframe.evaluation.constant_input import ConstantInput
-from coldframe.methods.base import Method, Setting
+from coldframe.evaluation.runs import Job, Runner
+from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.registry import method_class
-from coldframe.pipeline import fit
+from coldframe.pipeline.pipeline import fit
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks.task import Schema, Task
 from coldframe.training.config import TrainingConfig
@@ -65,7 +65,7 @@ def runner(out: Path | None = None, task: Task | None = None, training: Training
 @pytest.mark.parametrize("id", ["mha-esp", "mha-esp/text", "p-esp", "u-esp/vectors", "idpg"])
 def test_a_constant_input_gives_what_the_method_makes_of_it(id: str) -> None:
     case = next(case for case in METHODS if case.id == id)
-    setting = Setting(LM, SCHEMA, TinyEncoder(case.settings["encoder"]))
+    setting = MethodContext(LM, SCHEMA, TinyEncoder(case.settings["encoder"]))
     method = case.method().setup(setting, seed=4)
     constant = ConstantInput(case.method(), QUERIES[0], FOUND.rows([0])).setup(setting, seed=4).eval()
     own, held = dict(method.named_parameters()), dict(constant.named_parameters())
@@ -89,7 +89,7 @@ def test_a_constant_input_gives_what_the_method_makes_of_it(id: str) -> None:
 
 def test_dropout_of_a_constant_input_differs_between_rows_as_it_does_without() -> None:
     constant = ConstantInput(method_of(**MHA, dropout=0.5), QUERIES[0], FOUND.rows([0]))
-    constant.setup(Setting(LM, SCHEMA, TinyEncoder())).train()
+    constant.setup(MethodContext(LM, SCHEMA, TinyEncoder())).train()
     tokens = constant.condition(QUERIES, FOUND).soft_tokens
     assert tokens is not None and len(tokens) == len(QUERIES) and not torch.equal(tokens[0], tokens[1])
 

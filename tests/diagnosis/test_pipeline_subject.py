@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.contract.cases import QUERIES, SCHEMA, STORE, WRITE, Case, TinyEncoder, built, example, lm_of
 
+from coldframe.diagnosis.perturbations import derangement, set_labels, stand_in
 from coldframe.diagnosis.pipeline_subject import PipelineSubject, SoftTokenSubject
-from coldframe.diagnosis.spoil import derangement, set_labels, stand_in
 from coldframe.diagnosis.subject import CONDITIONS, Condition, Subject, TokenSubject
 from coldframe.errors import ConfigError, DataError
-from coldframe.evaluation.predict import prompts
-from coldframe.pipeline import Pipeline
+from coldframe.inference.run import prompts
+from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.retriever import RetrievalConfig
-from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.task import Schema
 from coldframe.training.config import TrainingConfig
 
@@ -110,7 +110,7 @@ def test_conditions_are_what_they_say(name: str, settings: dict[str, Any]) -> No
     others = derangement(set_labels(found), [0, 7])
     targets = [e.target for e in STORE.examples]
     moved = [targets[i] for i in np.random.default_rng(seed).permutation(len(STORE))]
-    store = ExemplarStore(tuple(dataclasses.replace(e, target=t) for e, t in zip(STORE.examples, moved, strict=True)))
+    store = Store(tuple(dataclasses.replace(e, target=t) for e, t in zip(STORE.examples, moved, strict=True)))
     strategies = {
         strategy: dataclasses.replace(
             subject.pipeline, retrieval=RetrievalConfig(encoder="tiny", strategy=strategy, seed=seed)

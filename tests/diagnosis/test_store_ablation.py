@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from tests.contract.cases import STORE, TWO, Case, built, example, lm_of, task
 
-from coldframe.comparison_runs import shuffled_labels
 from coldframe.diagnosis.pipeline_subject import PipelineSubject
 from coldframe.diagnosis.store_ablation import RETRAINABLE, retrain_under, store_ablation
 from coldframe.diagnosis.subject import CONDITIONS, Condition
 from coldframe.errors import ConfigError, DataError
-from coldframe.pipeline import Pipeline, fit
+from coldframe.evaluation.runs import shuffled_labels
+from coldframe.pipeline.pipeline import Pipeline, fit
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Task

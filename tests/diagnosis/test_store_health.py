@@ -26,9 +26,9 @@ from coldframe.diagnosis.store_health import (
     store_health,
 )
 from coldframe.errors import ConfigError, DataError
-from coldframe.pipeline import Pipeline
+from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.retriever import RetrievalConfig
-from coldframe.retrieval.store import ExemplarStore
+from coldframe.retrieval.store import Store
 from coldframe.training.config import TrainingConfig
 
 counted = st.lists(st.integers(0, 30), min_size=2, max_size=30).filter(any)
@@ -175,7 +175,7 @@ LETTERS = [example(i, "ABC"[i % 3], f"{a}{b}{a} {b}{a}{a} is {i}") for i, (a, b)
 def pipeline_of(name: str, schema: Any = SCHEMA, **settings: Any) -> Pipeline:
     lm = lm_of("llama")
     method = built(Case(name, name, settings), lm, schema)
-    return Pipeline(method, lm, schema, ExemplarStore.of(LETTERS), RetrievalConfig(encoder="tiny"), TrainingConfig())
+    return Pipeline(method, lm, schema, Store.of(LETTERS), RetrievalConfig(encoder="tiny"), TrainingConfig())
 
 
 def test_a_pipeline_s_store_is_measured_as_it_is_searched() -> None:
@@ -201,7 +201,7 @@ def test_molecules_are_compared_by_tanimoto() -> None:
     lm, schema = lm_of("llama"), SCHEMA.replace(domain="molecules")
     method = built(Case("icl", "icl", {"k": 2}), lm, schema)
     retrieval = RetrievalConfig(encoder="morgan")
-    pipeline = Pipeline(method, lm, schema, ExemplarStore.of(rows), retrieval, TrainingConfig())
+    pipeline = Pipeline(method, lm, schema, Store.of(rows), retrieval, TrainingConfig())
     health = store_health(pipeline, [example(50, "A", "CCCO"), example(51, "A", "Cc1ccccc1")])
     bits = MorganEncoder().encode(smiles)
     asked = MorganEncoder().encode(["CCCO", "Cc1ccccc1"])

@@ -22,7 +22,7 @@ from coldframe.diagnosis.token_statistics import (
 )
 from coldframe.diagnosis.token_variance import OpenTokenSubject, reference_note, token_variance
 from coldframe.errors import DataError
-from coldframe.pipeline import Pipeline
+from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.training.config import TrainingConfig
 

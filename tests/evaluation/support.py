@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coldframe.evaluation.predictions import Predictions
+from coldframe.inference.predictions import Predictions
 
 
 def make_predictions(targets, probabilities, *, method="method", seed=0, labels=None, k=0, m=0, texts=None):

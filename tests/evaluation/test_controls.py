@@ -11,7 +11,7 @@ from coldframe.evaluation.controls import (
     nearest_neighbours,
     random_forest,
 )
-from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.task import Example, Schema
 
 SCHEMA = Schema("made-up", labels=("a", "b", "c"), words=("A", "B", "C"), metric="accuracy")
@@ -22,7 +22,7 @@ def example(i, target, part="train"):
 
 
 def voting(targets, indices, scores):
-    store = ExemplarStore.of([example(i, target) for i, target in enumerate(targets)])
+    store = Store.of([example(i, target) for i, target in enumerate(targets)])
     test = [example(i, "a", "test") for i in range(len(indices))]
     retrieved = Retrieved(store, np.array(indices, np.int64), np.array(scores, np.float32))
     features = (
@@ -79,7 +79,7 @@ def blobs(seed=0, n=90, missing=False):
         classes = rng.integers(0, 2 if missing and part != "test" else 3, rows)
         features.append((np.eye(3)[classes] + rng.normal(scale=0.25, size=(rows, 3))).astype(np.float32))
         parts.append([example(i, "abc"[c], part) for i, c in enumerate(classes)])
-    store = ExemplarStore.of(parts[0])
+    store = Store.of(parts[0])
     similarity = features[2] @ features[0].T
     nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :5]
     retrieved = Retrieved(store, nearest, np.take_along_axis(similarity, nearest, axis=1))

@@ -6,7 +6,7 @@ from scipy import stats
 
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.intervals import Interval, bootstrap, interval, resampled_weights, score_interval
-from coldframe.evaluation.predictions import Predictions
+from coldframe.inference.predictions import Predictions
 from coldframe.tasks.metrics import METRICS
 
 from .support import make_predictions, noisy_run

@@ -34,7 +34,7 @@ from coldframe.evaluation.report_data import (
 )
 from coldframe.evaluation.summary import method_row, metric_infos, reliabilities, samples
 from coldframe.evaluation.table import render_table
-from coldframe.retrieval.store import ExemplarStore
+from coldframe.retrieval.store import Store
 from coldframe.tasks.task import Example, Schema
 
 from .support import noisy_run
@@ -241,7 +241,7 @@ def test_rows_from_predictions():
 
 def test_samples_show_wrong_answers_too():
     run = noisy_run(np.random.default_rng(0), n=40, accuracy=0.9, k=3, m=2)
-    store = ExemplarStore.of([Example(f"text {i}", "label 1", f"e{i}", f"key {i}") for i in range(7)])
+    store = Store.of([Example(f"text {i}", "label 1", f"e{i}", f"key {i}") for i in range(7)])
     found = samples(run, store, SCHEMA, count=6)
     assert len(found) == 6 and len({one.id for one in found}) == 6
     assert sum(one.predicted != one.target for one in found) == 3

@@ -9,16 +9,16 @@ from tests.tiny import ARCHITECTURES, tiny
 from coldframe.frozen import sequence_loss
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import EMPTY, Conditioning, LowRank
-from coldframe.frozen.sequence_loss import Counted, mean_nll
+from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
 
 SEQUENCES = [
-    Counted((1, 20, 30, 40, 50, 60), 4),
-    Counted((1, 21, 31), 1),
-    Counted((1, 22, 32, 42, 52, 62, 72, 82), 0),
+    TokenSequence((1, 20, 30, 40, 50, 60), 4),
+    TokenSequence((1, 21, 31), 1),
+    TokenSequence((1, 22, 32, 42, 52, 62, 72, 82), 0),
 ]
 
 
-def naive(lm: FrozenLM, one: Counted, conditioning: Conditioning = EMPTY) -> torch.Tensor:
+def naive(lm: FrozenLM, one: TokenSequence, conditioning: Conditioning = EMPTY) -> torch.Tensor:
     """-1/T sum_t log p(x_t | x_<t), one sequence without pads."""
     logits = lm.logits(torch.tensor([one.ids]), None, conditioning)[0].float().log_softmax(-1)
     first = max(one.start, 1)

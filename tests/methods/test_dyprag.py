@@ -17,7 +17,7 @@ from coldframe.errors import ConfigError, DataError, TrainingError
 from coldframe.frozen.anatomy import anatomy_of
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import EMPTY, Conditioning
-from coldframe.frozen.sequence_loss import Counted, counted_states, mean_nll, nll_and_kl
+from coldframe.frozen.sequence_loss import TokenSequence, counted_states, mean_nll, nll_and_kl
 from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.dyprag import (
     DyPRAGConfig,
@@ -27,7 +27,7 @@ from coldframe.methods.weight_deltas.dyprag import (
     passage_embeddings,
 )
 from coldframe.methods.weight_deltas.prag import train_adapters
-from coldframe.parts import Parts
+from coldframe.storage.checkpoints import CheckpointStore
 from coldframe.tasks.corpus import Passage
 from coldframe.tasks.fact_corpus import fact_corpus
 
@@ -48,7 +48,7 @@ class Setting:
         self.sequences = [self.config.sequences_of(self.lm, *one) for one in given]
         self.embeddings = passage_embeddings(self.lm, FACTS.passages)
 
-    def trainer(self, parts: Parts | None = None) -> DyTrainer:
+    def trainer(self, parts: CheckpointStore | None = None) -> DyTrainer:
         return DyTrainer(
             self.lm,
             self.layout,
@@ -211,7 +211,7 @@ def test_loss_and_gradient_are_those_of_the_equation(architecture: str, settings
 
 def test_kl_to_oneself_is_nothing_and_nll_is_that_of_mean_nll() -> None:
     lm = FrozenLM(*tiny("llama"))
-    some = [Counted((1, 20, 30, 40), 2), Counted((1, 21, 31), 1), Counted(tuple(range(1, 9)), 6)]
+    some = [TokenSequence((1, 20, 30, 40), 2), TokenSequence((1, 21, 31), 1), TokenSequence(tuple(range(1, 9)), 6)]
     states, target, per_row = counted_states(lm, some, EMPTY)
     assert target.tolist() == [30, 40, 21, 31, 7, 8] and per_row.tolist() == [2, 2, 2]
     nll, kl = nll_and_kl(lm, some, EMPTY, states)
@@ -287,11 +287,11 @@ def test_an_interrupted_training_ends_at_the_same_weights(tmp_path: Path, monkey
         if step == 7:
             raise Killed
 
-    first = setting.trainer(Parts(tmp_path))
+    first = setting.trainer(CheckpointStore(tmp_path))
     first.report = die
     with pytest.raises(Killed):
         first.train()
-    second = setting.trainer(Parts(tmp_path))
+    second = setting.trainer(CheckpointStore(tmp_path))
     steps: list[int] = []
     second.report = lambda step, loss: steps.append(step)
     found = second.train()

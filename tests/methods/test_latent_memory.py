@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from tests.contract.cases import FOUND, METHODS, QUERIES, STORE, TWO, built, lm_of
 
-from coldframe.evaluation.predict import prompts
+from coldframe.inference.run import prompts
 from coldframe.methods.soft_tokens.latent_memory import LatentMemory
-from coldframe.pipeline import Pipeline, fit
+from coldframe.pipeline.pipeline import Pipeline, fit
 from coldframe.retrieval.retriever import RetrievalConfig
-from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.builtin.facts import place
 from coldframe.tasks.task import Example, Task
 from coldframe.training.config import TrainingConfig
@@ -63,7 +63,7 @@ def losses(pipeline: Pipeline, task: Task, retrieved: Retrieved) -> NDArray[np.f
 
 @pytest.fixture(autouse=True)
 def encoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("pipeline", "retrieval.retriever"):
+    for module in ("pipeline.pipeline", "retrieval.retriever"):
         monkeypatch.setattr(f"coldframe.{module}.load_encoder", Bag)
 
 
@@ -81,7 +81,7 @@ def test_it_reads_the_entry_of_places_it_was_never_trained_on() -> None:
 def test_entries_that_are_all_alike_give_every_query_the_same_tokens() -> None:
     """Values that are equal add up to the same whatever attention is: what is left is a static prompt."""
     case = next(case for case in METHODS if case.id == "latent-memory")
-    alike = ExemplarStore.of([dataclasses.replace(STORE.examples[0], id=f"alike-{i}") for i in range(6)])
+    alike = Store.of([dataclasses.replace(STORE.examples[0], id=f"alike-{i}") for i in range(6)])
     method = built(case, lm_of("llama"))
     with torch.no_grad():
         tokens, differing = (

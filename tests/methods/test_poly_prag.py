@@ -12,7 +12,7 @@ from tests.tiny import tiny
 from coldframe.errors import ConfigError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import EMPTY, Conditioning
-from coldframe.frozen.sequence_loss import Counted, mean_nll
+from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
 from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.passage_prompts import PassagePrompts
 from coldframe.methods.weight_deltas.poly_prag import (
@@ -24,14 +24,14 @@ from coldframe.methods.weight_deltas.poly_prag import (
     routing_weights,
 )
 from coldframe.methods.weight_deltas.row_adam import RowAdam
-from coldframe.parts import Parts
+from coldframe.storage.checkpoints import CheckpointStore
 from coldframe.tasks.fact_corpus import fact_corpus
 
 FACTS = fact_corpus(4).corpus
 SMALL: dict[str, Any] = {"adapters": 3, "epochs": 4, "batch_size": 5}
 
 
-def sequences(lm: FrozenLM) -> list[list[Counted]]:
+def sequences(lm: FrozenLM) -> list[list[TokenSequence]]:
     return [PassagePrompts().of(lm, passage, FACTS.given[passage.id]) for passage in FACTS.passages]
 
 
@@ -45,7 +45,7 @@ def trainer(lm: FrozenLM, **settings: Any) -> PolyTrainer:
 
 def test_every_epoch_has_every_sequence_once_in_an_order_of_its_own() -> None:
     lm = FrozenLM(*tiny("llama"))
-    some = [[Counted((1,) * (3 + (7 * i) % 23))] for i in range(90)]
+    some = [[TokenSequence((1,) * (3 + (7 * i) % 23))] for i in range(90)]
     layout = Layout.of(lm.anatomy, 2, "mlp")
 
     def epochs(seed: int) -> list[list[list[int]]]:
@@ -188,11 +188,11 @@ def test_an_interrupted_training_ends_at_the_same_weights(
         if step == 7:
             raise Killed
 
-    first = trainer(lm, relaxed=relaxed, parts=Parts(tmp_path))
+    first = trainer(lm, relaxed=relaxed, parts=CheckpointStore(tmp_path))
     first.report = die
     with pytest.raises(Killed):
         first.train()
-    second = trainer(lm, relaxed=relaxed, parts=Parts(tmp_path))
+    second = trainer(lm, relaxed=relaxed, parts=CheckpointStore(tmp_path))
     steps: list[int] = []
     second.report = lambda step, loss: steps.append(step)
     found = second.train()

@@ -12,7 +12,7 @@ from torch import Tensor
 from coldframe.errors import ConfigError, DataError, TrainingError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import EMPTY, Conditioning
-from coldframe.frozen.sequence_loss import Counted, mean_nll
+from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
 from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.passage_prompts import PassagePrompts
 from coldframe.methods.weight_deltas.prag import PRAGConfig, batches, train_adapters, training_tokens
@@ -22,7 +22,7 @@ from coldframe.tasks.fact_corpus import fact_corpus
 FACTS = fact_corpus(4).corpus
 
 
-def sequences(lm: FrozenLM, form: str = "closed-book", loss: str = "answer") -> list[list[Counted]]:
+def sequences(lm: FrozenLM, form: str = "closed-book", loss: str = "answer") -> list[list[TokenSequence]]:
     prompts = PassagePrompts(form, loss)  # type: ignore[arg-type]
     return [prompts.of(lm, passage, FACTS.given[passage.id]) for passage in FACTS.passages]
 
@@ -112,11 +112,11 @@ def test_batches_hold_passages_of_as_many_sequences() -> None:
     uneven = [some[0], some[1][:2], some[2], some[3][:2]]
     groups = list(batches(lm, uneven, PRAGConfig(at_once=8)))
     assert sorted(map(sorted, groups)) == [[0, 2], [1, 3]]
-    of_like_length = [[Counted((1,) * n)] * k for n, k in [(9, 1), (3, 2), (4, 1), (3, 1)]]
+    of_like_length = [[TokenSequence((1,) * n)] * k for n, k in [(9, 1), (3, 2), (4, 1), (3, 1)]]
     assert list(batches(lm, of_like_length, PRAGConfig(at_once=2))) == [[3, 2], [0], [1]]
-    long = [[Counted((1,) * 2000)], [Counted((1,) * 2000)], [Counted((1,) * 2000)]]
+    long = [[TokenSequence((1,) * 2000)], [TokenSequence((1,) * 2000)], [TokenSequence((1,) * 2000)]]
     assert [len(group) for group in batches(lm, long, PRAGConfig())] == [2, 1]
-    short = [[Counted((1, 2, 3))]] * 70
+    short = [[TokenSequence((1, 2, 3))]] * 70
     assert [len(group) for group in batches(lm, short, PRAGConfig())] == [64, 6]
     assert [len(group) for group in batches(lm, short, PRAGConfig(at_once=70))] == [70]
 
@@ -130,7 +130,7 @@ def test_a_gpu_takes_as_many_tokens_as_its_memory_holds(monkeypatch: pytest.Monk
         card = SimpleNamespace(total_memory=4 * one * tokens)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, card=card: card)
         assert training_tokens(lm) == expected
-    assert [len(group) for group in batches(lm, [[Counted((1, 2, 3))]] * 70, PRAGConfig())] == [70]
+    assert [len(group) for group in batches(lm, [[TokenSequence((1, 2, 3))]] * 70, PRAGConfig())] == [70]
 
 
 def test_sequences_are_those_of_the_paper() -> None:

@@ -12,7 +12,7 @@ from reproduction import closed_book, parametric
 from tests.qa.support import write_data, write_list
 
 from coldframe.errors import ConfigError, DataError
-from coldframe.evaluation.predictions import Predictions
+from coldframe.inference.predictions import Predictions
 
 pytest.importorskip("bm25s")
 QUICK = "epochs=2,batch_size=8"

@@ -16,7 +16,7 @@ from tests.tiny import tiny_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from coldframe.frozen.model import FrozenLM
-from coldframe.methods.base import Setting
+from coldframe.methods.base import MethodContext
 from coldframe.methods.registry import method_class
 
 ENCODER_LORA = 1.200e6
@@ -67,7 +67,7 @@ def whole(model: str) -> FrozenLM:
 
 def count(name: str, model: str, **settings: Any) -> int:
     method = method_class(name)(**settings)
-    method.setup(Setting(slim(model), TWO, ChemBERTa() if method.uses_encoder else None))
+    method.setup(MethodContext(slim(model), TWO, ChemBERTa() if method.uses_encoder else None))
     return sum(p.numel() for p in method.parameters())
 
 
@@ -97,7 +97,7 @@ def test_prompt_tuning(model: str, thousands: float) -> None:
 @pytest.mark.parametrize("model", SHAPES)
 def test_lora_on_all_linears(model: str) -> None:
     with torch.device("meta"):
-        method = method_class("lora")(rank=64).setup(Setting(whole(model), TWO))
+        method = method_class("lora")(rank=64).setup(MethodContext(whole(model), TWO))
     assert sum(p.numel() for p in method.parameters()) / 1e6 == pytest.approx(SHAPES[model][-1], abs=0.0051)
 
 

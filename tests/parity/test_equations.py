@@ -14,7 +14,7 @@ from tests.parity.reference import Matrix, Vector
 from torch import Tensor
 
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, Setting
+from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.registry import method_class
 from coldframe.retrieval.store import Retrieved
 
@@ -224,7 +224,7 @@ def test_a_query_without_any_exemplar_attends_to_nothing() -> None:
 
 
 def test_what_is_generated_starts_at_the_norm_of_token_embeddings() -> None:
-    prompt = method_class("reparameterised-prompt-tuning")().setup(Setting(lm_of("llama"), SCHEMA))
+    prompt = method_class("reparameterised-prompt-tuning")().setup(MethodContext(lm_of("llama"), SCHEMA))
     norm = float(conditioned(prompt).soft_tokens.norm(dim=-1).mean())  # type: ignore[union-attr]
     assert norm == pytest.approx(lm_of("llama").embedding_norm())
     for case in METHODS:
@@ -237,7 +237,7 @@ def test_what_is_generated_starts_at_the_norm_of_token_embeddings() -> None:
             else {**case.settings, "static": False, "adapter": None}
         )
         method = Case(case.id, case.name, settings).method()
-        method.setup(Setting(lm, SCHEMA, TinyEncoder(method.config.encoder))).eval()  # type: ignore[attr-defined]
+        method.setup(MethodContext(lm, SCHEMA, TinyEncoder(method.config.encoder))).eval()  # type: ignore[attr-defined]
         tokens = conditioned(method).soft_tokens
         assert tokens is not None
         assert 0.3 < float(tokens.norm(dim=-1).mean()) / lm.embedding_norm() < 3, case.id

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from coldframe.errors import ConfigError
 from coldframe.frozen.model import FrozenLM
-from coldframe.methods.base import Setting
+from coldframe.methods.base import MethodContext
 from coldframe.methods.registry import method_class
 from coldframe.methods.soft_tokens.latent_memory import LatentMemory
 from coldframe.retrieval.store import Retrieved
@@ -84,7 +84,9 @@ class Wide(TinyEncoder):
 
 def test_the_articles_setting_has_the_articles_number_of_parameters() -> None:
     config = AutoConfig.for_model("gpt2", n_embd=768, n_layer=1, n_head=12, n_inner=8, vocab_size=300, n_positions=64)
-    setting = Setting(FrozenLM(AutoModelForCausalLM.from_config(config), tiny_tokenizer(), state_budget=0), TWO, Wide())
+    setting = MethodContext(
+        FrozenLM(AutoModelForCausalLM.from_config(config), tiny_tokenizer(), state_budget=0), TWO, Wide()
+    )
     counts = {
         name: sum(p.numel() for p in method_class(name)(tokens=16).setup(setting).parameters())
         for name in ("latent-memory", "prompt-tuning")
@@ -105,4 +107,4 @@ def test_a_query_without_any_entry_gets_the_static_prompt_and_the_output_bias() 
 
 def test_heads_that_do_not_divide_the_width_are_told() -> None:
     with pytest.raises(ConfigError, match="width"):
-        LatentMemory(encoder="tiny", heads=5).setup(Setting(lm_of("llama"), SCHEMA, TinyEncoder()))
+        LatentMemory(encoder="tiny", heads=5).setup(MethodContext(lm_of("llama"), SCHEMA, TinyEncoder()))

@@ -10,10 +10,10 @@ from tests.contract.cases import STORE, TWO
 from tests.tiny import tiny
 from torch import Tensor, nn
 
-from coldframe.evaluation.predict import prompts
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, Setting
+from coldframe.inference.run import prompts
+from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.registry import method_class
 from coldframe.retrieval.store import Retrieved
 
@@ -59,7 +59,7 @@ def adamw(parameters: Any) -> torch.optim.AdamW:
 def test_lora(architecture: str) -> None:
     model, tokenizer = tiny(architecture)
     lm = FrozenLM(model, tokenizer)
-    method = method_class("lora")(rank=3, alpha=12.0).setup(Setting(lm, TWO))
+    method = method_class("lora")(rank=3, alpha=12.0).setup(MethodContext(lm, TWO))
     names = [at.name for at in lm.anatomy.linears()]
     theirs = tiny(architecture)[0]
     config = peft.LoraConfig(
@@ -115,7 +115,7 @@ def test_prompt_tuning(architecture: str) -> None:
     model, tokenizer = tiny(architecture)
     lm = FrozenLM(model, tokenizer)
     lm.bos = ()
-    method = method_class("prompt-tuning")(tokens=5, placement="prefix").setup(Setting(lm, TWO))
+    method = method_class("prompt-tuning")(tokens=5, placement="prefix").setup(MethodContext(lm, TWO))
     config = peft.PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM", tokenizer_name_or_path=None)
     wrapped = peft.get_peft_model(tiny(architecture)[0], config)
     (prompt,) = (p for p in wrapped.parameters() if p.requires_grad)

@@ -10,12 +10,12 @@ import torch
 from tests.pear.planted import COPIER, SUPPRESSOR
 
 from coldframe.errors import TrainingError
-from coldframe.frozen.carriers import weight_hash
 from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.model_sources import weight_hash
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.head_gains.coefficients import GainTrainer, Trained
 from coldframe.methods.head_gains.config import ReweightConfig
-from coldframe.parts import Parts
+from coldframe.storage.checkpoints import CheckpointStore
 
 SHORT = ReweightConfig(length=8, batch_size=6, steps=8, evaluate_every=4, held_out=8)
 HEADS = [SUPPRESSOR, COPIER]
@@ -68,7 +68,7 @@ def test_parts_of_a_batch_add_up_to_the_batch(lm: FrozenLM, monkeypatch: pytest.
 def test_an_interrupted_training_ends_with_the_same_gains_to_the_bit(
     lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted, parts = GainTrainer(lm, HEADS, SHORT).train(), Parts(tmp_path)
+    wanted, parts = GainTrainer(lm, HEADS, SHORT).train(), CheckpointStore(tmp_path)
     step, done = GainTrainer._step, []
 
     def counted(self: GainTrainer, number: int) -> float:

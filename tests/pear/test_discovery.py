@@ -12,8 +12,8 @@ from tests.tiny import ARCHITECTURES, tiny
 from torch import Tensor
 
 from coldframe.errors import ConfigError, ModelError
-from coldframe.frozen.carriers import weight_hash
 from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.model_sources import weight_hash
 from coldframe.methods.head_gains import discovery
 from coldframe.methods.head_gains.ablation import attribution, mean_of_heads, one_by_one
 from coldframe.methods.head_gains.config import ReweightConfig
@@ -21,7 +21,7 @@ from coldframe.methods.head_gains.discovery import Effects, choose_heads, discov
 from coldframe.methods.head_gains.path_patching import path_patching
 from coldframe.methods.head_gains.pear import reweight
 from coldframe.methods.head_gains.proxy import ProxyTask
-from coldframe.parts import Parts
+from coldframe.storage.checkpoints import CheckpointStore
 
 QUICK = ReweightConfig(repetitions=((12, 10), (8, 15)))
 
@@ -148,7 +148,7 @@ def test_who_is_chosen() -> None:
 
 
 def test_an_interrupted_discovery_goes_on(lm: FrozenLM, own_cache: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted, parts, measured = discover(lm, QUICK), Parts(own_cache / "a"), []
+    wanted, parts, measured = discover(lm, QUICK), CheckpointStore(own_cache / "a"), []
     measure = discovery._measure
 
     def counted(*words: Any) -> Any:

@@ -16,7 +16,7 @@ from coldframe.methods.head_gains import discovery
 from coldframe.methods.head_gains.coefficients import GainTrainer
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.pear import PEAR, reweight
-from coldframe.pipeline import fit, load
+from coldframe.pipeline.pipeline import fit, load
 
 QUICK = ReweightConfig(repetitions=((12, 10),), length=8, batch_size=6, steps=4, evaluate_every=2, held_out=8, heads=1)
 

@@ -16,7 +16,7 @@ from tests.tiny import tiny
 
 from coldframe.errors import ArtifactError, DataError
 from coldframe.evaluation.answers.evaluate import QASet, ask, cells, overall, scored
-from coldframe.evaluation.answers.kept import Kept, batches
+from coldframe.evaluation.answers.result_cache import ResultCache, batches
 from coldframe.evaluation.answers.retained import Choice, choose, copy_curve, read_choices, text_losses
 from coldframe.evaluation.answers.scores import (
     by_group,
@@ -129,22 +129,22 @@ def test_a_callable_gives_first_lines() -> None:
 
 def test_a_kill_loses_at_most_the_line_it_cut(tmp_path: Path) -> None:
     settings = {"system": "s"}
-    kept = Kept(tmp_path, "set", settings)
+    kept = ResultCache(tmp_path, "set", settings)
     kept.add([{"id": "a", "x": 1}, {"id": "b", "x": 2}])
     data = kept.path.read_bytes()
     for end in range(len(data) + 1):  # wherever the kill came
         kept.path.write_bytes(data[:end])
-        again = Kept(tmp_path, "set", settings)
+        again = ResultCache(tmp_path, "set", settings)
         assert list(again.rows) in ([], ["a"], ["a", "b"])
         rows = again.fill({"a": 1, "b": 1}, lambda ids: [{"id": one, "x": "ab".index(one) + 1} for one in ids], 9)
         assert rows == {"a": {"id": "a", "x": 1}, "b": {"id": "b", "x": 2}}
-        assert Kept(tmp_path, "set", settings).rows == rows
+        assert ResultCache(tmp_path, "set", settings).rows == rows
     kept.path.write_bytes(b'{"other": 1}\n')
     with pytest.raises(ArtifactError, match="other settings"):
-        Kept(tmp_path, "set", settings)
+        ResultCache(tmp_path, "set", settings)
     kept.path.write_bytes(data + b"[]\n")
     with pytest.raises(ArtifactError, match="damaged"):
-        Kept(tmp_path, "set", settings)
+        ResultCache(tmp_path, "set", settings)
 
 
 def test_batches_hold_every_row_once_and_no_more_tokens_than_allowed() -> None:

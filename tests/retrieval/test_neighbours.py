@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from coldframe.retrieval import neighbours
 from coldframe.retrieval.retriever import CACHED_FROM, RetrievalConfig, Retriever
-from coldframe.retrieval.store import ExemplarStore
+from coldframe.retrieval.store import Store
 from coldframe.tasks.task import Example
 
 
@@ -32,7 +32,7 @@ ROWS = [Example(f"text {i}", "A", id=f"{i:03}", key=str(i)) for i in range(CACHE
 
 
 def lists(encoder: Counting, rows: list[Example] = ROWS, k: int = 3, exclude: bool = True, **settings: Any) -> Any:
-    tool = Retriever(ExemplarStore.of(rows), "text", k, RetrievalConfig(**settings), encoder=encoder)
+    tool = Retriever(Store.of(rows), "text", k, RetrievalConfig(**settings), encoder=encoder)
     found = tool.retrieve(rows, exclude_same_key=exclude)
     return found.indices.tolist(), found.scores.tolist()
 

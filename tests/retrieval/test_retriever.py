@@ -16,7 +16,7 @@ from coldframe.errors import ConfigError, DataError
 from coldframe.retrieval.molecules import morgan_bits
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
 from coldframe.retrieval.similarity import morgan_sets, tanimoto
-from coldframe.retrieval.store import ExemplarStore
+from coldframe.retrieval.store import Store
 from coldframe.tasks.task import Example
 
 CHAINS = ["C" * n + tail for n in range(1, 9) for tail in ("O", "N", "F", "Cl")]
@@ -32,7 +32,7 @@ def molecules() -> list[Example]:
 
 
 def retriever(rows: list[Example], k: int, **settings: Any) -> Retriever:
-    return Retriever(ExemplarStore.of(rows), "molecules", k, RetrievalConfig(**settings))
+    return Retriever(Store.of(rows), "molecules", k, RetrievalConfig(**settings))
 
 
 def test_a_query_never_gets_itself_or_its_duplicate(molecules: list[Example]) -> None:
@@ -170,7 +170,7 @@ def test_cosine_of_fingerprints_and_of_a_given_encoder(molecules: list[Example])
         def encode(self, texts: Any) -> Any:
             return np.array([[len(text), 1] for text in texts], np.float32)
 
-    store = ExemplarStore.of([example("a"), example("bb"), example("c" * 9)])
+    store = Store.of([example("a"), example("bb"), example("c" * 9)])
     found = Retriever(store, "text", 1, encoder=Length()).retrieve([example("z" * 8)], exclude_same_key=True)
     assert found.examples(0)[0].text == "c" * 9
 
@@ -187,7 +187,7 @@ def test_bm25_does_not_start_jax(tmp_path: Path) -> None:
 
 
 def test_bm25_over_words() -> None:
-    store = ExemplarStore.of([example("who wrote Emma"), example("what is a newt"), example("when did Emma live")])
+    store = Store.of([example("who wrote Emma"), example("what is a newt"), example("when did Emma live")])
     tool = Retriever(store, "text", 2, RetrievalConfig(similarity="bm25"))
     texts = [e.text for e in tool.retrieve([example("Emma wrote what")], exclude_same_key=True).examples(0)]
     assert texts[0] == "who wrote Emma"
@@ -209,7 +209,7 @@ def test_what_cannot_work_is_refused(
     domain: Any, k: int, settings: dict[str, Any], message: str, molecules: list[Example]
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        Retriever(ExemplarStore.of(molecules), domain, k, RetrievalConfig(**settings))
+        Retriever(Store.of(molecules), domain, k, RetrievalConfig(**settings))
 
 
 def test_the_settings_travel_as_json() -> None:

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from tests.contract.cases import METHODS, TWO, lm_of, task
 
-import coldframe.pipeline
+import coldframe.pipeline.pipeline
 import coldframe.retrieval.retriever
-from coldframe.frozen.carriers import weight_hash
 from coldframe.frozen.model import FrozenLM
-from coldframe.pipeline import fit
+from coldframe.frozen.model_sources import weight_hash
+from coldframe.pipeline.pipeline import fit
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks.task import content_hash
 from coldframe.training import checkpoint
@@ -101,7 +101,7 @@ def run(case_id: str, folder: Path, moment: Callable[[], None] | None = None) ->
 def main(folder: Path) -> None:
     from tests.contract.cases import TinyEncoder
 
-    coldframe.pipeline.load_encoder = coldframe.retrieval.retriever.load_encoder = TinyEncoder  # type: ignore[assignment]
+    coldframe.pipeline.pipeline.load_encoder = coldframe.retrieval.retriever.load_encoder = TinyEncoder  # type: ignore[assignment]
     torch.set_num_threads(1)
     found: dict[str, dict[str, str | None]] = {}
     for case in CASES:

@@ -14,10 +14,10 @@ from tests.contract.cases import TRAINED, WRITE, Case, lm_of, task
 from torch import Tensor
 
 from coldframe.errors import ConfigError, TrainingError
-from coldframe.methods.base import Setting
-from coldframe.pipeline import Pipeline, fit
+from coldframe.methods.base import MethodContext
+from coldframe.pipeline.pipeline import Pipeline, fit
 from coldframe.retrieval.retriever import RetrievalConfig
-from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.task import Example, Task
 from coldframe.training import loop
 from coldframe.training.batches import length_batches
@@ -39,8 +39,8 @@ PREFIX = Case("prompt-tuning/prefix", "prompt-tuning", {"tokens": 3, "placement"
 
 def trainer(on: Task | None = None, folder: Path | None = None, case: Case = PROMPT, **settings: Any) -> Trainer:
     on, lm = on or task(), lm_of("llama")
-    method = case.method().setup(Setting(lm, on.schema), 0)
-    store = ExemplarStore.of(on.train)
+    method = case.method().setup(MethodContext(lm, on.schema), 0)
+    store = Store.of(on.train)
     nothing = (Retrieved.nothing(store, len(on.train)), Retrieved.nothing(store, len(on.validation)))
     config = TrainingConfig(**{"epochs": 2, "batch_size": 4, **settings})
     return Trainer(method, lm, on, nothing, config, folder, quiet=True)

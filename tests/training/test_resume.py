@@ -16,10 +16,10 @@ from tests.contract.cases import TRAINED, TWO, Case, TinyEncoder, example, lm_of
 from tests.training import killed
 
 from coldframe.errors import ArtifactError, ColdframeError
-from coldframe.frozen.carriers import weight_hash
-from coldframe.pipeline import Pipeline, fit
+from coldframe.frozen.model_sources import weight_hash
+from coldframe.pipeline.pipeline import Pipeline, fit
 from coldframe.retrieval.retriever import RetrievalConfig
-from coldframe.retrieval.store import ExemplarStore
+from coldframe.retrieval.store import Store
 from coldframe.training.config import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +76,7 @@ CHANGES: dict[str, tuple[Case, dict[str, Any]]] = {
     "words": (PROMPT, {"on": task(TWO.replace(words=("No", "Yes")))}),
     "validation rows": (PROMPT, {"on": dataclasses.replace(task(), validation=(example(90, "A"),))}),
     "a text": (PROMPT, {"on": dataclasses.replace(task(), train=(*task().train[:-1], OTHER_TEXT))}),
-    "labels of the exemplars alone": (CASE, {"store": ExemplarStore.of(OTHER_LABELS)}),
+    "labels of the exemplars alone": (CASE, {"store": Store.of(OTHER_LABELS)}),
     "retrieval": (CASE, {"retrieval": RetrievalConfig(encoder="tiny", strategy="random")}),
 }
 
@@ -92,7 +92,7 @@ def test_a_checkpoint_of_another_run_is_refused(change: str, tmp_path: Path) -> 
 def test_a_checkpoint_made_with_another_encoder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained(out=tmp_path)
     other = type("Other", (TinyEncoder,), {"hash": property(lambda _: "another", lambda *_: None)})
-    monkeypatch.setattr("coldframe.pipeline.load_encoder", other)
+    monkeypatch.setattr("coldframe.pipeline.pipeline.load_encoder", other)
     with pytest.raises(ArtifactError, match="other settings, data or model"):
         trained(out=tmp_path)
 

@@ -19,7 +19,7 @@ from coldframe.parametric.settings import AskConfig
 from coldframe.tasks.rows import OnError
 
 if TYPE_CHECKING:
-    from coldframe.evaluation.predictions import Predictions
+    from coldframe.inference.predictions import Predictions
     from coldframe.parametric.encoded import Encoded
     from coldframe.parametric.evaluate import Evaluation
     from coldframe.tasks.corpus import Question

@@ -17,7 +17,7 @@ from coldframe.errors import ConfigError
 from coldframe.training.config import TrainingConfig
 
 if TYPE_CHECKING:
-    from coldframe.comparison import Comparison
+    from coldframe.evaluation.comparison import Comparison
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +95,7 @@ def run(argv: Sequence[str]) -> None:
 
 def run_comparison(asked: Compare, command: str) -> tuple[Comparison, Path]:
     """The comparison that some options ask for, and where it was written."""
-    from coldframe.comparison import compare
+    from coldframe.evaluation.comparison import compare
     from coldframe.evaluation.report_data import Published
 
     task = load(asked.task)

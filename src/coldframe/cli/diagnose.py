@@ -79,12 +79,12 @@ class Diagnose(Config):
 def run(argv: Sequence[str]) -> int:
     """Load, diagnose, write the report, print; the exit status."""
     asked = parse(Diagnose, "diagnose", argv)
-    from coldframe.comparison_runs import sample
     from coldframe.diagnosis.diagnose import diagnose
     from coldframe.diagnosis.evidence import Outcome
     from coldframe.diagnosis.report import environment, write_report
     from coldframe.diagnosis.table import render_table
-    from coldframe.pipeline import load
+    from coldframe.evaluation.runs import sample
+    from coldframe.pipeline.pipeline import load
 
     unwanted = _chosen("--fail-on", asked.fail_on, get_args(Outcome))
     retrain = _words(asked.retrain)

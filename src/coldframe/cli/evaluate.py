@@ -16,7 +16,7 @@ from coldframe.tasks.rows import OnError
 
 if TYPE_CHECKING:
     from coldframe.evaluation.report_data import MethodRow
-    from coldframe.pipeline import Pipeline
+    from coldframe.pipeline.pipeline import Pipeline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ def run(argv: Sequence[str]) -> None:
     asked = parse(Evaluate, "evaluate", argv)
     from coldframe.evaluation.measure import measure
     from coldframe.evaluation.summary import method_row
-    from coldframe.pipeline import load
+    from coldframe.pipeline.pipeline import load
 
     pipeline = load(asked.artifact)
     if asked.data is None:
@@ -83,7 +83,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _spread(pipeline: Pipeline, examples: Sequence[Any], shuffles: int) -> float | None:
-    from coldframe.comparison_runs import order_deviation
+    from coldframe.evaluation.runs import order_deviation
 
     if not shuffles:
         return None

@@ -35,10 +35,22 @@ class Inspect(Config):
 def run(argv: Sequence[str]) -> None:
     """Read and verify the folder; the base model is not loaded."""
     asked = parse(Inspect, "inspect", argv)
-    from coldframe import artifact
+    from safetensors.torch import load_file
+
+    from coldframe.pipeline.pipeline import SECTIONS, STORE
+    from coldframe.retrieval.store import Store
+    from coldframe.storage.artifact import read_manifest, verify_files
 
     folder = Path(asked.artifact)
-    config, weights, store = artifact.read(folder)
+    config = read_manifest(folder, SECTIONS)
+    verify_files(folder, config)
+    store = Store.load(folder / STORE)
+    weights = {
+        name: tensor
+        for file in config["files"]
+        if file.endswith(".safetensors")
+        for name, tensor in load_file(folder / file).items()
+    }
     found: dict[str, Any] = {
         **config,
         "artifact": str(folder),

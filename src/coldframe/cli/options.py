@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 import yaml
 
-from coldframe.cache import writing
 from coldframe.config import Config, read_mapping
 from coldframe.errors import ColdframeError, ConfigError, nearest
 from coldframe.retrieval.retriever import RetrievalConfig
+from coldframe.storage.files import writing
 from coldframe.tasks.options import TaskConfig
 
 if TYPE_CHECKING:

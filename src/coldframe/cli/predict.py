@@ -20,7 +20,7 @@ from coldframe.errors import DataError
 from coldframe.tasks.rows import OnError, Problems
 
 if TYPE_CHECKING:
-    from coldframe.pipeline import Pipeline
+    from coldframe.pipeline.pipeline import Pipeline
 
 CHUNK = 256
 """Queries answered together: what comes through a pipe is answered while it comes."""
@@ -56,7 +56,7 @@ class Predict(Config):
 def run(argv: Sequence[str]) -> None:
     """Load, read, answer, write."""
     asked = parse(Predict, "predict", argv)
-    from coldframe.pipeline import load
+    from coldframe.pipeline.pipeline import load
 
     pipeline = load(asked.artifact)
     problems = Problems(asked.on_error)

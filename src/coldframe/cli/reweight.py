@@ -15,7 +15,7 @@ from coldframe.cli.options import Flat, ModelFlags, parse
 from coldframe.cli.output import print_json, show, tell
 from coldframe.config import Config
 from coldframe.methods.head_gains.config import ReweightConfig
-from coldframe.training.progress import Bar
+from coldframe.progress import Bar
 
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
@@ -117,9 +117,9 @@ def _page(asked: Reweight, lm: FrozenLM, found: Reweighting, out: Path, seconds:
     """Write the page on heads and gains; None, and said, without the extra ``report``."""
     from importlib.util import find_spec
 
-    from coldframe.cache import atomic_path
     from coldframe.evaluation.reweighted.data import Found, Reweighted
     from coldframe.methods.head_gains.gains_file import FOLDER
+    from coldframe.storage.files import atomic_path
 
     if find_spec("jinja2") is None:
         tell(["no report: pip install 'coldframe[report]'"], asked.quiet)

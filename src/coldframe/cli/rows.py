@@ -16,7 +16,7 @@ from coldframe.tasks.rows import SUFFIXES, OnError, Problems, Table, as_text, pa
 from coldframe.tasks.task import Example, Schema
 
 if TYPE_CHECKING:
-    from coldframe.pipeline import Pipeline
+    from coldframe.pipeline.pipeline import Pipeline
 
 Format = Literal["auto", "text", "csv", "tsv", "jsonl", "parquet"]
 

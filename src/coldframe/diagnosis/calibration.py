@@ -15,12 +15,13 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Literal, get_args
 
-from coldframe.cache import atomic_path, say
 from coldframe.config import Config, check
 from coldframe.diagnosis.evidence import Outcome
 from coldframe.diagnosis.planted import Planted, judge
 from coldframe.diagnosis.verdict import MOST, NEGLIGIBLE
 from coldframe.errors import MissingExtraError
+from coldframe.progress import say
+from coldframe.storage.files import atomic_path
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 #: What speaks: the store ablation alone, or all three diagnostics together.

@@ -11,8 +11,6 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from coldframe.cache import say
-from coldframe.comparison_runs import duration
 from coldframe.config import check
 from coldframe.diagnosis.evidence import Diagnosis, Ladder, StoreHealth, TokenVariance
 from coldframe.diagnosis.ladder import ladder as train_ladder
@@ -27,8 +25,10 @@ from coldframe.diagnosis.token_variance import reference_note, token_variance
 from coldframe.diagnosis.verdict import verdict
 from coldframe.errors import ConfigError, DataError, nearest
 from coldframe.evaluation.intervals import RESAMPLES
+from coldframe.evaluation.runs import duration
 from coldframe.methods.base import Method
-from coldframe.pipeline import Pipeline
+from coldframe.pipeline.pipeline import Pipeline
+from coldframe.progress import say
 from coldframe.tasks.origin import load_again
 from coldframe.tasks.task import Example, Task
 

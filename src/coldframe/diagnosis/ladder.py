@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coldframe.cache import say
-from coldframe.comparison_runs import Job, Runner
 from coldframe.config import check
 from coldframe.diagnosis.evidence import Control, Ladder, Rung
 from coldframe.diagnosis.ladder_plan import RUNGS, Step, count_tokens, head, plan
@@ -20,10 +18,12 @@ from coldframe.diagnosis.shares import Measured, Shares
 from coldframe.diagnosis.verdict import ladder_outcome
 from coldframe.errors import ConfigError, TrainingError
 from coldframe.evaluation.controls import all_controls, control_data
-from coldframe.evaluation.predictions import Predictions
+from coldframe.evaluation.runs import Job, Runner
 from coldframe.frozen.model import FrozenLM
+from coldframe.inference.predictions import Predictions
 from coldframe.methods.base import Method
-from coldframe.pipeline import Pipeline
+from coldframe.pipeline.pipeline import Pipeline
+from coldframe.progress import say
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks.task import Task
 from coldframe.training.config import TrainingConfig

@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
-from coldframe.comparison_runs import Job
 from coldframe.config import check
 from coldframe.errors import ConfigError, nearest
 from coldframe.evaluation import linear_head
+from coldframe.evaluation.runs import Job
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method, MethodConfig
 from coldframe.methods.registry import method_class
 from coldframe.methods.soft_tokens.base import EncodedConfig, SoftTokenConfig
-from coldframe.pipeline import Pipeline, setting_of
+from coldframe.pipeline.pipeline import Pipeline, context_of
 from coldframe.retrieval.retriever import RetrievalConfig
-from coldframe.retrieval.store import ExemplarStore
+from coldframe.retrieval.store import Store
 from coldframe.tasks.task import Task
 from coldframe.training.config import TrainingConfig
 
@@ -62,8 +62,8 @@ def count_tokens(method: Method, lm: FrozenLM, task: Task, retrieval: RetrievalC
     """
     first = task.train[:1]
     fresh = type(method)(method.config)
-    fresh.setup(setting_of(fresh, lm, task.schema)).eval()
-    pipeline = Pipeline(fresh, lm, task.schema, ExemplarStore.of(task.exemplars), retrieval, TrainingConfig())
+    fresh.setup(context_of(fresh, lm, task.schema)).eval()
+    pipeline = Pipeline(fresh, lm, task.schema, Store.of(task.exemplars), retrieval, TrainingConfig())
     with torch.no_grad():
         tokens = fresh.condition([first[0].text], pipeline.retrieve(first)).soft_tokens
     if tokens is None:

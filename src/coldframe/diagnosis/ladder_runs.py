@@ -8,12 +8,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from coldframe.cache import atomic_path, say
-from coldframe.comparison_runs import Job, Runner, duration
 from coldframe.config import Config
 from coldframe.diagnosis.pipeline_subject import PipelineSubject
 from coldframe.errors import ConfigError, DataError, TrainingError
-from coldframe.pipeline import Pipeline
+from coldframe.evaluation.runs import Job, Runner, duration
+from coldframe.pipeline.pipeline import Pipeline
+from coldframe.progress import say
+from coldframe.storage.files import atomic_path
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.diagnosis.memory import Memory
+from coldframe.diagnosis.perturbations import derangement
 from coldframe.diagnosis.queries import Case, Passages, Query, as_texts
-from coldframe.diagnosis.spoil import derangement
 from coldframe.diagnosis.subject import CONDITIONS, Condition
 from coldframe.errors import ConfigError, DataError, nearest
+from coldframe.progress import Bar
 from coldframe.tasks.task import content_hash
-from coldframe.training.progress import Bar
 
 FEW = 10
 """Fewer queries than this get a warning."""

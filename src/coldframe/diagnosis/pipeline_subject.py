@@ -12,20 +12,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coldframe.comparison_runs import shuffled_labels
-from coldframe.diagnosis.spoil import DRAWN, derangement, reads_vectors, set_labels, stand_in
+from coldframe.diagnosis.perturbations import DRAWN, derangement, reads_vectors, set_labels, stand_in
 from coldframe.diagnosis.subject import CONDITIONS, Condition
 from coldframe.errors import ConfigError, DataError
-from coldframe.evaluation.predict import by_length, prompts
+from coldframe.evaluation.runs import shuffled_labels
 from coldframe.frozen.ports import EMPTY, Conditioning, broadcast_rows
+from coldframe.inference.run import by_length, prompts
 from coldframe.methods.base import Method
 from coldframe.methods.soft_tokens.base import EncodedMethod
-from coldframe.pipeline import Pipeline, retriever_of
+from coldframe.pipeline.pipeline import Pipeline, retriever_of
+from coldframe.progress import Bar
 from coldframe.retrieval.encoders import Encoder
 from coldframe.retrieval.retriever import Retriever, Strategy
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Example
-from coldframe.training.progress import Bar
 
 #: Positions of some queries to what is put into the model for them.
 Conditioner: TypeAlias = Callable[[NDArray[np.int64]], Conditioning]

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coldframe.cache import atomic_path
 from coldframe.config import read_mapping, without_nan
 from coldframe.diagnosis import figures
 from coldframe.diagnosis.advice import percent
 from coldframe.diagnosis.evidence import Diagnosis, Outcome, StoreHealth
 from coldframe.evaluation.figures import si
 from coldframe.evaluation.report import page_environment
+from coldframe.storage.files import atomic_path
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -12,8 +12,8 @@ from coldframe.diagnosis.ladder_plan import Step, plan
 from coldframe.diagnosis.pipeline_subject import PipelineSubject, SoftTokenSubject
 from coldframe.errors import ModelError
 from coldframe.evaluation.cost import counted_flops, prefill_flops
-from coldframe.evaluation.predict import prompts
-from coldframe.pipeline import Pipeline, setting_of
+from coldframe.inference.run import prompts
+from coldframe.pipeline.pipeline import Pipeline, context_of
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Example
 
@@ -50,7 +50,7 @@ def savings_of(subject: PipelineSubject) -> Savings:
 
 def _size(step: Step, pipeline: Pipeline) -> int:
     method, lm = step.job(step.rates[0], 0).build(pipeline.lm)
-    return _parameters(method.setup(setting_of(method, lm, pipeline.schema)))
+    return _parameters(method.setup(context_of(method, lm, pipeline.schema)))
 
 
 def _parameters(method: torch.nn.Module) -> int:

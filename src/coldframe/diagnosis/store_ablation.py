@@ -9,18 +9,18 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from coldframe.cache import say
-from coldframe.comparison_runs import duration, shuffled_labels
 from coldframe.config import check
 from coldframe.diagnosis.evidence import Ablation, StoreAblation
+from coldframe.diagnosis.perturbations import DRAWN, stand_in
 from coldframe.diagnosis.pipeline_subject import PipelineSubject
 from coldframe.diagnosis.shares import Measured, Shares
-from coldframe.diagnosis.spoil import DRAWN, stand_in
 from coldframe.diagnosis.subject import CONDITIONS, Condition, Subject
 from coldframe.diagnosis.verdict import store_ablation_outcome
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.intervals import RESAMPLES
-from coldframe.pipeline import fit
+from coldframe.evaluation.runs import duration, shuffled_labels
+from coldframe.pipeline.pipeline import fit
+from coldframe.progress import say
 from coldframe.retrieval.retriever import Strategy
 from coldframe.tasks.task import Task
 

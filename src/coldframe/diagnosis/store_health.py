@@ -14,7 +14,7 @@ from coldframe.config import check
 from coldframe.diagnosis.evidence import StoreHealth
 from coldframe.diagnosis.token_statistics import bootstrapped, mean_cosine
 from coldframe.errors import ConfigError, DataError
-from coldframe.pipeline import Pipeline
+from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.exact import ExactCosine, ExactTanimoto
 from coldframe.retrieval.retriever import Retriever
 from coldframe.retrieval.similarity import morgan_sets, scaffold_sets

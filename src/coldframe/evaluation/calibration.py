@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from coldframe.config import Config, check
-from coldframe.evaluation.predictions import Predictions, same_rows
+from coldframe.inference.predictions import Predictions, same_rows
 from coldframe.tasks.metrics import BINS
 
 

@@ -24,7 +24,7 @@ from coldframe.evaluation.intervals import (
     seed_shares,
     statistic,
 )
-from coldframe.evaluation.predictions import Predictions, same_rows
+from coldframe.inference.predictions import Predictions, same_rows
 
 
 @dataclasses.dataclass(frozen=True)

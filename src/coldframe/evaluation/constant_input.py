@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, Setting
+from coldframe.methods.base import Method, MethodContext
 from coldframe.retrieval.store import Retrieved
 
 _SAME = ("name", "paper", "uses_encoder", "trainable", "strategy", "learning_rate")
@@ -32,10 +32,10 @@ class ConstantInput(Method):
         for name in _SAME:
             setattr(self, name, getattr(inner, name))
 
-    def build(self, setting: Setting) -> None:
+    def build(self, context: MethodContext) -> None:
         """The method's parameters, which start as they do without this."""
-        object.__setattr__(self.inner, "setting", setting)  # not a submodule, as in Method.setup
-        self.inner.build(setting)
+        object.__setattr__(self.inner, "context", context)  # not a submodule, as in Method.setup
+        self.inner.build(context)
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """What the method makes of the constant input, for every query; dropout still differs between rows."""

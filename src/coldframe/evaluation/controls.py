@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from coldframe.config import check
 from coldframe.errors import DataError, MissingExtraError
-from coldframe.evaluation.predictions import Predictions
+from coldframe.inference.predictions import Predictions
 from coldframe.retrieval.encoders import default_encoder, load_encoder
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
-from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.metrics import METRICS
 from coldframe.tasks.task import Example, Schema, Task
 
@@ -100,7 +100,7 @@ def control_data(task: Task, retrieval: RetrievalConfig, encoder: str = "auto") 
     """
     domain = task.schema.domain
     reader = load_encoder(default_encoder(domain) if encoder == "auto" else encoder)
-    store = ExemplarStore.of(task.exemplars)
+    store = Store.of(task.exemplars)
     retriever = Retriever(store, domain, min(VOTERS, len(store)), retrieval.replace(strategy="top"))
     train, validation, test = (
         reader.encode([example.text for example in part]) if part else np.zeros((0, reader.dim), np.float32)

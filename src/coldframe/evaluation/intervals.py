@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from coldframe.config import Config, check
 from coldframe.errors import ConfigError, nearest
-from coldframe.evaluation.predictions import Predictions, same_rows
+from coldframe.inference.predictions import Predictions, same_rows
 from coldframe.tasks.metrics import METRICS, Metric
 from coldframe.tasks.text_metrics import TEXT_METRICS, TextMetric
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from coldframe.config import check
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning, Prompt
-from coldframe.methods.base import Setting
+from coldframe.methods.base import MethodContext
 from coldframe.methods.soft_tokens.mha_esp import MHAESP
 
 NAME = "encoder + linear head"
@@ -23,11 +23,11 @@ class HeadedMHAESP(MHAESP):
     soft tokens differs. What the method has over this control, the language model added.
     """
 
-    def build(self, setting: Setting) -> None:
+    def build(self, context: MethodContext) -> None:
         """The method's parameters, and a head that starts at zero."""
-        check(setting.schema.kind == "classification", "A linear head needs labels", got=setting.schema.kind)
-        super().build(setting)
-        self.head = nn.Linear(self.config.heads * setting.lm.d_model, len(setting.schema.labels))
+        check(context.schema.kind == "classification", "A linear head needs labels", got=context.schema.kind)
+        super().build(context)
+        self.head = nn.Linear(self.config.heads * context.lm.d_model, len(context.schema.labels))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

@@ -10,10 +10,10 @@ import torch
 
 from coldframe.errors import ModelError
 from coldframe.evaluation.cost import Cost, counted_flops, latency, peak_memory_mb, prefill_flops, reset_peak_memory
-from coldframe.evaluation.predict import prompts, run
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.states import Row, StateCache
+from coldframe.inference.run import prompts, run
 from coldframe.methods.base import Method
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Example, Schema

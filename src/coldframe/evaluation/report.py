@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from coldframe.cache import atomic_path
 from coldframe.errors import MissingExtraError
 from coldframe.evaluation import figures
 from coldframe.evaluation.calibration import calibration_error
@@ -15,6 +14,7 @@ from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.drawings import molecule_uri
 from coldframe.evaluation.report_data import MethodRow, Published, ReportData
 from coldframe.evaluation.verdict import verdict
+from coldframe.storage.files import atomic_path
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -12,9 +12,9 @@ from coldframe.evaluation.calibration import reliability
 from coldframe.evaluation.compare import paired_difference
 from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.intervals import RESAMPLES, score_interval, statistic
-from coldframe.evaluation.predictions import Predictions, same_rows
 from coldframe.evaluation.report_data import MethodRow, MetricInfo, Neighbour, Reliability, Role, Sample, Score
-from coldframe.retrieval.store import ExemplarStore
+from coldframe.inference.predictions import Predictions, same_rows
+from coldframe.retrieval.store import Store
 from coldframe.tasks.metrics import METRICS
 from coldframe.tasks.task import Example, Schema
 from coldframe.tasks.text_metrics import TEXT_METRICS
@@ -87,9 +87,7 @@ def reliabilities(methods: Mapping[str, Sequence[Predictions]]) -> tuple[Reliabi
     return tuple(Reliability(name, reliability(runs)) for name, runs in methods.items())
 
 
-def samples(
-    run: Predictions, store: ExemplarStore, schema: Schema, *, count: int = 6, seed: int = 0
-) -> tuple[Sample, ...]:
+def samples(run: Predictions, store: Store, schema: Schema, *, count: int = 6, seed: int = 0) -> tuple[Sample, ...]:
     """Queries to show with their neighbours: drawn at random, half of them wrong where there are enough.
 
     Args:

@@ -16,8 +16,8 @@ from coldframe.config import check
 from coldframe.errors import ConfigError, DataError
 from coldframe.frozen import attention
 from coldframe.frozen.anatomy import anatomy_of
-from coldframe.frozen.carriers import load_checkpoint, weight_hash
 from coldframe.frozen.hooks import backbone_ports
+from coldframe.frozen.model_sources import load_checkpoint, weight_hash
 from coldframe.frozen.ports import EMPTY, Conditioning, Prompt, broadcast_rows
 from coldframe.frozen.states import Prefilled, Row, StateCache, TextState, assemble, split
 

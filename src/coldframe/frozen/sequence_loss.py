@@ -17,10 +17,10 @@ CHUNK = 512
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Counted:
+class TokenSequence:
     """Token ids, of which those from ``start`` on are predicted and counted; the first token never is.
 
-    >>> len(Counted((5, 6, 7), start=2))
+    >>> len(TokenSequence((5, 6, 7), start=2))
     3
     """
 
@@ -31,7 +31,7 @@ class Counted:
         return len(self.ids)
 
 
-def mean_nll(lm: FrozenLM, sequences: Sequence[Counted], conditioning: Conditioning) -> Tensor:
+def mean_nll(lm: FrozenLM, sequences: Sequence[TokenSequence], conditioning: Conditioning) -> Tensor:
     """Mean negative log-likelihood of each sequence's counted tokens: ``-1/T sum_t log p(x_t | x_<t)``.
 
     The logits are made and thrown away in chunks, once forward and once backward: those of a whole batch would take
@@ -54,7 +54,7 @@ def mean_nll(lm: FrozenLM, sequences: Sequence[Counted], conditioning: Condition
 
 
 def nll_and_kl(
-    lm: FrozenLM, sequences: Sequence[Counted], conditioning: Conditioning, taught: Tensor
+    lm: FrozenLM, sequences: Sequence[TokenSequence], conditioning: Conditioning, taught: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Beside :func:`mean_nll`, how far a teacher's distributions are: ``sum_t KL(teacher_t || student_t)``.
 
@@ -81,7 +81,7 @@ def nll_and_kl(
 
 
 def counted_states(
-    lm: FrozenLM, sequences: Sequence[Counted], conditioning: Conditioning
+    lm: FrozenLM, sequences: Sequence[TokenSequence], conditioning: Conditioning
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the counted tokens are predicted from: one pass over a batch of sequences.
 

@@ -6,18 +6,24 @@ import dataclasses
 import importlib
 from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from coldframe.config import Config
-from coldframe.errors import ConfigError, NotFittedError
+from coldframe.errors import ArtifactError, ConfigError, NotFittedError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.retrieval.encoders import Encoder
 from coldframe.retrieval.store import Retrieved
+from coldframe.storage.files import atomic_path
 from coldframe.tasks.task import Schema
+
+WEIGHTS = "model.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +40,7 @@ class MethodConfig(Config):
 
 
 @dataclasses.dataclass
-class Setting:
+class MethodContext:
     """What a method is built for: the frozen model, the task's schema, the encoder of its inputs.
 
     ``encoder`` is None for methods that encode nothing.
@@ -71,7 +77,7 @@ class Method(nn.Module):
     learning_rate: ClassVar[float] = 1e-3
 
     config: MethodConfig
-    setting: Setting | None = None
+    context: MethodContext | None = None
 
     def __init__(self, config: MethodConfig | None = None, **settings: Any) -> None:
         super().__init__()
@@ -80,24 +86,24 @@ class Method(nn.Module):
         self.config = config if config is not None else self.config_class.from_dict(settings)
         self.pipeline: Any = None
 
-    def setup(self, setting: Setting, seed: int = 0) -> Self:
+    def setup(self, context: MethodContext, seed: int = 0) -> Self:
         """Create the parameters for a model and a task, the same for the same seed."""
-        object.__setattr__(self, "setting", setting)  # not a submodule: the frozen model is never ours to save
+        object.__setattr__(self, "context", context)  # not a submodule: the frozen model is never ours to save
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.build(setting)
-        self.to(setting.lm.device)
+            self.build(context)
+        self.to(context.lm.device)
         return self
 
     @property
-    def ready(self) -> Setting:
+    def ready(self) -> MethodContext:
         """The setting, or an error if ``setup`` was never called."""
-        if self.setting is None:
+        if self.context is None:
             raise NotFittedError(f"{self.name} has not been fitted", fix="Call fit(lm, task) or coldframe.load(path).")
-        return self.setting
+        return self.context
 
     @abstractmethod
-    def build(self, setting: Setting) -> None:
+    def build(self, context: MethodContext) -> None:
         """Create parameters (float32). Called once, under the seed."""
 
     @abstractmethod
@@ -112,10 +118,30 @@ class Method(nn.Module):
         """Optimiser groups; a method with parts of different natural rates overrides this."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": learning_rate}]
 
+    def save(self, folder: Path) -> list[str]:
+        """Write what was learned into an artifact's folder; returns the names of the files."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        with atomic_path(folder / WEIGHTS) as path:
+            save_file(tensors, path)
+        return [WEIGHTS]
+
+    def load(self, folder: Path) -> None:
+        """Take what :meth:`save` wrote.
+
+        Raises:
+            ArtifactError: It is damaged, or belongs to other settings.
+        """
+        try:
+            self.load_state_dict(load_file(folder / WEIGHTS))
+        except (SafetensorError, OSError) as error:
+            raise ArtifactError(f"{folder / WEIGHTS} is damaged: {error}", fix="Fit again.") from error
+        except RuntimeError as error:
+            raise ArtifactError(f"The weights do not fit the method {self.name}: {error}") from error
+
     def fit(self, lm: FrozenLM, task: Any, **options: Any) -> Self:
         """Adapt ``lm`` to ``task``; see :func:`coldframe.fit` for the options. Returns itself, fitted."""
         # The one call upwards: what drives a method lives above it, and is looked up by name.
-        self.pipeline = importlib.import_module("coldframe.pipeline").fit(self, lm, task, **options)
+        self.pipeline = importlib.import_module("coldframe.pipeline.pipeline").fit(self, lm, task, **options)
         return self
 
     def predict(self, texts: Sequence[str]) -> list[str]:

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from coldframe.cache import writing
 from coldframe.diagnosis.client import Client, Refusal
 from coldframe.errors import DataError
 from coldframe.frozen.chat import in_chat
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Prompt
+from coldframe.progress import Bar
+from coldframe.storage.files import writing
 from coldframe.tasks.corpus import QA, Augmentation, Corpus, Passage
 from coldframe.tasks.rows import as_text
 from coldframe.tasks.task import content_hash
-from coldframe.training.progress import Bar
 
 QUESTIONS = 3
 """Questions per passage, the papers' number."""

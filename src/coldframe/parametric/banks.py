@@ -13,12 +13,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from coldframe.cache import atomic_path
 from coldframe.errors import ArtifactError, ConfigError, DataError, nearest
 from coldframe.methods.weight_deltas.adapters import Combine, Factors, Layout, combined, stacked
 from coldframe.methods.weight_deltas.dyprag import Hypernetwork
 from coldframe.methods.weight_deltas.poly_prag import PolyBank, Routing, compose, routed
 from coldframe.parametric.settings import Combination
+from coldframe.storage.files import atomic_path
 from coldframe.tasks.task import content_hash
 
 SHARDS, HYPERNETWORK = "adapters", "hypernetwork.safetensors"

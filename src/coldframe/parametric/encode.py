@@ -11,11 +11,10 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from coldframe.cache import say
 from coldframe.config import check
 from coldframe.errors import ArtifactError, DataError
 from coldframe.frozen.model import FrozenLM
-from coldframe.frozen.sequence_loss import Counted
+from coldframe.frozen.sequence_loss import TokenSequence
 from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.dyprag import DyPRAGConfig, DyTrainer, embedding_ids, passage_embeddings
 from coldframe.methods.weight_deltas.poly_prag import PolyBank, PolyPRAGConfig, PolyTrainer
@@ -47,11 +46,11 @@ from coldframe.parametric.folder import (
     section,
     write_described,
 )
-from coldframe.parts import Parts
+from coldframe.progress import Bar, say
+from coldframe.storage.checkpoints import CheckpointStore
 from coldframe.tasks.corpus import Corpus, Passage
 from coldframe.tasks.rows import OnError
 from coldframe.tasks.task import content_hash
-from coldframe.training.progress import Bar
 
 Stored = Literal["bfloat16", "float32"]
 T = TypeVar("T")
@@ -122,7 +121,7 @@ def encode(
     seen = dataclasses.replace(corpus, passages=tuple(p for p in corpus.passages if p.id not in unseen))
     kept = augment(seen, augmenter or Given(corpus), folder / AUGMENTATIONS, quiet, ask_again)
     failed = dict(kept.failed)
-    sequences: dict[str, list[Counted]] = {}
+    sequences: dict[str, list[TokenSequence]] = {}
     for passage in corpus.passages:
         try:
             if isinstance(config, DyPRAGConfig):
@@ -232,7 +231,7 @@ def add_passages(
         kept = augment(wanted, augmenter or Given(corpus), folder / AUGMENTATIONS, quiet, ask_again)
         sequences = _usable(new, lambda passage: _sequences(lm, config, passage, kept), on_error)
         new, before = tuple(sequences), bank.trained
-        parts = Parts(folder / TRAINING / content_hash(described.extra["fingerprint"], *(p.id for p in new)))
+        parts = CheckpointStore(folder / TRAINING / content_hash(described.extra["fingerprint"], *(p.id for p in new)))
         some, first = list(sequences.values()), len(before.table)
         trainer = PolyTrainer(lm, described.layout, config, some, bank=before.bank, first=first, parts=parts)
         with Bar(trainer.steps, "fit rows", quiet) as bar:
@@ -247,7 +246,7 @@ def add_passages(
     return len(new)
 
 
-def _sequences(lm: FrozenLM, config: EncodingConfig, passage: Passage, kept: Augmented) -> list[Counted]:
+def _sequences(lm: FrozenLM, config: EncodingConfig, passage: Passage, kept: Augmented) -> list[TokenSequence]:
     if passage.id in kept.failed:
         raise DataError(f"{_where(passage)} has no augmentation", got=kept.failed[passage.id], fix=_AUGMENT)
     return config.sequences_of(lm, passage, kept.found[passage.id])
@@ -272,7 +271,7 @@ _AUGMENT = "Bring rewrite and qa in the corpus, choose another --augment, or ski
 
 
 def _encode_prag(
-    corpus: Corpus, lm: FrozenLM, config: PRAGConfig, layout: Layout, sequences: Mapping[str, Sequence[Counted]],
+    corpus: Corpus, lm: FrozenLM, config: PRAGConfig, layout: Layout, sequences: Mapping[str, Sequence[TokenSequence]],
     folder: Path, stored: Stored, fingerprint: str, quiet: bool,
 ) -> int:  # fmt: skip
     there = shard_places(folder / SHARDS)
@@ -295,12 +294,17 @@ def _encode_prag(
 
 
 def _encode_poly(
-    corpus: Corpus, lm: FrozenLM, config: PolyPRAGConfig, layout: Layout, sequences: Mapping[str, Sequence[Counted]],
+    corpus: Corpus, lm: FrozenLM, config: PolyPRAGConfig, layout: Layout,
+    sequences: Mapping[str, Sequence[TokenSequence]],
     folder: Path, stored: Stored, fingerprint: str, quiet: bool,
 ) -> int:  # fmt: skip
     # The checkpoint's folder says what it belongs to.
     trainer = PolyTrainer(
-        lm, layout, config, [sequences[p.id] for p in corpus.passages], parts=Parts(folder / TRAINING / fingerprint)
+        lm,
+        layout,
+        config,
+        [sequences[p.id] for p in corpus.passages],
+        parts=CheckpointStore(folder / TRAINING / fingerprint),
     )
     with Bar(trainer.steps, "encode", quiet) as bar:
         trainer.report = counted(bar)
@@ -311,7 +315,8 @@ def _encode_poly(
 
 
 def _encode_dyprag(
-    corpus: Corpus, lm: FrozenLM, config: DyPRAGConfig, layout: Layout, sequences: Mapping[str, Sequence[Counted]],
+    corpus: Corpus, lm: FrozenLM, config: DyPRAGConfig, layout: Layout,
+    sequences: Mapping[str, Sequence[TokenSequence]],
     embeddings: torch.Tensor, folder: Path, stored: Stored, fingerprint: str, quiet: bool,
 ) -> int:  # fmt: skip
     seen = dataclasses.replace(corpus, passages=tuple(p for p in corpus.passages if p.id in sequences))
@@ -328,7 +333,7 @@ def _encode_dyprag(
         [sequences[one] for one in ids],
         embeddings[[row for row, p in enumerate(corpus.passages) if p.id in sequences]],
         lambda rows: adapters.adapters([ids[row] for row in rows]),
-        parts=Parts(folder / TRAINING / fingerprint),
+        parts=CheckpointStore(folder / TRAINING / fingerprint),
     )
     with Bar(trainer.steps, "hypernetwork", quiet) as bar:
         trainer.report = counted(bar)

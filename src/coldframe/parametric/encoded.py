@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coldframe.cache import atomic_path
 from coldframe.errors import ArtifactError, ConfigError, DataError
-from coldframe.evaluation.predict import by_length
-from coldframe.evaluation.predictions import Predictions
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import Conditioning
+from coldframe.inference.predictions import Predictions
+from coldframe.inference.run import by_length
 from coldframe.methods.weight_deltas.passage_prompts import PassagePrompts
 from coldframe.methods.weight_deltas.prag import PRAGConfig
 from coldframe.parametric.banks import Bank
 from coldframe.parametric.folder import Described, read_folder, same_model
 from coldframe.parametric.settings import AskConfig, Combination
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
-from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.retrieval.store import Retrieved, Store
+from coldframe.storage.files import atomic_path
 from coldframe.tasks.corpus import Corpus, Question
 from coldframe.tasks.text_metrics import published_answer
 
@@ -66,9 +66,9 @@ class Encoded:
         return cls(lm, described, corpus, bank)
 
     @cached_property
-    def store(self) -> ExemplarStore:
+    def store(self) -> Store:
         """The passages as what may be retrieved."""
-        return ExemplarStore.of([passage.example() for passage in self.corpus.passages])
+        return Store.of([passage.example() for passage in self.corpus.passages])
 
     def retrieve(self, questions: Sequence[Question], config: AskConfig) -> Retrieved:
         """The k nearest passages of each question."""

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.evaluation.intervals import Interval, interval, score_interval
-from coldframe.evaluation.predictions import Predictions, same_rows
+from coldframe.inference.predictions import Predictions, same_rows
 from coldframe.methods.weight_deltas.adapters import mean_cosine
 from coldframe.parametric.encoded import Encoded
 from coldframe.parametric.settings import AskConfig, Mode
+from coldframe.progress import Bar
 from coldframe.tasks.corpus import Question
 from coldframe.tasks.text_metrics import TEXT_METRICS
-from coldframe.training.progress import Bar
 
 MODES: tuple[Mode, ...] = ("closed-book", "passages", "parameters", "both")
 METRICS = ("token_f1", "exact_match", "contains")

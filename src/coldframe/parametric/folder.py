@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from coldframe.cache import atomic_path, sha256_of
 from coldframe.config import Config
 from coldframe.errors import ArtifactError, ConfigError, nearest
 from coldframe.frozen.model import FrozenLM
@@ -17,6 +16,7 @@ from coldframe.methods.weight_deltas.dyprag import DyPRAGConfig
 from coldframe.methods.weight_deltas.poly_prag import PolyPRAGConfig
 from coldframe.methods.weight_deltas.prag import PRAGConfig
 from coldframe.parametric.banks import HYPERNETWORK, SHARDS, AdapterShards, Bank, GeneratedAdapters, RoutedBank
+from coldframe.storage.files import atomic_path, sha256_of
 from coldframe.tasks.corpus import Corpus, read_corpus, write_corpus
 
 FORMAT = 1

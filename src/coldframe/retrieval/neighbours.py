@@ -11,9 +11,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from coldframe.cache import atomic_path, cache_dir
 from coldframe.errors import ColdframeError
 from coldframe.retrieval.index import Indices, Scores
+from coldframe.storage.cache import cache_dir
+from coldframe.storage.files import atomic_path
 
 _log = logging.getLogger(__name__)
 

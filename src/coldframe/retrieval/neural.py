@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coldframe.errors import MissingExtraError, ModelError
-from coldframe.frozen.carriers import ENCODERS, quiet, resolve, weight_hash
+from coldframe.frozen.model_sources import ENCODERS, quiet, resolve, weight_hash
 from coldframe.tasks.task import content_hash
 
 Pooling = Literal["mean", "cls", "last"]

@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe import __version__
-from coldframe.cache import say
 from coldframe.config import Config, check
 from coldframe.errors import ConfigError, DataError
+from coldframe.progress import say
 from coldframe.retrieval import neighbours
 from coldframe.retrieval.encoders import Encoder, default_encoder, load_encoder
 from coldframe.retrieval.exact import ExactCosine, ExactTanimoto
 from coldframe.retrieval.index import Index, Indices, Recall, Scores, nearest, stack
 from coldframe.retrieval.similarity import Similarity, morgan_sets, scaffold_sets
-from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.task import Domain, Example, content_hash
 
 SimilarityChoice = Literal["auto", "tanimoto", "scaffold-tanimoto", "cosine", "bm25"]
@@ -78,14 +78,14 @@ class Retriever:
 
     Example:
         >>> rows = [Example(s, t, id=s, key=s) for s, t in [("CCO", "No"), ("CCN", "No"), ("c1ccccc1", "Yes")]]
-        >>> retriever = Retriever(ExemplarStore.of(rows), "molecules", k=1)
+        >>> retriever = Retriever(Store.of(rows), "molecules", k=1)
         >>> [e.text for e in retriever.retrieve(rows[:1], exclude_same_key=True).examples(0)]
         ['CCN']
     """
 
     def __init__(
         self,
-        store: ExemplarStore,
+        store: Store,
         domain: Domain,
         k: int,
         config: RetrievalConfig | None = None,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coldframe.errors import ArtifactError
+from coldframe.storage.files import atomic_path
 from coldframe.tasks.task import Example, content_hash
 
 
 @dataclasses.dataclass(frozen=True)
-class ExemplarStore:
+class Store:
     """The examples that may be retrieved, in a fixed order.
 
     Positions into ``examples`` are how the rest of the library names exemplars; the order is that of the
@@ -23,7 +27,7 @@ class ExemplarStore:
     examples: tuple[Example, ...]
 
     @classmethod
-    def of(cls, examples: Sequence[Example]) -> ExemplarStore:
+    def of(cls, examples: Sequence[Example]) -> Store:
         """A store of these examples, sorted by id."""
         return cls(tuple(sorted(examples, key=lambda example: example.id)))
 
@@ -45,6 +49,26 @@ class ExemplarStore:
         """Names the content: ids, texts and targets."""
         return content_hash(*(f"{e.id}\x1e{e.text}\x1e{e.target}" for e in self.examples))
 
+    def save(self, path: Path) -> None:
+        """Write the entries as JSON lines, whole or not at all."""
+        with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
+            for example in self.examples:
+                out.write(json.dumps(dataclasses.asdict(example), ensure_ascii=False) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Store:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ArtifactError: A line is not one of ours.
+        """
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a text may hold other line ends
+        try:
+            rows = (json.loads(line) for line in lines)
+            return cls(tuple(Example(**{**row, "references": tuple(row["references"])}) for row in rows))
+        except (json.JSONDecodeError, TypeError, KeyError) as error:
+            raise ArtifactError(f"{path} is damaged: {error}") from error
+
 
 @dataclasses.dataclass(frozen=True)
 class Retrieved:
@@ -59,7 +83,7 @@ class Retrieved:
     order invariant.
     """
 
-    store: ExemplarStore
+    store: Store
     indices: NDArray[np.int64]
     scores: NDArray[np.float32]
 
@@ -105,6 +129,6 @@ class Retrieved:
         return [self.store.examples[i] for i in self.indices[row] if i >= 0]
 
     @classmethod
-    def nothing(cls, store: ExemplarStore, n: int) -> Retrieved:
+    def nothing(cls, store: Store, n: int) -> Retrieved:
         """No exemplar for any of ``n`` queries."""
         return cls(store, np.empty((n, 0), np.int64), np.empty((n, 0), np.float32))

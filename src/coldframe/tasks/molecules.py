@@ -57,7 +57,7 @@ def molecule_key(smiles: str) -> str:
     stereo instead.
 
     Example:
-        >>> molecule_key("C[C@H](N)C(=O)O") == molecule_key("C[C@@H](N)C(=O)O")
+        >>> molecule_key("C[C@H](N)C(=O)O") == molecule_key("C[CH](N)C(=O)O")
         True
         >>> molecule_key("*C=O")
         '*C=O'

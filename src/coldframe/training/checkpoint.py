@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from coldframe.cache import atomic_path
 from coldframe.errors import ArtifactError
+from coldframe.storage.files import atomic_path
 
 
 @dataclasses.dataclass

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coldframe.errors import TrainingError
-from coldframe.evaluation.predict import prompts, run
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import EMPTY
+from coldframe.inference.run import prompts, run
 from coldframe.methods.base import Method
+from coldframe.progress import Bar
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.metrics import METRICS
 from coldframe.tasks.task import Example, Task, content_hash
@@ -27,7 +28,6 @@ from coldframe.training import checkpoint
 from coldframe.training.batches import length_batches
 from coldframe.training.checkpoint import Progress
 from coldframe.training.config import TrainingConfig
-from coldframe.training.progress import Bar
 
 _T = TypeVar("_T")
 _READ_AHEAD = 512  # rows whose states are in memory at once, kept or not

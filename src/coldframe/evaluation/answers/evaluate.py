@@ -11,7 +11,7 @@ import numpy as np
 
 from coldframe.config import Config
 from coldframe.errors import ConfigError
-from coldframe.evaluation.answers.kept import Kept
+from coldframe.evaluation.answers.result_cache import ResultCache
 from coldframe.evaluation.answers.scores import (
     METRICS,
     PERCENT,
@@ -156,7 +156,7 @@ def ask(
     """
     questions = asked.by_key()
     settings = {"set": asked.name, "system": system.fingerprint, "max_new_tokens": max_new_tokens}
-    kept = Kept(out, f"{asked.name}-{system.name}-{system.seed}", settings)
+    kept = ResultCache(out, f"{asked.name}-{system.name}-{system.seed}", settings)
 
     def measure(ids: list[str]) -> list[dict[str, Any]]:
         answers = system.answer(*asked.put(questions[one] for one in ids), max_new_tokens)

@@ -25,8 +25,8 @@ class Head(Config):
     """A head that has a gain.
 
     Args:
-        layer: Counted from 0.
-        head: Counted from 0.
+        layer: TokenSequence from 0.
+        head: TokenSequence from 0.
         effect: What the right token gains without it.
         gain: Its factor.
     """

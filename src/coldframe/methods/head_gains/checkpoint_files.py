@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from coldframe.errors import ModelError
-from coldframe.frozen.carriers import PROVENANCE
+from coldframe.frozen.model_sources import PROVENANCE
 
 _INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 _LEFT_OUT = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".py")

@@ -15,7 +15,7 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import Report
 from coldframe.methods.head_gains.proxy import ProxyTask
-from coldframe.parts import Parts
+from coldframe.storage.checkpoints import CheckpointStore
 
 _LOGITS = 1 << 26  # at most so many logits at once: 256 MB in float32
 
@@ -71,7 +71,7 @@ class GainTrainer:
         lm: FrozenLM,
         heads: Sequence[tuple[int, int]],
         config: ReweightConfig,
-        parts: Parts | None = None,
+        parts: CheckpointStore | None = None,
         report: Report | None = None,
     ) -> None:
         self.lm, self.heads, self.config, self.parts, self.report = lm, tuple(heads), config, parts, report

@@ -14,7 +14,7 @@ from coldframe.methods.head_gains.ablation import attribution, one_by_one
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.path_patching import path_patching
 from coldframe.methods.head_gains.proxy import ProxyTask, centred_logit
-from coldframe.parts import Parts
+from coldframe.storage.checkpoints import CheckpointStore
 
 Report = Callable[[str, int, int, dict[str, float]], None]  # stage, units done, units in all, values beside it
 
@@ -66,7 +66,9 @@ class Effects:
         return sum(found) / len(found) if found else None
 
 
-def discover(lm: FrozenLM, config: ReweightConfig, parts: Parts | None = None, report: Report | None = None) -> Effects:
+def discover(
+    lm: FrozenLM, config: ReweightConfig, parts: CheckpointStore | None = None, report: Report | None = None
+) -> Effects:
     """Measure the effect of every query head on the proxy task.
 
     For a sequence ``x_1 .. x_n x_1 .. x_n`` the model predicts the very last token; ``pi`` is that token's logit minus

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coldframe.cache import atomic_path
 from coldframe.errors import ArtifactError, ColdframeError, ConfigError, ModelError
-from coldframe.frozen.carriers import locate
 from coldframe.frozen.hooks import attach_head_gains
 from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.model_sources import locate
 from coldframe.methods.head_gains.checkpoint_files import (
     copy_checkpoint,
     find_tensor,
@@ -25,6 +24,7 @@ from coldframe.methods.head_gains.checkpoint_files import (
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.gains_file import FOLDER, GainsFile, read_gains, write_gains
 from coldframe.methods.head_gains.pear import Reweighting
+from coldframe.storage.files import atomic_path
 
 NOTE = "coldframe_head_gains"  # the one key that is added to config.json
 _PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

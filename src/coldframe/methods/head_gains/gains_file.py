@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from coldframe.cache import atomic_path, sha256_of
 from coldframe.errors import ArtifactError
+from coldframe.storage.files import atomic_path, sha256_of
 
 FORMAT = 1
 FOLDER = "head_gains"  # a folder of its own: loaders take every safetensors file beside config.json for weights

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coldframe.cache import cache_dir, lock, say
 from coldframe.errors import ConfigError
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import Report
 from coldframe.methods.head_gains.fold import is_packed, save_reweighted
 from coldframe.methods.head_gains.pear import reweight
+from coldframe.progress import say
+from coldframe.storage.cache import cache_dir, lock
 from coldframe.tasks.task import content_hash
 
 

@@ -9,15 +9,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from coldframe.cache import cache_dir, say
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, MethodConfig, Setting
+from coldframe.methods.base import Method, MethodConfig, MethodContext
 from coldframe.methods.head_gains.coefficients import GainTrainer, Trained
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import Effects, Report, choose_heads, discover
-from coldframe.parts import Parts
+from coldframe.progress import say
 from coldframe.retrieval.store import Retrieved
+from coldframe.storage.cache import cache_dir
+from coldframe.storage.checkpoints import CheckpointStore
 from coldframe.tasks.task import content_hash
 
 _FORMAT = 1  # of what is kept in the cache: another number and nothing older is taken up
@@ -62,9 +63,11 @@ def reweight(lm: FrozenLM, config: ReweightConfig, report: Report | None = None)
     of_effects = content_hash(str(_FORMAT), lm.weight_hash, *(f"{key}={settings[key]}" for key in _DISCOVERY))
     of_all = content_hash(of_effects, repr(sorted(settings.items())))
     home = cache_dir() / "head-gains"
-    effects = discover(lm, config, Parts(home / of_effects), report)
+    effects = discover(lm, config, CheckpointStore(home / of_effects), report)
     heads = choose_heads(effects.mean(config.effect), config)
-    return Reweighting(tuple(heads), effects, GainTrainer(lm, heads, config, Parts(home / of_all), report).train())
+    return Reweighting(
+        tuple(heads), effects, GainTrainer(lm, heads, config, CheckpointStore(home / of_all), report).train()
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +101,9 @@ class PEAR(Method):
     gains: Tensor
     made: bool = False
 
-    def build(self, setting: Setting) -> None:
+    def build(self, context: MethodContext) -> None:
         """Gains that are still to be made, or to be loaded."""
-        self.register_buffer("gains", torch.ones(setting.lm.anatomy.n_layers, setting.lm.anatomy.n_heads))
+        self.register_buffer("gains", torch.ones(context.lm.anatomy.n_layers, context.lm.anatomy.n_heads))
         self.made = False
 
     def make(self) -> None:

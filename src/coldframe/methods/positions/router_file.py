@@ -11,10 +11,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from coldframe.cache import atomic_path, sha256_of
 from coldframe.config import without_nan
 from coldframe.errors import ArtifactError
 from coldframe.frozen.model import FrozenLM
+from coldframe.storage.files import atomic_path, sha256_of
 
 FORMAT = 1
 _CONFIG, _WEIGHTS = "moice.json", "moice.safetensors"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from coldframe.config import check
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Placement
-from coldframe.methods.base import Method, MethodConfig, Setting
+from coldframe.methods.base import Method, MethodConfig, MethodContext
 from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Example
@@ -74,10 +74,10 @@ class EncodedConfig(SoftTokenConfig):
         check(self.static_learning_rate > 0, "A learning rate must be positive", got=self.static_learning_rate)
 
 
-def vocabulary_prompt(setting: Setting, tokens: int) -> Tensor:
+def vocabulary_prompt(context: MethodContext, tokens: int) -> Tensor:
     """``[tokens, d_model]``: embeddings of random vocabulary entries, the usual start of a soft prompt."""
-    ids = torch.randint(0, setting.lm.anatomy.vocab_size, (tokens,))
-    return setting.lm.embed(ids.to(setting.lm.device)).float().cpu().clone()
+    ids = torch.randint(0, context.lm.anatomy.vocab_size, (tokens,))
+    return context.lm.embed(ids.to(context.lm.device)).float().cpu().clone()
 
 
 class EncodedMethod(Method):
@@ -92,36 +92,36 @@ class EncodedMethod(Method):
     uses_encoder: ClassVar[bool] = True
     learning_rate: ClassVar[float] = 3e-4
 
-    def build_inputs(self, setting: Setting, tokens: int) -> None:
+    def build_inputs(self, context: MethodContext, tokens: int) -> None:
         """Create the adapter and the static part; sets ``d_in``, the width of an encoded text."""
-        if setting.encoder is None:
+        if context.encoder is None:
             raise ConfigError(f"{self.name} needs an encoder")
         self.tuned: TunedEncoder | None = None
         if self.config.encoder_rank:
-            self.tuned = TunedEncoder(setting.encoder, self.config.encoder_rank)
+            self.tuned = TunedEncoder(context.encoder, self.config.encoder_rank)
         self.adapter: nn.Linear | None = None
         if self.config.adapter is not None:
-            self.adapter = nn.Linear(setting.encoder.dim, self.config.adapter)
-        self.d_in = self.config.adapter or setting.encoder.dim
+            self.adapter = nn.Linear(context.encoder.dim, self.config.adapter)
+        self.d_in = self.config.adapter or context.encoder.dim
         self.drop = nn.Dropout(self.config.dropout)
         self.static: nn.Parameter | None = None
         if self.config.static:
-            self.static = nn.Parameter(vocabulary_prompt(setting, tokens))
+            self.static = nn.Parameter(vocabulary_prompt(context, tokens))
         place = self.config.label_place
-        reads_text = setting.encoder.takes_label_text
+        reads_text = context.encoder.takes_label_text
         if place == "text" and not reads_text:
             raise ConfigError(
-                f"The encoder {setting.encoder.spec!r} does not read text, so a label cannot be concatenated to it",
+                f"The encoder {context.encoder.spec!r} does not read text, so a label cannot be concatenated to it",
                 fix="Use label_place='vector' or a text encoder.",
             )
         self.label_in_text = reads_text if place == "auto" else place == "text"
-        if self.uses_retrieval and not self.label_in_text and setting.schema.kind == "generation":
+        if self.uses_retrieval and not self.label_in_text and context.schema.kind == "generation":
             raise ConfigError(
                 "The targets of a generation task are texts, which only a text encoder can encode",
-                got=setting.encoder.spec,
+                got=context.encoder.spec,
                 fix="Pass encoder='minilm' or another text encoder.",
             )
-        self.d_label = 0 if self.label_in_text else len(setting.schema.labels)
+        self.d_label = 0 if self.label_in_text else len(context.schema.labels)
 
     def scaled_linear(self, d_in: int, d_out: int) -> nn.Linear:
         """A linear layer whose outputs start small beside the model's token embeddings.

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Setting
+from coldframe.methods.base import MethodContext
 from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod
 from coldframe.retrieval.store import Retrieved
 
@@ -47,10 +47,10 @@ class IDPG(EncodedMethod):
     config_class = IDPGConfig
     config: IDPGConfig
 
-    def build(self, setting: Setting) -> None:
+    def build(self, context: MethodContext) -> None:
         """One linear layer from an encoded query to all tokens."""
-        self.build_inputs(setting, self.config.tokens)
-        self.project = self.scaled_linear(self.d_in, self.config.tokens * setting.lm.d_model)
+        self.build_inputs(context, self.config.tokens)
+        self.project = self.scaled_linear(self.d_in, self.config.tokens * context.lm.d_model)
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """Generate ``[batch, m, d]`` from the queries."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from coldframe.config import check
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Setting
+from coldframe.methods.base import MethodContext
 from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod, vocabulary_prompt
 from coldframe.retrieval.store import Retrieved
 
@@ -86,17 +86,17 @@ class LatentMemory(EncodedMethod):
     uses_retrieval: ClassVar[bool] = True
     learning_rate: ClassVar[float] = 1e-3
 
-    def build(self, setting: Setting) -> None:
+    def build(self, context: MethodContext) -> None:
         """Slots, query encoder and the four maps of attention."""
-        d, heads = setting.lm.d_model, self.config.heads
+        d, heads = context.lm.d_model, self.config.heads
         if d % heads:
             raise ConfigError(
                 "The heads share the model's width", got=f"{heads} heads, width {d}", expected="a divisor"
             )
-        self.build_inputs(setting, self.config.tokens)
+        self.build_inputs(context, self.config.tokens)
         self.slots: nn.Parameter | None = None
         if self.static is None:
-            self.slots = nn.Parameter(vocabulary_prompt(setting, self.config.tokens))
+            self.slots = nn.Parameter(vocabulary_prompt(context, self.config.tokens))
         d_entry = self.d_in + self.d_label
         self.ask = nn.Sequential(nn.Linear(self.d_in, d), nn.Tanh(), nn.Linear(d, d))
         self.query = nn.Linear(d, d)

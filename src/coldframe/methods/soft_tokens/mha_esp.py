@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from coldframe.config import check
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Setting
+from coldframe.methods.base import MethodContext
 from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod
 from coldframe.methods.text.exemplars import contexts
 from coldframe.retrieval.store import Retrieved
@@ -98,10 +98,10 @@ class MHAESP(EncodedMethod):
     config: MHAESPConfig
     uses_retrieval: ClassVar[bool] = True
 
-    def build(self, setting: Setting) -> None:
+    def build(self, context: MethodContext) -> None:
         """Query, key and value maps of all heads, each in one matrix."""
-        heads, d = self.config.heads, setting.lm.d_model
-        self.build_inputs(setting, heads)
+        heads, d = self.config.heads, context.lm.d_model
+        self.build_inputs(context, heads)
         if self.config.windows > 1 and not self.label_in_text:
             raise ConfigError("Windows cut an exemplar's text, so they need a text encoder", got=self.config.encoder)
         d_exemplar = self.d_in + self.d_label

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Setting
+from coldframe.methods.base import MethodContext
 from coldframe.methods.soft_tokens.base import EncodedMethod
 from coldframe.methods.soft_tokens.u_esp import ESPConfig
 from coldframe.retrieval.store import Retrieved
@@ -33,11 +33,11 @@ class PESP(EncodedMethod):
     order_invariant: ClassVar[bool] = False
     uses_retrieval: ClassVar[bool] = True
 
-    def build(self, setting: Setting) -> None:
+    def build(self, context: MethodContext) -> None:
         """One linear layer, used K times."""
-        self.build_inputs(setting, self.config.k)
+        self.build_inputs(context, self.config.k)
         wide = self.d_in if self.label_in_text else 2 * self.d_in + self.d_label
-        self.project = self.scaled_linear(wide, setting.lm.d_model)
+        self.project = self.scaled_linear(wide, context.lm.d_model)
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """Generate ``[batch, K, d]``; absent exemplars give the projection of nothing."""

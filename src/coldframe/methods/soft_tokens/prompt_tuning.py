@@ -10,7 +10,7 @@ from torch import nn
 
 from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, Setting
+from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.soft_tokens.base import SoftTokenConfig, vocabulary_prompt
 from coldframe.retrieval.store import Retrieved
 
@@ -48,9 +48,9 @@ class PromptTuning(Method):
     config: PromptTuningConfig
     learning_rate: ClassVar[float] = 3e-2
 
-    def build(self, setting: Setting) -> None:
+    def build(self, context: MethodContext) -> None:
         """The prompt starts at embeddings of random vocabulary entries."""
-        self.prompt = nn.Parameter(vocabulary_prompt(setting, self.config.tokens))
+        self.prompt = nn.Parameter(vocabulary_prompt(context, self.config.tokens))
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """The one prompt, whatever was asked or retrieved."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, Setting
+from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.soft_tokens.base import SoftTokenConfig, vocabulary_prompt
 from coldframe.retrieval.store import Retrieved
 
@@ -67,14 +67,14 @@ class ReparameterisedPrompt(Method):
     config: ReparameterisedPromptConfig
     learning_rate: ClassVar[float] = 1e-3
 
-    def build(self, setting: Setting) -> None:
+    def build(self, context: MethodContext) -> None:
         """The slots' embeddings and the network."""
-        d, hidden = setting.lm.d_model, self.config.hidden
-        self.slots = nn.Parameter(nn.functional.normalize(vocabulary_prompt(setting, self.config.tokens), dim=-1))
+        d, hidden = context.lm.d_model, self.config.hidden
+        self.slots = nn.Parameter(nn.functional.normalize(vocabulary_prompt(context, self.config.tokens), dim=-1))
         self.inner, self.outer = nn.Linear(d, hidden), nn.Linear(hidden, d)
         with torch.no_grad():
             self.outer.bias.zero_()
-            self.outer.weight *= setting.lm.embedding_norm() / self.prompt().norm(dim=-1).mean().cpu()
+            self.outer.weight *= context.lm.embedding_norm() / self.prompt().norm(dim=-1).mean().cpu()
 
     def prompt(self) -> Tensor:
         """The equation: ``[m, d]``."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Setting
+from coldframe.methods.base import MethodContext
 from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod
 from coldframe.retrieval.store import Retrieved
 
@@ -51,11 +51,11 @@ class UESP(EncodedMethod):
     order_invariant: ClassVar[bool] = False
     uses_retrieval: ClassVar[bool] = True
 
-    def build(self, setting: Setting) -> None:
+    def build(self, context: MethodContext) -> None:
         """One linear layer to one token."""
-        self.build_inputs(setting, 1)
+        self.build_inputs(context, 1)
         wide = self.d_in if self.label_in_text else self.d_in + self.config.k * (self.d_in + self.d_label)
-        self.project = self.scaled_linear(wide, setting.lm.d_model)
+        self.project = self.scaled_linear(wide, context.lm.d_model)
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """Generate ``[batch, 1, d]``."""

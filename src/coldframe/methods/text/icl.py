@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, MethodConfig, Setting
+from coldframe.methods.base import Method, MethodConfig, MethodContext
 from coldframe.methods.text.exemplars import contexts
 from coldframe.retrieval.store import Retrieved
 
@@ -47,7 +47,7 @@ class RetrievedICL(Method):
     uses_retrieval: ClassVar[bool] = True
     trainable: ClassVar[bool] = False
 
-    def build(self, setting: Setting) -> None:
+    def build(self, context: MethodContext) -> None:
         """Nothing to build."""
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:

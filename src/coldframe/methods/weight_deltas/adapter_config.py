@@ -7,7 +7,7 @@ from typing import Literal
 
 from coldframe.config import Config, check
 from coldframe.frozen.model import FrozenLM
-from coldframe.frozen.sequence_loss import Counted
+from coldframe.frozen.sequence_loss import TokenSequence
 from coldframe.methods.weight_deltas.passage_prompts import Form, Loss, PassagePrompts
 from coldframe.tasks.corpus import Augmentation, Passage
 
@@ -58,6 +58,6 @@ class AdapterConfig(Config):
         """How passages become sequences."""
         return PassagePrompts(self.form, self.loss, self.full_answers)
 
-    def sequences_of(self, lm: FrozenLM, passage: Passage, augmentation: Augmentation) -> list[Counted]:
+    def sequences_of(self, lm: FrozenLM, passage: Passage, augmentation: Augmentation) -> list[TokenSequence]:
         """What is trained on for a passage."""
         return self.prompts.of(lm, passage, augmentation)

@@ -13,12 +13,12 @@ from coldframe.config import check
 from coldframe.errors import DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
-from coldframe.frozen.sequence_loss import Counted, counted_states, mean_nll, nll_and_kl
+from coldframe.frozen.sequence_loss import TokenSequence, counted_states, mean_nll, nll_and_kl
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
 from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.pair_trainer import PairTrainer, optimizer_state, restore_optimizer
 from coldframe.methods.weight_deltas.prag import PRAGConfig
-from coldframe.parts import Parts
+from coldframe.storage.checkpoints import CheckpointStore
 from coldframe.tasks.corpus import Augmentation, Passage
 
 
@@ -89,7 +89,7 @@ class DyPRAGConfig(AdapterConfig):
             per_step=self.teacher_per_step,
         )
 
-    def sequences_of(self, lm: FrozenLM, passage: Passage, augmentation: Augmentation) -> list[Counted]:
+    def sequences_of(self, lm: FrozenLM, passage: Passage, augmentation: Augmentation) -> list[TokenSequence]:
         """What the hypernetwork is trained on for a passage."""
         if self.sequences == "all":
             return super().sequences_of(lm, passage, augmentation)
@@ -258,11 +258,11 @@ class DyTrainer(PairTrainer):
         lm: FrozenLM,
         layout: Layout,
         config: DyPRAGConfig,
-        passages: Sequence[Sequence[Counted]],
+        passages: Sequence[Sequence[TokenSequence]],
         embeddings: Tensor,
         targets: Callable[[Sequence[int]], Tensor],
         *,
-        parts: Parts | None = None,
+        parts: CheckpointStore | None = None,
         report: Callable[[int, float], None] | None = None,
     ) -> None:
         order = {"seed": config.seed, "epochs": config.epochs, "batch_size": config.batch_size}

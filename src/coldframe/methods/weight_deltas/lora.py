@@ -12,7 +12,7 @@ from torch import nn
 
 from coldframe.config import check
 from coldframe.frozen.ports import Conditioning, LowRank
-from coldframe.methods.base import Method, MethodConfig, Setting
+from coldframe.methods.base import Method, MethodConfig, MethodContext
 from coldframe.retrieval.store import Retrieved
 
 
@@ -56,9 +56,9 @@ class LoRA(Method):
     config: LoRAConfig
     learning_rate: ClassVar[float] = 2e-4
 
-    def build(self, setting: Setting) -> None:
+    def build(self, context: MethodContext) -> None:
         """A pair of factors for every target."""
-        self.targets = setting.lm.anatomy.linears(self.config.targets)
+        self.targets = context.lm.anatomy.linears(self.config.targets)
         rank = self.config.rank
         self.a = nn.ParameterList(torch.empty(rank, linear.d_in) for linear in self.targets)
         self.b = nn.ParameterList(torch.zeros(linear.d_out, rank) for linear in self.targets)

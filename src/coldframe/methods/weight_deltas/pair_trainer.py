@@ -12,8 +12,8 @@ from torch import Tensor
 
 from coldframe.errors import TrainingError
 from coldframe.frozen.model import FrozenLM
-from coldframe.frozen.sequence_loss import Counted
-from coldframe.parts import Parts
+from coldframe.frozen.sequence_loss import TokenSequence
+from coldframe.storage.checkpoints import CheckpointStore
 
 
 class PairTrainer(ABC):
@@ -41,12 +41,12 @@ class PairTrainer(ABC):
     def __init__(
         self,
         lm: FrozenLM,
-        passages: Sequence[Sequence[Counted]],
+        passages: Sequence[Sequence[TokenSequence]],
         *,
         seed: int,
         epochs: int,
         batch_size: int,
-        parts: Parts | None = None,
+        parts: CheckpointStore | None = None,
         report: Callable[[int, float], None] | None = None,
     ) -> None:
         self.lm, self.seed, self.batch_size, self.parts, self.report = lm, seed, batch_size, parts, report
@@ -90,7 +90,7 @@ class PairTrainer(ABC):
         order = torch.randperm(len(self.pairs), generator=self.generator(epoch, 0)).tolist()
         return [int(i) for i in order[place * self.batch_size : (place + 1) * self.batch_size]]
 
-    def rows_of(self, pairs: Sequence[tuple[int, Counted]]) -> tuple[Tensor, Tensor]:
+    def rows_of(self, pairs: Sequence[tuple[int, TokenSequence]]) -> tuple[Tensor, Tensor]:
         """The passages of some pairs, each once, and which of them each pair has."""
         rows = torch.tensor([row for row, _ in pairs], device=self.lm.device)
         unique, which = rows.unique(return_inverse=True)

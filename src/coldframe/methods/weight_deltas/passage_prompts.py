@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from coldframe.errors import DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning, Prompt
-from coldframe.frozen.sequence_loss import Counted
+from coldframe.frozen.sequence_loss import TokenSequence
 from coldframe.tasks.corpus import QUESTION, Augmentation, Passage
 from coldframe.tasks.task import Template
 
@@ -38,7 +38,7 @@ class PassagePrompts:
     end: str = "\n"
     template: Template = QUESTION
 
-    def of(self, lm: FrozenLM, passage: Passage, augmentation: Augmentation) -> list[Counted]:
+    def of(self, lm: FrozenLM, passage: Passage, augmentation: Augmentation) -> list[TokenSequence]:
         """The sequences, in a fixed order.
 
         Raises:
@@ -61,7 +61,7 @@ class PassagePrompts:
         """A passage as it stands before a question."""
         return text + self.template.separator
 
-    def _sequence(self, lm: FrozenLM, passage: Passage, question: str, answer: str, before: str) -> Counted:
+    def _sequence(self, lm: FrozenLM, passage: Passage, question: str, answer: str, before: str) -> TokenSequence:
         written = lm.tokenize(f" {answer.strip()}{self.end}")
         contexts = ((self.block(before),),) if before else None
         dropped = lm.dropped_contexts
@@ -73,7 +73,7 @@ class PassagePrompts:
             lm.dropped_contexts = dropped
             raise _too_long(passage, f"{len(lm.tokenize(before))} tokens of text", lm.anatomy.max_positions)
         ids = row.shared + row.own
-        return Counted(ids + written, 1 if self.loss == "sequence" else len(ids))
+        return TokenSequence(ids + written, 1 if self.loss == "sequence" else len(ids))
 
 
 def _too_long(passage: Passage, got: object, limit: int) -> DataError:

@@ -13,12 +13,12 @@ from coldframe.config import check
 from coldframe.errors import ConfigError, nearest
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
-from coldframe.frozen.sequence_loss import Counted, mean_nll
+from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
 from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.pair_trainer import PairTrainer, optimizer_state, restore_optimizer
 from coldframe.methods.weight_deltas.row_adam import RowAdam
-from coldframe.parts import Parts
+from coldframe.storage.checkpoints import CheckpointStore
 
 Routing: TypeAlias = Literal["learned", "uniform", "random"]
 EPSILON = 1e-12
@@ -159,11 +159,11 @@ class PolyTrainer(PairTrainer):
         lm: FrozenLM,
         layout: Layout,
         config: PolyPRAGConfig,
-        passages: Sequence[Sequence[Counted]],
+        passages: Sequence[Sequence[TokenSequence]],
         *,
         bank: Tensor | None = None,
         first: int = 0,
-        parts: Parts | None = None,
+        parts: CheckpointStore | None = None,
         report: Callable[[int, float], None] | None = None,
     ) -> None:
         order = {"seed": config.seed, "epochs": config.epochs, "batch_size": config.batch_size}

@@ -13,7 +13,7 @@ from coldframe.config import check
 from coldframe.errors import TrainingError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
-from coldframe.frozen.sequence_loss import Counted, mean_nll
+from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
 from coldframe.methods.weight_deltas.adapters import Layout
 
@@ -49,7 +49,7 @@ def train_adapters(
     lm: FrozenLM,
     layout: Layout,
     config: PRAGConfig,
-    passages: Sequence[Sequence[Counted]],
+    passages: Sequence[Sequence[TokenSequence]],
     names: Sequence[str] = (),
     report: Callable[[int, float], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -123,7 +123,7 @@ def training_tokens(lm: FrozenLM) -> int:
     return max(_TOKENS, total // 4 // one)
 
 
-def batches(lm: FrozenLM, passages: Sequence[Sequence[Counted]], config: PRAGConfig) -> Iterator[list[int]]:
+def batches(lm: FrozenLM, passages: Sequence[Sequence[TokenSequence]], config: PRAGConfig) -> Iterator[list[int]]:
     """Positions of passages that can be trained together: as many sequences each, of like length."""
 
     def longest(i: int) -> int:

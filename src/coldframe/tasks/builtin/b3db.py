@@ -9,7 +9,7 @@ with conflicting labels are dropped, and test rows have scaffolds that train doe
 
 from __future__ import annotations
 
-from coldframe.cache import pypi_file
+from coldframe.storage.downloads import pypi_file
 from coldframe.tasks.options import Source, TaskConfig
 from coldframe.tasks.rows import Problems, Table, read_table
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from coldframe.cache import pypi_file
+from coldframe.storage.downloads import pypi_file
 from coldframe.tasks.options import Source, TaskConfig
 from coldframe.tasks.rows import Problems, Table, read_table
 

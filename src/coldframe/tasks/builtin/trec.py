@@ -8,8 +8,8 @@ type, and the scores are not those of the original test.
 
 from __future__ import annotations
 
-from coldframe.cache import pypi_file
 from coldframe.errors import DataError
+from coldframe.storage.downloads import pypi_file
 from coldframe.tasks.options import Source, TaskConfig
 from coldframe.tasks.rows import Problems, Row, Table, read_table
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coldframe.cache import atomic_path
 from coldframe.errors import DataError
+from coldframe.storage.files import atomic_path
 from coldframe.tasks.qa.question import Passage, Question, answered_by
 
 

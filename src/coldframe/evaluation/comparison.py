@@ -14,8 +14,6 @@ import numpy as np
 from rich.console import Group
 
 from coldframe import __version__
-from coldframe.cache import atomic_path, say
-from coldframe.comparison_runs import Job, Outcome, Runner
 from coldframe.config import check
 from coldframe.errors import ConfigError, nearest
 from coldframe.evaluation import linear_head
@@ -23,7 +21,6 @@ from coldframe.evaluation.controls import all_controls, control_data
 from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.intervals import score_interval
 from coldframe.evaluation.markdown import render_markdown
-from coldframe.evaluation.predictions import Predictions
 from coldframe.evaluation.report import write_report
 from coldframe.evaluation.report_data import (
     MethodRow,
@@ -35,13 +32,17 @@ from coldframe.evaluation.report_data import (
     SweepPoint,
     TrainingCurve,
 )
+from coldframe.evaluation.runs import Job, Outcome, Runner
 from coldframe.evaluation.summary import method_row, metric_infos, reliabilities, samples
 from coldframe.evaluation.table import render_table
 from coldframe.evaluation.verdict import verdict
 from coldframe.frozen.model import FrozenLM
+from coldframe.inference.predictions import Predictions
 from coldframe.methods.registry import method_class
+from coldframe.progress import say
 from coldframe.retrieval.retriever import RetrievalConfig
-from coldframe.retrieval.store import ExemplarStore
+from coldframe.retrieval.store import Store
+from coldframe.storage.files import atomic_path
 from coldframe.tasks.task import Task
 from coldframe.training.config import TrainingConfig
 
@@ -214,7 +215,7 @@ def compare(
         curves=tuple(_curve(one, main) for one in outcomes[main] if one.history),
         sweeps=tuple(_sweep(main, setting, values, runs, task) for setting, values in (sweeps or {}).items()),
         reliability=reliabilities({main: main_runs}) if classify else (),
-        samples=samples(main_runs[0], ExemplarStore.of(task.exemplars), task.schema),
+        samples=samples(main_runs[0], Store.of(task.exemplars), task.schema),
         published=tuple(published),
         settings={
             "task": dict(task.options),

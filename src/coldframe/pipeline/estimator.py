@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from coldframe.errors import DataError, MissingExtraError
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.methods.registry import method_class
-from coldframe.pipeline import fit
+from coldframe.pipeline.pipeline import fit
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks import infer
 from coldframe.tasks.examples import ExampleReader
@@ -57,7 +57,7 @@ class ColdframeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         classes_: The labels, sorted.
-        pipeline_: The fitted :class:`coldframe.pipeline.Pipeline`.
+        pipeline_: The fitted :class:`coldframe.pipeline.pipeline.Pipeline`.
 
     Raises:
         MissingExtraError: scikit-learn is not installed (extra ``train``).

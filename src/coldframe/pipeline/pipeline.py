@@ -11,21 +11,24 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from coldframe import artifact
-from coldframe.cache import atomic_path
 from coldframe.errors import ArtifactError, ConfigError, DataError, TrainingError
-from coldframe.evaluation.predict import Outcome, predict, run
-from coldframe.evaluation.predictions import Predictions
 from coldframe.frozen.model import FrozenLM, load_lm
-from coldframe.methods.base import Method, Setting
+from coldframe.inference.predictions import Predictions
+from coldframe.inference.run import Outcome, predict, run
+from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.registry import method_class
+from coldframe.progress import Bar
 from coldframe.retrieval.encoders import default_encoder, load_encoder
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
-from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.retrieval.store import Retrieved, Store
+from coldframe.storage.artifact import read_manifest, verify_files, write_manifest
+from coldframe.storage.files import atomic_path
 from coldframe.tasks.molecules import canonical_smiles, molecule_key
 from coldframe.tasks.task import Example, Schema, Task, content_hash
 from coldframe.training.config import TrainingConfig
-from coldframe.training.progress import Bar
+
+STORE = "exemplars.jsonl"
+SECTIONS = ("base_model", "schema", "method_config", "retrieval", "training", "store")
 
 
 @dataclasses.dataclass
@@ -47,7 +50,7 @@ class Pipeline:
     method: Method
     lm: FrozenLM
     schema: Schema
-    store: ExemplarStore
+    store: Store
     retrieval: RetrievalConfig
     training: TrainingConfig
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
@@ -128,7 +131,7 @@ class Pipeline:
     def save_pretrained(self, path: str | Path) -> None:
         """Write the artifact folder (JSON, safetensors, JSONL) and a model card."""
         from coldframe import __version__
-        from coldframe.card import model_card
+        from coldframe.storage.card import model_card
 
         encoder = self.method.ready.encoder
         config = {
@@ -147,9 +150,11 @@ class Pipeline:
             "python": platform.python_version(),
         }
         folder = Path(path)
-        artifact.write(folder, config, self.method.state_dict(), self.store)
+        self.store.save(folder / STORE)
+        files = [*self.method.save(folder), STORE]
         with atomic_path(folder / "README.md") as card:
             card.write_text(model_card(config), encoding="utf-8")
+        write_manifest(folder, config, files)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, lm: FrozenLM | None = None) -> Self:
@@ -164,10 +169,12 @@ class Pipeline:
         """
         folder = Path(path)
         if not folder.exists() and str(path).count("/") == 1:
-            from coldframe.hub import download
+            from coldframe.storage.hub import download
 
             folder = download(str(path))
-        config, weights, store = artifact.read(folder)
+        config = read_manifest(folder, SECTIONS)
+        verify_files(folder, config)
+        store = Store.load(folder / STORE)
         base = config["base_model"]
         if lm is None and base.get("source") == "memory":
             raise ArtifactError(
@@ -187,7 +194,7 @@ class Pipeline:
         cls_ = method_class(config["method"])
         schema = Schema.from_dict(config["schema"])
         method = cls_(cls_.config_class.from_dict(config["method_config"]))
-        setting = setting_of(method, lm, schema)
+        setting = context_of(method, lm, schema)
         if setting.encoder is not None and setting.encoder.hash != config["encoder"]["hash"]:
             raise ArtifactError(
                 f"The encoder {setting.encoder.spec!r} is not the one the artifact was fitted with",
@@ -195,10 +202,7 @@ class Pipeline:
                 expected=config["encoder"]["hash"],
             )
         method.setup(setting)
-        try:
-            method.load_state_dict(weights)
-        except RuntimeError as error:
-            raise ArtifactError(f"The weights do not fit the method {method.name}: {error}") from error
+        method.load(folder)
         method.eval()
         return cls(
             method=method,
@@ -214,7 +218,7 @@ class Pipeline:
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the artifact to a hub repository; options go to ``huggingface_hub.upload_folder``."""
-        from coldframe.hub import upload
+        from coldframe.storage.hub import upload
 
         return upload(self, repo_id, **options)
 
@@ -226,7 +230,7 @@ def fit(
     *,
     retrieval: RetrievalConfig | None = None,
     training: TrainingConfig | None = None,
-    store: ExemplarStore | None = None,
+    store: Store | None = None,
     out: str | Path | None = None,
     resume: bool = True,
     quiet: bool = False,
@@ -251,12 +255,12 @@ def fit(
 
     started = time.perf_counter()
     retrieval, training = retrieval or RetrievalConfig(), training or TrainingConfig()
-    method.setup(setting_of(method, lm, task.schema), training.seed)
+    method.setup(context_of(method, lm, task.schema), training.seed)
     if store is None:
-        store = ExemplarStore.of(task.exemplars)
+        store = Store.of(task.exemplars)
     # Validation rows join the store once nothing is chosen by them any more.
     held_out = {example.id for example in task.validation}
-    learning_store = ExemplarStore.of([example for example in store.examples if example.id not in held_out])
+    learning_store = Store.of([example for example in store.examples if example.id not in held_out])
     history: list[dict[str, float]] = []
     if method.trainable:
         from coldframe.training.loop import Trainer
@@ -294,15 +298,15 @@ def load(path: str | Path, lm: FrozenLM | None = None) -> Pipeline:
     return Pipeline.from_pretrained(path, lm)
 
 
-def setting_of(method: Method, lm: FrozenLM, schema: Schema) -> Setting:
+def context_of(method: Method, lm: FrozenLM, schema: Schema) -> MethodContext:
     """What a method is set up with: the model, the schema and its encoder."""
     if not method.uses_encoder:
-        return Setting(lm, schema)
+        return MethodContext(lm, schema)
     spec = getattr(method.config, "encoder", "auto")
-    return Setting(lm, schema, load_encoder(default_encoder(schema.domain) if spec == "auto" else spec))
+    return MethodContext(lm, schema, load_encoder(default_encoder(schema.domain) if spec == "auto" else spec))
 
 
-def retriever_of(method: Method, schema: Schema, store: ExemplarStore, config: RetrievalConfig) -> Retriever | None:
+def retriever_of(method: Method, schema: Schema, store: Store, config: RetrievalConfig) -> Retriever | None:
     """The retriever a method wants, or None if it looks at no exemplars."""
     if not method.uses_retrieval:
         return None

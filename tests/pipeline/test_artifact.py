@@ -18,13 +18,16 @@ from tests.contract.conftest import tiny_encoders as tiny_encoders
 from tests.tiny import tiny
 
 import coldframe
-from coldframe import artifact
-from coldframe.artifact import CONFIG, FORMAT, STORE, WEIGHTS
 from coldframe.errors import ArtifactError, ColdframeError
 from coldframe.frozen.model import FrozenLM
+from coldframe.methods.base import WEIGHTS
 from coldframe.methods.registry import method_class
-from coldframe.pipeline import Pipeline, fit, load
+from coldframe.pipeline.pipeline import STORE, Pipeline, fit, load
 from coldframe.retrieval.retriever import RetrievalConfig
+from coldframe.storage import artifact as manifests
+from coldframe.storage import files
+from coldframe.storage.artifact import FORMAT
+from coldframe.storage.artifact import MANIFEST as CONFIG
 from coldframe.tasks.task import Task
 from coldframe.training.config import TrainingConfig
 
@@ -59,8 +62,8 @@ def resealed(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     config = json.loads((folder / CONFIG).read_text())
     del config["sha256"]
     change(config)
-    config["files"] = {name: artifact.sha256_of(folder / name) for name in (WEIGHTS, STORE)}
-    config["sha256"] = artifact._digest(config)
+    config["files"] = {name: files.sha256_of(folder / name) for name in (WEIGHTS, STORE)}
+    config["sha256"] = manifests._digest(config)
     (folder / CONFIG).write_text(json.dumps(config))
 
 
@@ -187,7 +190,7 @@ def test_another_encoder_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch
             super().__init__(spec)
             self.hash = "another"
 
-    monkeypatch.setattr("coldframe.pipeline.load_encoder", Other)
+    monkeypatch.setattr("coldframe.pipeline.pipeline.load_encoder", Other)
     refused(saved, "encoder 'tiny' is not the one.*Got: another")
 
 
@@ -263,7 +266,7 @@ def test_a_place_that_is_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("full_at", [WEIGHTS, STORE, CONFIG])
 def test_a_full_disk_leaves_no_half_artifact(full_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flush = coldframe.cache._flush
+    flush = files._flush
 
     def full(path: Path) -> None:
         if path.name.endswith(full_at):
@@ -271,7 +274,7 @@ def test_a_full_disk_leaves_no_half_artifact(full_at: str, tmp_path: Path, monke
         flush(path)
 
     pipeline = pipeline_of()
-    monkeypatch.setattr("coldframe.cache._flush", full)
+    monkeypatch.setattr("coldframe.storage.files._flush", full)
     with pytest.raises(ColdframeError, match="disk is full"):
         pipeline.save_pretrained(tmp_path / "a")
     assert not any(path.name.startswith(".tmp") or path.name == full_at for path in (tmp_path / "a").iterdir())

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from coldframe import cache as module
-from coldframe.cache import atomic_path, cache_dir, lock, pypi_file, pypi_tree, sha256_of
 from coldframe.errors import ColdframeError
+from coldframe.storage import downloads as module
+from coldframe.storage.cache import cache_dir, lock
+from coldframe.storage.downloads import pypi_file, pypi_tree
+from coldframe.storage.files import atomic_path, sha256_of
 
 DATA = b"name,value\nbenzene,1\n"
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -262,9 +264,9 @@ def test_a_downloaded_wheel_is_not_kept(cache: Path, tmp_path: Path, monkeypatch
 
 def test_the_lock_holds_between_processes(cache: Path) -> None:
     child = textwrap.dedent("""
-        import filelock, coldframe.cache
+        import filelock, coldframe.storage.cache
         try:
-            coldframe.cache.lock("cf/model").acquire(timeout=0.2)
+            coldframe.storage.cache.lock("cf/model").acquire(timeout=0.2)
         except filelock.Timeout:
             print("taken")
     """)
@@ -282,6 +284,6 @@ def test_an_unwritable_cache_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_importing_the_cache_imports_no_torch() -> None:
-    code = "import sys, coldframe.cache; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    code = "import sys, coldframe.storage.downloads as _; assert not {'torch', 'transformers'} & set(sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

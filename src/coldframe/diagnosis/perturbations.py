@@ -14,7 +14,7 @@ from torch import Tensor
 from coldframe.diagnosis.subject import Condition
 from coldframe.errors import DataError
 from coldframe.methods.base import Method
-from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.retrieval.store import Retrieved, Store
 
 StandIn: TypeAlias = Literal["gaussian", "mean"]
 #: ``method.exemplar_vectors``: a retrieved batch to vectors ``[n, k, d]`` and which are present, ``[n, k]``.
@@ -129,7 +129,7 @@ def stand_in(method: Method, kind: StandIn, seed: int = 0) -> contextlib.Abstrac
 
 
 @torch.no_grad()
-def _moments(method: Method, vectors_of: Vectors, store: ExemplarStore) -> tuple[Tensor, Tensor]:
+def _moments(method: Method, vectors_of: Vectors, store: Store) -> tuple[Tensor, Tensor]:
     """Mean ``[d]`` of the store's vectors, and a root R of their covariance, ``R^T R = Cov``."""
     rows = np.unique(np.linspace(0, len(store) - 1, min(MOMENT_ROWS, len(store))).astype(np.int64))[:, None]
     was_training = method.training

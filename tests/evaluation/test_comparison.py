@@ -12,18 +12,18 @@ import pytest
 from tests.tiny import tiny
 
 import coldframe as cf
-from coldframe.comparison import compare
-from coldframe.comparison_runs import Job, Outcome, Runner, order_deviation, shuffled_labels
 from coldframe.errors import ConfigError, DataError
+from coldframe.evaluation.comparison import compare
 from coldframe.evaluation.linear_head import linear_head
-from coldframe.evaluation.predictions import Predictions
+from coldframe.evaluation.runs import Job, Outcome, Runner, order_deviation, shuffled_labels
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Setting
-from coldframe.pipeline import Pipeline
+from coldframe.inference.predictions import Predictions
+from coldframe.methods.base import MethodContext
+from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.encoders import load_encoder
 from coldframe.retrieval.retriever import RetrievalConfig
-from coldframe.retrieval.store import ExemplarStore
+from coldframe.retrieval.store import Store
 from coldframe.tasks.task import Example, Schema, Task
 from coldframe.training.config import TrainingConfig
 
@@ -60,7 +60,7 @@ def runner(out: Path | None = None) -> Runner:
 
 
 def test_shuffled_labels_keep_everything_but_who_has_which() -> None:
-    store = ExemplarStore.of(ROWS)
+    store = Store.of(ROWS)
     found = shuffled_labels(store, seed=1)
     assert [e.id for e in found.examples] == [e.id for e in store.examples] and found.texts == store.texts
     assert sorted(e.target for e in found.examples) == sorted(e.target for e in store.examples)
@@ -89,9 +89,9 @@ def test_equal_scores_have_a_deviation_of_exactly_zero(value: float) -> None:
 
 def test_the_linear_head_reads_soft_tokens_and_no_text() -> None:
     method, reader = linear_head(LM, **QUICK)
-    method.setup(Setting(LM, SCHEMA, load_encoder("morgan")))
+    method.setup(MethodContext(LM, SCHEMA, load_encoder("morgan")))
     assert reader.d_model == LM.d_model
-    store = ExemplarStore.of(TASK.train)
+    store = Store.of(TASK.train)
     from coldframe.retrieval.retriever import Retriever
 
     texts = [e.text for e in TASK.test]
@@ -116,7 +116,7 @@ def test_the_linear_head_is_trained_like_a_method_and_the_model_is_not_run(monke
     assert outcome.predictions.method == "head" and len(outcome.history) == 1
     with pytest.raises(ConfigError, match="needs labels"):
         linear_head(LM, **QUICK)[0].setup(
-            Setting(LM, Schema("t", "generation", metric="token_f1"), load_encoder("morgan"))
+            MethodContext(LM, Schema("t", "generation", metric="token_f1"), load_encoder("morgan"))
         )
 
 

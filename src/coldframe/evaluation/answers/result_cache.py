@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coldframe.cache import writing
 from coldframe.errors import ArtifactError
+from coldframe.storage.files import writing
 from coldframe.tasks.task import content_hash
 
 
-class Kept:
+class ResultCache:
     """Rows of results in a JSON lines file whose name tells all that they depend on.
 
     The first line holds the settings, every other line one row with its ``id``. A line that a kill left unfinished
@@ -27,8 +27,8 @@ class Kept:
     Example:
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
-        >>> Kept(Path(folder), "demo", {"n": 1}).add([{"id": "a", "x": 0.5}])
-        >>> Kept(Path(folder), "demo", {"n": 1}).rows, Kept(Path(folder), "demo", {"n": 2}).rows
+        >>> ResultCache(Path(folder), "demo", {"n": 1}).add([{"id": "a", "x": 0.5}])
+        >>> ResultCache(Path(folder), "demo", {"n": 1}).rows, ResultCache(Path(folder), "demo", {"n": 2}).rows
         ({'a': {'id': 'a', 'x': 0.5}}, {})
     """
 

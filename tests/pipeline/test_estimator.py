@@ -128,7 +128,7 @@ def of_numbers() -> list[Any]:
 
 @pytest.mark.parametrize(("estimator", "check"), of_numbers())
 def test_checks_on_rows(estimator: Any, check: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coldframe.estimator._loaded", lambda name: LM)
+    monkeypatch.setattr("coldframe.pipeline.estimator._loaded", lambda name: LM)
     check(estimator)
 
 

@@ -11,8 +11,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from coldframe.cache import atomic_path
 from coldframe.errors import DataError
+from coldframe.storage.files import atomic_path
 
 #: A line of a predictions file longer than this is not ours.
 MAX_LINE_BYTES = 16 << 20

@@ -1,4 +1,4 @@
-"""Progress bars on standard error: what is done, how fast, how long still."""
+"""Progress on standard error: lines, and bars that say what is done, how fast, how long still."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def say(message: str) -> None:
+    """One line of progress on the standard error stream."""
+    sys.stderr.write(f"coldframe: {message}\n")
+    sys.stderr.flush()
 
 
 class Bar:

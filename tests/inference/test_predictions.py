@@ -4,11 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from tests.evaluation.support import make_predictions, noisy_run
 
 from coldframe.errors import DataError
-from coldframe.evaluation.predictions import Predictions
-
-from .support import make_predictions, noisy_run
+from coldframe.inference.predictions import Predictions
 
 
 def same(a: Predictions, b: Predictions) -> bool:

@@ -6,10 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
-from coldframe.artifact import CONFIG, STORE, WEIGHTS
 from coldframe.errors import ArtifactError
 
-FILES = (CONFIG, WEIGHTS, STORE, "README.md")
+FILES = ("*.json", "*.safetensors", "*.jsonl", "README.md")
 
 
 class Saves(Protocol):

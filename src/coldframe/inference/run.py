@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coldframe.evaluation.predictions import Predictions
 from coldframe.frozen.ports import LanguageModel, Prompt
+from coldframe.inference.predictions import Predictions
 from coldframe.methods.base import Method
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Example, Schema

@@ -13,21 +13,22 @@ from typing import Any
 import numpy as np
 
 from coldframe import __version__
-from coldframe.cache import atomic_path, say
 from coldframe.errors import DataError
 from coldframe.evaluation.constant_input import ConstantInput
 from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.intervals import statistic
 from coldframe.evaluation.linear_head import linear_head
 from coldframe.evaluation.measure import measure
-from coldframe.evaluation.predictions import Predictions
 from coldframe.evaluation.report_data import Role
 from coldframe.frozen.model import FrozenLM
+from coldframe.inference.predictions import Predictions
 from coldframe.methods.base import Method
 from coldframe.methods.registry import method_class
-from coldframe.pipeline import Pipeline, fit, retriever_of, setting_of
+from coldframe.pipeline.pipeline import Pipeline, context_of, fit, retriever_of
+from coldframe.progress import say
 from coldframe.retrieval.retriever import RetrievalConfig, Strategy
-from coldframe.retrieval.store import ExemplarStore, Retrieved
+from coldframe.retrieval.store import Retrieved, Store
+from coldframe.storage.files import atomic_path
 from coldframe.tasks.task import Example, Task, content_hash
 from coldframe.training.config import TrainingConfig
 
@@ -155,7 +156,7 @@ class Runner:
             return Cost.from_file(path)
         self.lm.states.clear()
         method, lm = job.build(self.lm)
-        method.setup(setting_of(method, lm, self.task.schema))
+        method.setup(context_of(method, lm, self.task.schema))
         pipeline = Pipeline(method, lm, self.task.schema, self._store, self.retrieval, self.training)
         cost = measure(method, lm, self.task.schema, self.task.test, pipeline.retrieve, repeats=10)
         if path is not None:
@@ -179,8 +180,8 @@ class Runner:
     def _constant(self, method: Method, job: Job) -> ConstantInput:
         """The method, to be told the first training row and what is retrieved for it, whatever is asked."""
         task, first = self.task, self.task.train[:1]
-        store = ExemplarStore.of(task.train if task.store is None else task.store)
-        method.setup(setting_of(method, self.lm, task.schema))
+        store = Store.of(task.train if task.store is None else task.store)
+        method.setup(context_of(method, self.lm, task.schema))
         retriever = retriever_of(method, task.schema, store, self._retrieval(job))
         found = Retrieved.nothing(store, 1)
         if retriever is not None:
@@ -273,8 +274,8 @@ class Runner:
         )
 
     @cached_property
-    def _store(self) -> ExemplarStore:
-        return ExemplarStore.of(self.task.exemplars)
+    def _store(self) -> Store:
+        return Store.of(self.task.exemplars)
 
     def _training(self, job: Job) -> TrainingConfig:
         return self.training.replace(**{**job.settings.get("training", {}), "seed": job.seed})
@@ -319,16 +320,16 @@ def sample(rows: Sequence[Example], count: int) -> Sequence[Example]:
     return [rows[i] for i in chosen]
 
 
-def shuffled_labels(store: ExemplarStore, seed: int) -> ExemplarStore:
+def shuffled_labels(store: Store, seed: int) -> Store:
     """The same exemplars with their labels permuted: similar ones are still found, what they say is noise.
 
     >>> rows = [Example(str(i), "yes" if i % 2 else "no", f"{i}", f"{i}") for i in range(6)]
-    >>> [e.target for e in shuffled_labels(ExemplarStore.of(rows), seed=0).examples]
+    >>> [e.target for e in shuffled_labels(Store.of(rows), seed=0).examples]
     ['yes', 'no', 'yes', 'no', 'no', 'yes']
     """
     order = np.random.default_rng(seed).permutation(len(store))
     targets = [store.examples[i].target for i in order]
-    return ExemplarStore(tuple(dataclasses.replace(e, target=t) for e, t in zip(store.examples, targets, strict=True)))
+    return Store(tuple(dataclasses.replace(e, target=t) for e, t in zip(store.examples, targets, strict=True)))
 
 
 def primary(run: Predictions, metric: str, positive: str | None) -> float:

@@ -10,19 +10,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from coldframe.cache import atomic_path
 from coldframe.errors import ArtifactError
+from coldframe.storage.files import atomic_path
 
 
-class Parts:
+class CheckpointStore:
     """Named sets of tensors, with plain values beside them, in a folder.
 
     The folder's name has to say all that they depend on.
 
     >>> import tempfile, torch
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     Parts(Path(folder)).save("a", {"x": torch.ones(1)}, step=3)
-    ...     Parts(Path(folder)).load("a"), Parts(Path(folder)).load("b")
+    ...     CheckpointStore(Path(folder)).save("a", {"x": torch.ones(1)}, step=3)
+    ...     CheckpointStore(Path(folder)).load("a"), CheckpointStore(Path(folder)).load("b")
     (({'x': tensor([1.])}, {'step': 3}), ({}, {}))
     """
 
