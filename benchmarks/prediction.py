@@ -40,7 +40,7 @@ class Server:
         self.pipeline = Pipeline(method, lm, task.schema, store, RetrievalConfig(), TrainingConfig())
         # As a server does when it starts: index the store, and encode its rows.
         self.pipeline.retrieve(task.test[:1])
-        if method.context is not None and method.setting.encoder is not None:
+        if method.context is not None and method.context.encoder is not None:
             method.context.encoder.encode([example.text for example in store.examples])
 
     def asked(self, queries: int, at_a_time: int) -> Way:

@@ -274,8 +274,8 @@ def _curves(
 
 def sweeps(data: ReportData) -> list[Chart]:
     """By setting (K, H), the primary metric of each method over its values, with a band for the interval."""
-    settings = dict.fromkeys(sweep.context for sweep in data.sweeps)
-    return [_sweep(data.primary, name, [s for s in data.sweeps if s.context == name and s.points]) for name in settings]
+    settings = dict.fromkeys(sweep.setting for sweep in data.sweeps)
+    return [_sweep(data.primary, name, [s for s in data.sweeps if s.setting == name and s.points]) for name in settings]
 
 
 def _sweep(info: MetricInfo, name: str, found: Sequence[Sweep]) -> Chart:

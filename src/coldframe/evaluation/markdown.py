@@ -53,7 +53,7 @@ def render_markdown(data: ReportData) -> str:
     lines += ["", *(f"- {remark}" for remark in remarks)]
     if data.published:
         lines += ["", _row(["published", "model", "value", "setting"]), _row(["---", "---", "---:", "---"])]
-        lines += [_row([p.method, p.model, data.primary.show(p.value), p.context]) for p in data.published]
+        lines += [_row([p.method, p.model, data.primary.show(p.value), p.setting]) for p in data.published]
     if data.command:
         lines += ["", "```bash", data.command, "```"]
     return "\n".join(lines) + "\n"
