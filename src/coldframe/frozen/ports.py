@@ -15,10 +15,17 @@ Placement = Literal["prefix", "suffix"]
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """A query as text: a header that many queries share, then the query itself."""
+    """A query as text: a header that many queries share, then the query itself.
+
+    Attributes:
+        query: Up to where the answer begins.
+        header: Stands first.
+        end: What ends an answer (see :class:`coldframe.tasks.task.Template`); nothing, if empty.
+    """
 
     query: str
     header: str = ""
+    end: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,8 @@ from coldframe.tasks.task import Example, Schema
 
 def prompts(schema: Schema, texts: Sequence[str]) -> list[Prompt]:
     """Queries as the task's template puts them."""
-    return [Prompt(query=schema.template.query(text), header=schema.template.header) for text in texts]
+    template = schema.template
+    return [Prompt(template.query(text), template.header, template.end) for text in texts]
 
 
 def by_length(texts: Sequence[str], batch_size: int) -> Iterator[list[int]]:

@@ -7,13 +7,14 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.errors import ArtifactError
 from coldframe.storage.files import atomic_path
-from coldframe.tasks.task import Example, content_hash
+from coldframe.tasks.task import Example, Passage, content_hash
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +65,15 @@ class Store:
         """
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a text may hold other line ends
         try:
-            rows = (json.loads(line) for line in lines)
-            return cls(tuple(Example(**{**row, "references": tuple(row["references"])}) for row in rows))
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
+            return cls(tuple(_entry(json.loads(line)) for line in lines))
+        except (json.JSONDecodeError, AttributeError, TypeError, KeyError) as error:
             raise ArtifactError(f"{path} is damaged: {error}") from error
+
+
+def _entry(values: dict[str, Any]) -> Example:
+    """The inverse of ``dataclasses.asdict``: lists are tuples again, and what has a body is a passage."""
+    kind = Passage if "body" in values else Example
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 @dataclasses.dataclass(frozen=True)

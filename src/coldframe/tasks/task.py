@@ -36,6 +36,12 @@ class Example:
             form without stereo). The leak guard and leave-one-out compare keys.
         row: 1-based row number in the source, for error messages; 0 if there is none.
         references: Further accepted targets (aliases); the target itself is always accepted.
+        gold: Ids of the store entries that hold the answer; empty where that is not known.
+        contexts: Ids of the store entries that came with the row, in their order (a log of a pipeline); None where
+            entries are searched for.
+        hops: How many facts have to be put together for the answer.
+        group: Equal for rows that are not independent (one question with its passage at several places); the key, if
+            empty.
     """
 
     text: str
@@ -44,13 +50,48 @@ class Example:
     key: str
     row: int = 0
     references: tuple[str, ...] = ()
+    gold: tuple[str, ...] = ()
+    contexts: tuple[str, ...] | None = None
+    hops: int = 1
+    group: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Passage(Example):
+    """A piece of a corpus: an entry of a store that has no answer of its own.
+
+    ``text`` is title and body as retrievers and prompts see them, and the target is empty.
+
+    Attributes:
+        title: What it is about; may be empty.
+        body: What it says.
+        rewrite: The same in other words, from augmentation; may be empty.
+    """
+
+    title: str = ""
+    body: str = ""
+    rewrite: str = ""
+
+    @classmethod
+    def of(cls, body: str, title: str = "", *, id: str = "", row: int = 0, rewrite: str = "") -> Passage:
+        """A passage; without an id of its own it has the one that its content gives it.
+
+        Blanks around title and body are no content.
+
+        >>> Passage.of("It lies on the Seine.", "Paris").text
+        'Paris: It lies on the Seine.'
+        """
+        body, title = body.strip(), title.strip()
+        content = content_hash(title, body)
+        text = f"{title}: {body}" if title else body
+        return cls(text, "", id or content, content, row, title=title, body=body, rewrite=rewrite.strip())
 
 
 @dataclasses.dataclass(frozen=True)
 class Template(Config):
     r"""How an example becomes a prompt.
 
-    A prompt is ``header + exemplars + query``, an answer is ``" " + word``. The header is the same for
+    A prompt is ``header + exemplars + query``, an answer is ``" " + word + end``. The header is the same for
     every query, so its states are computed once; the parts are tokenised apart, so that they stay shared.
 
     Args:
@@ -58,6 +99,8 @@ class Template(Config):
             where the answer goes.
         instruction: Said once, before everything; may be empty.
         separator: Between exemplars, and after the instruction.
+        end: What ends an answer, in training, scoring and generation alike: a text such as a line break,
+            ``"<end of turn>"`` or ``"<end of text>"`` for the model's own, or nothing.
 
     Example:
         >>> t = Template("Molecule: {text}\nToxic: {label}", instruction="Judge the molecule.")
@@ -74,6 +117,7 @@ class Template(Config):
     body: str = "Input: {text}\nLabel:"
     instruction: str = ""
     separator: str = "\n\n"
+    end: str = "\n"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,6 +152,10 @@ class Template(Config):
     def exemplar(self, text: str, word: str) -> str:
         """A solved query, as it stands before another one."""
         return self.query(text) + self.answer(word) + self.separator
+
+    def passage(self, text: str) -> str:
+        """A passage, as it stands before a query."""
+        return text + self.separator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +207,12 @@ class Schema(Config):
     def word(self, target: str) -> str:
         """The answer text of a target: its word, or the target itself when generating."""
         return self.words[self.index(target)] if self.kind == "classification" else target
+
+    def rendered(self, entry: Example) -> str:
+        """An entry of the store as it stands in a prompt: a passage as it is, an exemplar solved."""
+        if isinstance(entry, Passage):
+            return self.template.passage(entry.text)
+        return self.template.exemplar(entry.text, self.word(entry.target))
 
     def index(self, target: str) -> int:
         """The position of a label; an unknown one is an error."""

@@ -9,8 +9,8 @@ from coldframe.tasks.task import Example, Schema
 
 
 def rendered(schema: Schema, examples: Iterable[Example]) -> tuple[str, ...]:
-    """Solved examples as prompt text, one block each."""
-    return tuple(schema.template.exemplar(e.text, schema.word(e.target)) for e in examples)
+    """Entries as prompt text, one block each."""
+    return tuple(map(schema.rendered, examples))
 
 
 def contexts(schema: Schema, retrieved: Retrieved, k: int) -> tuple[tuple[str, ...], ...]:
