@@ -19,7 +19,8 @@ from benchmarks.common import TOKENS, K, Way, arguments, goal, interleaved, load
 from coldframe.evaluation.measure import measure as cost_of
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.registry import method_class
-from coldframe.pipeline.pipeline import Pipeline, context_of
+from coldframe.pipeline.pipeline import Pipeline
+from coldframe.pipeline.setup import context_of
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
 from coldframe.tasks.task import Task

@@ -22,17 +22,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import transformers
+from coldframe.training.loop import Trainer
 
 from benchmarks.common import TOKENS, Way, arguments, first, goal, interleaved, loaded, neighbours, rates, say, tell
 from coldframe.frozen.model import FrozenLM
-from coldframe.inference.run import predict, prompts
-from coldframe.methods.base import Method
+from coldframe.inference.run import predict
+from coldframe.methods.base import Method, prompts
 from coldframe.methods.registry import method_class
-from coldframe.pipeline.pipeline import context_of
+from coldframe.pipeline.setup import context_of
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.task import Example, Task
 from coldframe.training.config import TrainingConfig
-from coldframe.training.loop import Trainer
 
 PEER = "peft + Trainer"
 METHODS = ("prompt-tuning", "mha-esp")

@@ -78,7 +78,7 @@ def test_recipe_runs(
     def load(spec: str) -> Any:
         return load_encoder(encoder if spec == "minilm" else spec)
 
-    for module in ("pipeline.pipeline", "evaluation.controls", "retrieval.retriever"):
+    for module in ("pipeline.setup", "evaluation.controls", "retrieval.retriever"):
         monkeypatch.setattr(f"coldframe.{module}.load_encoder", load)
     monkeypatch.setattr("coldframe.evaluation.controls.TREES", 20)
     comparison = is_comparison(recipe)

@@ -11,7 +11,8 @@ from tests.contract.cases import QUERIES, TWO, TinyEncoder, example, lm_of, task
 
 from coldframe.evaluation.runs import Runner
 from coldframe.methods.soft_tokens.mha_esp import MHAESP
-from coldframe.pipeline.pipeline import fit, load
+from coldframe.pipeline.fit import fit
+from coldframe.pipeline.pipeline import load
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.task import Example, Task
@@ -41,7 +42,7 @@ def told() -> Task:
 
 @pytest.fixture(autouse=True)
 def encoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("pipeline.pipeline", "retrieval.retriever"):
+    for module in ("pipeline.setup", "retrieval.retriever"):
         monkeypatch.setattr(f"coldframe.{module}.load_encoder", TinyEncoder)
 
 

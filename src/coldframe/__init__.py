@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from coldframe.diagnosis.diagnose import diagnose as diagnose
     from coldframe.evaluation.comparison import compare as compare
     from coldframe.frozen.model import load_lm as load_lm
+    from coldframe.methods.compose import Compose as Compose
     from coldframe.methods.head_gains.pear import PEAR as PEAR
     from coldframe.methods.positions.attention_buckets import AttentionBuckets as AttentionBuckets
     from coldframe.methods.positions.moice import MoICE as MoICE
@@ -33,26 +34,25 @@ if TYPE_CHECKING:
     from coldframe.methods.text.icl import FixedICL as FixedICL
     from coldframe.methods.text.icl import RetrievedICL as RetrievedICL
     from coldframe.methods.text.zero_shot import ZeroShot as ZeroShot
-    from coldframe.methods.weight_deltas.dyprag import DyPRAGConfig as DyPRAGConfig
+    from coldframe.methods.weight_deltas.dyprag import DyPRAG as DyPRAG
     from coldframe.methods.weight_deltas.lora import LoRA as LoRA
-    from coldframe.methods.weight_deltas.poly_prag import PolyPRAGConfig as PolyPRAGConfig
-    from coldframe.methods.weight_deltas.prag import PRAGConfig as PRAGConfig
-    from coldframe.parametric.encode import encode as encode
-    from coldframe.parametric.encoded import Encoded as Encoded
+    from coldframe.methods.weight_deltas.poly_prag import PolyPRAG as PolyPRAG
+    from coldframe.methods.weight_deltas.prag import PRAG as PRAG
     from coldframe.pipeline.estimator import ColdframeClassifier as ColdframeClassifier
-    from coldframe.pipeline.pipeline import fit as fit
+    from coldframe.pipeline.fit import fit as fit
+    from coldframe.pipeline.fit import grow as grow
+    from coldframe.pipeline.pipeline import Pipeline as Pipeline
     from coldframe.pipeline.pipeline import load as load
+    from coldframe.pipeline.reweight import reweight as reweight
     from coldframe.tasks import load_task as load_task
-    from coldframe.tasks.corpus import read_corpus as read_corpus
-    from coldframe.tasks.fact_corpus import fact_corpus as fact_corpus
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AttentionBuckets": "coldframe.methods.positions.attention_buckets",
     "ColdframeClassifier": "coldframe.pipeline.estimator",
-    "DyPRAGConfig": "coldframe.methods.weight_deltas.dyprag",
-    "Encoded": "coldframe.parametric.encoded",
+    "Compose": "coldframe.methods.compose",
+    "DyPRAG": "coldframe.methods.weight_deltas.dyprag",
     "FixedICL": "coldframe.methods.text.icl",
     "IDPG": "coldframe.methods.soft_tokens.idpg",
     "LatentMemory": "coldframe.methods.soft_tokens.latent_memory",
@@ -62,8 +62,9 @@ _HOMES = {
     "MsPoE": "coldframe.methods.positions.ms_poe",
     "PEAR": "coldframe.methods.head_gains.pear",
     "PESP": "coldframe.methods.soft_tokens.p_esp",
-    "PRAGConfig": "coldframe.methods.weight_deltas.prag",
-    "PolyPRAGConfig": "coldframe.methods.weight_deltas.poly_prag",
+    "PRAG": "coldframe.methods.weight_deltas.prag",
+    "Pipeline": "coldframe.pipeline.pipeline",
+    "PolyPRAG": "coldframe.methods.weight_deltas.poly_prag",
     "PromptTuning": "coldframe.methods.soft_tokens.prompt_tuning",
     "ReparameterisedPrompt": "coldframe.methods.soft_tokens.reparameterised_prompt",
     "RetrievedICL": "coldframe.methods.text.icl",
@@ -71,48 +72,15 @@ _HOMES = {
     "ZeroShot": "coldframe.methods.text.zero_shot",
     "compare": "coldframe.evaluation.comparison",
     "diagnose": "coldframe.diagnosis.diagnose",
-    "encode": "coldframe.parametric.encode",
-    "fact_corpus": "coldframe.tasks.fact_corpus",
-    "fit": "coldframe.pipeline.pipeline",
+    "fit": "coldframe.pipeline.fit",
+    "grow": "coldframe.pipeline.fit",
     "load": "coldframe.pipeline.pipeline",
     "load_lm": "coldframe.frozen.model",
     "load_task": "coldframe.tasks",
-    "read_corpus": "coldframe.tasks.corpus",
+    "reweight": "coldframe.pipeline.reweight",
 }
 
-__all__ = [  # noqa: F822 (looked up in __getattr__)
-    "AttentionBuckets",
-    "ColdframeClassifier",
-    "DyPRAGConfig",
-    "Encoded",
-    "FixedICL",
-    "IDPG",
-    "LatentMemory",
-    "LoRA",
-    "MHAESP",
-    "MoICE",
-    "MsPoE",
-    "PEAR",
-    "PESP",
-    "PRAGConfig",
-    "PolyPRAGConfig",
-    "PromptTuning",
-    "ReparameterisedPrompt",
-    "RetrievedICL",
-    "UESP",
-    "ZeroShot",
-    "__version__",
-    "compare",
-    "diagnose",
-    "encode",
-    "errors",
-    "fact_corpus",
-    "fit",
-    "load",
-    "load_lm",
-    "load_task",
-    "read_corpus",
-]
+__all__ = [*_HOMES, "__version__", "errors"]
 
 
 def __getattr__(name: str) -> Any:

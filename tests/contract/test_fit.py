@@ -18,7 +18,8 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.model_sources import weight_hash
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import Method, MethodContext
-from coldframe.pipeline.pipeline import Pipeline, fit, load
+from coldframe.pipeline.fit import fit
+from coldframe.pipeline.pipeline import Pipeline, load
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Task

@@ -27,8 +27,8 @@ from torch import Tensor
 from coldframe.errors import ConfigError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Prompt
-from coldframe.inference.run import prompts, run
-from coldframe.methods.base import Method
+from coldframe.inference.run import run
+from coldframe.methods.base import Method, prompts
 from coldframe.methods.registry import all_methods
 from coldframe.retrieval.store import Retrieved
 

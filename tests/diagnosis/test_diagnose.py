@@ -20,7 +20,8 @@ from coldframe.methods.soft_tokens.idpg import IDPG
 from coldframe.methods.soft_tokens.mha_esp import MHAESP
 from coldframe.methods.soft_tokens.prompt_tuning import PromptTuning
 from coldframe.methods.text.icl import RetrievedICL
-from coldframe.pipeline.pipeline import Pipeline, fit
+from coldframe.pipeline.fit import fit
+from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks.task import Example, Schema, Task
 from coldframe.training.config import TrainingConfig

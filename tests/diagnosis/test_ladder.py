@@ -22,7 +22,7 @@ from coldframe.evaluation.constant_input import ConstantInput
 from coldframe.evaluation.runs import Job, Runner
 from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.registry import method_class
-from coldframe.pipeline.pipeline import fit
+from coldframe.pipeline.fit import fit
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks.task import Schema, Task
 from coldframe.training.config import TrainingConfig

@@ -17,7 +17,7 @@ from coldframe.diagnosis.perturbations import derangement, set_labels, stand_in
 from coldframe.diagnosis.pipeline_subject import PipelineSubject, SoftTokenSubject
 from coldframe.diagnosis.subject import CONDITIONS, Condition, Subject, TokenSubject
 from coldframe.errors import ConfigError, DataError
-from coldframe.inference.run import prompts
+from coldframe.methods.base import prompts
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved, Store

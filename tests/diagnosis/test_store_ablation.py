@@ -13,7 +13,8 @@ from coldframe.diagnosis.store_ablation import RETRAINABLE, retrain_under, store
 from coldframe.diagnosis.subject import CONDITIONS, Condition
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.runs import shuffled_labels
-from coldframe.pipeline.pipeline import Pipeline, fit
+from coldframe.pipeline.fit import fit
+from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Task

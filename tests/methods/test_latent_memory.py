@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from tests.contract.cases import FOUND, METHODS, QUERIES, STORE, TWO, built, lm_of
 
-from coldframe.inference.run import prompts
+from coldframe.methods.base import prompts
 from coldframe.methods.soft_tokens.latent_memory import LatentMemory
-from coldframe.pipeline.pipeline import Pipeline, fit
+from coldframe.pipeline.fit import fit
+from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.builtin.facts import place
@@ -63,7 +64,7 @@ def losses(pipeline: Pipeline, task: Task, retrieved: Retrieved) -> NDArray[np.f
 
 @pytest.fixture(autouse=True)
 def encoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("pipeline.pipeline", "retrieval.retriever"):
+    for module in ("pipeline.setup", "retrieval.retriever"):
         monkeypatch.setattr(f"coldframe.{module}.load_encoder", Bag)
 
 

@@ -13,7 +13,8 @@ from transformers import BertConfig, BertModel
 from coldframe.errors import ConfigError
 from coldframe.methods.soft_tokens.mha_esp import MHAESP
 from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder
-from coldframe.pipeline.pipeline import Pipeline, fit
+from coldframe.pipeline.fit import fit
+from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.encoders import load_encoder
 from coldframe.retrieval.neural import HFEncoder
 from coldframe.training.config import TrainingConfig

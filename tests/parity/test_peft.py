@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
-from coldframe.inference.run import prompts
-from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.base import Method, MethodContext, prompts
 from coldframe.methods.registry import method_class
 from coldframe.retrieval.store import Retrieved
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from coldframe.methods.head_gains.coefficients import Trained
 from safetensors.torch import load_file, save_file
 from tests.tiny import ARCHITECTURES, tiny
 from torch import Tensor
@@ -18,7 +19,6 @@ from coldframe.errors import ArtifactError, ColdframeError, ConfigError, ModelEr
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.head_gains.checkpoint_files import find_tensor
-from coldframe.methods.head_gains.coefficients import Trained
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import Effects
 from coldframe.methods.head_gains.fold import attach, fold_columns, save_reweighted, unfold, unfold_columns
@@ -45,7 +45,7 @@ def gains_of(lm: FrozenLM) -> Tensor:
 def made(gains: Tensor) -> Reweighting:
     """As if found and trained."""
     shape = (1, *gains.shape)
-    history = [{"step": 0.0, "held_out_loss": 2.0}, {"step": 1.0, "held_out_loss": 1.0}]
+    history = [{"step": 0.0, "validation_loss": 2.0}, {"step": 1.0, "validation_loss": 1.0}]
     heads = tuple((int(layer), int(head)) for layer, head in (gains != 1).nonzero())
     return Reweighting(heads, Effects(torch.zeros(1), torch.rand(shape)), Trained(gains, history))
 

@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from coldframe.methods.head_gains.coefficients import GainTrainer
 from tests.contract.cases import QUERIES, lm_of, task
 from tests.pear.planted import SUPPRESSOR
 
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning, Prompt
 from coldframe.methods.head_gains import discovery
-from coldframe.methods.head_gains.coefficients import GainTrainer
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.pear import PEAR, reweight
-from coldframe.pipeline.pipeline import fit, load
+from coldframe.pipeline.fit import fit
+from coldframe.pipeline.pipeline import load
 
 QUICK = ReweightConfig(repetitions=((12, 10),), length=8, batch_size=6, steps=4, evaluate_every=2, held_out=8, heads=1)
 

@@ -22,7 +22,8 @@ from coldframe.errors import ArtifactError, ColdframeError
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import WEIGHTS
 from coldframe.methods.registry import method_class
-from coldframe.pipeline.pipeline import STORE, Pipeline, fit, load
+from coldframe.pipeline.fit import fit
+from coldframe.pipeline.pipeline import STORE, Pipeline, load
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.storage import artifact as manifests
 from coldframe.storage import files
@@ -190,7 +191,7 @@ def test_another_encoder_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch
             super().__init__(spec)
             self.hash = "another"
 
-    monkeypatch.setattr("coldframe.pipeline.pipeline.load_encoder", Other)
+    monkeypatch.setattr("coldframe.pipeline.setup.load_encoder", Other)
     refused(saved, "encoder 'tiny' is not the one.*Got: another")
 
 

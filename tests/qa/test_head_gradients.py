@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from coldframe.methods.head_gains.coefficients import GainTrainer
 from reproduction import head_gradients
 from reproduction.head_gradients import agreement, choice_gradients, copy_gradient
 from tests.qa.support import tiny_folder, write_data
@@ -18,7 +19,6 @@ from tests.tiny import tiny
 from coldframe.errors import ConfigError
 from coldframe.evaluation.answers.systems import LMSystem
 from coldframe.frozen.model import FrozenLM
-from coldframe.methods.head_gains.coefficients import GainTrainer
 from coldframe.methods.head_gains.config import ReweightConfig
 
 PROMPTS = ["the answer is", "Question: molecule? Answer:"]

@@ -18,7 +18,11 @@ from coldframe.evaluation.reweighted.verdict import judge
 FOUND = Found(
     ((0.0, 0.5), (-2.0, 0.02)),
     (Head(0, 1, 0.5, 0.8),),
-    ({"step": 0.0, "held_out_loss": 3.0}, {"step": 2.0, "held_out_loss": 2.0}, {"step": 4.0, "held_out_loss": 2.5}),
+    (
+        {"step": 0.0, "validation_loss": 3.0},
+        {"step": 2.0, "validation_loss": 2.0},
+        {"step": 4.0, "validation_loss": 2.5},
+    ),
     0.7,
 )
 
@@ -121,7 +125,7 @@ def test_the_map_has_every_effect_and_marks_the_chosen_heads() -> None:
     assert empty.shades == ()
     assert figures.training(FOUND) is not None
     assert figures.training(dataclasses.replace(FOUND, history=FOUND.history[:2])) is not None  # one look, but trained
-    given = tuple({"step": 0.0, "held_out_loss": loss} for loss in (3.0, 2.0))
+    given = tuple({"step": 0.0, "validation_loss": loss} for loss in (3.0, 2.0))
     assert figures.training(dataclasses.replace(FOUND, history=given)) is None
 
 

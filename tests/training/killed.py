@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from coldframe.training.loop import Trainer
 from tests.contract.cases import METHODS, TWO, lm_of, task
 
 import coldframe.pipeline.pipeline
 import coldframe.retrieval.retriever
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.model_sources import weight_hash
-from coldframe.pipeline.pipeline import fit
+from coldframe.pipeline.fit import fit
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks.task import content_hash
 from coldframe.training import checkpoint
 from coldframe.training.config import TrainingConfig
-from coldframe.training.loop import Trainer
 
 CONFIG = TrainingConfig(epochs=3, batch_size=4, checkpoint_every=1, seed=2)  # 3 steps an epoch
 CASES = ("mha-esp", "mha-esp/text", "lora")
@@ -101,7 +101,7 @@ def run(case_id: str, folder: Path, moment: Callable[[], None] | None = None) ->
 def main(folder: Path) -> None:
     from tests.contract.cases import TinyEncoder
 
-    coldframe.pipeline.pipeline.load_encoder = coldframe.retrieval.retriever.load_encoder = TinyEncoder  # type: ignore[assignment]
+    coldframe.pipeline.setup.load_encoder = coldframe.retrieval.retriever.load_encoder = TinyEncoder  # type: ignore[assignment]
     torch.set_num_threads(1)
     found: dict[str, dict[str, str | None]] = {}
     for case in CASES:

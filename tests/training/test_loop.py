@@ -10,19 +10,20 @@ from typing import Any
 
 import pytest
 import torch
+from coldframe.training.batches import length_batches
+from coldframe.training.loop import Trainer
 from tests.contract.cases import TRAINED, WRITE, Case, lm_of, task
 from torch import Tensor
 
 from coldframe.errors import ConfigError, TrainingError
 from coldframe.methods.base import MethodContext
-from coldframe.pipeline.pipeline import Pipeline, fit
+from coldframe.pipeline.fit import fit
+from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.task import Example, Task
 from coldframe.training import loop
-from coldframe.training.batches import length_batches
 from coldframe.training.config import TrainingConfig
-from coldframe.training.loop import Trainer
 
 PROMPT = Case("prompt-tuning", "prompt-tuning", {"tokens": 3})
 MHA = next(case for case in TRAINED if case.id == "mha-esp")

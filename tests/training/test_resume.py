@@ -17,7 +17,8 @@ from tests.training import killed
 
 from coldframe.errors import ArtifactError, ColdframeError
 from coldframe.frozen.model_sources import weight_hash
-from coldframe.pipeline.pipeline import Pipeline, fit
+from coldframe.pipeline.fit import fit
+from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
 from coldframe.training.config import TrainingConfig
@@ -92,7 +93,7 @@ def test_a_checkpoint_of_another_run_is_refused(change: str, tmp_path: Path) -> 
 def test_a_checkpoint_made_with_another_encoder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained(out=tmp_path)
     other = type("Other", (TinyEncoder,), {"hash": property(lambda _: "another", lambda *_: None)})
-    monkeypatch.setattr("coldframe.pipeline.pipeline.load_encoder", other)
+    monkeypatch.setattr("coldframe.pipeline.setup.load_encoder", other)
     with pytest.raises(ArtifactError, match="other settings, data or model"):
         trained(out=tmp_path)
 

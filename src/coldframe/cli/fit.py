@@ -55,7 +55,7 @@ def run(argv: Sequence[str]) -> None:
     """Fit, write, say what came of it."""
     asked = parse(Fit, "fit", argv)
     from coldframe.methods.registry import method_class
-    from coldframe.pipeline.pipeline import fit
+    from coldframe.pipeline.fit import fit
 
     cls = method_class(asked.method)
     method = cls(cls.config_class.from_dict({**asked.method_settings, **settings_of(asked.set)}))

@@ -16,7 +16,8 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method, MethodConfig
 from coldframe.methods.registry import method_class
 from coldframe.methods.soft_tokens.base import EncodedConfig, SoftTokenConfig
-from coldframe.pipeline.pipeline import Pipeline, context_of
+from coldframe.pipeline.pipeline import Pipeline
+from coldframe.pipeline.setup import context_of
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
 from coldframe.tasks.task import Task

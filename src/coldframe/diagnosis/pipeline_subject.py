@@ -17,10 +17,11 @@ from coldframe.diagnosis.subject import CONDITIONS, Condition
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.runs import shuffled_labels
 from coldframe.frozen.ports import EMPTY, Conditioning, broadcast_rows
-from coldframe.inference.run import by_length, prompts
-from coldframe.methods.base import Method
+from coldframe.inference.run import by_length
+from coldframe.methods.base import Method, prompts
 from coldframe.methods.soft_tokens.base import EncodedMethod
-from coldframe.pipeline.pipeline import Pipeline, retriever_of
+from coldframe.pipeline.pipeline import Pipeline
+from coldframe.pipeline.setup import retriever_of
 from coldframe.progress import Bar
 from coldframe.retrieval.encoders import Encoder
 from coldframe.retrieval.retriever import Retriever, Strategy

@@ -12,8 +12,9 @@ from coldframe.diagnosis.ladder_plan import Step, plan
 from coldframe.diagnosis.pipeline_subject import PipelineSubject, SoftTokenSubject
 from coldframe.errors import ModelError
 from coldframe.evaluation.cost import counted_flops, prefill_flops
-from coldframe.inference.run import prompts
-from coldframe.pipeline.pipeline import Pipeline, context_of
+from coldframe.methods.base import prompts
+from coldframe.pipeline.pipeline import Pipeline
+from coldframe.pipeline.setup import context_of
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Example
 

@@ -19,7 +19,7 @@ from coldframe.diagnosis.verdict import store_ablation_outcome
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.intervals import RESAMPLES
 from coldframe.evaluation.runs import duration, shuffled_labels
-from coldframe.pipeline.pipeline import fit
+from coldframe.pipeline.fit import fit
 from coldframe.progress import say
 from coldframe.retrieval.retriever import Strategy
 from coldframe.tasks.task import Task

@@ -32,22 +32,23 @@ from coldframe.evaluation.report_data import (
     SweepPoint,
     TrainingCurve,
 )
-from coldframe.evaluation.runs import Job, Outcome, Runner
+from coldframe.evaluation.runs import QUERY_ABLATIONS, TRAINING_ABLATIONS, Job, Outcome, Runner
 from coldframe.evaluation.summary import method_row, metric_infos, reliabilities, samples
 from coldframe.evaluation.table import render_table
 from coldframe.evaluation.verdict import verdict
 from coldframe.frozen.model import FrozenLM
 from coldframe.inference.predictions import Predictions
-from coldframe.methods.registry import method_class
+from coldframe.methods.registry import create
 from coldframe.progress import say
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
 from coldframe.storage.files import atomic_path
-from coldframe.tasks.task import Task
+from coldframe.tasks.task import Passage, Task
 from coldframe.training.config import TrainingConfig
 
 METHODS = ("zero-shot", "icl-fixed", "icl", "prompt-tuning", "idpg", "u-esp", "p-esp", "mha-esp")
-ABLATIONS = ("shuffled-labels", "random-exemplars")
+ON_PASSAGES = ("zero-shot", "icl", "prag", "poly-prag", "dyprag", "mha-esp", "pear", "lora")
+ABLATIONS = (*TRAINING_ABLATIONS, *QUERY_ABLATIONS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,15 +100,15 @@ class Comparison:
 def compare(
     lm: FrozenLM,
     task: Task,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     *,
-    training: TrainingConfig | None = None,
+    training: TrainingConfig | Mapping[str, Any] | None = None,
     retrieval: RetrievalConfig | None = None,
     method_settings: Mapping[str, Mapping[str, Any]] | None = None,
     main: str | None = None,
     controls: bool = True,
-    ablations: Sequence[str] = ABLATIONS,
+    ablations: Sequence[str] | None = None,
     sweeps: Mapping[str, Sequence[int]] | None = None,
     shuffles: int = 0,
     text_rows: int | None = None,
@@ -126,16 +127,20 @@ def compare(
     Args:
         lm: The frozen model.
         task: Rows and schema.
-        methods: Names, see ``coldframe methods``.
+        methods: Names, see ``coldframe methods``; joined by ``+`` they are composed. ``METHODS`` if None, or
+            ``ON_PASSAGES`` where the store holds passages.
         seeds: Training seeds.
-        training: For every method; its ``seed`` is replaced by each of ``seeds``.
+        training: For every method, a whole config or changes to each method's own settings; its ``seed`` is replaced by
+            each of ``seeds``.
         retrieval: How exemplars are found.
         method_settings: Settings by method name. A key ``training`` holds changes to ``training`` for this
             method alone (its learning rate, its epochs).
         main: The method that the report is about; default: MHA-ESP, or the last of ``methods``.
         controls: Run the controls without a language model.
-        ablations: Of MHA-ESP, if it is compared; retrained: ``"shuffled-labels"`` permutes the exemplars'
-            labels, ``"random-exemplars"`` retrieves at random.
+        ablations: Of the main method, retrained: ``"shuffled-labels"`` permutes the exemplars' labels,
+            ``"random-exemplars"`` retrieves at random. Of every method that retrieves, as trained: ``"swapped-store"``
+            gives each query what was retrieved for another; of Poly-PRAG ``"uniform-routing"`` and
+            ``"random-routing"``. None takes the first two, or ``"swapped-store"`` where the store holds passages.
         sweeps: Settings of the main method to vary, with their values: ``{"k": (1, 5, 10)}``.
         shuffles: Permutations of the exemplars that the order's effect is measured by; 0 measures nothing.
         text_rows: Test rows for methods that put exemplars into the prompt, which read several times more
@@ -150,33 +155,42 @@ def compare(
         ConfigError: An unknown method, ablation or setting.
     """
     started = time.perf_counter()
-    training, retrieval = training or TrainingConfig(), retrieval or RetrievalConfig()
+    training, retrieval = training or {}, retrieval or RetrievalConfig()
     settings = {name: dict(values) for name, values in (method_settings or {}).items()}
-    main = main or ("mha-esp" if "mha-esp" in methods else methods[-1])
+    passages = any(isinstance(entry, Passage) for entry in task.store or ())
+    methods = methods or (ON_PASSAGES if passages else METHODS)
+    ablations = (("swapped-store",) if passages else TRAINING_ABLATIONS) if ablations is None else ablations
+    main = main or ("mha-esp" if "mha-esp" in methods and not passages else methods[-1])
     check(len(seeds) == len(set(seeds)) >= 1, "Seeds must differ", got=list(seeds))
     if main not in methods:
         raise ConfigError(f"{main!r} is not among the methods to compare", fix=nearest(main, methods))
     for name in settings:  # also of methods that are left out this time: a recipe is narrowed by its methods alone
-        method_class(name)
+        create(name)
+    drafts = {name: Job(name, "method", name, settings.get(name, {}), seeds[0]).build() for name in methods}
     for name in ablations:
         if name not in ABLATIONS:
             raise ConfigError(f"There is no ablation {name!r}", fix=nearest(name, ABLATIONS))
-    ablated = ablations if "mha-esp" in methods else ()
     classify = task.schema.kind == "classification"
     runner = Runner(lm, task, training, retrieval, None if out is None else Path(out), shuffles, text_rows, quiet)
     jobs: list[Job] = []
     for seed in seeds:
         for name in methods:
-            if method_class(name).trainable or seed == seeds[0]:
+            if drafts[name].trainable or seed == seeds[0]:
                 keep = name == main and seed == seeds[0]
-                jobs.append(Job(name, "method", name, settings.get(name, {}), seed, keep=keep))
-        own = settings.get("mha-esp", {})
+                job = Job(name, "method", name, settings.get(name, {}), seed, keep=keep)
+                jobs.append(job)
+                for ablation in QUERY_ABLATIONS:
+                    if ablation in ablations and ablation in drafts[name].ablations:
+                        title = f"{name}, {ablation.replace('-', ' ')}"
+                        jobs.append(dataclasses.replace(job, title=title, role="control", spoiled=ablation, keep=False))
         if controls and classify:
-            jobs.append(Job(linear_head.NAME, "no-lm", "mha-esp", own, seed, headed=True))
-        if "shuffled-labels" in ablated:
-            jobs.append(Job("mha-esp, shuffled labels", "control", "mha-esp", own, seed, shuffled_labels=True))
-        if "random-exemplars" in ablated:
-            jobs.append(Job("mha-esp, random exemplars", "control", "mha-esp", own, seed, strategy="random"))
+            headed = settings.get("mha-esp", {})
+            jobs.append(Job(linear_head.NAME, "no-lm", "mha-esp", headed, seed, headed=True))
+        own = settings.get(main, {})
+        if "shuffled-labels" in ablations and "shuffled-labels" in drafts[main].ablations:
+            jobs.append(Job(f"{main}, shuffled labels", "control", main, own, seed, shuffled_labels=True))
+        if "random-exemplars" in ablations and "random-exemplars" in drafts[main].ablations:
+            jobs.append(Job(f"{main}, random exemplars", "control", main, own, seed, strategy="random"))
         for setting, values in (sweeps or {}).items():
             for value in values:
                 changed = {**settings.get(main, {}), setting: value}
@@ -219,9 +233,9 @@ def compare(
         published=tuple(published),
         settings={
             "task": dict(task.options),
-            "training": training.to_dict(),
+            "training": training.to_dict() if isinstance(training, TrainingConfig) else dict(training),
             "retrieval": retrieval.to_dict(),
-            "methods": {job.title: job.build(lm)[0].config.to_dict() for job in jobs if job.seed == seeds[0]},
+            "methods": {job.title: job.build().config.to_dict() for job in jobs if job.seed == seeds[0]},
             "changes": settings,
             "seeds": list(seeds),
         },

@@ -13,8 +13,8 @@ from coldframe.evaluation.cost import Cost, counted_flops, latency, peak_memory_
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.states import Row, StateCache
-from coldframe.inference.run import prompts, run
-from coldframe.methods.base import Method
+from coldframe.inference.run import run
+from coldframe.methods.base import Method, prompts
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Example, Schema
 
@@ -76,7 +76,7 @@ def measure(
         lm.states = kept
         method.train(was_training)
     return Cost(
-        trainable_parameters=sum(p.numel() for p in method.parameters() if p.requires_grad),
+        trainable_parameters=method.trained_parameters,
         context_tokens=tokens,
         prefill_flops=per_query,
         shared_flops=shared,

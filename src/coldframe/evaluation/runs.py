@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,16 @@ from coldframe.errors import DataError
 from coldframe.evaluation.constant_input import ConstantInput
 from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.intervals import statistic
-from coldframe.evaluation.linear_head import linear_head
+from coldframe.evaluation.linear_head import HeadedMHAESP
 from coldframe.evaluation.measure import measure
 from coldframe.evaluation.report_data import Role
 from coldframe.frozen.model import FrozenLM
 from coldframe.inference.predictions import Predictions
 from coldframe.methods.base import Method
-from coldframe.methods.registry import method_class
-from coldframe.pipeline.pipeline import Pipeline, context_of, fit, retriever_of
+from coldframe.methods.registry import create
+from coldframe.pipeline.fit import fit
+from coldframe.pipeline.pipeline import Pipeline
+from coldframe.pipeline.setup import context_of, retriever_of, training_settings
 from coldframe.progress import say
 from coldframe.retrieval.retriever import RetrievalConfig, Strategy
 from coldframe.retrieval.store import Retrieved, Store
@@ -47,6 +49,7 @@ class Job:
         constant: Hand the method the same query and the same exemplars whatever is asked.
         shuffled_labels: Permute the exemplars' labels.
         strategy: Retrieve in this way instead.
+        spoiled: What is changed once the method is trained: a name of ``QUERY_ABLATIONS``.
         keep: Write the artifact.
     """
 
@@ -59,15 +62,13 @@ class Job:
     constant: bool = False
     shuffled_labels: bool = False
     strategy: Strategy | None = None
+    spoiled: str | None = None
     keep: bool = False
 
-    def build(self, lm: FrozenLM) -> tuple[Method, FrozenLM]:
-        """The method, not yet set up, and the model it is fitted to."""
+    def build(self) -> Method:
+        """The method, not yet set up."""
         settings = {key: value for key, value in self.settings.items() if key != "training"}
-        if self.headed:
-            return linear_head(lm, **settings)
-        cls = method_class(self.method)
-        return cls(cls.config_class.from_dict(settings)), lm
+        return HeadedMHAESP(**settings) if self.headed else create(self.method, settings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Runner:
     Attributes:
         lm: The frozen model.
         task: Rows and schema.
-        training: For every method.
+        training: For every method; single settings are changes to each method's own.
         retrieval: For every method.
         out: Where runs are kept; None keeps none.
         shuffles: Permutations of the exemplars to measure the order's effect by.
@@ -126,12 +127,13 @@ class Runner:
 
     lm: FrozenLM
     task: Task
-    training: TrainingConfig
+    training: TrainingConfig | Mapping[str, Any]
     retrieval: RetrievalConfig
     out: Path | None
     shuffles: int
     text_rows: int | None
     quiet: bool
+    _fitted: tuple[str, Pipeline] | None = None
 
     def run(self, jobs: Sequence[Job]) -> dict[str, list[Outcome]]:
         """All outcomes by title, seeds in order; one line on standard error for each run."""
@@ -155,27 +157,41 @@ class Runner:
         if path is not None and path.is_file():
             return Cost.from_file(path)
         self.lm.states.clear()
-        method, lm = job.build(self.lm)
-        method.setup(context_of(method, lm, self.task.schema))
-        pipeline = Pipeline(method, lm, self.task.schema, self._store, self.retrieval, self.training)
-        cost = measure(method, lm, self.task.schema, self.task.test, pipeline.retrieve, repeats=10)
+        if job.build().needs_passages:  # what is stored for the passages is part of the cost
+            pipeline = self.fit(job)
+        else:
+            method = job.build()
+            method.setup(context_of(method, self.lm, self.task.schema))
+            settings = training_settings(method, self.training)
+            pipeline = Pipeline(method, self.lm, self.task.schema, self._store, self.retrieval, settings)
+        cost = measure(pipeline.method, self.lm, self.task.schema, self.task.test, pipeline.retrieve, repeats=10)
         if path is not None:
             with atomic_path(path) as temporary:
                 temporary.write_text(json.dumps(cost.to_dict()), encoding="utf-8")
         return cost
 
     def fit(self, job: Job) -> Pipeline:
-        """Train what a job names; nothing is kept."""
-        method, lm = job.build(self.lm)
-        return fit(
+        """Train what a job names. The last one is remembered; adapters of passages are kept beside the runs."""
+        job = dataclasses.replace(job, spoiled=None)
+        key = self.key(job)
+        if self._fitted is not None and self._fitted[0] == key:
+            return self._fitted[1]
+        method = job.build()
+        place = None
+        if method.needs_passages and self.out is not None:
+            place = self.out / "runs" / f"{_slug(job.title)}-seed{job.seed}-{key}"
+        pipeline = fit(
             self._constant(method, job) if job.constant else method,
-            lm,
+            self.lm,
             self.task,
             retrieval=self._retrieval(job),
             training=self._training(job),
             store=shuffled_labels(self._store, job.seed) if job.shuffled_labels else None,
+            out=place,
             quiet=True,
         )
+        self._fitted = key, pipeline
+        return pipeline
 
     def _constant(self, method: Method, job: Job) -> ConstantInput:
         """The method, to be told the first training row and what is retrieved for it, whatever is asked."""
@@ -191,6 +207,8 @@ class Runner:
     def _make(self, job: Job) -> Outcome:
         started, dropped = time.perf_counter(), self.lm.dropped_contexts
         pipeline = self.fit(job)
+        if job.spoiled is not None:
+            pipeline = QUERY_ABLATIONS[job.spoiled](pipeline)
         method = pipeline.method
         queries = self._queries(method)
         predictions = dataclasses.replace(pipeline.predictions(queries), method=job.title)
@@ -243,8 +261,7 @@ class Runner:
 
     def _paths(self, job: Job) -> tuple[Path, Path]:
         assert self.out is not None  # asked for only where runs are kept
-        slug = "".join(letter if letter.isalnum() else "-" for letter in job.title)
-        stem = f"{slug}-seed{job.seed}-{self.key(job)}"
+        stem = f"{_slug(job.title)}-seed{job.seed}-{self.key(job)}"
         return self.out / "runs" / f"{stem}.jsonl", self.out / "runs" / f"{stem}.json"
 
     def key(self, job: Job) -> str:
@@ -253,14 +270,15 @@ class Runner:
 
     def _settings(self, job: Job) -> dict[str, Any]:
         """All that a run depends on but the rows."""
-        changes = {"constant": True} if job.constant else {}  # a key that is new, so that older runs are found
+        method = job.build()
         return {
-            **changes,
+            "constant": job.constant,
+            "spoiled": job.spoiled,
             "version": __version__,
             "model": [self.lm.weight_hash, str(self.lm.dtype), str(self.lm.device.type)],
             "schema": self.task.schema.to_dict(),
-            "method": [job.method, job.build(self.lm)[0].config.to_dict(), job.headed, job.shuffled_labels],
-            "training": self._training(job).to_dict() if method_class(job.method).trainable else None,
+            "method": [job.method, method.config.to_dict(), job.headed, job.shuffled_labels],
+            "training": self._training(job).to_dict() if method.trainable else None,
             "retrieval": self._retrieval(job).to_dict(),
             "evaluation": [self.shuffles, self.text_rows],
         }
@@ -268,7 +286,7 @@ class Runner:
     @cached_property
     def _data(self) -> str:
         store = () if self.task.store is None else (self.task.store,)
-        parts = (self.task.train, self.task.validation, self.task.test, *store)
+        parts = (self.task.train, self.task.validation, self.task.test, self.task.about, *store)
         return content_hash(
             *(f"{e.id}\x1e{e.text}\x1e{e.target}\x1e{e.key}" for part in parts for e in (*part, _BREAK))
         )
@@ -278,15 +296,14 @@ class Runner:
         return Store.of(self.task.exemplars)
 
     def _training(self, job: Job) -> TrainingConfig:
-        return self.training.replace(**{**job.settings.get("training", {}), "seed": job.seed})
+        return training_settings(job.build(), self.training, {**job.settings.get("training", {}), "seed": job.seed})
 
     def _retrieval(self, job: Job) -> RetrievalConfig:
         return self.retrieval if job.strategy is None else self.retrieval.replace(strategy=job.strategy)
 
     def _queries(self, method: Method) -> Sequence[Example]:
         rows = self.task.test
-        in_prompt = method.uses_retrieval and not method.trainable
-        return rows if self.text_rows is None or not in_prompt else sample(rows, self.text_rows)
+        return rows if self.text_rows is None or not method.reads_text else sample(rows, self.text_rows)
 
     def _score(self, run: Predictions) -> float:
         return primary(run, self.task.schema.metric, self.task.schema.positive)
@@ -303,6 +320,26 @@ _BREAK = Example("", "", "", "")
 
 ORDER_ROWS = 50
 """Test rows on which exemplars in the prompt are permuted: each permutation reads all the text again."""
+
+
+def swapped(pipeline: Pipeline) -> Pipeline:
+    """The same pipeline, whose queries get what was retrieved for others."""
+    return dataclasses.replace(pipeline, retrieval=pipeline.retrieval.replace(strategy="swapped"))
+
+
+QUERY_ABLATIONS: Mapping[str, Callable[[Pipeline], Pipeline]] = {
+    "swapped-store": swapped,
+    "uniform-routing": lambda pipeline: pipeline.replace(routing="uniform"),
+    "random-routing": lambda pipeline: pipeline.replace(routing="random"),
+}
+"""What is spoiled once a method is trained; nothing is trained again."""
+
+TRAINING_ABLATIONS = ("shuffled-labels", "random-exemplars")
+"""What is spoiled before it is trained."""
+
+
+def _slug(title: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in title)
 
 
 def duration(seconds: float) -> str:

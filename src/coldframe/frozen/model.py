@@ -406,7 +406,7 @@ class FrozenLM:
             repeated = ready.repeat(len(words))
             return self._answer_log_probability(repeated, tokens * len(rows)).view(len(rows), len(words))
 
-    def answer_tokens(self, answer: str) -> tuple[int, ...]:
+    def answer_tokens(self, answer: str, end: str = "") -> tuple[int, ...]:
         """Token ids of an answer, as its loss counts them: a blank stands before its first word.
 
         Raises:

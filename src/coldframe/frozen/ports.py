@@ -99,6 +99,21 @@ class LanguageModel(Protocol):
         """Greedy continuations, one string per prompt."""
         ...
 
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        answers: Sequence[Sequence[str]],
+        conditioning: Conditioning,
+        *,
+        max_new_tokens: int = 64,
+    ) -> tuple[Tensor, list[str]]:
+        """Losses of given answers, ``[batch, answers]``, and greedy continuations."""
+        ...
+
+    def answer_tokens(self, answer: str, end: str = "") -> tuple[int, ...]:
+        """Token ids of an answer with what ends it, as its loss counts them."""
+        ...
+
 
 EMPTY = Conditioning()
 

@@ -36,6 +36,7 @@ class Predictions:
         attention: float32 ``[n, m, k]``, how strongly each soft token looked at each exemplar, or None.
         references: The accepted answers of each query of a generation task, else None.
         generated: The written answers of a generation task, else None.
+        losses: float64 ``[n]``, mean negative log-likelihood of the gold answer's tokens in nats, or None.
         seconds: Wall time for all ``n`` queries, retrieval included.
 
     Raises:
@@ -55,6 +56,7 @@ class Predictions:
     attention: NDArray[np.float32] | None = None
     references: tuple[tuple[str, ...], ...] | None = None
     generated: tuple[str, ...] | None = None
+    losses: NDArray[np.float64] | None = None
     seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -68,7 +70,7 @@ class Predictions:
         }
         if self.attention is not None:
             shapes["attention"] = (self.attention.shape, (n, self.attention.shape[1], k))
-        for name in ("references", "generated"):
+        for name in ("references", "generated", "losses"):
             if (rows := getattr(self, name)) is not None:
                 shapes[name] = ((len(rows),), (n,))
         for name, (got, expected) in shapes.items():
@@ -120,6 +122,8 @@ class Predictions:
             if self.generated is not None and self.references is not None:
                 record["generated"] = self.generated[i]
                 record["references"] = list(self.references[i])
+            if self.losses is not None:
+                record["loss"] = float(self.losses[i])
             record["neighbours"] = [self._neighbour(i, j) for j in range(self.neighbours.shape[1])]
             record["soft_tokens"] = None if self.attention is None else self.attention.shape[1]
             record["run_seconds"] = self.seconds
@@ -203,6 +207,7 @@ class Predictions:
             attention=attention,
             references=tuple(tuple(r["references"]) for r in records) if "references" in first else None,
             generated=tuple(r["generated"] for r in records) if "generated" in first else None,
+            losses=np.array([r["loss"] for r in records], np.float64) if "loss" in first else None,
             seconds=float(first["run_seconds"]),
         )
 

@@ -10,17 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coldframe.frozen.ports import LanguageModel, Prompt
+from coldframe.frozen.ports import LanguageModel
 from coldframe.inference.predictions import Predictions
-from coldframe.methods.base import Method
+from coldframe.methods.base import Method, prompts
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Example, Schema
-
-
-def prompts(schema: Schema, texts: Sequence[str]) -> list[Prompt]:
-    """Queries as the task's template puts them."""
-    template = schema.template
-    return [Prompt(template.query(text), template.header, template.end) for text in texts]
 
 
 def by_length(texts: Sequence[str], batch_size: int) -> Iterator[list[int]]:
@@ -39,12 +33,14 @@ class Outcome:
     """Raw results of a batch of queries, in their order.
 
     Shapes:
-        probabilities: ``[n, labels]``; attention: ``[n, m, k]`` or None; generated: n texts or None.
+        probabilities: ``[n, labels]``; attention: ``[n, m, k]`` or None; generated: n texts or None;
+        losses: ``[n]`` or None, of the gold answers where they are known, nats a token.
     """
 
     probabilities: NDArray[np.float64]
     attention: NDArray[np.float32] | None
     generated: tuple[str, ...] | None
+    losses: NDArray[np.float64] | None = None
 
 
 @torch.no_grad()
@@ -55,8 +51,9 @@ def run(
     texts: Sequence[str],
     retrieved: Retrieved,
     *,
+    gold: Sequence[str] | None = None,
     batch_size: int = 64,
-    max_new_tokens: int = 64,
+    max_new_tokens: int | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Score (or write) an answer for every query, in batches of like length.
@@ -67,11 +64,14 @@ def run(
         schema: The task's schema.
         texts: The queries.
         retrieved: What was retrieved for each, in the same order.
+        gold: Answers whose losses are measured beside what is written; for generation tasks.
         batch_size: Queries per forward pass, at least 1.
-        max_new_tokens: Longest written answer of a generation task.
+        max_new_tokens: Longest written answer of a generation task; the schema's, if None.
         advance: Called with the number of queries done, for a progress bar.
     """
     classify = schema.kind == "classification"
+    length = schema.max_new_tokens if max_new_tokens is None else max_new_tokens
+    losses = None if classify or gold is None else np.zeros(len(texts))
     scores = np.zeros((len(texts), len(schema.labels)))
     attention: list[NDArray[np.float32]] = []
     written = [""] * len(texts)
@@ -80,17 +80,24 @@ def run(
     order: list[int] = []
     for batch in by_length(texts, batch_size):
         order += batch
-        some, chosen = retrieved.rows(np.array(batch)), [texts[i] for i in batch]
-        conditioning = method.condition(chosen, some)
+        sets, queries = retrieved.rows(np.array(batch)), [texts[i] for i in batch]
+        conditioning = method.condition(queries, sets)
+        questions = prompts(schema, queries)
         if classify:
-            logits = lm.label_scores(prompts(schema, chosen), schema.words, conditioning)
+            logits = method.label_scores(lm, questions, schema.words, conditioning)
             scores[batch] = logits.double().softmax(-1).cpu().numpy()
         else:
-            answers = lm.generate(prompts(schema, chosen), conditioning, max_new_tokens=max_new_tokens)
+            if losses is None or gold is None:
+                answers = lm.generate(questions, conditioning, max_new_tokens=length)
+            else:
+                targets = [[schema.template.answer(gold[i])] for i in batch]
+                sums, answers = lm.answer(questions, targets, conditioning, max_new_tokens=length)
+                tokens = [len(lm.answer_tokens(target, schema.template.end)) for (target,) in targets]
+                losses[batch] = sums[:, 0].double().cpu().numpy() / np.array(tokens)
             for i, answer in zip(batch, answers, strict=True):
                 written[i] = answer.strip()
         if conditioning.attention is not None:
-            attention.append(_as_given(conditioning.attention.float().cpu().numpy(), some))
+            attention.append(_as_given(conditioning.attention.float().cpu().numpy(), sets))
         if advance is not None:
             advance(len(batch))
     method.train(was_training)
@@ -99,6 +106,7 @@ def run(
         probabilities=scores,
         attention=np.concatenate(attention)[back] if attention else None,
         generated=None if classify else tuple(written),
+        losses=losses,
     )
 
 
@@ -111,7 +119,7 @@ def predict(
     *,
     seed: int = 0,
     batch_size: int = 64,
-    max_new_tokens: int = 64,
+    max_new_tokens: int | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Predictions:
     """:func:`run` over labelled examples, with all that evaluation needs to know of them.
@@ -124,7 +132,7 @@ def predict(
         retrieved: What was retrieved for each, in the same order.
         seed: The training seed, for the record.
         batch_size: Queries per forward pass, at least 1.
-        max_new_tokens: Longest written answer of a generation task.
+        max_new_tokens: Longest written answer of a generation task; the schema's, if None.
         advance: Called with the number of queries done, for a progress bar.
     """
     started = time.perf_counter()
@@ -135,6 +143,7 @@ def predict(
         schema,
         [e.text for e in examples],
         retrieved,
+        gold=None if classify else [e.target for e in examples],
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
         advance=advance,
@@ -154,6 +163,7 @@ def predict(
         attention=outcome.attention,
         references=None if classify else tuple((e.target, *e.references) for e in examples),
         generated=outcome.generated,
+        losses=outcome.losses,
         seconds=time.perf_counter() - started,
     )
 

@@ -1,23 +1,25 @@
-"""What every method is: a way to turn what was retrieved into a ``Conditioning``."""
+"""What every method is: a way to turn what was retrieved into a ``Conditioning``, and to learn how."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import importlib
+import inspect
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from coldframe.config import Config
 from coldframe.errors import ArtifactError, ConfigError, NotFittedError
 from coldframe.frozen.model import FrozenLM
-from coldframe.frozen.ports import Conditioning
+from coldframe.frozen.ports import Conditioning, LanguageModel, Prompt
+from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
 from coldframe.retrieval.encoders import Encoder
 from coldframe.retrieval.store import Retrieved
 from coldframe.storage.files import atomic_path
@@ -31,7 +33,7 @@ class MethodConfig(Config):
     """Settings that every method has.
 
     Args:
-        k: Exemplars retrieved per query; methods that use none ignore it.
+        k: Entries retrieved per query; methods that use none ignore it.
     """
 
     section = "method settings"
@@ -41,29 +43,41 @@ class MethodConfig(Config):
 
 @dataclasses.dataclass
 class MethodContext:
-    """What a method is built for: the frozen model, the task's schema, the encoder of its inputs.
+    """What a method is built for.
 
-    ``encoder`` is None for methods that encode nothing.
+    Attributes:
+        lm: The frozen model.
+        schema: The task's.
+        encoder: Of its inputs; None for methods that encode nothing.
+        workspace: Where a method may put what is too large for memory: the artifact's folder, if there is one.
     """
 
     lm: FrozenLM
     schema: Schema
     encoder: Encoder | None = None
+    workspace: Path | None = None
 
 
 class Method(nn.Module):
     """Base of all methods. A subclass is one file: a config, ``build``, ``condition``.
 
-    Class attributes:
+    Class attributes, which are all that the rest of the library knows of a method:
         name: As on the command line.
         paper: Where it comes from.
         config_class: Its settings.
         order_invariant: Whether a permutation of the retrieved set leaves the logits bit-identical.
-        uses_retrieval: Whether ``condition`` looks at the retrieved exemplars.
-        uses_encoder: Whether it needs vectors of the inputs (or of the exemplars).
+        uses_retrieval: Whether ``condition`` looks at the retrieved entries.
+        uses_encoder: Whether it needs vectors of the inputs (or of the entries).
         trainable: Whether there is anything to train.
-        strategy: How its exemplars are retrieved unless asked otherwise.
+        needs_passages: Whether its store must hold passages with questions about them.
+        learns_from_task: Whether the task's rows play a part in its training.
+        reads_text: Whether what it retrieves stands in the prompt, so that a query costs several times the tokens.
+        strategy: How its entries are retrieved unless told otherwise.
         learning_rate: Its natural rate, used unless another is given.
+        training_defaults: The training settings that it wants where they are not the usual ones.
+        query_settings: Settings that may be changed after training.
+        ablations: What may be spoiled for a comparison: names of ``QUERY_ABLATIONS`` and ``TRAINING_ABLATIONS`` in
+            ``coldframe.evaluation.runs``.
     """
 
     name: ClassVar[str]
@@ -73,18 +87,77 @@ class Method(nn.Module):
     uses_retrieval: ClassVar[bool] = False
     uses_encoder: ClassVar[bool] = False
     trainable: ClassVar[bool] = True
+    needs_passages: ClassVar[bool] = False
+    learns_from_task: ClassVar[bool] = True
+    reads_text: ClassVar[bool] = False
     strategy: ClassVar[str] = "top"
     learning_rate: ClassVar[float] = 1e-3
+    training_defaults: ClassVar[Mapping[str, Any]] = {}
+    query_settings: ClassVar[tuple[str, ...]] = ()
+    ablations: ClassVar[tuple[str, ...]] = ()
 
     config: MethodConfig
     context: MethodContext | None = None
+    #: Store entries that nothing could be learned for, by id, with the reason; they are not retrieved.
+    left_out: Mapping[str, str] = {}
 
     def __init__(self, config: MethodConfig | None = None, **settings: Any) -> None:
         super().__init__()
         if config is not None and settings:
             raise ConfigError("Pass a config or keyword settings, not both", got=sorted(settings))
         self.config = config if config is not None else self.config_class.from_dict(settings)
-        self.pipeline: Any = None
+
+    def __repr__(self) -> str:
+        """The class with the settings that are not the usual ones."""
+        usual = self.config_class()
+        changes = {
+            field.name: getattr(self.config, field.name)
+            for field in dataclasses.fields(self.config)
+            if getattr(self.config, field.name) != getattr(usual, field.name)
+        }
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in changes.items())})"
+
+    # ---- what it is -------------------------------------------------------------------------------------
+
+    @property
+    def shares_text(self) -> bool:
+        """Whether the states of a query's text are the base model's, so that they are read once and kept."""
+        return False
+
+    @property
+    def trained_parameters(self) -> int:
+        """How many parameters training changes."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
+    @property
+    def entry_bytes(self) -> float | None:
+        """Bytes that it holds for each entry of the store; None for a method that holds none."""
+        return None
+
+    @property
+    def ready(self) -> MethodContext:
+        """The context, or an error if ``setup`` was never called."""
+        if self.context is None:
+            raise NotFittedError(f"{self.name} has not been fitted", fix="Call coldframe.fit or coldframe.load.")
+        return self.context
+
+    def with_settings(self, **settings: Any) -> Self:
+        """The same method, trained as it is, with other settings that only matter to a query.
+
+        Raises:
+            ConfigError: A setting is none, or cannot be changed once the method is trained.
+        """
+        for name in settings:
+            if name not in self.query_settings:
+                known = ", ".join(self.query_settings) or "none"
+                raise ConfigError(
+                    f"{name!r} cannot be changed once {self.name} is trained", expected=known, fix="Fit again."
+                )
+        changed = copy.copy(self)
+        changed.config = self.config.replace(**settings)
+        return changed
+
+    # ---- what a method defines --------------------------------------------------------------------------
 
     def setup(self, context: MethodContext, seed: int = 0) -> Self:
         """Create the parameters for a model and a task, the same for the same seed."""
@@ -95,14 +168,6 @@ class Method(nn.Module):
         self.to(context.lm.device)
         return self
 
-    @property
-    def ready(self) -> MethodContext:
-        """The setting, or an error if ``setup`` was never called."""
-        if self.context is None:
-            raise NotFittedError(f"{self.name} has not been fitted", fix="Call fit(lm, task) or coldframe.load(path).")
-        return self.context
-
-    @abstractmethod
     def build(self, context: MethodContext) -> None:
         """Create parameters (float32). Called once, under the seed."""
 
@@ -110,13 +175,66 @@ class Method(nn.Module):
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """Turn a batch of queries and what was retrieved for them into a conditioning."""
 
-    def forward(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
-        """``condition`` under the name that data-parallel wrappers call."""
-        return self.condition(texts, retrieved)
+    def contexts(self, texts: Sequence[str], retrieved: Retrieved) -> tuple[tuple[str, ...], ...] | None:
+        """What ``condition`` puts into the text port, without the work of the other ports; None for nothing."""
+        return None
+
+    def label_scores(
+        self, lm: LanguageModel, prompts: Sequence[Prompt], words: Sequence[str], conditioning: Conditioning
+    ) -> Tensor:
+        """Log-scores of the label words, ``[batch, labels]``: the model's."""
+        return lm.label_scores(prompts, words, conditioning)
+
+    # ---- training ---------------------------------------------------------------------------------------
+
+    def problems(self, data: TrainingData) -> Iterator[Problem]:
+        """What is trained, one problem after another; the code after a ``yield`` runs when that one is trained.
+
+        By default there is one: the training rows, each with what was retrieved for it.
+        """
+        yield Problem(self, data.train, data.validation, name=self.name)
+
+    def growth(self, data: TrainingData) -> Iterator[Problem]:
+        """What is trained when the store of a fitted method grows: nothing, by default.
+
+        Args:
+            data: The task with the new entries alone, and the questions about them.
+        """
+        yield from ()
+
+    def loss(self, lm: FrozenLM, batch: Any) -> Tensor:
+        """The loss of each item of a batch, ``[n]``: by default ``-log p(target | conditioning)``, in nats.
+
+        Args:
+            lm: The model.
+            batch: What ``TrainingSet.take`` gives; here :class:`RetrievedRows`.
+        """
+        rows: RetrievedRows = batch
+        schema, texts = self.ready.schema, rows.texts
+        conditioning = self.condition(texts, rows.retrieved)
+        queries = prompts(schema, texts)
+        if schema.kind == "classification" and rows.objective == "labels":
+            scores = self.label_scores(lm, queries, schema.words, conditioning)
+            targets = torch.tensor([schema.index(example.target) for example in rows.items], device=scores.device)
+            return nn.functional.cross_entropy(scores, targets, reduction="none")
+        answers = [schema.template.answer(schema.word(example.target)) for example in rows.items]
+        return lm.loss(queries, answers, conditioning)
+
+    def forward(self, lm: FrozenLM, batch: Any) -> Tensor:
+        """``loss`` under the name that data-parallel wrappers call."""
+        return self.loss(lm, batch)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Optimiser groups; a method with parts of different natural rates overrides this."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": learning_rate}]
+
+    def optimizer(
+        self, groups: list[dict[str, Any]], learning_rate: float, weight_decay: float
+    ) -> torch.optim.Optimizer:
+        """The optimiser of the training loop: AdamW."""
+        return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
+
+    # ---- files ------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> list[str]:
         """Write what was learned into an artifact's folder; returns the names of the files."""
@@ -138,25 +256,25 @@ class Method(nn.Module):
         except RuntimeError as error:
             raise ArtifactError(f"The weights do not fit the method {self.name}: {error}") from error
 
-    def fit(self, lm: FrozenLM, task: Any, **options: Any) -> Self:
-        """Adapt ``lm`` to ``task``; see :func:`coldframe.fit` for the options. Returns itself, fitted."""
-        # The one call upwards: what drives a method lives above it, and is looked up by name.
-        self.pipeline = importlib.import_module("coldframe.pipeline.pipeline").fit(self, lm, task, **options)
-        return self
+    def export(self, out: Path, entries: Sequence[str] = ()) -> Path:
+        """Write what was learned in a form that other libraries load (a LoRA folder, a checkpoint).
 
-    def predict(self, texts: Sequence[str]) -> list[str]:
-        """Labels (or generated texts) of new inputs."""
-        return list(self._fitted().predict(texts))
+        Args:
+            out: A folder that does not exist.
+            entries: Ids of store entries, where something is learned for each.
 
-    def save_pretrained(self, path: str) -> None:
-        """Write the artifact: config, weights, exemplar store, model card."""
-        self._fitted().save_pretrained(path)
+        Raises:
+            ConfigError: There is no such form.
+        """
+        raise ConfigError(f"{self.name} has no form that other libraries load", fix="Use save_pretrained.")
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Save and upload to a hub repository."""
-        return str(self._fitted().push_to_hub(repo_id, **options))
 
-    def _fitted(self) -> Any:
-        if self.pipeline is None:
-            raise NotFittedError(f"{self.name} has not been fitted", fix="Call fit(lm, task) first.")
-        return self.pipeline
+def prompts(schema: Schema, texts: Sequence[str]) -> list[Prompt]:
+    """Queries as the task's template puts them."""
+    template = schema.template
+    return [Prompt(template.query(text), template.header, template.end) for text in texts]
+
+
+def is_concrete(cls: type[Method]) -> bool:
+    """Whether a class is a method that can be asked for by its name."""
+    return "name" in cls.__dict__ and not inspect.isabstract(cls)

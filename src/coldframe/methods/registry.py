@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
+from coldframe import methods
 from coldframe.errors import ConfigError, nearest
-from coldframe.methods.base import Method
+from coldframe.methods.base import Method, is_concrete
+from coldframe.methods.compose import JOIN, Compose
 
 
 @cache
@@ -20,22 +24,21 @@ def all_methods() -> dict[str, type[Method]]:
     >>> "mha-esp" in all_methods()
     True
     """
-    package = importlib.import_module("coldframe.methods")
-    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    for module in pkgutil.walk_packages(methods.__path__, methods.__name__ + "."):
         importlib.import_module(module.name)
-    found: dict[str, type[Method]] = {}
+    classes: dict[str, type[Method]] = {}
     pending = list(Method.__subclasses__())
     while pending:
         cls = pending.pop()
         pending.extend(cls.__subclasses__())
-        if "name" in cls.__dict__:
-            found[cls.name] = cls
+        if is_concrete(cls) and cls is not Compose:
+            classes[cls.name] = cls
     for entry in importlib.metadata.entry_points(group="coldframe.methods"):
         plugged = entry.load()
-        if plugged.name in found and found[plugged.name] is not plugged:
+        if plugged.name in classes and classes[plugged.name] is not plugged:
             raise ConfigError(f"The plug-in {entry.value!r} takes a name that is in use", got=plugged.name)
-        found[plugged.name] = plugged
-    return dict(sorted(found.items()))
+        classes[plugged.name] = plugged
+    return dict(sorted(classes.items()))
 
 
 def method_class(name: str) -> type[Method]:
@@ -44,7 +47,33 @@ def method_class(name: str) -> type[Method]:
     Raises:
         ConfigError: If there is none of this name; suggests the nearest.
     """
-    methods = all_methods()
-    if name not in methods:
-        raise ConfigError(f"There is no method {name!r}", fix=nearest(name, methods))
-    return methods[name]
+    classes = all_methods()
+    if name not in classes:
+        raise ConfigError(f"There is no method {name!r}", fix=nearest(name, classes))
+    return classes[name]
+
+
+def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
+    """A method by name; several names joined by ``+`` are composed.
+
+    Args:
+        name: As on the command line.
+        settings: Its settings. Those of a composition are by the name of its parts: ``{"icl": {"k": 3}}``.
+
+    Raises:
+        ConfigError: There is no such method or setting, or the parts fill the same port.
+
+    >>> create("icl+pear", {"icl": {"k": 3}})
+    Compose(RetrievedICL(k=3), PEAR())
+    """
+    settings = dict(settings or {})
+    if JOIN not in name:
+        cls = method_class(name)
+        return cls(cls.config_class.from_dict(settings))
+    names = name.split(JOIN)
+    for key in settings:
+        if key not in names:
+            raise ConfigError(
+                f"{key!r} is not a part of {name}", fix=f"{nearest(key, names)} Settings are PART.KEY=VALUE."
+            )
+    return Compose(*(create(part, settings.get(part)) for part in names))

@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from coldframe.errors import DataError, MissingExtraError
 from coldframe.frozen.model import FrozenLM, load_lm
-from coldframe.methods.registry import method_class
-from coldframe.pipeline.pipeline import fit
+from coldframe.methods.registry import create
+from coldframe.pipeline.fit import fit
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks import infer
 from coldframe.tasks.examples import ExampleReader
@@ -21,7 +21,6 @@ from coldframe.tasks.options import TaskConfig
 from coldframe.tasks.rows import Problems, Row, Table
 from coldframe.tasks.splits import stratified_split
 from coldframe.tasks.task import Domain, Schema, Task
-from coldframe.training.config import TrainingConfig
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -125,13 +124,12 @@ class ColdframeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         task = self._task(texts, [str(self.classes_[place]) for place in places], int(seed))
         # Columns of our probabilities in the order of classes_.
         self._columns = [task.schema.index(str(label)) for label in self.classes_]
-        cls = method_class(self.method)
         self.pipeline_ = fit(
-            cls(cls.config_class.from_dict(self.method_settings or {})),
+            create(self.method, self.method_settings),
             _loaded(self.model) if isinstance(self.model, str) else self.model,
             task,
             retrieval=RetrievalConfig.from_dict(self.retrieval or {}),
-            training=TrainingConfig.from_dict({"seed": int(seed), **(self.training or {})}),
+            training={"seed": int(seed), **(self.training or {})},
             quiet=True,
         )
         return self

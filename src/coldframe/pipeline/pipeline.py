@@ -1,4 +1,4 @@
-"""A fitted method with all it needs to answer: model, schema, retriever, store. What an artifact holds."""
+"""A fitted method with all it needs to answer: model, schema, retriever, store. An artifact holds it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from coldframe.errors import ArtifactError, ConfigError, DataError, TrainingError
+from coldframe.errors import ArtifactError, ConfigError, DataError
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.inference.predictions import Predictions
 from coldframe.inference.run import Outcome, predict, run
-from coldframe.methods.base import Method, MethodContext
-from coldframe.methods.registry import method_class
+from coldframe.methods.base import Method
+from coldframe.methods.registry import create
+from coldframe.pipeline.setup import context_of, retriever_of
 from coldframe.progress import Bar
-from coldframe.retrieval.encoders import default_encoder, load_encoder
-from coldframe.retrieval.retriever import RetrievalConfig, Retriever
+from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.storage.artifact import read_manifest, verify_files, write_manifest
 from coldframe.storage.files import atomic_path
 from coldframe.tasks.molecules import canonical_smiles, molecule_key
-from coldframe.tasks.task import Example, Schema, Task, content_hash
+from coldframe.tasks.task import Example, Schema, content_hash
 from coldframe.training.config import TrainingConfig
 
 STORE = "exemplars.jsonl"
@@ -58,8 +58,21 @@ class Pipeline:
     task: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.method.pipeline = self
         self.retriever = retriever_of(self.method, self.schema, self.store, self.retrieval)
+
+    def replace(self, **settings: Any) -> Pipeline:
+        """The same pipeline with other settings that may change after training (``k``, ``combine``, ``routing``).
+
+        Raises:
+            ConfigError: A setting is none, or cannot be changed once the method is trained.
+        """
+        method = self.method.with_settings(**settings)
+        return dataclasses.replace(self, method=method)
+
+    def replace_store(self, store: Store) -> None:
+        """Answer with other entries from now on; nothing is trained."""
+        self.store = store
+        self.retriever = retriever_of(self.method, self.schema, store, self.retrieval)
 
     def queries(self, texts: Sequence[str]) -> list[Example]:
         """New inputs as examples: molecules canonicalised as the training rows were.
@@ -191,17 +204,16 @@ class Pipeline:
             )
         if store.hash != config["store"]["hash"]:
             raise ArtifactError("The exemplar store is not the one the artifact was fitted with")
-        cls_ = method_class(config["method"])
         schema = Schema.from_dict(config["schema"])
-        method = cls_(cls_.config_class.from_dict(config["method_config"]))
-        setting = context_of(method, lm, schema)
-        if setting.encoder is not None and setting.encoder.hash != config["encoder"]["hash"]:
+        method = create(config["method"], config["method_config"])
+        context = context_of(method, lm, schema, folder)
+        if context.encoder is not None and context.encoder.hash != config["encoder"]["hash"]:
             raise ArtifactError(
-                f"The encoder {setting.encoder.spec!r} is not the one the artifact was fitted with",
-                got=setting.encoder.hash,
+                f"The encoder {context.encoder.spec!r} is not the one the artifact was fitted with",
+                got=context.encoder.hash,
                 expected=config["encoder"]["hash"],
             )
-        method.setup(setting)
+        method.setup(context)
         method.load(folder)
         method.eval()
         return cls(
@@ -222,101 +234,19 @@ class Pipeline:
 
         return upload(self, repo_id, **options)
 
+    def export(self, out: str | Path, entries: Sequence[str] = ()) -> Path:
+        """Write what was learned in a form that other libraries load; see the method's ``export``.
 
-def fit(
-    method: Method,
-    lm: FrozenLM,
-    task: Task,
-    *,
-    retrieval: RetrievalConfig | None = None,
-    training: TrainingConfig | None = None,
-    store: Store | None = None,
-    out: str | Path | None = None,
-    resume: bool = True,
-    quiet: bool = False,
-) -> Pipeline:
-    """Adapt a frozen model to a task.
-
-    Args:
-        method: Not yet set up.
-        lm: The frozen model.
-        task: Rows and schema; training rows are also the exemplar store, unless the task has one.
-        retrieval: How exemplars are found; the domain's default if None.
-        training: How to train.
-        store: The task's exemplars, changed on purpose (an ablation); as they are if None.
-        out: Folder for checkpoints and the artifact; nothing is written if None.
-        resume: Continue an interrupted run found in ``out``.
-        quiet: No progress bars.
-
-    Raises:
-        TrainingError: If nothing was trained, or (which would be our fault) the base model changed.
-    """
-    import time
-
-    started = time.perf_counter()
-    retrieval, training = retrieval or RetrievalConfig(), training or TrainingConfig()
-    method.setup(context_of(method, lm, task.schema), training.seed)
-    if store is None:
-        store = Store.of(task.exemplars)
-    # Validation rows join the store once nothing is chosen by them any more.
-    held_out = {example.id for example in task.validation}
-    learning_store = Store.of([example for example in store.examples if example.id not in held_out])
-    history: list[dict[str, float]] = []
-    if method.trainable:
-        from coldframe.training.loop import Trainer
-
-        hash_before, weights_before = lm.weight_hash, [p.detach().clone() for p in method.parameters()]
-        retriever = retriever_of(method, task.schema, learning_store, retrieval)
-        neighbours = [
-            Retrieved.nothing(learning_store, len(rows))
-            if retriever is None
-            else retriever.retrieve(rows, exclude_same_key=task.store is None)
-            for rows in (task.train, task.validation)
-        ]
-        folder = None if out is None else Path(out) / "checkpoint"
-        _seed(training.seed)
-        trainer = Trainer(method, lm, task, (neighbours[0], neighbours[1]), training, folder, resume, quiet)
-        history = trainer.train()
-        if lm.hash_now() != hash_before:
-            raise TrainingError("The base model's weights changed during training")
-        if all(bool((a == b).all()) for a, b in zip(weights_before, method.parameters(), strict=True)):
-            raise TrainingError(
-                f"{method.name} is as it was before training",
-                fix="No epoch improved on the validation rows: lower the learning rate or train longer.",
-            )
-    method.eval()
-    origin = {"options": dict(task.options), "source": dict(task.source)}
-    seconds = time.perf_counter() - started
-    pipeline = Pipeline(method, lm, task.schema, store, retrieval, training, history, seconds, origin)
-    if out is not None:
-        pipeline.save_pretrained(out)
-    return pipeline
+        Args:
+            out: A folder that does not exist.
+            entries: Ids of store entries, where something is learned for each.
+        """
+        return self.method.export(Path(out), entries)
 
 
 def load(path: str | Path, lm: FrozenLM | None = None) -> Pipeline:
     """Load an artifact; see :meth:`Pipeline.from_pretrained`."""
     return Pipeline.from_pretrained(path, lm)
-
-
-def context_of(method: Method, lm: FrozenLM, schema: Schema) -> MethodContext:
-    """What a method is set up with: the model, the schema and its encoder."""
-    if not method.uses_encoder:
-        return MethodContext(lm, schema)
-    spec = getattr(method.config, "encoder", "auto")
-    return MethodContext(lm, schema, load_encoder(default_encoder(schema.domain) if spec == "auto" else spec))
-
-
-def retriever_of(method: Method, schema: Schema, store: Store, config: RetrievalConfig) -> Retriever | None:
-    """The retriever a method wants, or None if it looks at no exemplars."""
-    if not method.uses_retrieval:
-        return None
-    if method.strategy != "top" and config.strategy == "top":
-        config = config.replace(strategy=method.strategy)
-    # One encoder for both where it is the same one: it remembers what it has encoded.
-    encoder = method.ready.encoder
-    wanted = default_encoder(schema.domain) if config.encoder == "auto" else config.encoder
-    shared = encoder if encoder is not None and encoder.spec == wanted else None
-    return Retriever(store, schema.domain, method.config.k, config, encoder=shared)
 
 
 def _query(text: str, row: int, schema: Schema) -> Example:
@@ -325,9 +255,3 @@ def _query(text: str, row: int, schema: Schema) -> Example:
     else:
         key, shown = content_hash(" ".join(text.casefold().split())), text
     return Example(shown, "", f"query-{row:07d}", key, row)
-
-
-def _seed(seed: int) -> None:
-    import torch
-
-    torch.manual_seed(seed)

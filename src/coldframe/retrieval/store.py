@@ -73,7 +73,8 @@ class Store:
 def _entry(values: dict[str, Any]) -> Example:
     """The inverse of ``dataclasses.asdict``: lists are tuples again, and what has a body is a passage."""
     kind = Passage if "body" in values else Example
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return kind(**fields)
 
 
 @dataclasses.dataclass(frozen=True)

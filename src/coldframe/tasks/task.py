@@ -42,6 +42,7 @@ class Example:
         hops: How many facts have to be put together for the answer.
         group: Equal for rows that are not independent (one question with its passage at several places); the key, if
             empty.
+        full_answer: The target as a whole sentence, where there is one.
     """
 
     text: str
@@ -54,6 +55,7 @@ class Example:
     contexts: tuple[str, ...] | None = None
     hops: int = 1
     group: str = ""
+    full_answer: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -171,6 +173,7 @@ class Schema(Config):
         words: The answer word of each label, in the same order (the verbaliser).
         positive: The label counted as positive in two-class metrics.
         metric: Name of the primary metric.
+        max_new_tokens: Longest written answer of a generation task, at least 1.
         raw_smiles: Molecules keep the spelling they came in; else they are canonicalised, new queries too.
     """
 
@@ -185,9 +188,11 @@ class Schema(Config):
     positive: str | None = None
     metric: str = "effective_accuracy"
     raw_smiles: bool = False
+    max_new_tokens: int = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(self.max_new_tokens >= 1, "An answer has a token at least", got=self.max_new_tokens)
         if self.kind == "classification":
             check(
                 len(self.labels) >= 2 and len(set(self.labels)) == len(self.labels),
@@ -236,6 +241,8 @@ class Task:
         options: What ``load_task`` builds the same task from; empty for a task made by hand.
         store: Entries that may be retrieved in the place of training rows. They may answer test queries, and none is
             kept from a query: what is in a store of its own is there to be read.
+        about: Questions about the passages of the store, where these are not the training rows (a table of labelled
+            rows with passages beside it).
     """
 
     schema: Schema
@@ -246,6 +253,7 @@ class Task:
     source: Mapping[str, str] = dataclasses.field(default_factory=dict)
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     store: tuple[Example, ...] | None = None
+    about: tuple[Example, ...] = ()
 
     @property
     def exemplars(self) -> tuple[Example, ...]:

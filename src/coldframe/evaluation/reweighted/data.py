@@ -9,7 +9,7 @@ from coldframe.config import Config
 from coldframe.evaluation.answers.evaluate import Cell, Overall
 from coldframe.evaluation.answers.scores import METRICS
 from coldframe.evaluation.report_data import MetricInfo
-from coldframe.methods.head_gains.pear import Reweighting
+from coldframe.methods.head_gains.reweighting import Reweighting
 
 #: Everything that is measured on a reweighted model: its answers, and what it must keep.
 SHOWN: dict[str, MetricInfo] = {
@@ -25,8 +25,8 @@ class Head(Config):
     """A head that has a gain.
 
     Args:
-        layer: TokenSequence from 0.
-        head: TokenSequence from 0.
+        layer: Counted from 0.
+        head: Counted from 0.
         effect: What the right token gains without it.
         gain: Its factor.
     """
@@ -44,7 +44,7 @@ class Found(Config):
     Args:
         effects: ``[layers, heads]``.
         heads: Those with a gain.
-        history: Looks at the held-out loss: ``step`` and ``held_out_loss``.
+        history: Looks at the held-out loss: ``step`` and ``validation_loss``.
         stability: Mean rank correlation of the effects under two settings of N and n; None with one setting.
     """
 
@@ -56,20 +56,20 @@ class Found(Config):
     @classmethod
     def of(cls, found: Reweighting, effect: str = "difference") -> Found:
         """What the page needs of a reweighting."""
-        effects, gains = found.effects.mean(effect), found.trained.gains
+        effects, gains = found.effects.mean(effect), found.gains
         heads = [Head(i, h, float(effects[i, h]), float(gains[i, h])) for i, h in found.heads]
         rows = tuple(tuple(map(float, row)) for row in effects.tolist())
-        return cls(rows, tuple(heads), tuple(found.trained.history), found.effects.stability(effect))
+        return cls(rows, tuple(heads), found.history, found.effects.stability(effect))
 
     @property
     def loss_before(self) -> float:
         """Held-out loss of random sequences, of the base model."""
-        return self.history[0]["held_out_loss"]
+        return self.history[0]["validation_loss"]
 
     @property
     def loss_after(self) -> float:
         """The same with the gains."""
-        return min(record["held_out_loss"] for record in self.history[1:])
+        return min(record["validation_loss"] for record in self.history[1:])
 
     @property
     def trained(self) -> bool:

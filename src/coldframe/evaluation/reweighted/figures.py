@@ -150,7 +150,7 @@ def training(found: Found) -> Chart | None:
     """The loss on held-out random sequences at every look; None if nothing was trained."""
     if not found.trained:
         return None
-    looks = [(record["step"], record["held_out_loss"]) for record in found.history]
+    looks = [(record["step"], record["validation_loss"]) for record in found.history]
     x, y = Axis.over([step for step, _ in looks], pad=0.03), Axis.over([loss for _, loss in looks], count=4)
     best = min(looks, key=lambda look: look[1])
     points = [(x(step), y.up(loss)) for step, loss in looks]

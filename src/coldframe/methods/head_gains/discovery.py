@@ -14,6 +14,7 @@ from coldframe.methods.head_gains.ablation import attribution, one_by_one
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.path_patching import path_patching
 from coldframe.methods.head_gains.proxy import ProxyTask, centred_logit
+from coldframe.progress import Bar
 from coldframe.storage.checkpoints import CheckpointStore
 
 Report = Callable[[str, int, int, dict[str, float]], None]  # stage, units done, units in all, values beside it
@@ -67,7 +68,7 @@ class Effects:
 
 
 def discover(
-    lm: FrozenLM, config: ReweightConfig, parts: CheckpointStore | None = None, report: Report | None = None
+    lm: FrozenLM, config: ReweightConfig, checkpoints: CheckpointStore | None = None, quiet: bool = True
 ) -> Effects:
     """Measure the effect of every query head on the proxy task.
 
@@ -79,8 +80,8 @@ def discover(
     Args:
         lm: The model; computed in float32 whatever its weights are.
         config: ``repetitions``, ``discovery``, ``mean_over``, ``bos`` and ``seed`` count here.
-        parts: Where finished pairs are kept and found again.
-        report: Told of the progress.
+        checkpoints: Where finished pairs are kept and found again.
+        quiet: No progress bar.
 
     Raises:
         ConfigError: If a sequence is longer than the model's context.
@@ -89,20 +90,18 @@ def discover(
     task = ProxyTask(lm, config.bos, config.seed)
     for _, n in config.repetitions:
         task.check(n)
-    tensors = parts.load("effects")[0] if parts is not None else {}
+    tensors = checkpoints.load("effects")[0] if checkpoints is not None else {}
     clean, patched = list(tensors.get("clean", ())), list(tensors.get("patched", ()))
-    total = len(config.repetitions)
-    for index in range(len(clean), total):
-        if report is not None:
-            report("discover", index, total, {})
-        count, n = config.repetitions[index]
-        pi, pi_patched = _measure(lm, config, task.sequences(count, n, 0, index))
-        clean.append(pi.mean().cpu())
-        patched.append(pi_patched.mean(-1).cpu())
-        if parts is not None:
-            parts.save("effects", {"clean": torch.stack(clean), "patched": torch.stack(patched)})
-    if report is not None:
-        report("discover", total, total, {})
+    with Bar(len(config.repetitions), "find heads", quiet) as bar:
+        bar.advance(len(clean))
+        for index in range(len(clean), len(config.repetitions)):
+            count, n = config.repetitions[index]
+            pi, pi_patched = _measure(lm, config, task.sequences(count, n, 0, index))
+            clean.append(pi.mean().cpu())
+            patched.append(pi_patched.mean(-1).cpu())
+            bar.advance(1)
+            if checkpoints is not None:
+                checkpoints.save("effects", {"clean": torch.stack(clean), "patched": torch.stack(patched)})
     return Effects(torch.stack(clean), torch.stack(patched))
 
 

@@ -23,7 +23,8 @@ from coldframe.methods.head_gains.checkpoint_files import (
 )
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.gains_file import FOLDER, GainsFile, read_gains, write_gains
-from coldframe.methods.head_gains.pear import Reweighting
+from coldframe.methods.head_gains.reweighting import Reweighting
+from coldframe.storage.artifact import MANIFEST
 from coldframe.storage.files import atomic_path
 
 NOTE = "coldframe_head_gains"  # the one key that is added to config.json
@@ -101,16 +102,16 @@ def attach(lm: FrozenLM, folder: str | Path) -> None:
     Raises:
         ArtifactError: If the gains belong to another model.
     """
-    found = read_gains(folder)
-    base = found.described["base_model"]
+    gains_file = read_gains(folder)
+    base = gains_file.manifest["base_model"]
     if base["weight_hash"] != lm.weight_hash:
         raise ArtifactError("The gains belong to another model", got=lm.weight_hash[:12], expected=base["name"])
-    attach_head_gains(lm.anatomy, found.gains.to(lm.device))
-    lm.stamp(f"head gains {found.gains.flatten().tolist()}")
+    attach_head_gains(lm.anatomy, gains_file.gains.to(lm.device))
+    lm.stamp(f"head gains {gains_file.gains.flatten().tolist()}")
     lm.states.clear()
 
 
-def save_reweighted(lm: FrozenLM, config: ReweightConfig, found: Reweighting, out: str | Path) -> Folded:
+def save_reweighted(lm: FrozenLM, config: ReweightConfig, reweighting: Reweighting, out: str | Path) -> Folded:
     """Write a reweighted model: an ordinary checkpoint with the gains in it, and the gains beside it.
 
     Everything but the scaled weights and one key of ``config.json`` is the base checkpoint's, byte for byte, in
@@ -119,7 +120,7 @@ def save_reweighted(lm: FrozenLM, config: ReweightConfig, found: Reweighting, ou
     Args:
         lm: The base model, loaded by name.
         config: How the gains were made.
-        found: The gains.
+        reweighting: The gains.
         out: A folder that does not exist.
 
     Raises:
@@ -132,21 +133,21 @@ def save_reweighted(lm: FrozenLM, config: ReweightConfig, found: Reweighting, ou
     refuse_existing(out)
     source = source_of(lm)
     packed, name = source is None, str(lm.provenance["name"])
-    described = _described(lm, config, found, folded=not packed)
-    gains, effects = found.trained.gains, found.effects.by_pair(config.effect)
+    values = _values(lm, config, reweighting, folded=not packed)
+    gains, effects = reweighting.gains, reweighting.effects.by_pair(config.effect)
     if source is None:
         with atomic_path(out) as temporary:
-            write_gains(temporary, {**described, "tensors": []}, gains, effects)
+            write_gains(temporary, {**values, "tensors": []}, gains, effects)
         return Folded(False, "packed", 0.0)
     files, fold = tensor_files(source), _Fold(lm)
     changes = {}
-    for layer in sorted({layer for layer, _ in found.heads}):
+    for layer in sorted({layer for layer, _ in reweighting.heads}):
         tensor = find_tensor(files, fold.tail(layer))
         changes[tensor] = lambda weight, n=tensor, i=layer: fold.change(n, i, weight, gains[i])
-    note = {"method": "pear", "base_model": name, "base_weight_hash": lm.weight_hash, "gains": f"{FOLDER}/gains.json"}
+    note = {"method": "pear", "base_model": name, "base_weight_hash": lm.weight_hash, "gains": f"{FOLDER}/{MANIFEST}"}
     with atomic_path(out) as temporary:
         copy_checkpoint(source, temporary, changes, lambda values: values.update({NOTE: note}))
-        write_gains(temporary, {**described, "tensors": fold.tensors}, gains, effects)
+        write_gains(temporary, {**values, "tensors": fold.tensors}, gains, effects)
     return Folded(True, fold.dtype, fold.rounding)
 
 
@@ -167,12 +168,12 @@ def unfold(folder: str | Path, out: str | Path, base: str | None = None) -> Unfo
     """
     folder, out = Path(folder), Path(out)
     refuse_existing(out)
-    found = read_gains(folder)
-    entries = {entry["name"]: entry for entry in found.described["tensors"]}
+    gains_file = read_gains(folder)
+    entries = {entry["name"]: entry for entry in gains_file.manifest["tensors"]}
     if not entries:
         raise ArtifactError("The gains are not in the weights: there is nothing to take out", got=str(folder))
     originals = tensor_files(locate(base)[0]) if base is not None else None
-    if originals is None and not bool(found.gains.all()):
+    if originals is None and not bool(gains_file.gains.all()):
         raise ArtifactError("A gain is 0, so the weights it took away are gone", fix="Name the base model.")
     inexact = []
 
@@ -183,10 +184,10 @@ def unfold(folder: str | Path, out: str | Path, base: str | None = None) -> Unfo
         if originals is not None:
             weight = read_tensor(originals, name) if name in originals else weight
         else:
-            weight = unfold_columns(weight, found.gains[entry["layer"]], entry["axis"])
+            weight = unfold_columns(weight, gains_file.gains[entry["layer"]], entry["axis"])
         if _digest(weight) != entry["base_sha256"]:
             if originals is not None:
-                raise ArtifactError(f"{base} is not the model that was reweighted", expected=_base_of(found))
+                raise ArtifactError(f"{base} is not the model that was reweighted", expected=_base_of(gains_file))
             inexact.append(name)
         return weight
 
@@ -261,10 +262,10 @@ class _Fold:
         return folded
 
 
-def _described(lm: FrozenLM, config: ReweightConfig, found: Reweighting, folded: bool) -> dict[str, Any]:
+def _values(lm: FrozenLM, config: ReweightConfig, reweighting: Reweighting, folded: bool) -> dict[str, Any]:
     from coldframe import __version__
 
-    effects, gains = found.effects.mean(config.effect), found.trained.gains
+    effects, gains = reweighting.effects.mean(config.effect), reweighting.gains
     return {
         "coldframe_version": __version__,
         "method": "pear",
@@ -272,16 +273,16 @@ def _described(lm: FrozenLM, config: ReweightConfig, found: Reweighting, folded:
         "config": config.to_dict(),
         "heads": [
             {"layer": layer, "head": head, "effect": float(effects[layer, head]), "gain": float(gains[layer, head])}
-            for layer, head in found.heads
+            for layer, head in reweighting.heads
         ],
-        "stability": found.effects.stability(config.effect),
-        "history": found.trained.history,
+        "stability": reweighting.effects.stability(config.effect),
+        "history": list(reweighting.history),
         "folded": folded,
     }
 
 
-def _base_of(found: GainsFile) -> str:
-    base = found.described["base_model"]
+def _base_of(gains_file: GainsFile) -> str:
+    base = gains_file.manifest["base_model"]
     return f"{base['name']} ({base['weight_hash'][:12]})"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from coldframe.errors import ArtifactError
-from coldframe.storage.files import atomic_path, sha256_of
+from coldframe.storage.artifact import MANIFEST, read_manifest, verify_files, write_manifest
+from coldframe.storage.files import atomic_path
 
-FORMAT = 1
 FOLDER = "head_gains"  # a folder of its own: loaders take every safetensors file beside config.json for weights
-_CONFIG, _GAINS = "gains.json", "gains.safetensors"
+_GAINS = "gains.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,31 +24,29 @@ class GainsFile:
     """What :func:`write_gains` wrote.
 
     Attributes:
-        described: The JSON part: ``base_model``, ``config``, ``heads``, ``history``, ``tensors`` and so on.
+        manifest: ``base_model``, ``config``, ``heads``, ``history``, ``tensors`` and so on.
         gains: ``[layers, query_heads]``, float32.
         effects: ``[pairs, layers, query_heads]``, float32.
     """
 
-    described: dict[str, Any]
+    manifest: dict[str, Any]
     gains: Tensor
     effects: Tensor
 
 
-def write_gains(folder: Path, described: Mapping[str, Any], gains: Tensor, effects: Tensor) -> None:
+def write_gains(folder: Path, values: Mapping[str, Any], gains: Tensor, effects: Tensor) -> None:
     """Write ``head_gains/`` into a folder: some kilobytes of JSON and safetensors.
 
     Args:
         folder: The checkpoint's, or one of its own.
-        described: Everything that is not a tensor.
+        values: Everything that is not a tensor.
         gains: As in :class:`GainsFile`.
         effects: As in :class:`GainsFile`.
     """
     home = folder / FOLDER
     with atomic_path(home / _GAINS) as path:
         save_file({"gains": gains.float().contiguous(), "effects": effects.float().contiguous()}, path)
-    values = {"format": FORMAT, **described, "files": {_GAINS: sha256_of(home / _GAINS)}}
-    with atomic_path(home / _CONFIG) as path:
-        path.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_manifest(home, values, [_GAINS])
 
 
 def read_gains(folder: str | Path) -> GainsFile:
@@ -62,19 +59,12 @@ def read_gains(folder: str | Path) -> GainsFile:
         ArtifactError: If there are none, or they are damaged, changed or of a newer format.
     """
     home = Path(folder) / FOLDER
-    if not (home / _CONFIG).is_file():
-        raise ArtifactError(f"{folder} holds no head gains", expected=f"a folder with {FOLDER}/{_CONFIG}")
+    if not (home / MANIFEST).is_file():
+        raise ArtifactError(f"{folder} holds no head gains", expected=f"a folder with {FOLDER}/{MANIFEST}")
+    manifest = read_manifest(home, ("base_model", "config"))
+    verify_files(home, manifest)
     try:
-        described = json.loads((home / _CONFIG).read_text(encoding="utf-8"))
-        version, checksum = int(described["format"]), described["files"][_GAINS]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{home / _CONFIG} is damaged: {error}", fix="Reweight again.") from error
-    if version > FORMAT:
-        raise ArtifactError("The gains were written by a newer coldframe", got=version, expected=f"format {FORMAT}")
-    try:
-        if sha256_of(home / _GAINS) != checksum:
-            raise ArtifactError(f"{home / _GAINS} is not the file that was saved", fix="Reweight again.")
         tensors = load_file(home / _GAINS)
-        return GainsFile(described, tensors["gains"], tensors["effects"])
+        return GainsFile(manifest, tensors["gains"], tensors["effects"])
     except (SafetensorError, KeyError, OSError) as error:
         raise ArtifactError(f"{home / _GAINS} is damaged: {error}", fix="Reweight again.") from error

@@ -3,71 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from coldframe.frozen.hooks import head_gains
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import Method, MethodConfig, MethodContext
-from coldframe.methods.head_gains.coefficients import GainTrainer, Trained
 from coldframe.methods.head_gains.config import ReweightConfig
-from coldframe.methods.head_gains.discovery import Effects, Report, choose_heads, discover
+from coldframe.methods.head_gains.discovery import Effects, choose_heads, discover
+from coldframe.methods.head_gains.fold import save_reweighted
+from coldframe.methods.head_gains.proxy import ProxyTask
+from coldframe.methods.head_gains.reweighting import Reweighting
+from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.progress import say
 from coldframe.retrieval.store import Retrieved
 from coldframe.storage.cache import cache_dir
 from coldframe.storage.checkpoints import CheckpointStore
 from coldframe.tasks.task import content_hash
 
-_FORMAT = 1  # of what is kept in the cache: another number and nothing older is taken up
+_FORMAT = 2  # of what is kept in the cache: another number and nothing older is taken up
 _DISCOVERY = ("repetitions", "discovery", "mean_over", "bos", "seed")
-
-
-@dataclasses.dataclass(frozen=True)
-class Reweighting:
-    """A model's gains, and how they were found.
-
-    Attributes:
-        heads: The chosen heads, ``(layer, head)``, those of the highest effect first.
-        effects: Of all heads.
-        trained: Gains and losses.
-    """
-
-    heads: tuple[tuple[int, int], ...]
-    effects: Effects
-    trained: Trained
-
-
-def reweight(lm: FrozenLM, config: ReweightConfig, report: Report | None = None) -> Reweighting:
-    """Find the heads that hold retrieval back, and train a gain for each.
-
-    What is finished is kept in the cache, under the hash of the weights and of all settings it depends on. So an
-    interrupted call goes on where it stopped, the same call again costs nothing, and another K uses the
-    same effects.
-
-    Args:
-        lm: The model; never changed.
-        config: How.
-        report: Told of the progress: stage, units done, units in all, values.
-
-    Example:
-        >>> from coldframe import load_lm
-        >>> found = reweight(load_lm("smollm2"), ReweightConfig(heads=10))  # doctest: +SKIP
-        >>> found.trained.gains.shape                                   # doctest: +SKIP
-        torch.Size([30, 9])
-    """
-    values = config.to_dict()
-    settings = {field.name: values[field.name] for field in dataclasses.fields(ReweightConfig)}
-    of_effects = content_hash(str(_FORMAT), lm.weight_hash, *(f"{key}={settings[key]}" for key in _DISCOVERY))
-    of_all = content_hash(of_effects, repr(sorted(settings.items())))
-    home = cache_dir() / "head-gains"
-    effects = discover(lm, config, CheckpointStore(home / of_effects), report)
-    heads = choose_heads(effects.mean(config.effect), config)
-    return Reweighting(
-        tuple(heads), effects, GainTrainer(lm, heads, config, CheckpointStore(home / of_all), report).train()
-    )
+_LOGITS = 1 << 26  # at most so many logits at once: 256 MB in float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,55 +38,190 @@ class PEARConfig(ReweightConfig, MethodConfig):
     section = "PEAR settings"
 
 
+@dataclasses.dataclass(frozen=True)
+class Copies(TrainingSet):
+    """Random sequences that are repeated once, drawn anew for every step.
+
+    Attributes:
+        items: Empty: sequences are drawn when they are wanted.
+        task: Draws them.
+        length: n, tokens before the copy.
+        size: Sequences in all.
+        batch_size: In a step.
+        stream: Which of the seed's streams they come from: 1 is held out, 2 is trained on.
+    """
+
+    task: ProxyTask = dataclasses.field(kw_only=True)
+    length: int = 50
+    size: int = 0
+    batch_size: int = 20
+    stream: int = 2
+
+    def __len__(self) -> int:
+        return self.size
+
+    def take(self, rows: Sequence[int]) -> Tensor:
+        """Token ids of some sequences, ``[n, BOS + 2 length]``."""
+        if self.stream == 1:
+            return self.task.sequences(self.size, self.length, 1)[list(rows)]
+        steps = sorted({row // self.batch_size for row in rows})
+        drawn = {step: self.task.sequences(self.batch_size, self.length, self.stream, step) for step in steps}
+        return torch.stack([drawn[row // self.batch_size][row % self.batch_size] for row in rows])
+
+    def batches(self, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+        """The steps between two looks at the held-out sequences; every step has sequences of its own."""
+        first = epoch * self.size
+        return [list(range(first + i, first + i + self.batch_size)) for i in range(0, self.size, self.batch_size)]
+
+    @property
+    def fingerprint(self) -> str:
+        """Names what is drawn."""
+        return content_hash(*map(str, (self.task.seed, self.task.start, self.length, self.size, self.stream)))
+
+
 class PEAR(Method):
     """Position-embedding-agnostic attention re-weighting: ``sum_h g_h O_h z_h``, with ``g`` the same for every query.
 
-    The heads are found and their gains trained on random sequences (the proxy task), so neither the task's rows nor
-    what is retrieved plays a part: to the training loop there is nothing to train. The gains are made the
-    first time they are needed, and stand in the artifact. Folded into a checkpoint they cost nothing at all
-    (``coldframe reweight``), and that checkpoint goes under any other method.
+        attention output of layer l = sum_h g_h O_h z_h + bias,   g_h = tau_{l,h} if chosen, else 1
 
-    Paper: Tan et al. 2025, arXiv 2409.19745. Deviates: see :class:`~.coefficients.GainTrainer` and
-    :func:`~.discovery.threshold`.
+    The heads are found and their gains trained, from 1, on random sequences that are repeated once (the proxy task), so
+    neither the task's rows nor what is retrieved plays a part. What is finished is kept in the cache, under the hash of
+    the weights and of all settings it depends on: the same gains for another task cost nothing, and another K uses the
+    same effects. Folded into a checkpoint the gains cost nothing at all (``coldframe reweight``), and that checkpoint
+    goes under any other method.
+
+    Paper: Tan et al. 2025, arXiv 2409.19745. Deviates: gains are float32 (theirs are bf16, whose steps near 1 are as
+    large as the learning rate), the copy's first token is no target, and the gains of the lowest loss on held-out
+    sequences are kept; see also :func:`~.discovery.threshold`.
 
     Cost:
-        No trained parameters in the task's sense, no tokens; the text's states depend on the gains.
+        One parameter for each chosen head, no tokens; the text's states depend on the gains.
+
+    Example:
+        >>> PEAR(heads=5)
+        PEAR(heads=5)
     """
 
     name: ClassVar[str] = "pear"
     paper: ClassVar[str] = "arXiv 2409.19745"
     config_class = PEARConfig
     config: PEARConfig
-    trainable: ClassVar[bool] = False
+    learns_from_task: ClassVar[bool] = False
+    learning_rate: ClassVar[float] = 5e-3
 
-    gains: Tensor
-    made: bool = False
+    chosen: Tensor
+    clean: Tensor
+    patched: Tensor
 
     def build(self, context: MethodContext) -> None:
-        """Gains that are still to be made, or to be loaded."""
-        self.register_buffer("gains", torch.ones(context.lm.anatomy.n_layers, context.lm.anatomy.n_heads))
-        self.made = False
+        """Gains of 1, effects of 0, no head chosen."""
+        shape = (context.lm.anatomy.n_layers, context.lm.anatomy.n_heads)
+        self.gains = nn.Parameter(torch.ones(shape))
+        self.register_buffer("chosen", torch.zeros(shape, dtype=torch.bool))
+        self.register_buffer("clean", torch.zeros(len(self.config.repetitions)))
+        self.register_buffer("patched", torch.zeros(len(self.config.repetitions), *shape))
+        self.history: tuple[dict[str, float], ...] = ()
 
-    def make(self) -> None:
-        """Find the heads and train their gains, unless that is done."""
-        if not self.made:
-            say("PEAR: finding heads and training their gains, unless they are in the cache")
-            with torch.enable_grad():  # this may be the first prediction
-                found = reweight(self.ready.lm, self.config)
-            self.gains, self.made = found.trained.gains.to(self.gains.device), True
+    @property
+    def effects(self) -> Effects:
+        """Of all heads on the proxy task."""
+        return Effects(self.clean, self.patched)
 
-    def state_dict(self, *args: Any, **options: Any) -> Any:
-        """The gains, made if they were not."""
-        self.make()
-        return super().state_dict(*args, **options)
+    @property
+    def heads(self) -> list[tuple[int, int]]:
+        """The chosen heads, ``(layer, head)``, those of the highest effect first."""
+        chosen = {(int(layer), int(head)) for layer, head in self.chosen.nonzero().tolist()}
+        effects = self.effects.mean(self.config.effect)
+        return sorted(chosen, key=lambda place: (-float(effects[place]), place))
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take gains that were made before."""
-        found = super().load_state_dict(state_dict, strict, assign)
-        self.made = True
-        return found
+    @property
+    def trained_parameters(self) -> int:
+        """One for each chosen head."""
+        return int(self.chosen.sum())
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """The same gains for every query."""
-        self.make()
-        return Conditioning(head_gains=self.gains)
+        return Conditioning(head_gains=self.gains.detach())
+
+    def problems(self, data: TrainingData) -> Iterator[Problem]:
+        """Find the heads, then train their gains on the proxy task, unless both are in the cache."""
+        lm, config = self.ready.lm, self.config
+        values = config.to_dict()
+        settings = {field.name: values[field.name] for field in dataclasses.fields(ReweightConfig)}
+        of_effects = content_hash(str(_FORMAT), lm.weight_hash, *(f"{key}={settings[key]}" for key in _DISCOVERY))
+        of_gains = content_hash(of_effects, repr(sorted(settings.items())))
+        home = cache_dir() / "head-gains"
+        if not data.quiet:
+            say("PEAR: finding heads and training their gains, unless they are in the cache")
+        effects = discover(lm, config, CheckpointStore(home / of_effects), quiet=data.quiet)
+        self.clean.copy_(effects.clean)
+        self.patched.copy_(effects.patched)
+        for layer, head in choose_heads(effects.mean(config.effect), config):
+            self.chosen[layer, head] = True
+        if config.fixed is not None:
+            with torch.no_grad():
+                self.gains[self.chosen] = config.fixed
+            return
+        self.proxy = ProxyTask(lm, config.bos, config.seed)
+        lengths = _Lengths(2 * config.length)
+        per_look = config.evaluate_every * config.batch_size
+        # Sequences at once. A fixed number of logits, so that the same run adds up in the same order everywhere.
+        problem = Problem(
+            self,
+            Copies((), lengths, task=self.proxy, length=config.length, size=per_look, batch_size=config.batch_size),
+            Copies((), lengths, task=self.proxy, length=config.length, size=config.held_out, stream=1),
+            settings={
+                "epochs": -(-config.steps // config.evaluate_every),
+                "batch_size": config.batch_size,
+                "accumulation": 1,
+                "learning_rate": config.learning_rate,
+                "weight_decay": 0.0,
+                "schedule": "linear",
+                "decay_steps": config.decay_steps,
+                "warmup": (config.warmup + 0.5) / (-(-config.steps // config.evaluate_every) * config.evaluate_every),
+                "clip": 0.0,
+                "select": "loss",
+                "patience": config.patience,
+                "seed": config.seed,
+                "report_to": "none",
+            },
+            name="PEAR gains",
+            from_start=True,
+            folder=home / of_gains,
+            whole_batches=True,
+        )
+        yield problem
+        self.history = tuple(problem.records)
+
+    def loss(self, lm: FrozenLM, batch: Any) -> Tensor:
+        """Mean loss of the copy's tokens in each sequence, ``[n]``, nats."""
+        gains = torch.where(self.chosen, self.gains, torch.ones_like(self.gains))
+        # Below the lowest chosen head nothing has a gradient: nothing is kept there, and nothing goes back through it.
+        layers = self.chosen.any(1).nonzero().flatten().tolist()
+        rows = max(1, _LOGITS // (self.config.length * lm.anatomy.vocab_size))
+        with head_gains(lm.anatomy, gains, layers):
+            return torch.cat([self.proxy.copy_losses(part).mean(1) for part in batch.split(rows)])
+
+    @property
+    def reweighting(self) -> Reweighting:
+        """The gains, and how they came about."""
+        effects = Effects(self.clean.cpu(), self.patched.cpu())
+        return Reweighting(tuple(self.heads), effects, self.gains.detach().cpu(), self.history)
+
+    def export(self, out: Path, entries: Sequence[str] = ()) -> Path:
+        """Write the reweighted model: an ordinary checkpoint with the gains in it, and the gains beside it."""
+        save_reweighted(self.ready.lm, self.config, self.reweighting, out)
+        return out
+
+
+class _Lengths(Sequence[int]):
+    """The same length for every sequence, however many there are."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.length

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Self
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from coldframe.config import check
 from coldframe.errors import DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import TokenSequence, counted_states, mean_nll, nll_and_kl
+from coldframe.methods.base import MethodContext
+from coldframe.methods.training_set import Problem, TrainingData
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
-from coldframe.methods.weight_deltas.adapters import Layout
-from coldframe.methods.weight_deltas.pair_trainer import PairTrainer, optimizer_state, restore_optimizer
-from coldframe.methods.weight_deltas.prag import PRAGConfig
-from coldframe.storage.checkpoints import CheckpointStore
-from coldframe.tasks.corpus import Augmentation, Passage
+from coldframe.methods.weight_deltas.banks import GeneratedAdapters, write_embeddings, write_hypernetwork
+from coldframe.methods.weight_deltas.hypernetwork import Hypernetwork
+from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters, passages_of
+from coldframe.methods.weight_deltas.passage_sequences import PassageSequences, where
+from coldframe.methods.weight_deltas.poly_prag import Pairs
+from coldframe.methods.weight_deltas.prag import PRAG, PRAGConfig
+from coldframe.tasks.task import Example, Passage
+
+TEACHER = "teacher"
+"""Folder of the PRAG adapters that the hypernetwork learns from, below the artifact's; it is no part of it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DyPRAGConfig(AdapterConfig):
-    """Settings of DyPRAG, beside those of all :class:`AdapterConfig`; learning rate and epochs are the hypernetwork's.
+    """Settings of DyPRAG, beside those of all :class:`AdapterConfig`.
 
     The paper's code has a learning rate of 1e-5, one epoch over 4,800 passages, batch 1, ``init_std`` 1e-7, and what is
     called ``published`` below.
@@ -44,13 +52,10 @@ class DyPRAGConfig(AdapterConfig):
             after the passage, which puts little pressure on the weights: the answer can be copied from the prompt.
         scaling: Of a generated update: ``repaired``, ``alpha / r`` as its target's; or, as ``published``, 1, so that a
             network which meets its targets exactly injects ``r / alpha`` of their update.
-        batch_size: Sequences in a step, at least 1.
     """
 
     section = "DyPRAG settings"
 
-    learning_rate: float = 5e-4
-    epochs: int = 15
     train_passages: int | None = None
     teacher_learning_rate: float = 1e-3
     teacher_epochs: int = 10
@@ -61,11 +66,10 @@ class DyPRAGConfig(AdapterConfig):
     mse_weight: float = 100.0
     sequences: Literal["all", "published"] = "all"
     scaling: Literal["repaired", "published"] = "repaired"
-    batch_size: int = 32
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("width", "batch_size", "train_passages", "teacher_epochs", "teacher_per_step"):
+        for name in ("width", "train_passages", "teacher_epochs", "teacher_per_step"):
             value = getattr(self, name)
             check(value is None or value >= 1, f"{name} must be positive", got=value, expected="at least 1")
         for name in ("init_std", "teacher_learning_rate"):
@@ -81,84 +85,158 @@ class DyPRAGConfig(AdapterConfig):
     @property
     def teacher(self) -> PRAGConfig:
         """Of the adapters that it learns from."""
-        shared = ("rank", "alpha", "targets", "weight_decay", "form", "loss", "full_answers", "seed")
-        return PRAGConfig(
-            **{name: getattr(self, name) for name in shared},
-            learning_rate=self.teacher_learning_rate,
-            epochs=self.teacher_epochs,
-            per_step=self.teacher_per_step,
-        )
-
-    def sequences_of(self, lm: FrozenLM, passage: Passage, augmentation: Augmentation) -> list[TokenSequence]:
-        """What the hypernetwork is trained on for a passage."""
-        if self.sequences == "all":
-            return super().sequences_of(lm, passage, augmentation)
-        return dataclasses.replace(self.prompts, form="published").of(lm, passage, augmentation)[:1]
+        shared = ("rank", "alpha", "targets", "form", "loss", "full_answers", "stored", "skip_unusable")
+        return PRAGConfig(**{name: getattr(self, name) for name in shared}, per_step=self.teacher_per_step)
 
 
-class Hypernetwork(nn.Module):
-    r"""Adapters from embeddings: two small networks for every target, one for A and one for B.
+class DyPRAG(PassageAdapters):
+    r"""A hypernetwork that writes a passage's adapter from the passage's embedding, for unseen passages too.
 
-    For target m of layer l, with ``e`` the embedding of a passage and u = ``concat(e, l)`` in ``R^{d+1}``::
+    It learns from PRAG adapters, which are trained first. For a passage with embedding e, target adapter ``(A*, B*)``
+    and sequence x::
 
-        A_m(e) = reshape(W_2 relu(W_1 u)),  W_1 in R^{p x (d+1)},  W_2 in R^{r in_m x p}
-        B_m(e) = reshape(V_2 relu(V_1 u)),  V_1 in R^{p x (d+1)},  V_2 in R^{r out_m x p}
+        L = NLL(x | W + s B(e) A(e)) + a sum_t KL(p_t(. | W + s* B* A*) || p_t(. | W + s B(e) A(e)))
+            + b sum over targets of (mean (A(e) - A*)^2 + mean (B(e) - B*)^2)
 
-    No biases; nothing is shared between targets, or between A and B. All weights start normal, with ``init_std``.
+    with ``s* = alpha / r``, a = ``kl_weight`` and b = ``mse_weight``. Every row of a batch has the update of its own
+    passage. The embedding is the frozen model's last hidden state at the passage's last token.
 
-    Paper: Tan et al. 2025, arXiv 2503.23895.
+    Paper: Tan et al. 2025, arXiv 2503.23895. Deviates: NLL and KL count the tokens that ``loss`` says, while the
+    paper's code has the whole prompt in NLL and all 3,000 positions, pads included, in KL; see :class:`DyPRAGConfig`
+    for the rest.
 
-    Args:
-        layout: Of the adapters.
-        d_model: d, width of an embedding.
-        width: p.
-        init_std: See above.
-        seed: Of the start.
-
-    Shapes:
-        ``[n, d]`` -> ``[n, N]``, adapters as the layout has them.
+    Cost:
+        :class:`Hypernetwork`'s parameters, and ``d_model`` for each passage; PRAG's while it is trained. The teacher's
+        hidden states before the counted tokens are computed once and kept.
 
     Example:
-        >>> layout = Layout(("model.layers.0.mlp.up_proj", "model.layers.0.mlp.down_proj"), ((4, 6), (6, 4)), rank=2)
-        >>> Hypernetwork(layout, d_model=4)(torch.zeros(3, 4)).shape
-        torch.Size([3, 40])
+        >>> DyPRAG(width=16)
+        DyPRAG(width=16)
     """
 
-    def __init__(self, layout: Layout, d_model: int, width: int = 32, init_std: float = 1e-3, seed: int = 0) -> None:
-        super().__init__()
-        self.layout, self.d_model, self.width = layout, d_model, width
-        # W_1 and V_1 of the first target, then of the next; the rows of W_2 and V_2 lie as the numbers they make.
-        self.first = nn.Parameter(torch.empty(len(layout.pieces), width, d_model + 1))
-        self.second = nn.Parameter(torch.empty(layout.numbers, width))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            for weight in self.parameters():
-                nn.init.normal_(weight, std=init_std)
+    name: ClassVar[str] = "dyprag"
+    paper: ClassVar[str] = "arXiv 2503.23895"
+    config_class = DyPRAGConfig
+    config: DyPRAGConfig
+    learning_rate: ClassVar[float] = 5e-4
+    training_defaults: ClassVar[Mapping[str, Any]] = {**PassageAdapters.training_defaults, "epochs": 15}
 
-    @classmethod
-    def from_state(cls, layout: Layout, state: Mapping[str, Tensor]) -> Self:
-        """From its weights by name, ``first`` and ``second``; kept in float32.
+    network: Hypernetwork
+    teacher: PRAG
 
-        Raises:
-            ConfigError: They do not fit the layout.
-        """
-        first, second = state["first"], state["second"]
-        fits = first.dim() == 3 and len(first) == len(layout.pieces)
-        fits = fits and tuple(second.shape) == (layout.numbers, first.shape[1])
-        got = f"{tuple(first.shape)} and {tuple(second.shape)}"
-        check(fits, "The hypernetwork's weights do not fit the layout", got=got)
-        network = cls(layout, first.shape[2] - 1, first.shape[1])
-        network.load_state_dict({"first": first.float(), "second": second.float()})
-        return network.requires_grad_(False)
+    def build(self, context: MethodContext) -> None:
+        """The layout, and the teacher in a workspace of its own."""
+        super().build(context)
+        shares = [torch.full((size,), 1 / size) for size in self.layout.pieces]
+        self.shares = torch.cat(shares).to(context.lm.device)  # squares add up to the sum of the factors' means
+        teacher = PRAG(self.config.teacher).setup(dataclasses.replace(context, workspace=self.folder / TEACHER))
+        object.__setattr__(self, "teacher", teacher)  # not a submodule: its adapters are not ours to save
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        """Adapters of some passages."""
-        into, of_layer = self.first[..., :-1].flatten(0, 1), self.first[..., -1]
-        layers = of_layer.new_tensor([layer for layer in self.layout.layers for _ in "AB"])
-        before = (embeddings @ into.T).view(-1, *of_layer.shape) + layers[:, None] * of_layer
-        hidden = before.relu().unbind(1)
-        pieces = self.second.split(self.layout.pieces)
-        return torch.cat([h @ rows.T for h, rows in zip(hidden, pieces, strict=True)], dim=-1)
+    def problems(self, data: TrainingData) -> Iterator[Problem]:
+        """PRAG's groups of passages, then the hypernetwork."""
+        settings = {"epochs": self.config.teacher_epochs, "learning_rate": self.config.teacher_learning_rate}
+        store = tuple(passages_of(data)[: self.config.train_passages])
+        seen = dataclasses.replace(
+            data, task=dataclasses.replace(data.task, store=store), settings={**data.settings, **settings}
+        )
+        for problem in self.teacher.problems(seen):
+            yield dataclasses.replace(problem, settings=settings)
+        lessons = self.lessons(seen)
+        passages = self._embeddable(passages_of(data))
+        self._vectors = passage_embeddings(self.ready.lm, passages)
+        rows = {passage.id: row for row, passage in enumerate(passages)}
+        self._learned = [passage.id for passage, _, _ in lessons]
+        self._inputs = self._vectors[[rows[id] for id in self._learned]].to(self.ready.lm.device)
+        self.network = Hypernetwork(
+            self.layout, self.ready.lm.d_model, self.config.width, self.config.init_std, data.seed
+        ).to(self.ready.lm.device)
+        items = Pairs.of([sequences for _, sequences, _ in lessons], [where(passage) for passage, _, _ in lessons])
+        self._taught = self._teach(items.items) if self.config.kl_weight else []
+        numbered = [(number, *item) for number, item in enumerate(items.items)]
+        yield Problem(self, dataclasses.replace(items, items=numbered), name=self.name)
+        write_hypernetwork(self.folder, self.network, self.stored_dtype)
+        write_embeddings(self.folder, [passage.id for passage in passages], self._vectors)
+        del self.network, self._taught, self._inputs, self._vectors
+        self.load(self.folder)
+
+    def growth(self, data: TrainingData) -> Iterator[Problem]:
+        """Embeddings of the new passages: nothing is trained."""
+        before = self.adapters
+        assert isinstance(before, GeneratedAdapters)  # trained or loaded by this class
+        passages = self._embeddable(passages_of(data))
+        vectors = torch.cat((before.embeddings(before.ids), passage_embeddings(self.ready.lm, passages)))
+        write_embeddings(self.folder, [*before.ids, *(passage.id for passage in passages)], vectors)
+        self.load(self.folder)
+        yield from ()
+
+    def load(self, folder: Path) -> None:
+        """Open what was stored."""
+        self.bank = GeneratedAdapters(folder, self.layout, self.config.scale)
+
+    def sequences_of(self, passage: Passage, questions: Sequence[Example]) -> list[TokenSequence]:
+        """What the hypernetwork is trained on for a passage."""
+        if self.config.sequences == "all":
+            return super().sequences_of(passage, questions)
+        published = PassageSequences(self.ready.schema, "published", self.config.loss, self.config.full_answers)
+        return published.of(self.ready.lm, passage, questions)[:1]
+
+    def loss(self, lm: FrozenLM, batch: Any) -> Tensor:
+        """The loss of each pair, ``[n]``."""
+        nll, kl, mse = self.losses_of(lm, batch)
+        return nll + self.config.kl_weight * kl + self.config.mse_weight * mse
+
+    def losses_of(self, lm: FrozenLM, batch: Sequence[tuple[int, int, TokenSequence]]) -> tuple[Tensor, Tensor, Tensor]:
+        """The three parts of the loss of some pairs, each ``[n]``, before they are weighted."""
+        unique, place = torch.tensor([row for _, row, _ in batch], device=lm.device).unique(return_inverse=True)
+        generated = self.network(self._inputs.index_select(0, unique))
+        adapters = generated.index_select(0, place)
+        conditioning = Conditioning(deltas=self.layout.deltas(self.layout.factors(adapters), self.config.scale))
+        sequences = [sequence for _, _, sequence in batch]
+        if self.config.kl_weight:
+            taught = torch.cat([self._taught[number] for number, _, _ in batch]).to(lm.device)
+            nll, kl = nll_and_kl(lm, sequences, conditioning, taught)
+        else:
+            nll = mean_nll(lm, sequences, conditioning)
+            kl = torch.zeros_like(nll)
+        if self.config.mse_weight:
+            mse = ((generated - self._targets(unique)) ** 2 @ self.shares).index_select(0, place)
+        else:
+            mse = torch.zeros_like(nll)
+        return nll, kl, mse
+
+    @torch.no_grad()
+    def _teach(self, pairs: Sequence[tuple[int, TokenSequence]], batch_size: int = 32) -> list[Tensor]:
+        """The teacher's states before the counted tokens of every pair."""
+        states: dict[int, Tensor] = {}
+        order = sorted(range(len(pairs)), key=lambda i: (len(pairs[i][1]), i))
+        scale, lm = self.config.teacher.scale, self.ready.lm
+        for start in range(0, len(order), batch_size):
+            places = order[start : start + batch_size]
+            rows = torch.tensor([pairs[i][0] for i in places], device=lm.device)
+            deltas = self.layout.deltas(self.layout.factors(self._targets(rows)), scale)
+            hidden, _, per_row = counted_states(lm, [pairs[i][1] for i in places], Conditioning(deltas=deltas))
+            states |= zip(places, (piece.cpu() for piece in hidden.split(per_row.tolist())), strict=True)
+        return [states[i] for i in range(len(pairs))]
+
+    def _targets(self, rows: Tensor) -> Tensor:
+        """The teacher's adapters of some passages, by their rows."""
+        return self.teacher.adapters.adapters([self._learned[row] for row in rows.tolist()]).to(self.ready.lm.device)
+
+    def _embeddable(self, passages: Sequence[Passage]) -> list[Passage]:
+        """The passages that fit into the model's context."""
+        fitting = []
+        for passage in passages:
+            if passage.id in self.left_out:
+                continue
+            try:
+                embedding_ids(self.ready.lm, passage)
+            except DataError as error:
+                if not self.config.skip_unusable:
+                    raise
+                self.left_out[passage.id] = error.problem
+                continue
+            fitting.append(passage)
+        return fitting
 
 
 def embedding_ids(lm: FrozenLM, passage: Passage) -> tuple[int, ...]:
@@ -167,11 +245,10 @@ def embedding_ids(lm: FrozenLM, passage: Passage) -> tuple[int, ...]:
     Raises:
         DataError: They are more than the model's context.
     """
-    ids = lm.bos + lm.tokenize(passage.shown)
+    ids = lm.bos + lm.tokenize(passage.text)
     if len(ids) > lm.anatomy.max_positions:
-        where = f"row {passage.row}, " if passage.row else ""
         raise DataError(
-            f"A passage is longer than the model's context ({where}{passage.shown[:60]!r})",
+            f"{where(passage)} is longer than the model's context",
             got=f"{len(ids)} tokens",
             expected=f"at most {lm.anatomy.max_positions}",
             fix="Cut it into shorter passages, or skip such passages with --on-error skip.",
@@ -190,150 +267,23 @@ def passage_embeddings(lm: FrozenLM, passages: Sequence[Passage]) -> Tensor:
         DataError: A passage is longer than the model's context.
     """
     tokens = [embedding_ids(lm, passage) for passage in passages]
-    found = torch.zeros(len(tokens), lm.d_model)
+    vectors = torch.zeros(len(tokens), lm.d_model)
     batch: list[int] = []
     for i in sorted(range(len(tokens)), key=lambda i: (len(tokens[i]), i)):
         if batch and (len(batch) + 1) * len(tokens[i]) > lm.batch_tokens:
-            found[batch] = _last_states(lm, [tokens[j] for j in batch])
+            vectors[batch] = _last_states(lm, [tokens[j] for j in batch])
             batch = []
         batch.append(i)
     if batch:
-        found[batch] = _last_states(lm, [tokens[j] for j in batch])
-    return found
+        vectors[batch] = _last_states(lm, [tokens[j] for j in batch])
+    return vectors
 
 
 def _last_states(lm: FrozenLM, tokens: Sequence[tuple[int, ...]]) -> Tensor:
     lengths = torch.tensor([len(ids) for ids in tokens], device=lm.device)
     longest = int(lengths.max())
-    ids = torch.tensor([one + (0,) * (longest - len(one)) for one in tokens], device=lm.device)
+    ids = torch.tensor([row + (0,) * (longest - len(row)) for row in tokens], device=lm.device)
     mask = (torch.arange(longest, device=lm.device) < lengths[:, None]).long()
     hidden = lm.body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     last: Tensor = hidden[torch.arange(len(tokens), device=lm.device), lengths - 1]
     return last.float().cpu()
-
-
-@dataclasses.dataclass(frozen=True)
-class DyTrained:
-    """What DyPRAG trains, and the mean loss of every epoch."""
-
-    network: Hypernetwork
-    losses: tuple[float, ...]
-
-
-class DyTrainer(PairTrainer):
-    r"""Trains a hypernetwork on passages that have PRAG adapters.
-
-    For a passage with embedding e, target adapter ``(A*, B*)`` and sequence x::
-
-        L = NLL(x | W + s B(e) A(e)) + a sum_t KL(p_t(. | W + s* B* A*) || p_t(. | W + s B(e) A(e)))
-            + b sum over targets of (mean (A(e) - A*)^2 + mean (B(e) - B*)^2)
-
-    with ``s* = alpha / r``, a = ``kl_weight`` and b = ``mse_weight``; a step has the mean over its pairs. Every row of
-    a batch has the update of its own passage.
-
-    Paper: arXiv 2503.23895. Deviates: NLL and KL count the tokens that ``loss`` says, while the paper's code has the
-    whole prompt in NLL and all 3,000 positions, pads included, in KL; see :class:`DyPRAGConfig` for the rest.
-
-    The teacher's hidden states before the counted tokens are computed once and kept: ``d_model`` numbers of the model's
-    number format for each.
-
-    Args:
-        lm: The model.
-        layout: Of the adapters.
-        config: How.
-        passages: The sequences of every passage.
-        embeddings: From :func:`passage_embeddings`.
-        targets: The adapters of some passages by their positions, float32 ``[n, N]``; asked for a batch at a time.
-        parts: Where an interrupted training goes on; its folder's name says what the training depends on.
-        report: Told after each step: steps done, and the loss.
-
-    Shapes:
-        embeddings: ``[passages, d_model]``.
-    """
-
-    name = "DyPRAG"
-
-    def __init__(
-        self,
-        lm: FrozenLM,
-        layout: Layout,
-        config: DyPRAGConfig,
-        passages: Sequence[Sequence[TokenSequence]],
-        embeddings: Tensor,
-        targets: Callable[[Sequence[int]], Tensor],
-        *,
-        parts: CheckpointStore | None = None,
-        report: Callable[[int, float], None] | None = None,
-    ) -> None:
-        order = {"seed": config.seed, "epochs": config.epochs, "batch_size": config.batch_size}
-        super().__init__(lm, passages, **order, parts=parts, report=report)
-        self.layout, self.config, self.targets = layout, config, targets
-        self.embeddings = embeddings.to(lm.device)
-        self.network = Hypernetwork(layout, lm.d_model, config.width, config.init_std, config.seed).to(lm.device)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-        shares = [torch.full((size,), 1 / size) for size in layout.pieces]
-        self.shares = torch.cat(shares).to(lm.device)  # so that squares add up to the sum of the factors' means
-        self.taught: list[Tensor] = []
-
-    def train(self) -> DyTrained:
-        """Run to the end, or on to the end."""
-        if self.config.kl_weight and not self.taught:
-            self.taught = self._teach()
-        losses = self.run()
-        return DyTrained(self.network.cpu(), losses)
-
-    @torch.no_grad()
-    def _teach(self) -> list[Tensor]:
-        """The teacher's states before the counted tokens of every pair."""
-        found: dict[int, Tensor] = {}
-        order = sorted(range(len(self.pairs)), key=lambda i: (len(self.pairs[i][1]), i))
-        for start in range(0, len(order), self.batch_size):
-            places = order[start : start + self.batch_size]
-            some = [self.pairs[i] for i in places]
-            rows, which = self.rows_of(some)
-            deltas = self.layout.deltas(self.layout.factors(self._targets(rows)[which]), self.config.teacher.scale)
-            states, _, per_row = counted_states(self.lm, [one for _, one in some], Conditioning(deltas=deltas))
-            found |= zip(places, (piece.cpu() for piece in states.split(per_row.tolist())), strict=True)
-        return [found[i] for i in range(len(self.pairs))]
-
-    def _targets(self, rows: Tensor) -> Tensor:
-        return self.targets(rows.tolist()).to(self.lm.device)
-
-    def losses_of(self, places: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """The three parts of the loss of some pairs, each ``[n]``, before they are weighted."""
-        some = [self.pairs[i] for i in places]
-        rows, which = self.rows_of(some)
-        generated = self.network(self.embeddings[rows])
-        deltas = self.layout.deltas(self.layout.factors(generated[which]), self.config.scale)
-        sequences, conditioning = [sequence for _, sequence in some], Conditioning(deltas=deltas)
-        if self.config.kl_weight:
-            taught = torch.cat([self.taught[i] for i in places]).to(self.lm.device)
-            nll, kl = nll_and_kl(self.lm, sequences, conditioning, taught)
-        else:
-            nll = mean_nll(self.lm, sequences, conditioning)
-            kl = torch.zeros_like(nll)
-        if self.config.mse_weight:
-            mse = ((generated - self._targets(rows)) ** 2 @ self.shares)[which]
-        else:
-            mse = torch.zeros_like(nll)
-        return nll, kl, mse
-
-    def _step(self, step: int) -> float:
-        nll, kl, mse = self.losses_of(self.chosen(step))
-        loss = (nll + self.config.kl_weight * kl + self.config.mse_weight * mse).mean()
-        self.finite(loss, step)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return float(loss.detach())
-
-    def state(self) -> dict[str, Tensor]:
-        """Weights, and what the optimiser knows of them."""
-        return {**self.network.state_dict(), **optimizer_state(self.optimizer)}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """From :meth:`state`."""
-        self.network.load_state_dict({name: state[name] for name in self.network.state_dict()})
-        restore_optimizer(self.optimizer, state)

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from coldframe.config import check
-from coldframe.errors import TrainingError
+from coldframe.errors import ArtifactError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
+from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
-from coldframe.methods.weight_deltas.adapters import Layout
+from coldframe.methods.weight_deltas.banks import SHARDS, AdapterShards, shard_places, write_index, write_shard
+from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters
+from coldframe.methods.weight_deltas.passage_sequences import where
+from coldframe.progress import say
+from coldframe.tasks.task import Passage
 
 _TOKENS, _PASSAGES = 4096, 64  # on a processor: some gigabytes at most, and more at once is no faster
+
+Lesson = tuple[Passage, list[TokenSequence], str]
 
 
 @dataclasses.dataclass(frozen=True)
 class PRAGConfig(AdapterConfig):
     """Settings of PRAG, beside those of all :class:`AdapterConfig`.
-
-    The paper has a learning rate of 3e-4 and one or two epochs, over longer sequences than ours.
 
     Args:
         per_step: Sequences of one passage in an optimiser step, at least 1 (the paper's); their mean loss counts.
@@ -45,15 +51,28 @@ class PRAGConfig(AdapterConfig):
                 check(value >= 1, f"{name} must be positive", got=value, expected="at least 1")
 
 
-def train_adapters(
-    lm: FrozenLM,
-    layout: Layout,
-    config: PRAGConfig,
-    passages: Sequence[Sequence[TokenSequence]],
-    names: Sequence[str] = (),
-    report: Callable[[int, float], None] | None = None,
-) -> tuple[Tensor, Tensor]:
-    r"""An adapter for each of some passages, trained side by side.
+@dataclasses.dataclass(frozen=True)
+class SideBySide(TrainingSet):
+    """The sequences of several passages, the same number for each, in steps that have some of every passage.
+
+    Attributes:
+        items: ``(passage, sequence)``, all of the first passage, then all of the next.
+        count: Sequences of a passage.
+        per_step: Of them in a step.
+    """
+
+    count: int = 1
+    per_step: int = 1
+
+    def batches(self, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+        """The steps of an epoch, in the order of the sequences: nothing is shuffled, as in the paper's code."""
+        starts = range(0, len(self.items), self.count)
+        steps = [range(self.count)[i : i + self.per_step] for i in range(0, self.count, self.per_step)]
+        return [[start + place for start in starts for place in step] for step in steps]
+
+
+class PRAG(PassageAdapters):
+    r"""An adapter for each passage, many trained side by side.
 
     ``y = W x + (alpha / r) B_p A_p x``, with ``A_p`` in ``R^{r x in}`` and ``B_p`` in ``R^{out x r}`` for passage p;
     in a batch every row has the pair of its own passage, so that one pass through the frozen model serves all::
@@ -63,51 +82,118 @@ def train_adapters(
     The passages' gradients and steps of AdamW do not touch each other, so the result is that of training them one
     after the other, to rounding. All start from the same A, and B = 0.
 
-    Paper: Su et al. 2025, arXiv 2501.15915. Its code: batch 1, float32, no shuffling, AdamW with weight decay 0.01.
+    Paper: Su et al. 2025, arXiv 2501.15915. Its code: batch 1, float32, no shuffling, AdamW with weight decay 0.01, a
+    learning rate of 3e-4 and one or two epochs over longer sequences than ours.
 
-    Args:
-        lm: The model.
-        layout: Of the adapters.
-        config: How.
-        passages: The sequences of each passage, as many for one as for the next: see :func:`batches`.
-        names: Of the passages, for errors.
-        report: Told after each step: how many there are now, and the mean loss.
+    Cost:
+        ``r (in + out)`` parameters for every target and passage; no tokens; the text's states depend on them.
 
-    Returns:
-        Adapters, float32 ``[passages, N]``, and losses of the last epoch, ``[passages]``.
-
-    Raises:
-        TrainingError: A loss is not finite; names the passage.
+    Example:
+        >>> PRAG(rank=4, k=3)
+        PRAG(k=3, rank=4)
     """
-    count = len(passages[0])
-    check(all(len(one) == count for one in passages), "Passages that are trained together need as many sequences each")
-    flat = layout.start(config.seed).to(lm.device).repeat(len(passages), 1).requires_grad_()
-    # Fused: one pass over memory instead of a dozen.
-    optimizer = torch.optim.AdamW([flat], lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    last = torch.zeros(len(passages), device=lm.device)
-    steps = math.ceil(count / config.per_step)
-    for epoch in range(config.epochs):
-        for step in range(steps):
-            chosen = [one[step * config.per_step : (step + 1) * config.per_step] for one in passages]
-            each = len(chosen[0])
-            optimizer.zero_grad()
-            rows = flat if each == 1 else flat.repeat_interleave(each, 0)
-            deltas = layout.deltas(layout.factors(rows), config.scale)
-            sequences = [sequence for some in chosen for sequence in some]
-            losses = mean_nll(lm, sequences, Conditioning(deltas=deltas)).view(len(passages), each).mean(1)
-            if not bool(losses.isfinite().all()):
-                wrong = int((~losses.isfinite()).nonzero()[0])
-                raise TrainingError(
-                    f"The loss of passage {names[wrong] if names else wrong} is not finite",
-                    fix="Lower the learning rate, or look at the passage. What was finished before is kept.",
-                )
-            losses.sum().backward()
-            optimizer.step()
-            if epoch == config.epochs - 1:
-                last += losses.detach() * each / count
-            if report is not None:
-                report(epoch * steps + step + 1, float(losses.detach().mean()))
-    return flat.detach().cpu(), last.cpu()
+
+    name: ClassVar[str] = "prag"
+    paper: ClassVar[str] = "arXiv 2501.15915"
+    config_class = PRAGConfig
+    config: PRAGConfig
+    learning_rate: ClassVar[float] = 1e-3
+    training_defaults: ClassVar[Mapping[str, Any]] = {**PassageAdapters.training_defaults, "epochs": 6}
+
+    def problems(self, data: TrainingData) -> Iterator[Problem]:
+        """Groups of passages, each stored as it is finished; a passage that is stored already is not trained again."""
+        lessons, fingerprint = self.lessons(data), self.fingerprint(data.settings)
+        wanted = {passage.id: lesson for passage, _, lesson in lessons}
+        places = shard_places(self.folder / SHARDS)
+        if foreign := [place for key, place in places.items() if key in wanted.items() and place[2] != fingerprint]:
+            raise ArtifactError(
+                f"{foreign[0][0]} belongs to a run with another model or other settings",
+                fix="Pass another --out, or delete the folder to start again.",
+            )
+        left = [lesson for lesson in lessons if (lesson[0].id, lesson[2]) not in places]
+        if 0 < len(left) < len(lessons):
+            say(f"{len(lessons) - len(left)} of {len(lessons)} passages are learned already; going on with the others")
+        for group in self.groups(left):
+            yield self.problem(group, data)
+            flat = self.flat.detach().cpu().to(self.stored_dtype)
+            write_shard(self.folder, {passage.id: lesson for passage, _, lesson in group}, flat, fingerprint)
+            del self.flat
+        self.finish(wanted)
+
+    def growth(self, data: TrainingData) -> Iterator[Problem]:
+        """The new passages."""
+        before = AdapterShards(self.folder, self.layout, self.config.scale).lessons
+        yield from self.problems(data)
+        added = AdapterShards(self.folder, self.layout, self.config.scale).lessons
+        self.finish({**before, **added})
+
+    def finish(self, lessons: Mapping[str, str]) -> None:
+        """Put the stored adapters of some passages in force."""
+        write_index(self.folder, lessons)
+        self.bank = AdapterShards(self.folder, self.layout, self.config.scale)
+
+    def load(self, folder: Path) -> None:
+        """Open what was stored."""
+        self.bank = AdapterShards(folder, self.layout, self.config.scale)
+
+    def problem(self, group: Sequence[Lesson], data: TrainingData) -> Problem:
+        """The adapters of some passages, from their common start."""
+        lm, count = self.ready.lm, len(group[0][1])
+        start = self.layout.start(data.seed).to(lm.device)
+        self.flat = nn.Parameter(start.repeat(len(group), 1))
+        items = [(row, sequence) for row, (_, sequences, _) in enumerate(group) for sequence in sequences]
+        per_step = self.config.per_step
+        in_step = [min(per_step, count - place // per_step * per_step) for place in range(count)]
+        return Problem(
+            self,
+            SideBySide(
+                items,
+                [len(sequence) for _, sequence in items],
+                weights=[1 / size for size in in_step] * len(group),
+                names=[where(group[row][0]) for row, _ in items],
+                count=count,
+                per_step=per_step,
+            ),
+            parameters=[{"params": [self.flat]}],
+            name=f"{self.name}: {len(group)} passages",
+            checkpoints=False,
+            summed=True,
+            whole_batches=True,
+        )
+
+    def loss(self, lm: FrozenLM, batch: Any) -> Tensor:
+        """The loss of each sequence under the adapter of its passage, ``[n]``, nats a token."""
+        rows = [row for row, _ in batch]
+        adapters: Tensor = self.flat
+        if rows != list(range(len(adapters))):
+            adapters = adapters.index_select(0, torch.tensor(rows, device=lm.device))
+        deltas = self.layout.deltas(self.layout.factors(adapters), self.config.scale)
+        return mean_nll(lm, [sequence for _, sequence in batch], Conditioning(deltas=deltas))
+
+    def optimizer(
+        self, groups: list[dict[str, Any]], learning_rate: float, weight_decay: float
+    ) -> torch.optim.Optimizer:
+        """AdamW in one pass over memory instead of a dozen."""
+        return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
+
+    def groups(self, lessons: Sequence[Lesson]) -> Iterator[list[Lesson]]:
+        """Passages that can be trained together: as many sequences each, of like length."""
+        lm = self.ready.lm
+
+        def longest(i: int) -> int:
+            return max(map(len, lessons[i][1]))
+
+        most = self.config.at_once or (len(lessons) if lm.on_gpu else _PASSAGES)
+        tokens, group = training_tokens(lm), list[int]()
+        for i in sorted(range(len(lessons)), key=lambda i: (len(lessons[i][1]), longest(i), i)):
+            per_step = min(self.config.per_step, len(lessons[i][1]))
+            full = len(group) == most or (len(group) + 1) * per_step * longest(i) > tokens
+            if group and (full or len(lessons[i][1]) != len(lessons[group[0]][1])):
+                yield [lessons[j] for j in group]
+                group = []
+            group.append(i)
+        if group:
+            yield [lessons[j] for j in group]
 
 
 def training_tokens(lm: FrozenLM) -> int:
@@ -118,25 +204,6 @@ def training_tokens(lm: FrozenLM) -> int:
     """
     if not lm.on_gpu:
         return _TOKENS
-    one = 2 * sum(linear.d_in + linear.d_out for linear in lm.anatomy.linears()) * lm.dtype.itemsize
+    per_token = 2 * sum(linear.d_in + linear.d_out for linear in lm.anatomy.linears()) * lm.dtype.itemsize
     total: int = torch.cuda.get_device_properties(lm.device).total_memory
-    return max(_TOKENS, total // 4 // one)
-
-
-def batches(lm: FrozenLM, passages: Sequence[Sequence[TokenSequence]], config: PRAGConfig) -> Iterator[list[int]]:
-    """Positions of passages that can be trained together: as many sequences each, of like length."""
-
-    def longest(i: int) -> int:
-        return max(map(len, passages[i]))
-
-    most = config.at_once or (len(passages) if lm.on_gpu else _PASSAGES)
-    tokens, batch = training_tokens(lm), list[int]()
-    for i in sorted(range(len(passages)), key=lambda i: (len(passages[i]), longest(i), i)):
-        each = min(config.per_step, len(passages[i]))
-        full = len(batch) == most or (len(batch) + 1) * each * longest(i) > tokens
-        if batch and (full or len(passages[i]) != len(passages[batch[0]])):
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+    return max(_TOKENS, total // 4 // per_token)

@@ -1,53 +1,67 @@
-"""Adam for the rows of a table of which every step sees a few."""
+"""AdamW that moves the rows of a table which a step saw, each by moments and a count of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-class RowAdam:
-    """Adam without weight decay, by row: every row has moments and a count of steps of its own.
+class RowAdamW(torch.optim.AdamW):
+    """AdamW; groups with ``rows=True`` hold tables with sparse gradients, of which a step sees a few rows.
 
-    An ordinary Adam goes on moving rows that a step did not see, by their old moments; and a lazy one that counts
-    steps for all rows together makes the first steps of late rows too long.
+    A row has moments and a count of steps of its own, and no weight decay. An ordinary AdamW goes on moving rows that a
+    step did not see, by their old moments; and a lazy one that counts steps for all rows together makes the first steps
+    of late rows too long.
 
     Args:
-        values: ``[rows, numbers]``, float32; changed in place.
-        learning_rate: At least 0.
+        groups: Optimiser groups, with ``rows=True`` in those of tables.
+        lr: Rate of groups that have none.
+        weight_decay: Of the other groups.
 
     Example:
-        >>> rows = RowAdam(torch.zeros(3, 1), 0.1)
-        >>> rows.step(torch.tensor([1]), torch.tensor([[5.0]]))
-        >>> rows.values.flatten().round(decimals=3)
+        >>> table = torch.nn.Parameter(torch.zeros(3, 1))
+        >>> optimizer = RowAdamW([{"params": [table], "rows": True, "lr": 0.1}], lr=0.1)
+        >>> (5 * torch.nn.functional.embedding(torch.tensor([1]), table, sparse=True)).sum().backward()
+        >>> _ = optimizer.step()
+        >>> table.data.flatten().round(decimals=3)
         tensor([ 0.0000, -0.1000,  0.0000])
     """
 
-    def __init__(
-        self, values: Tensor, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
-    ) -> None:
-        self.values, self.learning_rate, self.betas, self.eps = values, learning_rate, betas, eps
-        self.first, self.second = torch.zeros_like(values), torch.zeros_like(values)
-        self.count = torch.zeros(len(values), 1, device=values.device)
+    def __init__(self, groups: list[dict[str, Any]], lr: float, weight_decay: float = 0.0) -> None:
+        super().__init__(groups, lr=lr, weight_decay=weight_decay, fused=not any(g.get("rows") for g in groups))
+        for group in self.param_groups:
+            group.setdefault("rows", False)
+            group["fused"] = not group["rows"]  # one pass over memory instead of a dozen
 
     @torch.no_grad()
-    def step(self, rows: Tensor, gradient: Tensor) -> None:
-        """Move some rows; each stands in ``rows`` once."""
-        one, two = self.betas
-        self.count[rows] += 1
-        self.first[rows] = one * self.first[rows] + (1 - one) * gradient
-        self.second[rows] = two * self.second[rows] + (1 - two) * gradient**2
-        count = self.count[rows]
-        mean, spread = self.first[rows] / (1 - one**count), self.second[rows] / (1 - two**count)
-        self.values[rows] -= self.learning_rate * mean / (spread.sqrt() + self.eps)
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """One step: whole parameters as AdamW moves them, tables by the rows that have a gradient."""
+        tables = [table for group in self.param_groups if group["rows"] for table in group["params"]]
+        gradients = [table.grad for table in tables]
+        for table in tables:
+            table.grad = None
+        loss = super().step(closure)
+        rates = [group["lr"] for group in self.param_groups if group["rows"] for _ in group["params"]]
+        for table, gradient, rate in zip(tables, gradients, rates, strict=True):
+            if gradient is not None and rate > 0:
+                self._move_rows(table, gradient.coalesce() if gradient.is_sparse else gradient.to_sparse(1), rate)
+            table.grad = gradient
+        return loss
 
-    def state(self) -> dict[str, Tensor]:
-        """All of it, by name."""
-        return {"rows": self.values, "rows/first": self.first, "rows/second": self.second, "rows/count": self.count}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """From :meth:`state`."""
-        for name, held in self.state().items():
-            held.copy_(state[name])
+    def _move_rows(self, table: Tensor, gradient: Tensor, rate: float) -> None:
+        rows, values = gradient.indices()[0], gradient.values()
+        state = self.state[table]
+        if not state:
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
+            state["step"] = torch.zeros(len(table), 1, device=table.device)
+        first_decay, second_decay = 0.9, 0.999
+        state["step"][rows] += 1
+        state["exp_avg"][rows] = first_decay * state["exp_avg"][rows] + (1 - first_decay) * values
+        state["exp_avg_sq"][rows] = second_decay * state["exp_avg_sq"][rows] + (1 - second_decay) * values**2
+        count = state["step"][rows]
+        mean = state["exp_avg"][rows] / (1 - first_decay**count)
+        spread = state["exp_avg_sq"][rows] / (1 - second_decay**count)
+        table[rows] -= rate * mean / (spread.sqrt() + 1e-8)

@@ -12,20 +12,18 @@ from typing import TypeVar
 import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
 from torch import Tensor
 
 from coldframe.errors import TrainingError
 from coldframe.frozen.model import FrozenLM
-from coldframe.frozen.ports import EMPTY
-from coldframe.inference.run import prompts, run
-from coldframe.methods.base import Method
+from coldframe.frozen.ports import Conditioning
+from coldframe.inference.run import run
+from coldframe.methods.base import Method, prompts
+from coldframe.methods.training_set import Problem, RetrievedRows, TrainingSet
 from coldframe.progress import Bar
-from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.metrics import METRICS
-from coldframe.tasks.task import Example, Task, content_hash
+from coldframe.tasks.task import content_hash
 from coldframe.training import checkpoint
-from coldframe.training.batches import length_batches
 from coldframe.training.checkpoint import Progress
 from coldframe.training.config import TrainingConfig
 
@@ -35,72 +33,70 @@ _GRADIENT_TOKENS = 4096  # of text read with gradient at once: some GB of activa
 
 
 class Trainer:
-    """Trains a method on a task's training rows and keeps the weights that do best on its validation rows.
+    """Trains one problem and keeps the weights that do best on its validation items.
 
     The same settings and data give the same weights, bit for bit, whether the run was interrupted or not
     (on one machine, with one thread count).
 
     Args:
-        method: Set up for ``lm``; trained in place.
+        problem: What is trained, in place.
         lm: The frozen model.
-        task: Where the rows come from; test rows are not touched.
-        retrieved: Neighbours of the training rows (each without itself) and of the validation rows.
-        config: How to train.
-        folder: Where checkpoints go; None keeps none.
+        config: How to train; the problem's own settings change it.
+        folder: Where the checkpoint goes; None keeps none.
         resume: Continue from the folder's checkpoint if there is one.
         quiet: No progress bar.
     """
 
     def __init__(
         self,
-        method: Method,
+        problem: Problem,
         lm: FrozenLM,
-        task: Task,
-        retrieved: tuple[Retrieved, Retrieved],
         config: TrainingConfig,
         folder: Path | None = None,
         resume: bool = True,
         quiet: bool = False,
     ) -> None:
-        self.method, self.lm, self.task, self.config = method, lm, task, config
-        self.neighbours, self.validation_neighbours = retrieved
+        self.problem, self.method, self.lm = problem, problem.method, lm
+        self.config = config = config.replace(**problem.settings)
+        self.items, self.validation = problem.items, problem.validation
         self.folder, self.resume, self.quiet = folder, resume, quiet
         trackers = None if config.report_to == "none" else config.report_to
         self.accelerator = Accelerator(log_with=trackers, project_dir=str(folder or "."), cpu=lm.device.type == "cpu")
-        rate = method.learning_rate if config.learning_rate is None else config.learning_rate
-        groups = method.parameter_groups(rate)
+        rate = self.method.learning_rate if config.learning_rate is None else config.learning_rate
+        groups = self.method.parameter_groups(rate) if problem.parameters is None else problem.parameters
         self.parameters = [p for group in groups for p in group["params"]]
         if not self.parameters:
-            raise TrainingError(f"{method.name} has no parameters to train")
-        optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=config.weight_decay)
-        self.model, self.optimizer = self.accelerator.prepare(method, optimizer)
+            raise TrainingError(f"{self.method.name} has no parameters to train")
+        optimizer = self.method.optimizer(groups, rate, config.weight_decay)
+        self.model, self.optimizer = self.accelerator.prepare(self.method, optimizer)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.micro = config.batch_size
-        self.lengths = [len(lm.tokenize(example.text)) for example in task.train]
-        self.around = len(lm.tokenize(task.schema.template.header + task.schema.template.query("")))
-        self.steps_per_epoch = math.ceil(math.ceil(len(task.train) / config.batch_size) / config.accumulation)
-        self.row_weights = _weights(task, task.train, config)
+        self.rows_at_once = config.batch_size
+        batches = len(self.items.batches(config.batch_size, config.seed, 0))
+        self.steps_per_epoch = math.ceil(batches / config.accumulation)
 
     def train(self) -> list[dict[str, float]]:
         """Run to the end, restore the best weights, return one record per epoch.
 
         Raises:
-            TrainingError: If a loss is not finite; the last good checkpoint stays.
+            TrainingError: If a loss is not finite (the last good checkpoint stays), or nothing was trained.
         """
-        progress = Progress()
-        best = _copy(self.method)
+        progress, best, start = Progress(), _copy(self.method), _moments(self.parameters)
         fingerprint = self._fingerprint()
         if self.folder is not None and self.resume:
-            found = checkpoint.load(self.folder, fingerprint, self.optimizer)
-            if found is not None:
-                progress, weights, best = found
+            resumed = checkpoint.load(self.folder, fingerprint, self.optimizer)
+            if resumed is not None:
+                progress, weights, best = resumed
                 self.method.load_state_dict(weights)
-        self._checkpoint(progress, fingerprint, best)  # a place that cannot be written is found before the work
+        self._checkpoint(progress, fingerprint, best)  # a place that cannot be written is told before the work
         if self.config.report_to != "none":
             self.accelerator.init_trackers("coldframe", {"method": self.method.name, **self.config.to_dict()})
-        self._read_ahead()
-        with Bar(self.config.epochs * len(self.task.train), f"train {self.method.name}", self.quiet) as bar:
-            bar.advance(progress.epoch * len(self.task.train) + progress.batch * self.config.batch_size)
+        if not progress.finished:
+            self._read_ahead()
+        if self.problem.from_start and not progress.history and self.validation is not None:
+            progress.history.append({"epoch": 0, "step": 0, "best": 1.0, **self._validate(self.validation)})
+            progress.best = -progress.history[0]["validation_loss"]
+        with Bar(self.config.epochs * len(self.items), f"train {self.problem.name}", self.quiet) as bar:
+            bar.advance(progress.epoch * len(self.items) + progress.batch * self.config.batch_size)
             while not progress.finished:
                 self._epoch(progress, best, fingerprint, bar)
                 best = self._judge(progress, best, bar)
@@ -108,6 +104,11 @@ class Trainer:
         self.method.load_state_dict(best)
         if self.config.report_to != "none":
             self.accelerator.end_training()
+        if _moments(self.parameters) == start:
+            raise TrainingError(
+                f"{self.method.name} is as it was before training",
+                fix="No epoch improved on the validation rows: lower the learning rate or train longer.",
+            )
         return progress.history
 
     @torch.no_grad()
@@ -116,25 +117,24 @@ class Trainer:
 
         A state's last bits depend on the batch it was computed in. As much is read as can be kept.
         """
-        if not self._keeps_text:
+        if not self.method.shares_text:
             return
         self.method.eval()
-        sets = ((self.task.train, self.neighbours), (self.task.validation, self.validation_neighbours))
-        for examples, retrieved in sets:
+        for items in (self.items, self.validation):
+            if not isinstance(items, RetrievedRows):
+                continue
             rows = []
-            for part in _parts(range(len(examples)), self.config.batch_size):
-                texts = [examples[i].text for i in part]
-                conditioning = EMPTY
-                if getattr(self.method.config, "text_exemplars", 0):  # they are part of the text that is read
-                    conditioning = self.method.condition(texts, retrieved.rows(np.array(part)))
-                rows += self.lm.rows(prompts(self.task.schema, texts), conditioning)
-            for some in _parts(sorted(rows, key=len), _READ_AHEAD):
+            for part in _parts(range(len(items)), self.config.batch_size):
+                batch = items.take(part)
+                conditioning = Conditioning(contexts=self.method.contexts(batch.texts, batch.retrieved))
+                rows += self.lm.rows(prompts(self.method.ready.schema, batch.texts), conditioning)
+            for group in _parts(sorted(rows, key=len), _READ_AHEAD):
                 if self.lm.states.full:
                     return
-                self.lm.text_states(some)
+                self.lm.text_states(group)
 
     def _epoch(self, progress: Progress, best: dict[str, Tensor], fingerprint: str, bar: Bar) -> None:
-        batches = length_batches(self.lengths, self.config.batch_size, self.config.seed, progress.epoch)
+        batches = self.items.batches(self.config.batch_size, self.config.seed, progress.epoch)
         groups = [batches[i : i + self.config.accumulation] for i in range(0, len(batches), self.config.accumulation)]
         self.method.train()
         started = time.perf_counter()
@@ -163,8 +163,7 @@ class Trainer:
         """One optimiser step over some batches; a batch that does not fit in memory is halved and tried again."""
         for base, param_group in zip(self.base_rates, self.optimizer.param_groups, strict=True):
             param_group["lr"] = base * self._rate(step)
-        rows = [i for batch in group for i in batch]
-        total = sum(self.row_weights[i] for i in rows)
+        total = 1.0 if self.problem.summed else sum(self.items.weight(i) for batch in group for i in batch)
         mine = group[self.accelerator.process_index :: self.accelerator.num_processes]
         while True:
             self.optimizer.zero_grad()
@@ -172,66 +171,52 @@ class Trainer:
                 losses = [self._backward(part, total) for batch in mine for part in _parts(batch, self._at_once(batch))]
                 break
             except RuntimeError as error:
-                if not _out_of_memory(error) or self.micro == 1:
+                if not _out_of_memory(error) or self.rows_at_once == 1:
                     raise
-                self.micro = max(1, self.micro // 2)
-                print(f"Out of memory: going on with {self.micro} rows at a time.", file=sys.stderr)
+                self.rows_at_once = max(1, self.rows_at_once // 2)
+                print(f"Out of memory: going on with {self.rows_at_once} rows at a time.", file=sys.stderr)
         if self.config.clip:
             self.accelerator.clip_grad_norm_(self.parameters, self.config.clip)
         self.optimizer.step()
-        return [loss for some in losses for loss in some]
+        return [loss for part in losses for loss in part]
 
     def _at_once(self, batch: Sequence[int]) -> int:
-        """How many rows of a batch go through the model together; most processors do not say that memory is short."""
-        if self._keeps_text:
-            return self.micro
-        longest = max(self.lengths[i] for i in batch) + self.around
-        return max(1, min(self.micro, _GRADIENT_TOKENS // longest))
-
-    @property
-    def _keeps_text(self) -> bool:
-        """Whether the text is read without gradient, and its states kept."""
-        return getattr(self.method.config, "placement", None) == "suffix"
+        """How many items of a batch go through the model together; most processors do not say that memory is short."""
+        if self.problem.whole_batches:
+            return max(len(batch), 1) if self.rows_at_once >= self.config.batch_size else self.rows_at_once
+        if self.method.shares_text:
+            return self.rows_at_once
+        longest = max(self.items.lengths[i] for i in batch)
+        return max(1, min(self.rows_at_once, _GRADIENT_TOKENS // longest))
 
     def _backward(self, rows: Sequence[int], total: float) -> list[float]:
-        examples = [self.task.train[i] for i in rows]
-        losses = self.losses(examples, self.neighbours.rows(np.array(rows)))
-        weights = torch.tensor([self.row_weights[i] for i in rows], device=losses.device)
+        losses = self.model(self.lm, self.items.take(rows))
+        weights = torch.tensor([self.items.weight(i) for i in rows], device=losses.device)
         loss = (losses * weights).sum() / total * self.accelerator.num_processes
         if not bool(torch.isfinite(loss)):
+            bad = [i for i, value in zip(rows, losses.detach().tolist(), strict=True) if not math.isfinite(value)]
             raise TrainingError(
                 "The training loss is not finite",
-                got=[round(float(x), 4) for x in losses.detach()],
-                fix=f"Rows {[e.id for e in examples]}: lower the learning rate, or look at these rows. "
+                got=[round(float(value), 4) for value in losses.detach()],
+                fix=f"{', '.join(self.items.name(i) for i in bad or rows)}: lower the learning rate, or look at these. "
                 "The last checkpoint is intact.",
             )
         if not loss.requires_grad:
             raise TrainingError(f"The loss does not depend on any parameter of {self.method.name}")
         self.accelerator.backward(loss)
-        return [float(x) for x in losses.detach()]
-
-    def losses(self, examples: Sequence[Example], retrieved: Retrieved) -> Tensor:
-        """Loss of each row, ``[batch]``, by the objective."""
-        schema = self.task.schema
-        texts = [example.text for example in examples]
-        conditioning = self.model(texts, retrieved)
-        asked = prompts(schema, texts)
-        if schema.kind == "classification" and self.config.objective == "labels":
-            scores = self.lm.label_scores(asked, schema.words, conditioning)
-            targets = torch.tensor(self.task.targets(examples), device=scores.device)
-            return torch.nn.functional.cross_entropy(scores, targets, reduction="none")
-        answers = [schema.template.answer(schema.word(example.target)) for example in examples]
-        return self.lm.loss(asked, answers, conditioning)
+        return [float(value) for value in losses.detach()]
 
     def _judge(self, progress: Progress, best: dict[str, Tensor], bar: Bar) -> dict[str, Tensor]:
         """Close an epoch: validate, remember the best weights, decide whether to go on."""
         record = progress.history[-1]
         score = -record["train_loss"]
-        if self.task.validation:
-            record |= self._validate()
+        if self.config.select == "last":
+            score = float(progress.epoch)
+        elif self.validation is not None and len(self.validation):
+            record |= self._validate(self.validation)
             score = -record["validation_loss"]
             if self.config.select == "metric" and "validation_metric" in record:
-                metric = METRICS[self.task.schema.metric]
+                metric = METRICS[self.method.ready.schema.metric]
                 # The metric moves in steps of a row; the loss decides between equals.
                 score = record["validation_metric"] * (1 if metric.greater_is_better else -1)
                 score -= 1e-3 * min(record["validation_loss"], 10.0)
@@ -251,24 +236,26 @@ class Trainer:
         return best
 
     @torch.no_grad()
-    def _validate(self) -> dict[str, float]:
-        schema = self.task.schema
+    def _validate(self, items: TrainingSet) -> dict[str, float]:
         self.method.eval()
-        if schema.kind == "generation":
-            losses: list[float] = []
-            for rows in _parts(range(len(self.task.validation)), self.config.batch_size):
-                examples = [self.task.validation[i] for i in rows]
-                losses += self.losses(examples, self.validation_neighbours.rows(np.array(rows))).tolist()
-            return {"validation_loss": float(np.mean(losses))}
-        texts, targets = [e.text for e in self.task.validation], np.array(self.task.targets(self.task.validation))
-        probabilities = run(self.method, self.lm, schema, texts, self.validation_neighbours).probabilities
+        if isinstance(items, RetrievedRows) and self.method.ready.schema.kind == "classification":
+            return self._validate_labels(items)
+        losses: list[float] = []
+        for rows in _parts(range(len(items)), self.config.batch_size):
+            losses += self.method.loss(self.lm, items.take(rows)).tolist()
+        return {"validation_loss": float(np.mean(losses))}
+
+    def _validate_labels(self, items: RetrievedRows) -> dict[str, float]:
+        schema = self.method.ready.schema
+        targets = np.array([schema.index(example.target) for example in items.items])
+        probabilities = run(self.method, self.lm, schema, items.texts, items.retrieved).probabilities
         if not np.isfinite(probabilities).all():
             raise TrainingError(
                 "The label scores of the validation rows are not finite",
                 fix="The last step broke the weights: lower the learning rate. The last checkpoint is intact.",
             )
         chosen = probabilities[np.arange(len(targets)), targets]
-        weights = np.array(_weights(self.task, self.task.validation, self.config))
+        weights = np.array([items.weight(i) for i in range(len(items))])
         positive = None if schema.positive is None else schema.index(schema.positive)
         return {
             "validation_loss": float(-(np.log(chosen + 1e-12) * weights).sum() / weights.sum()),
@@ -277,8 +264,8 @@ class Trainer:
 
     def _rate(self, step: int) -> float:
         """The schedule's factor at a step."""
-        steps = self.config.epochs * self.steps_per_epoch
-        warm = int(self.config.warmup * steps)
+        steps = self.config.decay_steps or self.config.epochs * self.steps_per_epoch
+        warm = int(self.config.warmup * self.config.epochs * self.steps_per_epoch)
         if step < warm:
             return (step + 1) / (warm + 1)
         share = (step - warm) / max(1, steps - warm)
@@ -290,48 +277,38 @@ class Trainer:
         return schedules[self.config.schedule](share)
 
     def _checkpoint(self, progress: Progress, fingerprint: str, best: dict[str, Tensor]) -> None:
-        if self.folder is not None and self.accelerator.is_main_process:
+        if self.folder is not None and self.problem.checkpoints and self.accelerator.is_main_process:
             weights = self.method.state_dict()
             checkpoint.save(self.folder, progress, fingerprint, weights, best, self.optimizer)
 
     def _fingerprint(self) -> str:
         """Names everything the weights depend on."""
-        encoder, sets = self.method.ready.encoder, (self.neighbours, self.validation_neighbours)
+        context = self.method.ready
+        validation = self.validation
         return content_hash(
             repr(sorted(self.config.replace(report_to="none", checkpoint_every=0).to_dict().items())),
             repr(sorted(self.method.config.to_dict().items())),
-            self.method.name,
+            self.problem.name or self.method.name,
             self.lm.weight_hash,
-            repr(self.task.schema.to_dict()),
-            "" if encoder is None else encoder.hash,
-            *(f"{e.id} {e.text} {e.target}" for e in (*self.task.train, *self.task.validation)),
-            *(part for found in sets for part in (found.store.hash, _hex(found.indices), _hex(found.scores))),
+            repr(context.schema.to_dict()),
+            "" if context.encoder is None else context.encoder.hash,
+            self.items.fingerprint,
+            "" if validation is None else validation.fingerprint,
         )
-
-
-def _weights(task: Task, examples: Sequence[Example], config: TrainingConfig) -> list[float]:
-    """Weight of each row: ``n / (classes * n_class)`` counted on the training rows, or 1."""
-    balanced = config.class_weights
-    if balanced is None:
-        balanced = task.schema.metric in ("effective_accuracy", "balanced_accuracy")
-    if task.schema.kind != "classification" or not balanced:
-        return [1.0] * len(examples)
-    targets = task.targets(task.train)
-    counts = np.bincount(targets, minlength=len(task.schema.labels))
-    present = int((counts > 0).sum())
-    return [len(targets) / (present * max(1, int(counts[t]))) for t in task.targets(examples)]
 
 
 def _parts(rows: Sequence[_T], size: int) -> list[Sequence[_T]]:
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
-def _hex(array: NDArray[np.generic]) -> str:
-    return array.tobytes().hex()
-
-
 def _copy(method: Method) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in method.state_dict().items()}
+
+
+def _moments(parameters: Sequence[Tensor]) -> list[tuple[float, float]]:
+    """Two sums over each parameter, which tell whether it has changed without a copy of it."""
+    doubles = (parameter.detach().double() for parameter in parameters)
+    return [(float(values.sum()), float(values.square().sum())) for values in doubles]
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

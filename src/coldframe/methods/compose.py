@@ -1,0 +1,186 @@
+"""Several methods at once, each in a port of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from torch import nn
+
+from coldframe.config import check
+from coldframe.frozen.ports import Conditioning
+from coldframe.methods.base import Method, MethodConfig, MethodContext
+from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
+from coldframe.retrieval.store import Retrieved
+
+JOIN = "+"
+
+
+@dataclasses.dataclass(frozen=True)
+class ComposeConfig(MethodConfig):
+    """Settings of a composition.
+
+    Args:
+        k: Entries retrieved per query: the most that a part looks at.
+        parts: Settings of the parts, by their names.
+    """
+
+    section = "settings of a composition"
+
+    parts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """By the names of the parts, as :func:`coldframe.methods.registry.create` takes them."""
+        return dict(super().to_dict()["parts"])
+
+
+class Compose(Method):
+    """``C(x, S) = C_1(x, S) + C_2(x, S) + ...``: every part fills its own port, for instance text and weights.
+
+    Each part sees the nearest entries it has asked for by its own ``k``. Parts are trained one after another: first
+    those that learn nothing from the task (PEAR), then the others in their order, with the ports of those before them
+    in place where the loss is that of the task's answers.
+
+    Args:
+        *parts: At least two, of different names.
+
+    Raises:
+        ConfigError: Two parts have one name; or, once it is used, fill the same port.
+
+    Example:
+        >>> from coldframe.methods.head_gains.pear import PEAR
+        >>> from coldframe.methods.text.icl import RetrievedICL
+        >>> Compose(RetrievedICL(k=3), PEAR()).name
+        'icl+pear'
+    """
+
+    name = "compose"
+    config_class: ClassVar[type[MethodConfig]] = ComposeConfig
+    config: ComposeConfig
+
+    def __init__(self, *parts: Method) -> None:
+        names = [part.name for part in parts]
+        distinct = len(parts) >= 2 and len({*names}) == len(names)
+        check(distinct, "A composition has parts of different names", got=names)
+        most = max([part.config.k for part in parts if part.uses_retrieval], default=0)
+        super().__init__(ComposeConfig(most, {part.name: part.config.to_dict() for part in parts}))
+        self.parts = nn.ModuleList(parts)
+        flags = ("uses_retrieval", "uses_encoder", "trainable", "needs_passages", "learns_from_task", "reads_text")
+        facts: dict[str, Any] = {flag: any(getattr(part, flag) for part in parts) for flag in flags}
+        facts["name"] = JOIN.join(names)
+        facts["order_invariant"] = all(part.order_invariant for part in parts)
+        facts["query_settings"] = tuple(f"{part.name}.{key}" for part in parts for key in part.query_settings)
+        for attribute, value in facts.items():  # those of the class hold for no composition in particular
+            setattr(self, attribute, value)
+        self._trained: list[Method] = list(parts)
+
+    def __repr__(self) -> str:
+        """As it is made."""
+        return f"Compose({', '.join(map(repr, self.parts))})"
+
+    @property
+    def methods(self) -> list[Method]:
+        """The parts."""
+        return [part for part in self.parts if isinstance(part, Method)]
+
+    @property
+    def shares_text(self) -> bool:
+        """Whether no part changes what the text's states are."""
+        return all(part.shares_text for part in self.methods)
+
+    @property
+    def trained_parameters(self) -> int:
+        """Of all parts."""
+        return sum(part.trained_parameters for part in self.methods)
+
+    @property
+    def entry_bytes(self) -> float | None:
+        """Of all parts."""
+        sizes = [size for part in self.methods if (size := part.entry_bytes) is not None]
+        return sum(sizes) if sizes else None
+
+    def setup(self, context: MethodContext, seed: int = 0) -> Self:
+        """Every part, in a workspace of its own."""
+        object.__setattr__(self, "context", context)
+        for part in self.methods:
+            workspace = None if context.workspace is None else context.workspace / part.name
+            encoder = context.encoder if part.uses_encoder else None
+            part.setup(dataclasses.replace(context, workspace=workspace, encoder=encoder), seed)
+        return self
+
+    def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
+        """The parts' conditionings, merged."""
+        nearest = retrieved.ranked()
+        conditionings = [
+            part.condition(texts, nearest.top(part.config.k) if part.uses_retrieval else retrieved)
+            for part in self._trained
+        ]
+        return reduce(Conditioning.merge, conditionings)
+
+    def contexts(self, texts: Sequence[str], retrieved: Retrieved) -> tuple[tuple[str, ...], ...] | None:
+        """Of the part that fills the text port."""
+        nearest = retrieved.ranked()
+        rendered = (part.contexts(texts, nearest.top(part.config.k)) for part in self.methods if part.uses_retrieval)
+        return next((contexts for contexts in rendered if contexts is not None), None)
+
+    def problems(self, data: TrainingData) -> Iterator[Problem]:
+        """The problems of every part that trains."""
+        order = sorted(self.methods, key=lambda part: part.learns_from_task)
+        self._trained = [part for part in order if not part.trainable]
+        for part in order:
+            if part.trainable:
+                self._trained.append(part)
+                yield from self._problems_of(part, part.problems(data))
+        self._trained = self.methods
+
+    def growth(self, data: TrainingData) -> Iterator[Problem]:
+        """Of every part."""
+        for part in self.methods:
+            yield from self._problems_of(part, part.growth(data))
+
+    def _problems_of(self, part: Method, problems: Iterator[Problem]) -> Iterator[Problem]:
+        """Losses of the task's answers are taken with the ports of the parts before in place."""
+        for problem in problems:
+            if isinstance(problem.items, RetrievedRows):
+                yield dataclasses.replace(problem, method=_Within(self, part))
+            else:
+                yield problem
+
+    def save(self, folder: Path) -> list[str]:
+        """Every part in a folder of its own."""
+        return [f"{part.name}/{name}" for part in self.methods for name in part.save(folder / part.name)]
+
+    def load(self, folder: Path) -> None:
+        """Every part."""
+        for part in self.methods:
+            part.load(folder / part.name)
+
+
+class _Within(Method):
+    """A part that is trained while the others stand in the model."""
+
+    whole: Compose
+
+    def __init__(self, whole: Compose, part: Method) -> None:
+        super().__init__(part.config)
+        self.part = part
+        object.__setattr__(self, "whole", whole)  # not a submodule: only the part's weights are kept
+        object.__setattr__(self, "context", whole.context)
+        for attribute in ("name", "learning_rate", "uses_retrieval"):
+            setattr(self, attribute, getattr(part, attribute))
+
+    @property
+    def shares_text(self) -> bool:
+        return self.whole.shares_text
+
+    def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
+        return self.whole.condition(texts, retrieved)
+
+    def contexts(self, texts: Sequence[str], retrieved: Retrieved) -> tuple[tuple[str, ...], ...] | None:
+        return self.whole.contexts(texts, retrieved)
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        return self.part.parameter_groups(learning_rate)

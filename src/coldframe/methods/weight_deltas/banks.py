@@ -1,0 +1,329 @@
+"""Adapters of passages as they lie on the disk, read one row at a time."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from coldframe.errors import ArtifactError, ConfigError, DataError, nearest
+from coldframe.methods.weight_deltas.adapter_config import Combination
+from coldframe.methods.weight_deltas.adapters import Combine, Factors, Layout, combined, mean_cosine, stacked
+from coldframe.methods.weight_deltas.hypernetwork import Hypernetwork
+from coldframe.methods.weight_deltas.routing import Routing, compose, routed
+from coldframe.storage.files import atomic_path
+from coldframe.tasks.task import content_hash
+
+SHARDS, INDEX = "adapters", "adapters/index.json"
+BANK = "bank.safetensors"
+HYPERNETWORK, EMBEDDINGS = "hypernetwork.safetensors", "embeddings.safetensors"
+
+
+class Bank(ABC):
+    """Where the adapters of passages come from.
+
+    Attributes:
+        layout: How an adapter's parameters lie.
+        scale: Of the update: ``scale B A``.
+        ids: Passages that it knows, in its order.
+        files: What it reads.
+        parameters: How many were trained.
+        default: How the adapters of several passages are combined where nothing else is asked for.
+    """
+
+    default: Combination = "sum"
+
+    def __init__(
+        self, layout: Layout, scale: float, ids: Sequence[str], files: Sequence[Path], parameters: int
+    ) -> None:
+        self.layout, self.scale, self.ids = layout, scale, tuple(ids)
+        self.files, self.parameters = tuple(files), parameters
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the disk."""
+        return sum(path.stat().st_size for path in self.files)
+
+    @abstractmethod
+    def adapters(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
+        """Adapters of some passages, float32 ``[n, N]``."""
+
+    def factors(self, queries: Sequence[Sequence[str]], combine: Combination, routing: Routing = "learned") -> Factors:
+        """One update for every query.
+
+        Args:
+            queries: Ids of each query's passages.
+            combine: ``rows`` mixes routing rows before anything is composed; ``auto`` is the bank's default; for the
+                others see :func:`coldframe.methods.weight_deltas.adapters.combined`.
+            routing: As learned, or a control; only a bank with a routing table has controls.
+        """
+        rule = self.default if combine == "auto" else combine
+        if rule not in get_args(Combine):
+            known = [name for name in get_args(Combination) if name != "rows" or self.default == "rows"]
+            raise ConfigError(f"These adapters cannot be combined by {rule!r}", fix=nearest(rule, known))
+        passages = list(dict.fromkeys(id for ids in queries for id in ids))  # several queries may share a passage
+        adapters = dict(zip(passages, self.adapters(passages, routing), strict=True))
+        flat, present = stacked([[adapters[id] for id in ids] for ids in queries], self.layout.numbers)
+        return combined(self.layout, flat, present, rule)  # type: ignore[arg-type]
+
+
+class AdapterShards(Bank):
+    """PRAG's: an adapter for every passage, in files ``[passages, N]`` that are memory-mapped.
+
+    Args:
+        folder: Of the artifact; the files are in ``adapters`` below it.
+        layout: How they lie.
+        scale: Of the update.
+        lessons: The passages, by id, with the hash of what each was trained on; those of the index, if None.
+
+    Raises:
+        ArtifactError: A file is damaged, or an adapter is missing.
+    """
+
+    def __init__(self, folder: Path, layout: Layout, scale: float, lessons: Mapping[str, str] | None = None) -> None:
+        lessons = _read_index(folder / INDEX) if lessons is None else lessons
+        places = shard_places(folder / SHARDS)
+        if missing := [id for id, lesson in lessons.items() if (id, lesson) not in places]:
+            raise ArtifactError(f"{folder} lacks {len(missing)} adapters", got=missing[0], fix="Fit again.")
+        self.lessons = dict(lessons)
+        self._places = {id: places[id, lesson][:2] for id, lesson in lessons.items()}
+        shards = {path: _open(path) for path in sorted({path for path, _ in self._places.values()})}
+        self._rows = {path: shard.get_slice("adapters") for path, shard in shards.items()}
+        super().__init__(layout, scale, tuple(lessons), [*shards, folder / INDEX], len(lessons) * layout.numbers)
+
+    def adapters(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
+        """Read them.
+
+        Raises:
+            DataError: A passage has no adapter.
+        """
+        if routing != "learned":
+            raise _no_routing("PRAG", routing)
+        rows = []
+        for id in ids:
+            if id not in self._places:
+                raise DataError(f"There is no adapter for passage {id!r}", fix="Fit the corpus that it is in.")
+            path, row = self._places[id]
+            rows.append(self._rows[path][row].float())
+        return torch.stack(rows) if rows else torch.zeros(0, self.layout.numbers)
+
+
+class RoutedBank(Bank):
+    """Poly-PRAG's: a bank of latent adapters in memory, and a routing table that is memory-mapped.
+
+    A passage that the table does not know gets the uniform mixture; :attr:`unknown` counts them.
+
+    Args:
+        folder: Of the artifact.
+        layout: How adapters lie.
+        scale: Of the update.
+    """
+
+    default: Combination = "rows"
+
+    def __init__(self, folder: Path, layout: Layout, scale: float) -> None:
+        path = folder / BANK
+        self.unknown, self._file = 0, _open(path)
+        ids = _ids(self._file, path)
+        self._place = {id: row for row, id in enumerate(ids)}
+        try:
+            self.bank: Tensor = self._file.get_tensor("bank").float()
+            self._table = self._file.get_slice("table")
+        except SafetensorError as error:
+            raise ArtifactError(f"{path} is damaged: {error}", fix="Fit again.") from error
+        shape = tuple(self._table.get_shape())
+        expected = (len(ids), len(layout.names), len(self.bank))
+        if shape != expected or self.bank.shape[1] != layout.numbers:
+            raise ArtifactError(f"{path} does not fit its description", got=shape, expected=expected)
+        super().__init__(layout, scale, ids, [path], self.bank.numel() + shape[0] * shape[1] * shape[2])
+
+    @property
+    def table(self) -> Tensor:
+        """All routing logits in memory, ``[passages, targets, S]``."""
+        table: Tensor = self._file.get_tensor("table").float()
+        return table
+
+    def weights(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
+        """Mixing weights of some passages, ``[n, targets, S]``."""
+        places = [self._place.get(id) for id in ids]
+        self.unknown += sum(place is None for place in places)
+        if routing == "random":  # which takes all rows
+            return routed(self.table, places, routing)
+        rows = [self._table[place] for place in places if place is not None]
+        table = torch.stack(rows) if rows else torch.zeros(0, len(self.layout.names), len(self.bank))
+        order = iter(range(len(rows)))
+        return routed(table, [None if place is None else next(order) for place in places], routing)
+
+    def adapters(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
+        """Composed from the bank."""
+        return compose(self.layout, self.bank, self.weights(ids, routing))
+
+    def factors(self, queries: Sequence[Sequence[str]], combine: Combination, routing: Routing = "learned") -> Factors:
+        """With ``rows`` the weights of a query's passages are averaged, and one adapter is composed for it."""
+        if combine not in ("auto", "rows"):
+            return super().factors(queries, combine, routing)
+        mixed = torch.zeros(len(queries), len(self.layout.names), len(self.bank))
+        for query, ids in enumerate(queries):
+            if ids:
+                mixed[query] = self.weights(ids, routing).mean(0)
+        return self.layout.factors(compose(self.layout, self.bank, mixed))
+
+
+class GeneratedAdapters(Bank):
+    """DyPRAG's: a hypernetwork in memory, and the passages' embeddings, which are memory-mapped.
+
+    Args:
+        folder: Of the artifact.
+        layout: How adapters lie.
+        scale: Of the update.
+
+    Raises:
+        ArtifactError: A file is damaged or does not fit.
+    """
+
+    default: Combination = "average-factors"
+
+    def __init__(self, folder: Path, layout: Layout, scale: float) -> None:
+        network, embeddings = folder / HYPERNETWORK, folder / EMBEDDINGS
+        weights, self._file = _open(network), _open(embeddings)
+        ids = _ids(self._file, embeddings)
+        self._place = {id: row for row, id in enumerate(ids)}
+        try:
+            state = {name: weights.get_tensor(name) for name in ("first", "second")}
+            self._embeddings = self._file.get_slice("embeddings")
+            self.network = Hypernetwork.from_state(layout, state)
+        except (SafetensorError, ConfigError) as error:
+            raise ArtifactError(f"{network} is damaged: {error}", fix="Fit again.") from error
+        shape, expected = tuple(self._embeddings.get_shape()), (len(ids), self.network.d_model)
+        if shape != expected:
+            raise ArtifactError(f"{embeddings} does not fit its description", got=shape, expected=expected)
+        trained = sum(parameter.numel() for parameter in self.network.parameters())
+        super().__init__(layout, scale, ids, [network, embeddings], trained)
+
+    def embeddings(self, ids: Sequence[str]) -> Tensor:
+        """Embeddings of some passages, float32 ``[n, d_model]``.
+
+        Raises:
+            DataError: A passage has none.
+        """
+        if unknown := [id for id in ids if id not in self._place]:
+            raise DataError(f"There is no embedding of passage {unknown[0]!r}", fix="Add it: coldframe fit --add.")
+        rows = [self._embeddings[self._place[id]] for id in ids]
+        return torch.stack(rows) if rows else torch.zeros(0, self.network.d_model)
+
+    @torch.no_grad()
+    def adapters(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
+        """Generated now."""
+        if routing != "learned":
+            raise _no_routing("DyPRAG", routing)
+        generated: Tensor = self.network(self.embeddings(ids))
+        return generated
+
+
+def adapter_cosine(bank: Bank, passages: int = 50) -> float | None:
+    """How alike the adapters of different passages are; see :func:`mean_cosine` of the adapters.
+
+    Args:
+        bank: Whose.
+        passages: How many of them to compare, evenly over their order.
+
+    Returns:
+        None where there are fewer than two.
+    """
+    count = min(passages, len(bank.ids))
+    if count < 2:
+        return None
+    sample = [bank.ids[i * len(bank.ids) // count] for i in range(count)]
+    return mean_cosine(bank.layout, bank.adapters(sample))
+
+
+def write_shard(folder: Path, lessons: Mapping[str, str], adapters: Tensor, fingerprint: str) -> Path:
+    """Write one file of adapters; its name is that of what is in it, so that files of several runs do not meet.
+
+    Args:
+        folder: Of the artifact.
+        lessons: The passages, by id, with the hash of what each was trained on.
+        adapters: ``[passages, N]``, in the dtype to keep.
+        fingerprint: Of all else that they depend on.
+    """
+    path = folder / SHARDS / f"{content_hash(fingerprint, *lessons, *lessons.values())}.safetensors"
+    head = {"fingerprint": fingerprint, "lessons": json.dumps(lessons)}
+    with atomic_path(path) as temporary:
+        save_file({"adapters": adapters.contiguous()}, temporary, metadata=head)
+    return path
+
+
+def write_index(folder: Path, lessons: Mapping[str, str]) -> None:
+    """Write which adapters are in force; this comes last."""
+    with atomic_path(folder / INDEX) as path:
+        path.write_text(json.dumps(lessons, ensure_ascii=False), encoding="utf-8")
+
+
+def shard_places(folder: Path) -> dict[tuple[str, str], tuple[Path, int, str]]:
+    """Where the adapter of a passage and its lesson is: file, row, and the fingerprint it was trained under.
+
+    Raises:
+        ArtifactError: A file is damaged.
+    """
+    places = {}
+    for path in sorted(folder.glob("[!.]*.safetensors")):  # a dot: what a killed run left half-written
+        try:
+            head = _open(path).metadata()
+            for row, key in enumerate(json.loads(head["lessons"]).items()):
+                places[key] = (path, row, str(head["fingerprint"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ArtifactError(f"{path} is damaged: {error}", fix="Delete it and fit again.") from error
+    return places
+
+
+def write_bank(folder: Path, ids: Sequence[str], bank: Tensor, table: Tensor, dtype: torch.dtype) -> None:
+    """Write bank and table into one file."""
+    tensors = {"bank": bank.detach().cpu().to(dtype).contiguous(), "table": table.detach().cpu().to(dtype).contiguous()}
+    with atomic_path(folder / BANK) as path:
+        save_file(tensors, path, metadata={"ids": json.dumps(list(ids))})
+
+
+def write_hypernetwork(folder: Path, network: Hypernetwork, dtype: torch.dtype) -> None:
+    """Write its weights: ``first``, ``[2 targets, p, d_model + 1]``, and ``second``, ``[N, p]``."""
+    tensors = {name: weight.detach().cpu().to(dtype).contiguous() for name, weight in network.state_dict().items()}
+    with atomic_path(folder / HYPERNETWORK) as path:
+        save_file(tensors, path)
+
+
+def write_embeddings(folder: Path, ids: Sequence[str], embeddings: Tensor) -> None:
+    """Write the embeddings of passages, float32."""
+    with atomic_path(folder / EMBEDDINGS) as path:
+        save_file({"embeddings": embeddings.float().contiguous()}, path, metadata={"ids": json.dumps(list(ids))})
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    try:
+        lessons: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        return {str(id): str(lesson) for id, lesson in lessons.items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}", fix="Fit again.") from error
+
+
+def _ids(file: Any, path: Path) -> list[str]:
+    try:
+        return [str(id) for id in json.loads(file.metadata()["ids"])]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}", fix="Fit again.") from error
+
+
+def _no_routing(method: str, routing: str) -> ConfigError:
+    return ConfigError(f"{method} has no routing", got=routing, fix="Leave it out, or fit poly-prag.")
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}", fix="Delete it and fit again.") from error

@@ -1,0 +1,182 @@
+"""What all methods share that turn passages into weights."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from coldframe.errors import ConfigError, DataError, NotFittedError, nearest
+from coldframe.frozen.ports import Conditioning
+from coldframe.frozen.sequence_loss import TokenSequence
+from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.training_set import TrainingData
+from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
+from coldframe.methods.weight_deltas.adapters import Layout
+from coldframe.methods.weight_deltas.banks import Bank
+from coldframe.methods.weight_deltas.lora_folder import write_lora
+from coldframe.methods.weight_deltas.passage_sequences import PassageSequences, lesson_hash, questions_by_passage
+from coldframe.methods.weight_deltas.routing import Routing
+from coldframe.progress import say
+from coldframe.retrieval.store import Retrieved
+from coldframe.storage.files import atomic_path
+from coldframe.tasks.task import Example, Passage, content_hash
+
+
+class PassageAdapters(Method):
+    """A method that puts the adapters of the retrieved passages into the model: ``y = W x + (alpha / r) B A x``.
+
+    A subclass trains a :class:`coldframe.methods.weight_deltas.banks.Bank`, which gives the adapter of a passage by its
+    id. What it trains goes into files of the workspace as it is finished, and is read from there when it is needed.
+    """
+
+    config_class = AdapterConfig
+    config: AdapterConfig
+    uses_retrieval = True
+    needs_passages = True
+    query_settings: ClassVar[tuple[str, ...]] = ("k", "combine")
+    training_defaults: ClassVar[Mapping[str, Any]] = {
+        "schedule": "constant",
+        "warmup": 0.0,
+        "clip": 0.0,
+        "select": "last",
+        "patience": 0,
+    }
+
+    layout: Layout
+    bank: Bank | None = None
+
+    def build(self, context: MethodContext) -> None:
+        """The layout of the adapters; there are none before they are trained or loaded."""
+        self.layout = Layout.of(context.lm.anatomy, self.config.rank, self.config.targets)
+        self.left_out: dict[str, str] = {}
+        self.bank = None
+        self.folder = context.workspace or self._temporary()
+
+    def _temporary(self) -> Path:
+        """A workspace that goes when the method goes."""
+        folder = tempfile.mkdtemp(prefix="coldframe-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
+
+    @property
+    def adapters(self) -> Bank:
+        """Where the adapters of passages come from.
+
+        Raises:
+            NotFittedError: Nothing is trained yet.
+        """
+        if self.bank is None:
+            raise NotFittedError(f"{self.name} has not been fitted", fix="Call coldframe.fit or coldframe.load.")
+        return self.bank
+
+    @property
+    def routing(self) -> Routing:
+        """How passages mix what is shared between them; only Poly-PRAG has a choice."""
+        return "learned"
+
+    @property
+    def trained_parameters(self) -> int:
+        """Of all that is stored for the passages."""
+        return 0 if self.bank is None else self.bank.parameters
+
+    @property
+    def entry_bytes(self) -> float | None:
+        """Bytes on the disk for each passage."""
+        return None if self.bank is None else self.bank.nbytes / max(1, len(self.bank.ids))
+
+    def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
+        """The adapters of each query's k nearest passages, combined into one."""
+        nearest = retrieved.ranked().top(self.config.k).canonical()
+        ids = [[entry.id for entry in nearest.examples(row)] for row in range(len(nearest))]
+        factors = self.adapters.factors(ids, self.config.combine, self.routing)
+        device = self.ready.lm.device
+        moved = [(a.to(device), b.to(device)) for a, b in factors]
+        return Conditioning(deltas=self.layout.deltas(moved, self.adapters.scale))
+
+    # ---- training ---------------------------------------------------------------------------------------
+
+    @property
+    def sequences(self) -> PassageSequences:
+        """How passages become sequences."""
+        return PassageSequences(self.ready.schema, self.config.form, self.config.loss, self.config.full_answers)
+
+    def lessons(self, data: TrainingData) -> list[tuple[Passage, list[TokenSequence], str]]:
+        """The passages to learn, the sequences of each, and a hash of what they are made of.
+
+        Raises:
+            DataError: A passage cannot be used, unless such are left out; or none can.
+        """
+        questions = questions_by_passage(data.task)
+        lessons = []
+        for passage in passages_of(data):
+            about: Sequence[Example] = questions.get(passage.id, ())
+            try:
+                sequences = self.sequences_of(passage, about)
+            except DataError as error:
+                if not self.config.skip_unusable:
+                    raise
+                self.left_out[passage.id] = error.problem
+                continue
+            lessons.append((passage, sequences, lesson_hash(passage, about)))
+        if self.left_out:
+            say(f"{len(self.left_out)} passages are left out; the first: {next(iter(self.left_out.values()))}")
+        if not lessons:
+            raise DataError("No passage can be learned", got=f"{len(self.left_out)} unusable", fix="See the first one.")
+        return lessons
+
+    def sequences_of(self, passage: Passage, questions: Sequence[Example]) -> list[TokenSequence]:
+        """What is trained on for a passage."""
+        return self.sequences.of(self.ready.lm, passage, questions)
+
+    def fingerprint(self, training: Mapping[str, Any]) -> str:
+        """Names what an adapter depends on beside its passage."""
+        lm, settings = self.ready.lm, self.config.to_dict()
+        for name in (*self.query_settings, "skip_unusable", "at_once"):
+            settings.pop(name, None)
+        values = repr(sorted(settings.items())), repr(sorted(training.items())), repr(self.ready.schema.template)
+        return content_hash(self.name, lm.weight_hash, str(lm.dtype), *values)
+
+    # ---- files ------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> list[str]:
+        """The bank's files, which lie in the workspace; copied where the artifact is written elsewhere."""
+        names = [path.relative_to(self.folder).as_posix() for path in self.adapters.files]
+        for name in names:
+            if folder.resolve() != self.folder.resolve():
+                with atomic_path(folder / name) as temporary:
+                    shutil.copyfile(self.folder / name, temporary)
+        return names
+
+    def export(self, out: Path, entries: Sequence[str] = ()) -> Path:
+        """Write the adapter of one passage, or of several combined, as a LoRA folder that peft loads.
+
+        Raises:
+            DataError: A passage is unknown, or there is none.
+            ConfigError: The folder exists.
+        """
+        if unknown := [entry for entry in entries if entry not in self.adapters.ids]:
+            raise DataError(f"There is no passage {unknown[0]!r}", fix=nearest(unknown[0], self.adapters.ids))
+        if not entries:
+            raise DataError("There is no passage to export", fix="Name one or several of the store.")
+        if out.exists():
+            raise ConfigError(f"{out} exists already", fix="Choose another folder.")
+        factors = [(a[0], b[0]) for a, b in self.adapters.factors([list(entries)], self.config.combine)]
+        with atomic_path(out) as folder:
+            write_lora(folder, self.ready.lm, self.layout, factors, self.adapters.scale)
+        return out
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """Of what is kept."""
+        return torch.bfloat16 if self.config.stored == "bfloat16" else torch.float32
+
+
+def passages_of(data: TrainingData) -> list[Passage]:
+    """The passages of a task's store, in its order."""
+    return [entry for entry in data.task.store or () if isinstance(entry, Passage)]

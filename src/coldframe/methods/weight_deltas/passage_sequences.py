@@ -1,0 +1,108 @@
+"""What an adapter of a passage is trained on: questions about it, with the passage before them or without."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from coldframe.errors import DataError
+from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.ports import Conditioning
+from coldframe.frozen.sequence_loss import TokenSequence
+from coldframe.methods.base import prompts
+from coldframe.tasks.task import Example, Passage, Schema, Task, content_hash
+
+Form: TypeAlias = Literal["published", "closed-book"]
+Loss: TypeAlias = Literal["sequence", "answer"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PassageSequences:
+    r"""Training sequences of a passage.
+
+    ``published``, PRAG's: the first ``ceil(n / 2)`` of n questions come twice, after the passage and after its rewrite,
+    the others once and alone; 5 sequences for 3 questions. ``closed-book``: every question once and alone. A passage
+    that stands in the prompt can be copied from there, so only the others press it into the weights.
+
+    Args:
+        schema: How a question is put, and what ends its answer (the papers' is ``"."``).
+        form: See above.
+        loss: Count every token of the ``sequence`` (the papers'), or those of the ``answer``.
+        full_answers: Train whole sentences where the questions have them.
+    """
+
+    schema: Schema
+    form: Form = "closed-book"
+    loss: Loss = "answer"
+    full_answers: bool = False
+
+    def of(self, lm: FrozenLM, passage: Passage, questions: Sequence[Example]) -> list[TokenSequence]:
+        """The sequences, in a fixed order.
+
+        Raises:
+            DataError: There is no question, or a sequence is longer than the model's context; names the passage.
+        """
+        if not questions:
+            raise DataError(
+                f"{where(passage)} has no questions to learn from",
+                fix="Bring them with the corpus (field qa), have some written (--augment), or pass --on-error skip.",
+            )
+        sequences = []
+        twice = -(-len(questions) // 2) if self.form == "published" else 0
+        for place, question in enumerate(questions):
+            answer = question.full_answer if self.full_answers and question.full_answer else question.target
+            before = [passage.text, passage.rewrite] if place < twice else [""]
+            before = [text for text in before if text or place >= twice]  # a rewrite may be missing
+            sequences += [self._sequence(lm, passage, question.text, answer, text) for text in before]
+        return sequences
+
+    def _sequence(self, lm: FrozenLM, passage: Passage, question: str, answer: str, before: str) -> TokenSequence:
+        template = self.schema.template
+        written = lm.answer_tokens(template.answer(answer.strip()), template.end)
+        contexts = ((template.passage(before),),) if before else None
+        dropped = lm.dropped_contexts
+        try:
+            row = lm.rows(prompts(self.schema, [question]), Conditioning(contexts=contexts), reserve=len(written))[0]
+        except DataError as error:
+            raise _too_long(passage, error.got, lm.anatomy.max_positions) from error
+        if lm.dropped_contexts > dropped:
+            lm.dropped_contexts = dropped
+            raise _too_long(passage, f"{len(lm.tokenize(before))} tokens of text", lm.anatomy.max_positions)
+        ids = row.shared + row.own
+        return TokenSequence(ids + written, 1 if self.loss == "sequence" else len(ids))
+
+
+def questions_by_passage(task: Task) -> dict[str, list[Example]]:
+    """The questions about each passage of a task's store, by passage id, in their order.
+
+    They are ``task.about``, or the training and validation rows: nothing is chosen by the latter where each passage is
+    learned apart. A question that takes several passages to answer teaches none of them.
+    """
+    rows = task.about or (*task.train, *task.validation)
+    questions: defaultdict[str, list[Example]] = defaultdict(list)
+    for example in sorted(rows, key=lambda example: (example.row, example.id)):
+        if len(example.gold) == 1:
+            questions[example.gold[0]].append(example)
+    return dict(questions)
+
+
+def lesson_hash(passage: Passage, questions: Sequence[Example]) -> str:
+    """Names all that a passage's adapter is trained on."""
+    parts = (part for question in questions for part in (question.text, question.target, question.full_answer))
+    return content_hash(passage.rewrite, *parts)
+
+
+def where(passage: Passage) -> str:
+    """A passage in an error message."""
+    return f"The passage in row {passage.row}" if passage.row else f"The passage {passage.text[:40]!r}"
+
+
+def _too_long(passage: Passage, got: object, limit: int) -> DataError:
+    return DataError(
+        f"{where(passage)} does not fit into the model's context",
+        got=got,
+        expected=f"at most {limit} tokens with question and answer",
+        fix="Cut it into shorter passages, train with form 'closed-book', or skip such passages with --on-error skip.",
+    )

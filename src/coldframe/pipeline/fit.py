@@ -1,0 +1,140 @@
+"""``fit``: a method, a frozen model and a task become a pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coldframe.errors import TrainingError
+from coldframe.frozen.model import FrozenLM
+from coldframe.methods.base import Method
+from coldframe.methods.training_set import Problem
+from coldframe.pipeline.pipeline import Pipeline
+from coldframe.pipeline.setup import check_fits, context_of, training_data, training_settings
+from coldframe.retrieval.retriever import RetrievalConfig
+from coldframe.retrieval.store import Store
+from coldframe.tasks.task import Passage, Task
+from coldframe.training.config import TrainingConfig
+from coldframe.training.trainer import Trainer
+
+CHECKPOINT = "checkpoint"
+
+
+def fit(
+    method: Method,
+    lm: FrozenLM,
+    task: Task,
+    *,
+    retrieval: RetrievalConfig | None = None,
+    training: TrainingConfig | Mapping[str, Any] | None = None,
+    store: Store | None = None,
+    out: str | Path | None = None,
+    resume: bool = True,
+    quiet: bool = False,
+    **settings: Any,
+) -> Pipeline:
+    """Adapt a frozen model to a task.
+
+    Args:
+        method: Not yet set up.
+        lm: The frozen model.
+        task: Rows and schema; training rows are also the exemplar store, unless the task has one.
+        retrieval: How entries are found; the domain's default if None.
+        training: How to train: single settings over the method's own defaults, or all of them as one config.
+        store: The task's entries, changed on purpose (an ablation); as they are if None.
+        out: Folder for checkpoints and the artifact; nothing is written if None.
+        resume: Continue an interrupted run found in ``out``.
+        quiet: No progress bars.
+        **settings: Single training settings: ``epochs=4``.
+
+    Raises:
+        ConfigError: Method and task make no sense together.
+        TrainingError: If nothing was trained, or (which would be our fault) the base model changed.
+
+    Example:
+        >>> import coldframe as cf
+        >>> lm, task = cf.load_lm("smollm2"), cf.load_task("b3db")  # doctest: +SKIP
+        >>> pipeline = cf.fit(cf.MHAESP(heads=4), lm, task, epochs=2)  # doctest: +SKIP
+    """
+    started = time.perf_counter()
+    config = training_settings(method, training, settings)
+    retrieval, folder = retrieval or RetrievalConfig(), None if out is None else Path(out)
+    store = Store.of(task.exemplars) if store is None else store
+    check_fits(method, task, store)
+    method.setup(context_of(method, lm, task.schema, folder), config.seed)
+    history: list[dict[str, float]] = []
+    if method.trainable:
+        # Validation rows join the store once nothing is chosen by them any more.
+        held_out = {example.id for example in task.validation}
+        learning_store = Store.of([entry for entry in store.examples if entry.id not in held_out])
+        data = training_data(method, lm, task, learning_store, retrieval, config, quiet)
+        checkpoints = None if folder is None else folder / CHECKPOINT
+        history = _train(method.problems(data), lm, config, checkpoints, resume, quiet)
+    store = Store.of([entry for entry in store.examples if entry.id not in method.left_out])
+    origin = {"options": dict(task.options), "source": dict(task.source)}
+    seconds = time.perf_counter() - started
+    pipeline = Pipeline(method.eval(), lm, task.schema, store, retrieval, config, history, seconds, origin)
+    if folder is not None:
+        pipeline.save_pretrained(folder)
+    return pipeline
+
+
+def grow(pipeline: Pipeline, task: Task, out: str | Path | None = None, quiet: bool = False) -> int:
+    """Add the entries of a task to the store of a fitted pipeline, in place; what was trained stays as it is.
+
+    A method that holds something for each entry learns it for the new ones alone (Poly-PRAG fits rows, DyPRAG embeds,
+    PRAG trains adapters); for the others the store grows and nothing is trained.
+
+    Args:
+        pipeline: Fitted, or loaded.
+        task: Its store (or its training rows, if it has none) holds the new entries, among old ones perhaps.
+        out: Folder for checkpoints and the artifact.
+        quiet: No progress bars.
+
+    Returns:
+        How many entries were added. Interrupted, the same call goes on where it stopped.
+    """
+    known = {entry.id for entry in pipeline.store.examples}
+    added = Store.of([entry for entry in task.exemplars if entry.id not in known])
+    if not len(added):
+        return 0
+    method, folder = pipeline.method, None if out is None else Path(out)
+    if any(isinstance(entry, Passage) for entry in added.examples):
+        task = dataclasses.replace(task, store=added.examples)
+    if method.trainable:
+        data = training_data(method, pipeline.lm, task, added, pipeline.retrieval, pipeline.training, quiet)
+        checkpoints = None if folder is None else folder / CHECKPOINT / f"added-{added.hash}"
+        _train(method.growth(data), pipeline.lm, pipeline.training, checkpoints, True, quiet)
+    entries = [entry for entry in added.examples if entry.id not in method.left_out]
+    pipeline.replace_store(Store.of([*pipeline.store.examples, *entries]))
+    if folder is not None:
+        pipeline.save_pretrained(folder)
+    return len(entries)
+
+
+def _train(
+    problems: Iterator[Problem],
+    lm: FrozenLM,
+    config: TrainingConfig,
+    checkpoints: Path | None,
+    resume: bool,
+    quiet: bool,
+) -> list[dict[str, float]]:
+    """Train one problem after another; the records of all, each saying of which problem it is."""
+    hash_before = lm.weight_hash
+    torch.manual_seed(config.seed)
+    history: list[dict[str, float]] = []
+    for number, problem in enumerate(problems):
+        folder = problem.folder
+        if folder is None and checkpoints is not None:
+            folder = checkpoints / f"{number}" if number else checkpoints
+        problem.records = Trainer(problem, lm, config, folder, resume, quiet).train()
+        history += [{**record, "problem": float(number)} for record in problem.records]
+    if lm.hash_now() != hash_before:
+        raise TrainingError("The base model's weights changed during training")
+    return history

@@ -1,0 +1,119 @@
+"""What a method is set up with, and what it is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coldframe.errors import ConfigError
+from coldframe.frozen.model import FrozenLM
+from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.training_set import RetrievedRows, TrainingData
+from coldframe.retrieval.encoders import default_encoder, load_encoder
+from coldframe.retrieval.retriever import RetrievalConfig, Retriever
+from coldframe.retrieval.store import Retrieved, Store
+from coldframe.tasks.task import Example, Passage, Schema, Task
+from coldframe.training.config import TrainingConfig
+
+
+def context_of(method: Method, lm: FrozenLM, schema: Schema, workspace: Path | None = None) -> MethodContext:
+    """What a method is set up with: the model, the schema and its encoder."""
+    if not method.uses_encoder:
+        return MethodContext(lm, schema, workspace=workspace)
+    spec = getattr(method.config, "encoder", "auto")
+    encoder = load_encoder(default_encoder(schema.domain) if spec == "auto" else spec)
+    return MethodContext(lm, schema, encoder, workspace)
+
+
+def retriever_of(method: Method, schema: Schema, store: Store, config: RetrievalConfig) -> Retriever | None:
+    """The retriever a method wants, or None if it looks at no entries."""
+    if not method.uses_retrieval:
+        return None
+    if method.strategy != "top" and config.strategy == "top":
+        config = config.replace(strategy=method.strategy)
+    # One encoder for both where it is the same one: it remembers what it has encoded.
+    encoder = method.ready.encoder
+    spec = default_encoder(schema.domain) if config.encoder == "auto" else config.encoder
+    shared = encoder if encoder is not None and encoder.spec == spec else None
+    return Retriever(store, schema.domain, method.config.k, config, encoder=shared)
+
+
+def training_settings(
+    method: Method, training: TrainingConfig | Mapping[str, Any] | None, changes: Mapping[str, Any] | None = None
+) -> TrainingConfig:
+    """How a method is trained.
+
+    Args:
+        method: Whose own defaults count where nothing is given.
+        training: A whole config, or single settings over the defaults.
+        changes: Single settings over both.
+    """
+    if isinstance(training, TrainingConfig):
+        return training.replace(**(changes or {}))
+    return TrainingConfig.from_dict({**method.training_defaults, **(training or {}), **(changes or {})})
+
+
+def training_data(
+    method: Method, lm: FrozenLM, task: Task, store: Store, retrieval: RetrievalConfig, training: TrainingConfig,
+    quiet: bool = False,
+) -> TrainingData:  # fmt: skip
+    """Rows of a task with what is retrieved for them.
+
+    Args:
+        method: Set up.
+        lm: The model, whose tokens are counted.
+        task: Rows and schema.
+        store: What may be retrieved while nothing is chosen yet: without validation rows.
+        retrieval: How.
+        training: Objective and class weights count here.
+        quiet: No progress bars.
+    """
+    retriever = retriever_of(method, task.schema, store, retrieval)
+    template = task.schema.template
+    around = len(lm.tokenize(template.header + template.query("")))
+
+    def rows(examples: Sequence[Example]) -> RetrievedRows:
+        retrieved = Retrieved.nothing(store, len(examples))
+        if retriever is not None and examples:
+            retrieved = retriever.retrieve(examples, exclude_same_key=task.store is None)
+        lengths = [len(lm.tokenize(example.text)) + around for example in examples]
+        weights = class_weights(task, examples, training)
+        return RetrievedRows(examples, lengths, weights, retrieved=retrieved, objective=training.objective)
+
+    settings = training.replace(report_to="none", checkpoint_every=0).to_dict()
+    return TrainingData(task, rows(task.train), rows(task.validation), training.seed, settings, quiet)
+
+
+def class_weights(task: Task, examples: Sequence[Example], config: TrainingConfig) -> list[float]:
+    """Weight of each row: ``n / (classes * n_class)`` counted on the training rows; none where all count alike."""
+    balanced = config.class_weights
+    if balanced is None:
+        balanced = task.schema.metric in ("effective_accuracy", "balanced_accuracy")
+    if task.schema.kind != "classification" or not balanced:
+        return []
+    targets = task.targets(task.train)
+    counts = np.bincount(targets, minlength=len(task.schema.labels))
+    present = int((counts > 0).sum())
+    return [len(targets) / (present * max(1, int(counts[t]))) for t in task.targets(examples)]
+
+
+def check_fits(method: Method, task: Task, store: Store) -> None:
+    """Raise for a method and a task that make no sense together.
+
+    Raises:
+        ConfigError: Says why, and what would.
+    """
+    passages = [entry for entry in store.examples if isinstance(entry, Passage)]
+    if method.needs_passages and not passages:
+        raise ConfigError(
+            f"{method.name} turns passages into weights, and the store of {task.schema.name} holds solved exemplars",
+            fix="Load a corpus (coldframe fit CORPUS --questions FILE), or passages beside the rows (--store FILE).",
+        )
+    if method.learns_from_task and method.trainable and not method.needs_passages and not task.train:
+        raise ConfigError(
+            f"{task.schema.name} has no training rows for {method.name}",
+            fix="Bring questions with the corpus (field qa), or have some written: --augment.",
+        )
