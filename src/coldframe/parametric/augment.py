@@ -16,8 +16,8 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Prompt
 from coldframe.progress import Bar
 from coldframe.storage.files import writing
+from coldframe.tasks.cells import as_text
 from coldframe.tasks.corpus import QA, Augmentation, Corpus, Passage
-from coldframe.tasks.rows import as_text
 from coldframe.tasks.task import content_hash
 
 QUESTIONS = 3
