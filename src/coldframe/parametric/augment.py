@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from coldframe.diagnosis.client import Client, Refusal
 from coldframe.errors import DataError
 from coldframe.frozen.chat import in_chat
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Prompt
+from coldframe.inference.client import Client, Refusal
 from coldframe.progress import Bar
 from coldframe.storage.files import writing
 from coldframe.tasks.cells import as_text
