@@ -113,4 +113,4 @@ def test_bad_arguments_are_told() -> None:
         fact_corpus(2)
     assert as_asked("fact-corpus") == (200, 0) and as_asked("fact-corpus:40:7") == (40, 7)
     assert as_asked("fact-corpus:many") is None and as_asked("facts.csv") is None
-    assert all("{s}" in relation.asked for relations in RELATIONS.values() for relation in relations)
+    assert all("{s}" in relation.tested for relations in RELATIONS.values() for relation in relations)

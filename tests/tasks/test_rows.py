@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coldframe.errors import DataError
-from coldframe.tasks.rows import SUFFIXES, Problems, Row, as_text, parse, read_table
+from coldframe.tasks.cells import as_text
+from coldframe.tasks.rows import SUFFIXES, Problems, Row, parse, read_table
 
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
 

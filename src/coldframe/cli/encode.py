@@ -140,8 +140,8 @@ def _corpus(asked: Encode) -> tuple[Corpus, Sequence[Question]]:
 def _augmenter(asked: Encode, corpus: Corpus, lm: FrozenLM, rewrites: bool) -> Augmenter:
     import os
 
-    from coldframe.diagnosis.client import Client
     from coldframe.frozen.model import load_lm
+    from coldframe.inference.client import Client
     from coldframe.parametric.augment import ByEndpoint, ByModel, Given
 
     if asked.augment == "given":

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 from coldframe.errors import DataError, LeakError
 from coldframe.tasks import builtin_names, infer, load_task
+from coldframe.tasks.cells import as_text
 from coldframe.tasks.examples import ExampleReader
 from coldframe.tasks.options import TaskConfig
 from coldframe.tasks.origin import load_again
-from coldframe.tasks.rows import SUFFIXES, OnError, Problems, Table, as_text, parse, read_table
+from coldframe.tasks.rows import SUFFIXES, OnError, Problems, Table, parse, read_table
 from coldframe.tasks.task import Example, Schema
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from coldframe.config import check
-from coldframe.diagnosis.client import Client, Refusal
 from coldframe.diagnosis.passages import PassageSubject
 from coldframe.diagnosis.queries import Case, Query, in_prompt
 from coldframe.errors import ConfigError, ModelError, nearest
+from coldframe.inference.client import Client, Refusal
 from coldframe.tasks.corpus import QUESTION
 from coldframe.tasks.task import Template, content_hash
 from coldframe.tasks.text_metrics import TEXT_METRICS

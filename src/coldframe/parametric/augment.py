@@ -9,15 +9,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from coldframe.diagnosis.client import Client, Refusal
 from coldframe.errors import DataError
 from coldframe.frozen.chat import in_chat
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Prompt
+from coldframe.inference.client import Client, Refusal
 from coldframe.progress import Bar
 from coldframe.storage.files import writing
+from coldframe.tasks.cells import as_text
 from coldframe.tasks.corpus import QA, Augmentation, Corpus, Passage
-from coldframe.tasks.rows import as_text
 from coldframe.tasks.task import content_hash
 
 QUESTIONS = 3

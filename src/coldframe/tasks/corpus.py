@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from coldframe.errors import DataError
-from coldframe.tasks.rows import OnError, Problems, Row, Table, as_text, as_texts, read_table
+from coldframe.tasks.cells import as_text, as_texts
+from coldframe.tasks.rows import OnError, Problems, Row, Table, read_table
 from coldframe.tasks.task import Example, Template, content_hash
 
 QUESTION = Template("Question: {text}\nAnswer:")

@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from coldframe.errors import DataError
+from coldframe.tasks.cells import as_text, as_texts
 from coldframe.tasks.molecules import canonical_smiles, molecule_key
-from coldframe.tasks.rows import Problems, Row, Table, as_text, as_texts
+from coldframe.tasks.rows import Problems, Row, Table
 from coldframe.tasks.task import Domain, Example, Kind, content_hash
 
 

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 
 from coldframe.errors import ConfigError, DataError, nearest
+from coldframe.tasks.cells import as_text, as_texts
 from coldframe.tasks.molecules import is_molecule
 from coldframe.tasks.options import TaskConfig
-from coldframe.tasks.rows import Problems, Row, Table, as_text, as_texts
+from coldframe.tasks.rows import Problems, Row, Table
 from coldframe.tasks.task import Domain, Kind, Template
 
 TEXT_NAMES = ("smiles", "text", "sentence", "question", "input", "prompt", "query", "content", "message", "mol")

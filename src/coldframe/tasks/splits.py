@@ -74,6 +74,30 @@ def stratified_split(keys: Sequence[str], labels: Sequence[str], size: int | flo
     return held
 
 
+def spared_split(keys: Sequence[str], groups: Sequence[Hashable], size: int | float, seed: int = 0) -> Mask:
+    """Hold out rows at random, and leave every group at least one row.
+
+    Args:
+        keys: One per row.
+        groups: One per row.
+        size: Rows (int) or share (float) to hold out; fewer, where too few can be spared.
+        seed: Same seed, same split.
+    """
+    count = held_out_rows(len(keys), size)
+    of_key: dict[str, list[int]] = {}
+    for position, key in enumerate(keys):
+        of_key.setdefault(key, []).append(position)
+    left = Counter(groups)
+    held = np.zeros(len(keys), bool)
+    for key in _shuffled(keys, seed):
+        taken = Counter(groups[position] for position in of_key[key])
+        if len(of_key[key]) <= count and all(left[group] > n for group, n in taken.items()):
+            held[of_key[key]] = True
+            count -= len(of_key[key])
+            left -= taken
+    return held
+
+
 def scaffold_split(keys: Sequence[str], scaffolds: Sequence[str], size: int | float, seed: int = 0) -> Mask:
     """Hold out whole scaffolds: no scaffold, and no key, stands on both sides.
 

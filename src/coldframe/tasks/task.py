@@ -24,6 +24,15 @@ def content_hash(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
 
+def text_key(text: str) -> str:
+    """The same for texts that differ only in case and blanks.
+
+    >>> text_key("Who  is it?") == text_key("who is it? ")
+    True
+    """
+    return content_hash(" ".join(text.casefold().split()))
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Example:
     """One row: an input and its target.
@@ -36,6 +45,7 @@ class Example:
             form without stereo). The leak guard and leave-one-out compare keys.
         row: 1-based row number in the source, for error messages; 0 if there is none.
         references: Further accepted targets (aliases); the target itself is always accepted.
+        full_target: The target as a whole sentence; empty where there is none.
         gold: Ids of the store entries that hold the answer; empty where that is not known.
         contexts: Ids of the store entries that came with the row, in their order (a log of a pipeline); None where
             entries are searched for.
@@ -55,7 +65,7 @@ class Example:
     contexts: tuple[str, ...] | None = None
     hops: int = 1
     group: str = ""
-    full_answer: str = ""
+    full_target: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,6 +137,7 @@ class Template(Config):
         if body.endswith("{label}"):
             body = body[: -len("{label}")].rstrip()
         object.__setattr__(self, "body", body)
+        object.__setattr__(self, "end", self.end.replace("\\n", "\n"))
         try:
             fields = [name for _, name, _, _ in string.Formatter().parse(body) if name is not None]
         except ValueError as error:

@@ -52,7 +52,7 @@ class PassageSequences:
         sequences = []
         twice = -(-len(questions) // 2) if self.form == "published" else 0
         for place, question in enumerate(questions):
-            answer = question.full_answer if self.full_answers and question.full_answer else question.target
+            answer = question.full_target if self.full_answers and question.full_target else question.target
             before = [passage.text, passage.rewrite] if place < twice else [""]
             before = [text for text in before if text or place >= twice]  # a rewrite may be missing
             sequences += [self._sequence(lm, passage, question.text, answer, text) for text in before]
@@ -90,7 +90,7 @@ def questions_by_passage(task: Task) -> dict[str, list[Example]]:
 
 def lesson_hash(passage: Passage, questions: Sequence[Example]) -> str:
     """Names all that a passage's adapter is trained on."""
-    parts = (part for question in questions for part in (question.text, question.target, question.full_answer))
+    parts = (part for question in questions for part in (question.text, question.target, question.full_target))
     return content_hash(passage.rewrite, *parts)
 
 
