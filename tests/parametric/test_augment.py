@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coldframe.parametric.augment import ByEndpoint, ByModel, Given, augment, parse_qa
 from tests.diagnosis.server import Server
 from tests.tiny import tiny
 
 from coldframe.frozen.model import FrozenLM
 from coldframe.inference.client import Client
-from coldframe.parametric.augment import ByEndpoint, ByModel, Given, augment, parse_qa
 from coldframe.tasks.corpus import Corpus, Passage
 from coldframe.tasks.fact_corpus import fact_corpus
 

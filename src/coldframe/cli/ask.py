@@ -1,4 +1,4 @@
-"""``coldframe ask``."""
+"""``coldframe ask``: short for predicting one question, and for comparing an artifact with what it could be."""
 
 from __future__ import annotations
 
@@ -7,53 +7,53 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from coldframe.cli.options import Flat, parse
+from coldframe.cli.options import parse, settings_of
 from coldframe.cli.output import print_json, show, tell
+from coldframe.cli.rows import labelled, own_test
 from coldframe.config import Config
 from coldframe.errors import ConfigError
-from coldframe.parametric.settings import AskConfig
 from coldframe.tasks.rows import OnError
 
 if TYPE_CHECKING:
-    from coldframe.inference.predictions import Predictions
-    from coldframe.parametric.encoded import Encoded
-    from coldframe.parametric.evaluate import Evaluation
-    from coldframe.tasks.corpus import Question
+    from coldframe.evaluation.variants import VariantTable
+    from coldframe.pipeline.pipeline import Pipeline
 
 
 @dataclasses.dataclass(frozen=True)
 class Ask(Config):
-    """Answer questions with an encoded corpus, or measure how well it answers.
+    """Answer a question with an artifact, or measure how well it answers questions with known answers.
 
     For example:
       coldframe ask runs/facts "Who is the mayor of Lovokor?"
-      coldframe ask runs/facts "Who is the mayor of Lovokor?" --mode both --k 1 --json
-      coldframe ask runs/facts --evaluate                             (the questions that came with the corpus)
-      coldframe ask runs/mine --evaluate --questions questions.jsonl --rows 200 --predictions answers.jsonl
+      coldframe ask runs/facts "Who is the mayor of Lovokor?" --set k=3 --set combine=mean --json
+      coldframe ask runs/facts --evaluate                             (the test questions of its own corpus)
+      coldframe ask runs/mine --evaluate --questions questions.jsonl --rows 200 --predictions answers
       coldframe ask runs/facts "Who is the mayor of Lovokor?" --export runs/its-lora
 
     Args:
-        folder: What `coldframe encode` wrote.
+        artifact: Folder that `coldframe fit` or `coldframe encode` wrote.
         question: The question; - reads one per line from standard input.
-        evaluate: Answer questions with known answers, closed book, with passages in the prompt, in the weights and in
-            both, and with the controls; F1, exact match and whether the answer is contained.
-        questions: File with question, answer (or answers) and, if known, passages; those of the folder if none.
+        set: A setting that may change after training, KEY=VALUE (k, combine, routing); may be given several times.
+        evaluate: Answer questions with known answers: the model alone, with passages in the prompt (text RAG), with the
+            artifact's method, with both, and with the controls; F1, exact match, whether the answer is contained.
+        questions: File with question and answer (or answers); the test questions of the artifact's corpus if none.
         rows: Evaluate so many of them, evenly over the file.
-        controls: Also evaluate with adapters of other questions, and poly-prag with uniform and random routing.
-        predictions: Also write the answers of every way to this folder, a JSON lines file each.
-        export: Also write the question's adapter to this folder, as a LoRA that peft loads.
+        controls: Also evaluate with what was retrieved for other questions, and whatever else the method has.
+        predictions: Also write the answers of every variant to this folder, a JSON lines file each.
+        export: Also write the adapter for the question to this folder, as a LoRA that peft loads.
         on_error: Stop at the first row that cannot be used, or skip such rows and count them.
+        allow_leaks: Evaluate questions that were trained on too, and say so.
         json: Print the result as JSON.
         quiet: No progress.
     """
 
-    folder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
+    artifact: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
     question: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="QUESTION")] = None
-    settings: Annotated[AskConfig, Flat] = dataclasses.field(default_factory=AskConfig)
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     evaluate: bool = False
     questions: str | None = None
     rows: int | None = None
@@ -61,86 +61,90 @@ class Ask(Config):
     predictions: str | None = None
     export: str | None = None
     on_error: OnError = "raise"
+    allow_leaks: bool = False
     json: bool = False
     quiet: bool = False
 
 
 def run(argv: Sequence[str]) -> None:
     """Load, answer, print."""
-    asked = parse(Ask, "ask", argv)
-    if asked.evaluate == (asked.question is not None):
-        raise ConfigError("Ask one question, or pass --evaluate", got="both" if asked.evaluate else "neither")
-    from coldframe.parametric.encoded import Encoded
-    from coldframe.tasks.corpus import Question
+    options = parse(Ask, "ask", argv)
+    if options.evaluate == (options.question is not None):
+        raise ConfigError("Ask one question, or pass --evaluate", got="both" if options.evaluate else "neither")
+    from coldframe.pipeline.pipeline import load
 
-    encoded = Encoded.load(asked.folder)
-    if asked.evaluate:
-        _evaluate(asked, encoded)
+    pipeline = load(options.artifact)
+    if options.set:
+        pipeline = pipeline.replace(**settings_of(options.set))
+    if options.evaluate:
+        _evaluate(options, pipeline)
         return
-    texts = [line.strip() for line in sys.stdin if line.strip()] if asked.question == "-" else [str(asked.question)]
-    questions = [Question.of(text, [""]) for text in texts]
-    answers = encoded.answer(questions, asked.settings)
-    if asked.export is not None:
-        nearest = [str(one) for one in answers.neighbours[0] if one]
-        encoded.export(nearest, asked.export, asked.settings.combine)
-        tell([f"wrote {asked.export}"], asked.quiet)
-    for record in _records(encoded, answers):
-        if asked.json:
+    stdin = options.question == "-"
+    texts = [line.strip() for line in sys.stdin if line.strip()] if stdin else [str(options.question)]
+    outcome, retrieved = pipeline.run(texts)
+    if options.export is not None:
+        pipeline.export(options.export, [entry.id for entry in retrieved.examples(0)])
+        tell([f"wrote {options.export}"], options.quiet)
+    answers = pipeline.answers(outcome)
+    for row, (text, answer) in enumerate(zip(texts, answers, strict=True)):
+        entries = retrieved.examples(row)
+        passages = [
+            {"id": entry.id, "similarity": float(score), "text": entry.text}
+            for entry, score in zip(entries, retrieved.scores[row], strict=False)
+        ]
+        if options.json:
+            record = {"question": text, "answer": answer, "method": pipeline.method.name, "passages": passages}
             print(json.dumps(record, ensure_ascii=False))
             continue
-        print(record["answer"])
-        tell((f"{one['similarity']:.2f}  {one['text'][:100]}" for one in record["passages"]), asked.quiet)
+        print(answer)
+        tell((f"{passage['similarity']:.2f}  {str(passage['text'])[:100]}" for passage in passages), options.quiet)
 
 
-def _records(encoded: Encoded, answers: Predictions) -> list[dict[str, Any]]:
-    records = []
-    for row, (text, answer) in enumerate(zip(answers.texts, answers.generated or (), strict=True)):
-        near = zip(answers.neighbours[row], answers.similarities[row], strict=True)
-        passages = [
-            {"id": str(one), "similarity": float(score), "text": encoded.corpus.by_id[str(one)].shown}
-            for one, score in near
-            if one
-        ]
-        records.append({"question": text, "answer": answer, "way": answers.method, "passages": passages})
-    return records
+def _evaluate(options: Ask, pipeline: Pipeline) -> None:
+    from coldframe.evaluation.variants import measure_variants, variants_of
+    from coldframe.tasks.corpora import spread
 
-
-def _evaluate(asked: Ask, encoded: Encoded) -> None:
-    from coldframe.parametric.evaluate import evaluate, ways
-    from coldframe.parametric.folder import QUESTIONS
-    from coldframe.tasks.corpus import read_questions
-    from coldframe.tasks.fact_corpus import spread
-
-    path = Path(asked.questions) if asked.questions is not None else Path(asked.folder) / QUESTIONS
-    if asked.questions is None and not path.is_file():
-        raise ConfigError("The corpus came without questions", fix="Pass --questions FILE.")
-    questions, notes = read_questions(path, encoded.corpus, on_error=asked.on_error)
-    tell(notes, asked.quiet)
-    chosen: Sequence[Question] = questions if asked.rows is None else spread(questions, asked.rows)
-    found = evaluate(encoded, chosen, ways(encoded, asked.settings, asked.controls), asked.quiet)
-    if asked.predictions is not None:
-        for way in found.ways:
-            way.predictions.save(Path(asked.predictions) / f"{way.name.replace(' ', '-')}.jsonl")
-    if asked.json:
-        print_json({**encoded.summary(), "settings": asked.settings.to_dict(), **found.to_dict()})
+    if options.questions is None:
+        questions, notes = own_test(pipeline)
+    else:
+        questions, notes = labelled(pipeline, options.questions, None, None, options.on_error, options.allow_leaks)
+    tell(notes, options.quiet)
+    if not questions:
+        raise ConfigError("The corpus came without test questions", fix="Pass --questions FILE.")
+    questions = questions if options.rows is None else spread(questions, options.rows)
+    table = measure_variants(variants_of(pipeline, options.controls), questions, options.quiet)
+    if options.predictions is not None:
+        for variant in table.variants:
+            name = "".join(letter if letter.isalnum() else "-" for letter in variant.name)
+            variant.predictions.save(Path(options.predictions) / f"{name}.jsonl")
+    summary = {
+        "artifact": options.artifact,
+        "method": pipeline.method.name,
+        "task": pipeline.schema.name,
+        "entries": len(pipeline.store),
+        "bytes_per_entry": pipeline.method.entry_bytes,
+        "settings": pipeline.method.config.to_dict(),
+    }
+    if options.json:
+        print_json({**summary, **table.to_dict()})
         return
-    _print(encoded, asked, found)
+    _print(pipeline, table)
 
 
-def _print(encoded: Encoded, asked: Ask, found: Evaluation) -> None:
+def _print(pipeline: Pipeline, measured: VariantTable) -> None:
     from rich.table import Table
 
-    title = f"{encoded.corpus.name}, {len(encoded.corpus)} passages, n = {found.n}, k = {asked.settings.k}"
+    title = f"{pipeline.schema.name}, {len(pipeline.store)} passages, n = {measured.n}, k = {pipeline.method.config.k}"
     table = Table("answered by", "F1 [95%]", "exact [95%]", "contained [95%]", "s per question", title=title)
-    for way in found.ways:
-        spans = [f"{one.value:.1f} [{one.low:.1f}, {one.high:.1f}]" for one in way.scores.values()]
-        table.add_row(way.name, *spans, f"{way.seconds:.3f}")
+    for variant in measured.variants:
+        spans = [f"{score.value:.1f} [{score.low:.1f}, {score.high:.1f}]" for score in variant.scores.values()]
+        table.add_row(variant.name, *spans, f"{variant.seconds:.3f}")
     show(table)
-    if found.recall is not None:
-        print(f"retrieval found all passages of a question for {found.recall:.0%} of them")
-    if found.cosine is not None:
-        print(f"mean cosine between the adapters of different passages: {found.cosine:.2f}")
-    if found.broken is not None:
-        print(f"adapters of other passages make {found.broken.value:.0f}% of the right answers wrong")
-    size = encoded.summary()
-    print(f"{size['bytes']:,} bytes of adapters, {size['bytes_per_passage']:,.0f} for each passage")
+    if measured.recall is not None:
+        print(f"retrieval found all passages of a question for {measured.recall:.0%} of them")
+    if measured.cosine is not None:
+        print(f"mean cosine between the adapters of different passages: {measured.cosine:.2f}")
+    if measured.broken is not None:
+        print(f"adapters of other passages make {measured.broken.value:.0f}% of the right answers wrong")
+    if (entry_bytes := pipeline.method.entry_bytes) is not None:
+        print(f"{entry_bytes:,.0f} bytes of adapters for each passage")

@@ -3,34 +3,60 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from coldframe.cli.options import Flat, ModelFlags, RetrievalFlags, TaskFlags, load, parse, settings_of, writable
+from coldframe.cli.options import (
+    Flat,
+    ModelFlags,
+    RetrievalFlags,
+    TaskFlags,
+    TrainingFlags,
+    load,
+    parse,
+    settings_of,
+    writable,
+)
 from coldframe.cli.output import print_json, tell
-from coldframe.config import Config
-from coldframe.training.config import TrainingConfig
+from coldframe.config import Config, check
+
+if TYPE_CHECKING:
+    from coldframe.frozen.model import FrozenLM
+    from coldframe.methods.base import Method
+    from coldframe.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit(Config):
     """Adapt a frozen model to a task and write the artifact.
 
+    The task is a table of labelled rows, or a corpus of passages with questions. What you leave out is inferred, and
+    said. Interrupted, the same command goes on where it stopped.
+
     For example:
       coldframe fit b3db --out runs/b3db
       coldframe fit mood.csv --text sentence --label mood --method mha-esp --set heads=4 --set k=8
       coldframe fit assay.csv --text smiles --label active --positive Yes --split scaffold
+      coldframe fit corpus.jsonl --questions qa.jsonl --method prag --out runs/mine
+      coldframe fit fact-corpus:40 --method icl+prag --set icl.k=3
       coldframe fit --recipe recipes/mha-esp-paper.yaml --epochs 4
 
-    What you leave out is inferred, and said. Interrupted, the same command goes on where it stopped.
-
     Args:
-        method: See `coldframe methods`.
-        set: A setting of the method, KEY=VALUE (see `coldframe methods`); may be given several times.
+        method: See `coldframe methods`; several joined by + are composed.
+        set: A setting of the method, KEY=VALUE (see `coldframe methods`), or PART.KEY=VALUE of a part of a composition;
+            may be given several times.
         out: Folder of the artifact; runs/TASK-METHOD if you name none.
+        augment: Who writes questions about passages: given (the field qa of the corpus), self (the model that is
+            adapted), another model, or the address of a server that speaks OpenAI's protocol.
+        augment_model: The model as that server names it.
+        augment_key_env: Environment variable with the server's key.
+        ask_again: Also about passages that no questions could be had for before.
+        add: Add what is new in the data to the artifact in --out; what was trained stays as it is, with its method
+            and settings.
         recipe: YAML file with the keys task, method, method_settings, model, retrieval, training; flags override it.
         json: Print the result as JSON.
         quiet: No progress.
@@ -45,41 +71,55 @@ class Fit(Config):
     out: str | None = None
     model: Annotated[ModelFlags, Flat] = dataclasses.field(default_factory=ModelFlags)
     retrieval: Annotated[RetrievalFlags, Flat] = dataclasses.field(default_factory=RetrievalFlags)
-    training: Annotated[TrainingConfig, Flat] = dataclasses.field(default_factory=TrainingConfig)
+    training: Annotated[TrainingFlags, Flat] = dataclasses.field(default_factory=TrainingFlags)  # type: ignore[valid-type]
+    augment: str = "given"
+    augment_model: str | None = None
+    augment_key_env: str | None = None
+    ask_again: bool = False
+    add: bool = False
     recipe: str | None = None
     json: bool = False
     quiet: bool = False
 
 
-def run(argv: Sequence[str]) -> None:
+def run(argv: Sequence[str], name: str = "fit", default: Fit | None = None) -> None:
     """Fit, write, say what came of it."""
-    asked = parse(Fit, "fit", argv)
-    from coldframe.methods.registry import method_class
+    options = parse(Fit, name, argv, default)
+    from coldframe.methods.registry import create
     from coldframe.pipeline.fit import fit
 
-    cls = method_class(asked.method)
-    method = cls(cls.config_class.from_dict({**asked.method_settings, **settings_of(asked.set)}))
-    task = load(asked.task)
-    tell(task.notes, asked.quiet)
-    out = writable(Path(asked.out or f"runs/{task.schema.name}-{asked.method}"))
-    lm = asked.model.load()
-    pipeline = fit(method, lm, task, retrieval=asked.retrieval, training=asked.training, out=out, quiet=asked.quiet)
-    parameters = sum(p.numel() for p in method.parameters())
-    if asked.json:
+    method = create(options.method, {**options.method_settings, **settings_of(options.set)})
+    task = load(options.task)
+    tell(task.notes, options.quiet)
+    out = writable(Path(options.out or f"runs/{task.schema.name}-{options.method}"))
+    if options.add:
+        _add(options, task, out)
+        return
+    lm = options.model.load()
+    task = _augmented(options, task, method, lm, out)
+    training = options.training.changes()  # type: ignore[attr-defined]
+    pipeline = fit(method, lm, task, retrieval=options.retrieval, training=training, out=out, quiet=options.quiet)
+    parameters, entry_bytes = method.trained_parameters, method.entry_bytes
+    if options.json:
         print_json(
             {
                 "artifact": str(out),
                 "task": task.schema.name,
-                "method": asked.method,
+                "method": options.method,
                 "method_settings": method.config.to_dict(),
                 "trainable_parameters": parameters,
+                "entries": len(pipeline.store),
+                "bytes_per_entry": entry_bytes,
+                "left_out": dict(method.left_out),
                 "history": pipeline.history,
                 "notes": list(task.notes),
                 "seconds": round(pipeline.seconds, 2),
             }
         )
         return
-    print(f"{asked.method} on {task.schema.name}: {parameters:,} parameters, {pipeline.seconds:.0f} s")
+    print(f"{options.method} on {task.schema.name}: {parameters:,} parameters, {pipeline.seconds:.0f} s")
+    if entry_bytes is not None:
+        print(f"{len(pipeline.store):,} passages, {entry_bytes:,.0f} bytes for each")
     best = [record for record in pipeline.history if record.get("best")]
     if best and "validation_metric" in best[-1]:
         score = best[-1]["validation_metric"]
@@ -87,3 +127,38 @@ def run(argv: Sequence[str]) -> None:
             f"validation {task.schema.metric} {score:.1f} (chosen by, so it flatters); test: coldframe evaluate {out}"
         )
     print(f"wrote {out}")
+
+
+def _add(options: Fit, task: Task, out: Path) -> None:
+    """Add the new entries of a task to an artifact."""
+    from coldframe.pipeline.fit import grow
+    from coldframe.pipeline.pipeline import load as load_artifact
+
+    check(not options.set, "--add keeps the settings of the artifact", got=" ".join(options.set))
+    pipeline = load_artifact(out)
+    task = _augmented(options, task, pipeline.method, pipeline.lm, out)
+    added = grow(pipeline, task, out, options.quiet)
+    if options.json:
+        print_json({"artifact": str(out), "added": added})
+    else:
+        print(f"added {added} entries to {out}")
+
+
+def _augmented(options: Fit, task: Task, method: Method, lm: FrozenLM, out: Path) -> Task:
+    """The task with questions about its passages, if they are to be written."""
+    if options.augment == "given":
+        return task
+    from coldframe.frozen.model import load_lm
+    from coldframe.inference.augmenters import by_endpoint, by_model
+    from coldframe.inference.client import Client
+    from coldframe.tasks.augmentation import augment
+
+    rewrites = getattr(method.config, "form", "") == "published"
+    if options.augment.startswith(("http://", "https://")):
+        check(options.augment_model is not None, "A server has several models", expected="--augment-model NAME")
+        key = os.environ.get(options.augment_key_env) if options.augment_key_env else None
+        writer = by_endpoint(Client(options.augment, str(options.augment_model), key), rewrites=rewrites)
+    else:
+        author = lm if options.augment == "self" else load_lm(options.augment, dtype=options.model.dtype)
+        writer = by_model(author, rewrites=rewrites)
+    return augment(task, writer, out / "augmentations.jsonl", ask_again=options.ask_again, quiet=options.quiet)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
 import tyro
 import yaml
@@ -15,6 +15,7 @@ from coldframe.errors import ColdframeError, ConfigError, nearest
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.storage.files import writing
 from coldframe.tasks.options import TaskConfig
+from coldframe.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
@@ -35,6 +36,28 @@ class RetrievalFlags(RetrievalConfig):  # noqa: D101 (below)
     encoder: Annotated[str, tyro.conf.arg(name="retrieval-encoder")] = "auto"
     seed: Annotated[int, tyro.conf.arg(name="retrieval-seed")] = 0
 
+
+class _TrainingFlags(Config):
+    """Marks the class below for the type checker."""
+
+    def changes(self) -> dict[str, Any]:
+        """The settings that were given."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+#: The settings of training, each None where it is left to the method.
+TrainingFlags = dataclasses.make_dataclass(
+    "TrainingFlags",
+    [
+        (name, hint if type(None) in get_args(hint) else hint | None, None)
+        for name, hint in get_type_hints(TrainingConfig).items()
+        if name != "section"
+    ],
+    bases=(_TrainingFlags,),
+    frozen=True,
+)
+TrainingFlags.__doc__ = TrainingConfig.__doc__
 
 # Without a docstring of their own these show that of the class they extend.
 TaskFlags.__doc__, RetrievalFlags.__doc__ = TaskConfig.__doc__, RetrievalConfig.__doc__
@@ -68,21 +91,23 @@ class ModelFlags(Config):
         if self.reweight is None:
             return lm
         from coldframe.methods.head_gains.config import ReweightConfig
-        from coldframe.methods.head_gains.in_cache import reweighted_folder
+        from coldframe.pipeline.reweight import reweighted_folder
 
         folder = reweighted_folder(lm, ReweightConfig.from_dict(self.reweight))
         return load_lm(str(folder), dtype=self.dtype, device=self.device)
 
 
-def parse(command: type[Command], name: str, argv: Sequence[str]) -> Command:
+def parse(command: type[Command], name: str, argv: Sequence[str], default: Command | None = None) -> Command:
     """Read a command's words; a recipe named among them gives the defaults.
 
     Args:
         command: Its options.
         name: As it is called.
         argv: What follows the name.
+        default: What is meant where nothing is said; the command's own defaults if None.
     """
-    options: dict[str, Any] = {
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    options |= {
         "prog": f"coldframe {name}",
         "args": list(argv),
         "config": (tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff),
@@ -118,19 +143,23 @@ def recipe_path(name: str) -> Path:
 def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
     """``KEY=VALUE`` words as a mapping; values are read as YAML.
 
-    >>> settings_of(["heads=8", "label-place=vector", "adapter=null"])
-    {'heads': 8, 'label_place': 'vector', 'adapter': None}
+    Settings of a part of a composition have its name before a dot.
+
+    >>> settings_of(["heads=8", "label-place=vector", "adapter=null", "icl.k=3"])
+    {'heads': 8, 'label_place': 'vector', 'adapter': None, 'icl': {'k': 3}}
     """
-    found = {}
+    settings: dict[str, Any] = {}
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
             raise ConfigError("--set takes KEY=VALUE", got=pair, expected="for example --set heads=8")
         try:
-            found[key.replace("-", "_")] = yaml.safe_load(value)
+            part, dot, name = key.rpartition(".")
+            target = settings.setdefault(part, {}) if dot else settings
+            target[name.replace("-", "_")] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"The value in --set {pair} cannot be read: {error}") from error
-    return found
+    return settings
 
 
 def load(flags: TaskConfig) -> Task:

@@ -1,11 +1,10 @@
-"""``coldframe reweight``."""
+"""``coldframe reweight``: short for fitting PEAR without a task and exporting the checkpoint."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,11 +14,10 @@ from coldframe.cli.options import Flat, ModelFlags, parse
 from coldframe.cli.output import print_json, show, tell
 from coldframe.config import Config
 from coldframe.methods.head_gains.config import ReweightConfig
-from coldframe.progress import Bar
 
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
-    from coldframe.methods.head_gains.pear import Reweighting
+    from coldframe.methods.head_gains.reweighting import Reweighting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Reweight(Config):
 
     Some heads hold copying back. They are found on random sequences that are repeated once: a head counts by how much
     the right next token gains when the head is replaced by its mean. Each of them then gets one trained factor, and the
-    factors are folded into the weights. What is written is an ordinary checkpoint of transformers: same size, same
+    factors are folded into the weights. The result is an ordinary checkpoint of transformers: same size, same
     speed, no data of yours needed. Whether it answers better is for you to measure, on your questions.
 
     For example:
@@ -62,79 +60,61 @@ class Reweight(Config):
     quiet: bool = False
 
 
-class Bars:
-    """A progress bar for the stage that runs."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet, self.stage, self.done = quiet, "", 0
-        self.open = ExitStack()
-
-    def __call__(self, stage: str, done: int, total: int, values: dict[str, float]) -> None:
-        """Show where a stage stands."""
-        if stage != self.stage:
-            self.open.close()
-            self.bar = self.open.enter_context(Bar(total, stage, self.quiet))
-            self.stage, self.done = stage, 0
-        self.bar.advance(done - self.done, **values)
-        self.done = done
-
-
 def run(argv: Sequence[str]) -> None:
     """Find heads, train gains, fold, say what came of it."""
-    asked = parse(Reweight, "reweight", argv)
+    options = parse(Reweight, "reweight", argv)
     from coldframe.methods.head_gains.fold import refuse_existing, save_reweighted, source_of
     from coldframe.methods.head_gains.gains_file import read_gains
-    from coldframe.methods.head_gains.pear import reweight
+    from coldframe.pipeline.reweight import reweight
 
     started = time.perf_counter()
-    out = Path(asked.out or f"runs/{Path(asked.model.model).name}-pear")
+    out = Path(options.out or f"runs/{Path(options.model.model).name}-pear")
     refuse_existing(out)
-    lm = asked.model.load()
+    lm = options.model.load()
     source_of(lm)  # what cannot be folded is refused before the work
-    bars = Bars(asked.quiet)
-    with bars.open:
-        found = reweight(lm, asked.settings, bars)
-    written = save_reweighted(lm, asked.settings, found, out)
-    page = _page(asked, lm, found, out, time.perf_counter() - started)
-    gains = [found.trained.gains[layer, head] for layer, head in found.heads]
+    reweighting = reweight(lm, options.settings, options.quiet)
+    weights = save_reweighted(lm, options.settings, reweighting, out)
+    page = _page(options, lm, reweighting, out, time.perf_counter() - started)
+    gains = [reweighting.gains[layer, head] for layer, head in reweighting.heads]
     result = {
         "checkpoint": str(out),
-        **read_gains(out).described,
-        "loss_before": found.trained.loss_before,
-        "loss_after": found.trained.loss_after,
+        **read_gains(out).manifest,
+        "loss_before": reweighting.loss_before,
+        "loss_after": reweighting.loss_after,
         "share_below_one": sum(bool(gain < 1) for gain in gains) / len(gains),
-        "weights": dataclasses.asdict(written),
+        "weights": dataclasses.asdict(weights),
         "report": None if page is None else str(page),
         "seconds": round(time.perf_counter() - started, 2),
     }
-    if asked.json:
+    if options.json:
         print_json(result)
     else:
         _print(result)
 
 
-def _page(asked: Reweight, lm: FrozenLM, found: Reweighting, out: Path, seconds: float) -> Path | None:
+def _page(options: Reweight, lm: FrozenLM, reweighting: Reweighting, out: Path, seconds: float) -> Path | None:
     """Write the page on heads and gains; None, and said, without the extra ``report``."""
     from importlib.util import find_spec
 
     from coldframe.evaluation.reweighted.data import Found, Reweighted
     from coldframe.methods.head_gains.gains_file import FOLDER
+    from coldframe.storage.artifact import MANIFEST
     from coldframe.storage.files import atomic_path
 
     if find_spec("jinja2") is None:
-        tell(["no report: pip install 'coldframe[report]'"], asked.quiet)
+        tell(["no report: pip install 'coldframe[report]'"], options.quiet)
         return None
     from coldframe.evaluation.reweighted.page import render_page
 
     data = Reweighted(
         model=str(lm.provenance["name"]),
-        found=Found.of(found, asked.settings.effect),
-        settings={**asked.settings.to_dict(), "dtype": str(lm.dtype), "weight_hash": lm.weight_hash[:12]},
+        found=Found.of(reweighting, options.settings.effect),
+        settings={**options.settings.to_dict(), "dtype": str(lm.dtype), "weight_hash": lm.weight_hash[:12]},
         seconds=seconds,
     )
     path = out / FOLDER / "report.html"
     with atomic_path(path) as temporary:
-        temporary.write_text(render_page(data, "gains.json"), encoding="utf-8")
+        temporary.write_text(render_page(data, MANIFEST), encoding="utf-8")
     return path
 
 
@@ -142,15 +122,16 @@ def _print(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table("head", "effect", "gain", title="heads, as layer.head counted from 0")
-    for one in result["heads"]:
-        table.add_row(f"{one['layer']}.{one['head']}", f"{one['effect']:+.3f}", f"{one['gain']:.3f}")
+    for head in result["heads"]:
+        table.add_row(f"{head['layer']}.{head['head']}", f"{head['effect']:+.3f}", f"{head['gain']:.3f}")
     show(table)
     print(
         f"{len(result['heads'])} heads, {result['share_below_one']:.0%} of them weighed down, {result['seconds']:.0f} s"
     )
     if result["stability"] is not None:
         print(f"rank correlation of all effects between two settings of N and n: {result['stability']:.2f}")
-    print(f"loss on held-out random sequences: {result['loss_before']:.3f} -> {result['loss_after']:.3f}")
+    if result["loss_after"] is not None:
+        print(f"loss on held-out random sequences: {result['loss_before']:.3f} -> {result['loss_after']:.3f}")
     out, weights = result["checkpoint"], result["weights"]
     if result["report"]:
         print(f"report: {result['report']}")

@@ -96,7 +96,7 @@ def diagnose(
     """
     started = time.perf_counter()
     given = list(subject) if isinstance(subject, Sequence) else [subject]
-    pipelines = [_pipeline(one) for one in given if isinstance(one, Pipeline | Method)]
+    pipelines = [subject for subject in given if isinstance(subject, Pipeline)]
     training = bool(retrain) or ladder is True
     said = list(notes)
     if pipelines:
@@ -162,10 +162,6 @@ def diagnose(
         command=command,
         seconds=round(time.perf_counter() - started, 2),
     )
-
-
-def _pipeline(subject: Pipeline | Method) -> Pipeline:
-    return subject if isinstance(subject, Pipeline) else cast(Pipeline, subject._fitted())
 
 
 def _check_pipelines(pipelines: Sequence[Pipeline], given: int, retrain: Sequence[Condition]) -> None:

@@ -50,8 +50,8 @@ def savings_of(subject: PipelineSubject) -> Savings:
 
 
 def _size(step: Step, pipeline: Pipeline) -> int:
-    method, lm = step.job(step.rates[0], 0).build(pipeline.lm)
-    return _parameters(method.setup(context_of(method, lm, pipeline.schema)))
+    method = step.job(step.rates[0], 0).build()
+    return _parameters(method.setup(context_of(method, pipeline.lm, pipeline.schema)))
 
 
 def _parameters(method: torch.nn.Module) -> int:

@@ -104,7 +104,10 @@ class Pipeline:
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The label (or the written answer) of each input."""
-        outcome, _ = self.run(texts)
+        return self.answers(self.run(texts)[0])
+
+    def answers(self, outcome: Outcome) -> list[str]:
+        """The labels, or the written answers, of an outcome."""
         if outcome.generated is not None:
             return list(outcome.generated)
         return [self.schema.labels[i] for i in outcome.probabilities.argmax(1)]

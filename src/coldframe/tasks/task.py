@@ -52,7 +52,6 @@ class Example:
         hops: How many facts have to be put together for the answer.
         group: Equal for rows that are not independent (one question with its passage at several places); the key, if
             empty.
-        full_answer: The target as a whole sentence, where there is one.
     """
 
     text: str

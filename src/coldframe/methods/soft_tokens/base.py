@@ -15,7 +15,7 @@ from coldframe.frozen.ports import Placement
 from coldframe.methods.base import Method, MethodConfig, MethodContext
 from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder
 from coldframe.retrieval.store import Retrieved
-from coldframe.tasks.task import Example
+from coldframe.tasks.task import Example, Passage
 
 LabelPlace = Literal["auto", "text", "vector"]
 
@@ -80,7 +80,19 @@ def vocabulary_prompt(context: MethodContext, tokens: int) -> Tensor:
     return context.lm.embed(ids.to(context.lm.device)).float().cpu().clone()
 
 
-class EncodedMethod(Method):
+class SoftTokenMethod(Method):
+    """A method that puts soft tokens beside the text, before it or after it."""
+
+    config_class = SoftTokenConfig
+    config: SoftTokenConfig
+
+    @property
+    def shares_text(self) -> bool:
+        """Whether the tokens stand after the query's text, whose states are then the base model's."""
+        return self.config.placement == "suffix"
+
+
+class EncodedMethod(SoftTokenMethod):
     """A soft-token method that maps encoder vectors to soft tokens.
 
     Subclasses call :meth:`build_inputs` in ``build``, then use :meth:`encode`, :meth:`exemplar_vectors`
@@ -89,6 +101,7 @@ class EncodedMethod(Method):
 
     config_class = EncodedConfig
     config: EncodedConfig
+    ablations: ClassVar[tuple[str, ...]] = ("shuffled-labels", "random-exemplars", "swapped-store")
     uses_encoder: ClassVar[bool] = True
     learning_rate: ClassVar[float] = 3e-4
 
@@ -149,7 +162,9 @@ class EncodedMethod(Method):
         return vectors if self.adapter is None else torch.tanh(self.adapter(vectors))
 
     def solved(self, example: Example) -> str:
-        """``x (+) y``: an exemplar as the encoder reads it."""
+        """``x (+) y``: an exemplar as the encoder reads it; a passage has no y."""
+        if isinstance(example, Passage):
+            return example.text
         return f"{example.text} {self.ready.schema.word(example.target)}" if self.label_in_text else example.text
 
     def exemplar_vectors(self, retrieved: Retrieved) -> tuple[Tensor, Tensor]:
@@ -166,8 +181,10 @@ class EncodedMethod(Method):
             return out, present
         vectors = self.encode([self.solved(store.examples[i]) for i in used])
         if self.d_label:
-            labels = torch.tensor([self.ready.schema.index(store.examples[i].target) for i in used])
-            one_hot = nn.functional.one_hot(labels, self.d_label).float().to(vectors.device)
+            schema, entries = self.ready.schema, [store.examples[i] for i in used]
+            # A passage has no label: all its places are zero.
+            labels = torch.tensor([-1 if isinstance(e, Passage) else schema.index(e.target) for e in entries])
+            one_hot = (labels[:, None] == torch.arange(self.d_label)).float().to(vectors.device)
             vectors = torch.cat((vectors, one_hot), dim=-1)
         place = {position: row for row, position in enumerate(used)}
         rows = torch.tensor([[place.get(int(i), 0) for i in line] for line in retrieved.indices])

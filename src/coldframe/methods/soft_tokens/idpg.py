@@ -46,6 +46,7 @@ class IDPG(EncodedMethod):
     paper: ClassVar[str] = "arXiv 2204.04497"
     config_class = IDPGConfig
     config: IDPGConfig
+    ablations: ClassVar[tuple[str, ...]] = ()
 
     def build(self, context: MethodContext) -> None:
         """One linear layer from an encoded query to all tokens."""

@@ -116,13 +116,17 @@ class MHAESP(EncodedMethod):
         """Generate ``[batch, heads, d]`` from the queries and the set retrieved for each."""
         nearest = retrieved.ranked().top(self.config.k)  # the order given decides nothing, text exemplars included
         tokens, attention = self.attend(texts, nearest.canonical())
-        c = self.config.text_exemplars
         return Conditioning(
-            contexts=contexts(self.ready.schema, nearest, c) if c else None,
+            contexts=self.contexts(texts, nearest),
             soft_tokens=self.placed(tokens),
             placement=self.config.placement,
             attention=attention,
         )
+
+    def contexts(self, texts: Sequence[str], retrieved: Retrieved) -> tuple[tuple[str, ...], ...] | None:
+        """The nearest exemplars as text, if any."""
+        count = self.config.text_exemplars
+        return contexts(self.ready.schema, retrieved.ranked(), count) if count else None
 
     def attend(self, texts: Sequence[str], retrieved: Retrieved) -> tuple[Tensor, Tensor]:
         """The equations: soft tokens ``[batch, heads, d]`` and attention ``[batch, heads, keys]``."""

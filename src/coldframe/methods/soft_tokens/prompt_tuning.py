@@ -10,8 +10,8 @@ from torch import nn
 
 from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, MethodContext
-from coldframe.methods.soft_tokens.base import SoftTokenConfig, vocabulary_prompt
+from coldframe.methods.base import MethodContext
+from coldframe.methods.soft_tokens.base import SoftTokenConfig, SoftTokenMethod, vocabulary_prompt
 from coldframe.retrieval.store import Retrieved
 
 
@@ -32,7 +32,7 @@ class PromptTuningConfig(SoftTokenConfig):
         check(self.tokens >= 1, "Prompt Tuning needs a token", got=self.tokens, expected="tokens >= 1")
 
 
-class PromptTuning(Method):
+class PromptTuning(SoftTokenMethod):
     """A free matrix in the soft-token port: ``p(y | P, x)`` with ``P`` in ``R^{m x d}``, the same for every query.
 
     Paper: Lester et al. 2021, arXiv 2104.08691. The control that a retrieved soft prompt must beat: same

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, MethodContext
-from coldframe.methods.soft_tokens.base import SoftTokenConfig, vocabulary_prompt
+from coldframe.methods.base import MethodContext
+from coldframe.methods.soft_tokens.base import SoftTokenConfig, SoftTokenMethod, vocabulary_prompt
 from coldframe.retrieval.store import Retrieved
 
 
@@ -36,7 +36,7 @@ class ReparameterisedPromptConfig(SoftTokenConfig):
         check(self.hidden >= 1, "The network's width must be positive", got=self.hidden, expected="hidden >= 1")
 
 
-class ReparameterisedPrompt(Method):
+class ReparameterisedPrompt(SoftTokenMethod):
     """A prompt that is learned through a network, the same for every query.
 
     For slot i = 1..m, with an embedding ``e_i`` in ``R^d`` of its own and one network for all slots::

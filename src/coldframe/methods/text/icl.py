@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, MethodConfig, MethodContext
+from coldframe.methods.base import Method, MethodConfig
 from coldframe.methods.text.exemplars import contexts
 from coldframe.retrieval.store import Retrieved
 
@@ -46,13 +46,17 @@ class RetrievedICL(Method):
     order_invariant: ClassVar[bool] = False
     uses_retrieval: ClassVar[bool] = True
     trainable: ClassVar[bool] = False
-
-    def build(self, context: MethodContext) -> None:
-        """Nothing to build."""
+    reads_text: ClassVar[bool] = True
+    query_settings: ClassVar[tuple[str, ...]] = ("k",)
+    ablations: ClassVar[tuple[str, ...]] = ("swapped-store",)
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """The exemplars, rendered by the task's template."""
-        return Conditioning(contexts=contexts(self.ready.schema, retrieved, self.config.k))
+        return Conditioning(contexts=self.contexts(texts, retrieved))
+
+    def contexts(self, texts: Sequence[str], retrieved: Retrieved) -> tuple[tuple[str, ...], ...]:
+        """For each query its first ``k`` exemplars, farthest first: the nearest stands next to the query."""
+        return contexts(self.ready.schema, retrieved, self.config.k)
 
 
 class FixedICL(RetrievedICL):

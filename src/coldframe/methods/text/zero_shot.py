@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from coldframe.frozen.ports import EMPTY, Conditioning
-from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.base import Method
 from coldframe.retrieval.store import Retrieved
 
 
@@ -21,9 +21,6 @@ class ZeroShot(Method):
 
     name: ClassVar[str] = "zero-shot"
     trainable: ClassVar[bool] = False
-
-    def build(self, context: MethodContext) -> None:
-        """Nothing to build."""
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """The empty conditioning."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 import weakref
@@ -39,7 +40,8 @@ class PassageAdapters(Method):
     config: AdapterConfig
     uses_retrieval = True
     needs_passages = True
-    query_settings: ClassVar[tuple[str, ...]] = ("k", "combine")
+    query_settings: ClassVar[tuple[str, ...]] = ("k", "combine", "source")
+    ablations: ClassVar[tuple[str, ...]] = ("swapped-store",)
     training_defaults: ClassVar[Mapping[str, Any]] = {
         "schedule": "constant",
         "warmup": 0.0,
@@ -75,6 +77,14 @@ class PassageAdapters(Method):
             raise NotFittedError(f"{self.name} has not been fitted", fix="Call coldframe.fit or coldframe.load.")
         return self.bank
 
+    def _others(self, text: str, own: Sequence[str]) -> list[str]:
+        """As many passages that were not retrieved, drawn by the query's text."""
+        rest = [id for id in self.adapters.ids if id not in own]
+        if not rest:
+            raise DataError("Adapters cannot be swapped: every passage is retrieved for a query", fix="Lower k.")
+        generator = random.Random(content_hash(text))
+        return generator.sample(rest, min(len(own), len(rest)))
+
     @property
     def routing(self) -> Routing:
         """How passages mix what is shared between them; only Poly-PRAG has a choice."""
@@ -94,6 +104,8 @@ class PassageAdapters(Method):
         """The adapters of each query's k nearest passages, combined into one."""
         nearest = retrieved.ranked().top(self.config.k).canonical()
         ids = [[entry.id for entry in nearest.examples(row)] for row in range(len(nearest))]
+        if self.config.source == "others":
+            ids = [self._others(text, own) for text, own in zip(texts, ids, strict=True)]
         factors = self.adapters.factors(ids, self.config.combine, self.routing)
         device = self.ready.lm.device
         moved = [(a.to(device), b.to(device)) for a, b in factors]

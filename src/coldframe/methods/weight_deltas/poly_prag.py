@@ -106,7 +106,8 @@ class PolyPRAG(PassageAdapters):
     config: PolyPRAGConfig
     learning_rate: ClassVar[float] = 3e-3
     training_defaults: ClassVar[Mapping[str, Any]] = {**PassageAdapters.training_defaults, "epochs": 6}
-    query_settings: ClassVar[tuple[str, ...]] = ("k", "combine", "routing")
+    query_settings: ClassVar[tuple[str, ...]] = ("k", "combine", "source", "routing")
+    ablations: ClassVar[tuple[str, ...]] = ("swapped-store", "uniform-routing", "random-routing")
 
     latent: nn.Parameter
     table: nn.Parameter
