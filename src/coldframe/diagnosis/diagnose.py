@@ -26,7 +26,6 @@ from coldframe.diagnosis.verdict import verdict
 from coldframe.errors import ConfigError, DataError, nearest
 from coldframe.evaluation.intervals import RESAMPLES
 from coldframe.evaluation.runs import duration
-from coldframe.methods.base import Method
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.progress import say
 from coldframe.tasks.origin import load_again
@@ -40,7 +39,7 @@ SAME = 1e-4
 
 
 def diagnose(
-    subject: Pipeline | Method | Subject | Sequence[Pipeline | Subject],
+    subject: Pipeline | Subject | Sequence[Pipeline | Subject],
     queries: Sequence[Example] | None = None,
     *,
     task: Task | None = None,
