@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -175,9 +176,9 @@ class EncodedMethod(SoftTokenMethod):
         """
         store, n, k = retrieved.store, len(retrieved), retrieved.k
         present = torch.from_numpy(retrieved.indices >= 0).to(self.ready.lm.device)
-        used = sorted({int(i) for i in retrieved.indices.ravel() if i >= 0})
+        used = np.unique(retrieved.indices[retrieved.indices >= 0])
         out = torch.zeros(n, k, self.d_in + self.d_label, device=self.ready.lm.device)
-        if not used:
+        if not len(used):
             return out, present
         vectors = self.encode([self.solved(store.examples[i]) for i in used])
         if self.d_label:
@@ -186,9 +187,9 @@ class EncodedMethod(SoftTokenMethod):
             labels = torch.tensor([-1 if isinstance(e, Passage) else schema.index(e.target) for e in entries])
             one_hot = (labels[:, None] == torch.arange(self.d_label)).float().to(vectors.device)
             vectors = torch.cat((vectors, one_hot), dim=-1)
-        place = {position: row for row, position in enumerate(used)}
-        rows = torch.tensor([[place.get(int(i), 0) for i in line] for line in retrieved.indices])
-        return vectors[rows.to(vectors.device)] * present.unsqueeze(-1), present
+        # Its gradient adds up repeated rows in one order; that of vectors[rows] in the order threads come in.
+        rows = torch.from_numpy(np.searchsorted(used, retrieved.indices.clip(min=used[0]))).to(vectors.device)
+        return nn.functional.embedding(rows, vectors) * present.unsqueeze(-1), present
 
     def placed(self, tokens: Tensor) -> Tensor:
         """Soft tokens with the static part added."""
