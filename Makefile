@@ -32,7 +32,7 @@ lint: $(VENV)/.installed  ## ruff, mypy, import layers, spelling
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/codespell src tests docs recipes benchmarks README.md CONTRIBUTING.md CHANGELOG.md
+	@$(BIN)/codespell src tests docs recipes benchmarks README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md
 
 bench: $(VENV)/.installed  ## speed beside peers: every benchmark, one after the other (half an hour on 2 idle cores)
 	@echo "bench: measuring; results go to benchmarks/results and docs/results/speed.md"

@@ -1,4 +1,4 @@
-"""What is true of the project as a whole: a light import, the layers, docs that name what exists."""
+"""What is true of the project as a whole: a light import, the layers, docs and workflows that name what exists."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import coldframe
 
@@ -172,3 +174,80 @@ def test_docs_use_commands_that_exist(path: Path) -> None:
 def test_the_command_finder_finds() -> None:
     readme = commands_in(ROOT / "README.md")
     assert ("fit", ["--text", "--label", "--method", "--model", "--out"]) in readme
+
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+FORMS = sorted(path for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def read_yaml(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_run_what_exists(path: Path) -> None:
+    steps = [step for job in read_yaml(path)["jobs"].values() for step in job["steps"]]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert commands and all("uses" in step for step in steps if "run" not in step)
+    for command in commands:
+        first, *rest = command.split()
+        assert rest[0] in make_targets() if first == "make" else os.access(ROOT / first, os.X_OK), command
+    for step in steps:
+        for name in step.get("with", {}).get("cache-dependency-path", "").split():
+            assert (ROOT / name).is_file(), name
+
+
+def test_the_workflow_runs_ci_on_every_python_of_the_project() -> None:
+    job = read_yaml(ROOT / ".github/workflows/ci.yml")["jobs"]["test"]
+    pythons = job["strategy"]["matrix"]["python"]
+    assert [f"Programming Language :: Python :: {python}" for python in pythons] == [
+        line for line in PROJECT["classifiers"] if re.search(r"3\.\d+$", line)
+    ]
+    assert PROJECT["requires-python"] == f">={pythons[0]}"
+    assert ".ci/run" in [step.get("run") for step in job["steps"]]
+
+
+def test_ci_runs_lint_and_all_tests() -> None:
+    script = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    targets = re.findall(r"^(?:exec )?make ([\w-]+)$", script, re.M)
+    assert targets == ["lint", "test"] and set(targets) <= make_targets()
+
+
+def test_make_knows_its_targets_as_phony() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert set(re.search(r"^\.PHONY: (.*)$", makefile, re.M)[1].split()) == make_targets()  # type: ignore[index]
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.name)
+def test_issue_forms_are_complete(path: Path) -> None:
+    form = read_yaml(path)
+    assert {"name", "description", "body"} <= form.keys()
+    names = [field["id"] for field in form["body"]]
+    assert len(set(names)) == len(names)
+    for field in form["body"]:
+        assert field["type"] in ("textarea", "input", "dropdown") and field["attributes"]["label"]
+
+
+def test_the_citation_is_that_of_this_version() -> None:
+    citation = read_yaml(ROOT / "CITATION.cff")
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["cff-version"] == "1.2.0" and all("name" in author for author in citation["authors"])
+    assert citation["version"] == coldframe.__version__ and citation["license"] == PROJECT["license"]
+    assert citation["repository-code"] == PROJECT["urls"]["Source"]
+    assert citation["url"] == PROJECT["urls"]["Documentation"]
+
+
+def test_the_project_has_one_address() -> None:
+    source = PROJECT["urls"]["Source"]
+    pages = [*PROSE, ROOT / "SECURITY.md", ROOT / "CITATION.cff", *ROOT.glob(".github/**/*.*")]
+    addresses = {
+        address
+        for page in pages
+        for address in re.findall(r"https://github\.com/[\w-]+/coldframe\b", page.read_text(encoding="utf-8"))
+    }
+    assert addresses == {source}
