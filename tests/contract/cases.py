@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tests.contract.banks import fill
 from tests.tiny import ARCHITECTURES, tiny
 
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method, MethodContext
-from coldframe.methods.registry import method_class
+from coldframe.methods.compose import JOIN
+from coldframe.methods.registry import create, method_class
 from coldframe.retrieval.store import Retrieved, Store
-from coldframe.tasks.task import Example, Schema, Task, Template
+from coldframe.tasks.task import Example, Passage, Schema, Task, Template
 
 FLOAT32 = 1e-4  # batch, padding and caching change the order of float additions, no more
 BFLOAT16 = 0.5  # of log-scores whose spread on these random models is about 20; bf16 has 8 bits
@@ -49,16 +51,17 @@ class Case:
     settings: dict[str, Any]
 
     def method(self) -> Method:
-        return method_class(self.name)(**self.settings)
+        return create(self.name, self.settings)
 
 
 def _case(id: str, **settings: Any) -> Case:
     name = id.partition("/")[0]
-    if method_class(name).uses_encoder:
+    if JOIN not in name and method_class(name).uses_encoder:
         settings = {"encoder": "tiny", "adapter": 8, **settings}
     return Case(id, name, settings)
 
 
+PROXY = {"heads": 2, "fixed": 0.5, "repetitions": [[3, 6]], "length": 6, "held_out": 2}
 PLAIN = {"static": False, "adapter": None, "dropout": 0.0}
 METHODS = [
     _case("zero-shot"),
@@ -85,13 +88,20 @@ METHODS = [
     _case("latent-memory", tokens=3, k=3),
     _case("latent-memory/article", tokens=3, k=3, placement="prefix", **PLAIN),
     _case("latent-memory/vectors", tokens=2, k=3, encoder="tiny-print"),
-    _case("pear", heads=2, fixed=0.5, repetitions=[[3, 6]], length=6, held_out=2),
+    _case("pear", **PROXY),
     _case("lora", rank=2),
     _case("lora/attention", rank=2, targets="attention"),
+    _case("prag", rank=2, k=2, stored="float32"),
+    _case("prag/published", rank=1, k=3, form="published", targets="all", combine="ties"),
+    _case("poly-prag", rank=2, k=2, adapters=3, stored="float32"),
+    _case("dyprag", rank=2, k=2, width=4, init_std=0.1, stored="float32"),
+    _case("icl+prag", icl={"k": 2}, prag={"k": 1, "stored": "float32"}),
+    _case("mha-esp+pear", **{"mha-esp": {"encoder": "tiny", "adapter": 8, "heads": 2, "k": 3}, "pear": PROXY}),
 ]
-TRAINED = [case for case in METHODS if method_class(case.name).trainable]
+TRAINED = [case for case in METHODS if case.method().trainable]
+ON_ROWS = [case for case in TRAINED if not case.method().needs_passages]  # those that a table of rows is enough for
 # One case for each way into a model; the rest differ in what they compute, not in how it is put in.
-PORTS = [case for case in METHODS if case.id in ("icl", "idpg", "mha-esp/text-prefix", "lora")]
+PORTS = [case for case in METHODS if case.id in ("icl", "idpg", "mha-esp/text-prefix", "lora", "prag")]
 
 EVERY = [(case, architecture) for case in METHODS for architecture in ARCHITECTURES]
 FITTED = [(case, "llama") for case in TRAINED] + [
@@ -120,7 +130,7 @@ SCHEMA = Schema(
     metric="accuracy",
 )
 TWO = SCHEMA.replace(labels=("A", "B"), words=("yes", "no"))
-WRITE = SCHEMA.replace(kind="generation", labels=(), words=())
+WRITE = SCHEMA.replace(kind="generation", labels=(), words=(), metric="token_f1", max_new_tokens=8)
 STORE = Store.of([example(i, "ABC"[i % 3]) for i in range(6)])
 QUERIES = ["is CCO", "x", "is C1=CC=CC=C1C(=O)O with the answer and more of it a molecule", "the water is yes"]
 # As a retriever gives them, nearest first; the last query found only two.
@@ -143,6 +153,29 @@ def task(schema: Schema = TWO, rows: int = 12, validation: int = 4) -> Task:
     return Task(schema, tuple(made[:rows]), tuple(made[rows:]), tuple(made[:2]))
 
 
+def corpus(schema: Schema = WRITE, passages: int = 6, questions: int = 3) -> Task:
+    """Passages, questions about them to train on, and a table of labelled rows beside them where there are labels."""
+    store = [
+        Passage.of(f"{chr(65 + i)} is the answer to {chr(97 + i)}", f"Page {i}", id=f"page-{i}")
+        for i in range(passages)
+    ]
+    about = [
+        Example(f"what is {chr(97 + i)}" + "?" * n, chr(65 + i), f"q-{i}-{n}", f"q-{i}-{n}", row=n, gold=(f"page-{i}",))
+        for i in range(passages)
+        for n in range(questions)
+    ]
+    if schema.kind == "classification":
+        return dataclasses.replace(task(schema), store=tuple(store), about=tuple(about))
+    held_out = {f"q-{i}-0" for i in range(0, passages, 2)}
+    train, validation = ([e for e in about if (e.id in held_out) == out] for out in (False, True))
+    return Task(schema, tuple(train), tuple(validation), tuple(about[:4]), store=tuple(store))
+
+
+def task_of(case: Case) -> Task:
+    """What the case can be fitted to."""
+    return corpus() if case.method().needs_passages else task()
+
+
 @functools.cache
 def lm_of(architecture: str, state_budget: int | None = None) -> FrozenLM:
     """Shared among tests, which is only right because nothing may change it."""
@@ -155,6 +188,7 @@ def built(case: Case, lm: FrozenLM, schema: Schema = SCHEMA) -> Method:
     method = case.method()
     encoder = TinyEncoder(getattr(method.config, "encoder", "tiny")) if method.uses_encoder else None
     method.setup(MethodContext(lm, schema, encoder))
+    fill(method, STORE)
     generator = torch.Generator().manual_seed(3)
     for parameter in method.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)

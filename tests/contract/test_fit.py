@@ -6,14 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pytest
 import torch
-from tests.contract.cases import FITTED, QUERIES, TRAINED, TWO, WRITE, Case, TinyEncoder, ids, lm_of, task
+from tests.contract.cases import (
+    FITTED,
+    METHODS,
+    ON_ROWS,
+    QUERIES,
+    TWO,
+    WRITE,
+    Case,
+    TinyEncoder,
+    corpus,
+    ids,
+    lm_of,
+    task,
+    task_of,
+)
 from tests.tiny import tiny
 from torch import nn
 
-from coldframe.errors import TrainingError
+from coldframe.errors import ConfigError, TrainingError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.model_sources import weight_hash
 from coldframe.frozen.ports import Conditioning
@@ -41,24 +54,57 @@ def untrained(case: Case, lm: FrozenLM) -> Method:
     return method.setup(MethodContext(lm, TWO, encoder), SHORT.seed)
 
 
+def answers(pipeline: Pipeline) -> Any:
+    """Label probabilities, or what is written."""
+    if pipeline.schema.kind == "classification":
+        return pipeline.predict_proba(QUERIES).tolist()
+    return pipeline.predict(QUERIES)
+
+
 @pytest.mark.parametrize(("case", "architecture"), FITTED, ids=ids(FITTED))
 def test_fitting_trains_the_method_and_nothing_else_and_survives_saving(
     case: Case, architecture: str, tmp_path: Path
 ) -> None:
-    lm = lm_of(architecture)
+    lm, on = lm_of(architecture), task_of(case)
     before = weight_hash(lm.model)
-    pipeline = fitted(case.method(), lm)
+    pipeline = fitted(case.method(), lm, on)
     assert weight_hash(lm.model) == before
     assert not any(p.requires_grad or p.grad is not None for p in lm.model.parameters())
-    start = untrained(case, lm).state_dict()
-    still = {name for name, weight in pipeline.method.state_dict().items() if torch.equal(weight, start[name])}
-    assert still <= {"key.bias"}  # it adds the same to all scores of a softmax
+    if not pipeline.method.needs_passages:  # whose weights are in files
+        start = untrained(case, lm).state_dict()
+        still = {name for name, weight in pipeline.method.state_dict().items() if torch.equal(weight, start[name])}
+        assert {name.rpartition("parts.")[2].partition(".")[2] or name for name in still} <= {
+            "key.bias",
+            "0.key.bias",
+            "clean",
+        }
+    assert pipeline.method.trained_parameters > 0
     pipeline.save_pretrained(tmp_path)
     again = load(tmp_path, lm)
-    np.testing.assert_array_equal(again.predict_proba(QUERIES), pipeline.predict_proba(QUERIES))
+    assert answers(again) == answers(pipeline)
     assert again.predict(QUERIES) == pipeline.predict(QUERIES)
-    assert (again.store.hash, again.schema, again.history) == (pipeline.store.hash, TWO, pipeline.history)
-    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors", ".jsonl", ".md"}
+    assert (again.store.hash, again.schema, again.history) == (pipeline.store.hash, on.schema, pipeline.history)
+    suffixes = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert suffixes == {".json", ".safetensors", ".jsonl", ".md"}
+
+
+KINDS = {"corpus": corpus(), "labels with passages": corpus(TWO)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", [c for c in METHODS if "/" not in c.id], ids=lambda case: case.id)
+def test_every_method_takes_a_corpus_and_labelled_rows_with_passages(case: Case, kind: str, tmp_path: Path) -> None:
+    lm = lm_of("llama")
+    pipeline = fitted(case.method(), lm, KINDS[kind], out=tmp_path)
+    again = load(tmp_path, lm)
+    assert answers(again) == answers(pipeline)
+    assert again.store.examples == pipeline.store.examples
+
+
+@pytest.mark.parametrize("name", ["prag", "poly-prag", "dyprag", "icl+prag"])
+def test_a_method_that_needs_passages_says_so(name: str) -> None:
+    with pytest.raises(ConfigError, match="turns passages into weights.*--store"):
+        fitted(Case(name, name, {}).method(), lm_of("llama"))
 
 
 @pytest.mark.parametrize("name", ["zero-shot", "icl", "icl-fixed"])
@@ -79,7 +125,9 @@ def test_a_method_learns_to_write(tmp_path: Path) -> None:
     assert load(tmp_path, lm).predict(QUERIES) == pipeline.predict(QUERIES)
 
 
-@pytest.mark.parametrize("case", [c for c in TRAINED if c.method().uses_retrieval], ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    "case", [c for c in ON_ROWS if c.method().uses_retrieval and "+" not in c.id], ids=lambda case: case.id
+)
 def test_no_query_retrieves_itself_or_its_double_in_training(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     on, method = task(), case.method()
     key_of = {example.text: example.key for example in (*on.train, *on.validation)}
@@ -91,11 +139,11 @@ def test_no_query_retrieves_itself_or_its_double_in_training(case: Case, monkeyp
         return type(method).condition(method, texts, retrieved)
 
     monkeypatch.setattr(method, "condition", spying, raising=False)
-    fitted(method, lm_of("llama"), on)
+    pipeline = fitted(method, lm_of("llama"), on)
     assert len(asked) >= 3 * len(on.train)
     assert not [pair for pair in asked if pair[0] == pair[1]]
     # Outside of training a stored row is retrieved for itself, so the check above could have failed.
-    assert on.train[0].key in {e.key for e in method.pipeline.run([on.train[0].text])[1].examples(0)}
+    assert on.train[0].key in {e.key for e in pipeline.run([on.train[0].text])[1].examples(0)}
 
 
 def test_validation_rows_are_exemplars_only_once_nothing_is_chosen_by_them() -> None:

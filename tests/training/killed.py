@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from coldframe.training.loop import Trainer
 from tests.contract.cases import METHODS, TWO, lm_of, task
 
-import coldframe.pipeline.pipeline
+import coldframe.pipeline.setup
 import coldframe.retrieval.retriever
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.model_sources import weight_hash
@@ -29,6 +28,7 @@ from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks.task import content_hash
 from coldframe.training import checkpoint
 from coldframe.training.config import TrainingConfig
+from coldframe.training.trainer import Trainer
 
 CONFIG = TrainingConfig(epochs=3, batch_size=4, checkpoint_every=1, seed=2)  # 3 steps an epoch
 CASES = ("mha-esp", "mha-esp/text", "lora")

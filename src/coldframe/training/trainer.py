@@ -19,7 +19,7 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.inference.run import run
 from coldframe.methods.base import Method, prompts
-from coldframe.methods.training_set import Problem, RetrievedRows, TrainingSet
+from coldframe.methods.training_set import Problem, RetrievedRows
 from coldframe.progress import Bar
 from coldframe.tasks.metrics import METRICS
 from coldframe.tasks.task import content_hash
@@ -93,7 +93,7 @@ class Trainer:
         if not progress.finished:
             self._read_ahead()
         if self.problem.from_start and not progress.history and self.validation is not None:
-            progress.history.append({"epoch": 0, "step": 0, "best": 1.0, **self._validate(self.validation)})
+            progress.history.append({"epoch": 0, "step": 0, "best": 1.0, **self._validate()})
             progress.best = -progress.history[0]["validation_loss"]
         with Bar(self.config.epochs * len(self.items), f"train {self.problem.name}", self.quiet) as bar:
             bar.advance(progress.epoch * len(self.items) + progress.batch * self.config.batch_size)
@@ -176,7 +176,8 @@ class Trainer:
                 self.rows_at_once = max(1, self.rows_at_once // 2)
                 print(f"Out of memory: going on with {self.rows_at_once} rows at a time.", file=sys.stderr)
         if self.config.clip:
-            self.accelerator.clip_grad_norm_(self.parameters, self.config.clip)
+            dense = [p for p in self.parameters if p.grad is not None and not p.grad.is_sparse]  # rows are their own
+            self.accelerator.clip_grad_norm_(dense, self.config.clip)
         self.optimizer.step()
         return [loss for part in losses for loss in part]
 
@@ -213,7 +214,7 @@ class Trainer:
         if self.config.select == "last":
             score = float(progress.epoch)
         elif self.validation is not None and len(self.validation):
-            record |= self._validate(self.validation)
+            record |= self._validate()
             score = -record["validation_loss"]
             if self.config.select == "metric" and "validation_metric" in record:
                 metric = METRICS[self.method.ready.schema.metric]
@@ -236,7 +237,9 @@ class Trainer:
         return best
 
     @torch.no_grad()
-    def _validate(self, items: TrainingSet) -> dict[str, float]:
+    def _validate(self) -> dict[str, float]:
+        items = self.validation
+        assert items is not None  # asked for only where there is something
         self.method.eval()
         if isinstance(items, RetrievedRows) and self.method.ready.schema.kind == "classification":
             return self._validate_labels(items)

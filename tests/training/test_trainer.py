@@ -10,20 +10,22 @@ from typing import Any
 
 import pytest
 import torch
-from coldframe.training.batches import length_batches
-from coldframe.training.loop import Trainer
 from tests.contract.cases import TRAINED, WRITE, Case, lm_of, task
 from torch import Tensor
 
 from coldframe.errors import ConfigError, TrainingError
-from coldframe.methods.base import MethodContext
+from coldframe.frozen.model import FrozenLM
+from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.training_set import Problem, RetrievedRows, length_batches
 from coldframe.pipeline.fit import fit
 from coldframe.pipeline.pipeline import Pipeline
+from coldframe.pipeline.setup import training_data
 from coldframe.retrieval.retriever import RetrievalConfig
-from coldframe.retrieval.store import Retrieved, Store
-from coldframe.tasks.task import Example, Task
-from coldframe.training import loop
+from coldframe.retrieval.store import Store
+from coldframe.tasks.task import Task
+from coldframe.training import trainer as module
 from coldframe.training.config import TrainingConfig
+from coldframe.training.trainer import Trainer
 
 PROMPT = Case("prompt-tuning", "prompt-tuning", {"tokens": 3})
 MHA = next(case for case in TRAINED if case.id == "mha-esp")
@@ -41,10 +43,13 @@ PREFIX = Case("prompt-tuning/prefix", "prompt-tuning", {"tokens": 3, "placement"
 def trainer(on: Task | None = None, folder: Path | None = None, case: Case = PROMPT, **settings: Any) -> Trainer:
     on, lm = on or task(), lm_of("llama")
     method = case.method().setup(MethodContext(lm, on.schema), 0)
-    store = Store.of(on.train)
-    nothing = (Retrieved.nothing(store, len(on.train)), Retrieved.nothing(store, len(on.validation)))
     config = TrainingConfig(**{"epochs": 2, "batch_size": 4, **settings})
-    return Trainer(method, lm, on, nothing, config, folder, quiet=True)
+    data = training_data(method, lm, on, Store.of(on.train), RetrievalConfig(), config)
+    return Trainer(Problem(method, data.train, data.validation), lm, config, folder, quiet=True)
+
+
+def row_weights(trainer: Trainer) -> list[float]:
+    return [trainer.items.weight(i) for i in range(len(trainer.items))]
 
 
 def weights(pipeline: Pipeline) -> Tensor:
@@ -78,7 +83,7 @@ def test_accumulated_batches_are_one_large_batch(size: int, accumulation: int, c
 
 def test_class_weights_make_all_classes_count_the_same_in_sum() -> None:
     on = unbalanced()
-    rows = trainer(on, class_weights=True).row_weights
+    rows = row_weights(trainer(on, class_weights=True))
     sums = [sum(w for w, e in zip(rows, on.train, strict=True) if e.target == label) for label in "AB"]
     assert sums == pytest.approx([6, 6]) and sum(rows) == pytest.approx(len(on.train))
 
@@ -87,14 +92,14 @@ def test_class_weights_make_all_classes_count_the_same_in_sum() -> None:
 def test_unless_told_otherwise_class_weights_follow_the_metric(metric: str, weighted: bool) -> None:
     on = unbalanced()
     on = dataclasses.replace(on, schema=on.schema.replace(metric=metric))
-    assert (len(set(trainer(on).row_weights)) > 1) == weighted
+    assert (len(set(row_weights(trainer(on)))) > 1) == weighted
 
 
 def test_the_gradient_is_that_of_the_weighted_mean_loss() -> None:
     on = unbalanced()
     some = trainer(on, batch_size=12, clip=0, class_weights=True)
-    nothing = some.neighbours
-    losses, rows = some.losses(on.train, nothing), torch.tensor(some.row_weights)
+    losses = some.method.loss(some.lm, some.items.take(range(len(on.train))))
+    rows = torch.tensor(row_weights(some))
     (wanted,) = torch.autograd.grad((losses * rows).sum() / rows.sum(), some.parameters)
     some._step([list(range(5)), list(range(5, 12))], 0)
     torch.testing.assert_close(some.parameters[0].grad, wanted, atol=1e-6, rtol=1e-4)
@@ -113,18 +118,18 @@ def test_out_of_memory_is_answered_by_smaller_batches_with_the_same_gradient(
     whole = trainer(unbalanced(), batch_size=12, class_weights=True)
     whole._step([list(range(12))], 0)
     small = trainer(unbalanced(), batch_size=12, class_weights=True)
-    losses, calls = small.losses, iter(range(100))
+    loss, calls = small.method.loss, iter(range(100))
 
-    def scarce(examples: Sequence[Example], retrieved: Retrieved) -> Tensor:
+    def scarce(lm: FrozenLM, batch: RetrievedRows) -> Tensor:
         """The failure comes after a part of the gradient is there already, which must not count twice."""
-        found = losses(examples, retrieved)
+        found = loss(lm, batch)
         if next(calls) in [(0,), (0, 2), (0, 2, 5)][failures - 1]:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: ...")
         return found
 
-    monkeypatch.setattr(small, "losses", scarce)
+    monkeypatch.setattr(small.method, "loss", scarce)
     found = small._step([list(range(12))], 0)
-    assert small.micro == 12 >> failures and len(found) == 12
+    assert small.rows_at_once == 12 >> failures and len(found) == 12
     assert capsys.readouterr().err.count("Out of memory: going on with") == failures
     torch.testing.assert_close(small.parameters[0].grad, whole.parameters[0].grad, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(small.parameters[0], whole.parameters[0], atol=2e-5, rtol=0)
@@ -141,10 +146,10 @@ def test_memory_that_one_row_does_not_fit_into_and_other_errors_are_not_swallowe
 
     some = trainer(batch_size=4)
     for message, left in (("shapes do not match", 4), ("can't allocate memory", 1)):
-        monkeypatch.setattr(some, "losses", failing(message))
+        monkeypatch.setattr(some.method, "loss", failing(message))
         with pytest.raises(RuntimeError, match=message):
             some._step([[0, 1, 2, 3]], 0)
-        assert some.micro == left
+        assert some.rows_at_once == left
 
 
 def test_text_read_with_gradient_goes_in_parts_of_so_many_tokens_with_the_same_gradient(
@@ -152,15 +157,15 @@ def test_text_read_with_gradient_goes_in_parts_of_so_many_tokens_with_the_same_g
 ) -> None:
     whole, parts = (trainer(unbalanced(), case=PREFIX, batch_size=12) for _ in range(2))
     whole._step([list(range(12))], 0)
-    longest = max(parts.lengths) + parts.around
-    monkeypatch.setattr(loop, "_GRADIENT_TOKENS", 3 * longest + 1)
-    calls, losses = [], parts.losses
+    longest = max(parts.items.lengths)
+    monkeypatch.setattr(module, "_GRADIENT_TOKENS", 3 * longest + 1)
+    calls, loss = [], parts.method.loss
 
-    def counted(examples: Sequence[Example], retrieved: Retrieved) -> Tensor:
-        calls.append(len(examples))
-        return losses(examples, retrieved)
+    def counted(lm: FrozenLM, batch: RetrievedRows) -> Tensor:
+        calls.append(len(batch))
+        return loss(lm, batch)
 
-    monkeypatch.setattr(parts, "losses", counted)
+    monkeypatch.setattr(parts.method, "loss", counted)
     parts._step([list(range(12))], 0)
     assert calls == [3, 3, 3, 3]
     torch.testing.assert_close(parts.parameters[0].grad, whole.parameters[0].grad, atol=1e-6, rtol=1e-4)
@@ -251,7 +256,7 @@ def test_validation_looks_at_no_training_row_and_leaves_dropout_on_for_the_next_
         some._validate()
     finally:
         del some.lm.label_scores  # the class's own again
-    assert sum(calls) == len(some.task.validation)
+    assert some.validation is not None and sum(calls) == len(some.validation)
 
 
 def test_without_validation_rows_the_training_loss_chooses() -> None:
@@ -278,14 +283,14 @@ def test_a_writing_task_is_chosen_by_its_loss() -> None:
 def test_a_loss_that_is_not_finite_stops_names_the_rows_and_keeps_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses, calls = Trainer.losses, iter(range(100))
+    loss, calls = Method.loss, iter(range(100))
 
-    def poisoned(self: Trainer, examples: Sequence[Example], retrieved: Retrieved) -> Tensor:
-        found = losses(self, examples, retrieved)
+    def poisoned(self: Method, lm: FrozenLM, batch: RetrievedRows) -> Tensor:
+        found = loss(self, lm, batch)
         return found * float("nan") if next(calls) == 4 else found
 
-    monkeypatch.setattr(Trainer, "losses", poisoned)
-    on = task(WRITE)  # its validation calls losses too: step 5 is the second of epoch 2
+    monkeypatch.setattr(Method, "loss", poisoned)
+    on = task(WRITE)  # its validation takes losses too: step 5 is the second of epoch 2
     on = dataclasses.replace(on, validation=())
     with pytest.raises(TrainingError) as caught:
         trained(on=on, out=tmp_path, checkpoint_every=1)

@@ -1,0 +1,45 @@
+"""Random adapters for the entries of a store, so that methods that hold some can be checked without training."""
+
+from __future__ import annotations
+
+import torch
+
+from coldframe.methods.base import Method
+from coldframe.methods.compose import Compose
+from coldframe.methods.weight_deltas import banks
+from coldframe.methods.weight_deltas.dyprag import DyPRAG
+from coldframe.methods.weight_deltas.hypernetwork import Hypernetwork
+from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters
+from coldframe.methods.weight_deltas.poly_prag import PolyPRAG
+from coldframe.methods.weight_deltas.prag import PRAG
+from coldframe.retrieval.store import Store
+
+
+def fill(method: Method, store: Store) -> None:
+    """Give a method that is set up an adapter for every entry of a store."""
+    if isinstance(method, Compose):
+        for part in method.methods:
+            fill(part, store)
+    if not isinstance(method, PassageAdapters):
+        return
+    generator = torch.Generator().manual_seed(5)
+    ids, numbers = [entry.id for entry in store.examples], method.layout.numbers
+
+    def drawn(*shape: int, std: float = 0.1) -> torch.Tensor:
+        return std * torch.randn(shape, generator=generator)
+
+    if isinstance(method, PRAG):
+        lessons = dict.fromkeys(ids, "lesson")
+        banks.write_shard(method.folder, lessons, drawn(len(ids), numbers), "fingerprint")
+        method.finish(lessons)
+    elif isinstance(method, PolyPRAG):
+        count = method.config.adapters
+        table = drawn(len(ids), len(method.layout.names), count, std=2.0)
+        banks.write_bank(method.folder, ids, drawn(count, numbers), table, torch.float32)
+        method.load(method.folder)
+    elif isinstance(method, DyPRAG):
+        width = method.ready.lm.d_model
+        network = Hypernetwork(method.layout, width, method.config.width, init_std=0.3)
+        banks.write_hypernetwork(method.folder, network, torch.float32)
+        banks.write_embeddings(method.folder, ids, drawn(len(ids), width, std=1.0))
+        method.load(method.folder)
