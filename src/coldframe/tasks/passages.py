@@ -10,12 +10,12 @@ from pathlib import Path
 
 from coldframe.errors import DataError
 from coldframe.storage.files import atomic_path
-from coldframe.tasks.cells import as_text, as_texts
+from coldframe.tasks.cells import as_text, as_texts, text_in
+from coldframe.tasks.columns import ID_NAMES
 from coldframe.tasks.rows import Problems, Row, Table, located
 from coldframe.tasks.task import Example, Passage, content_hash, text_key
 
 TEXT_NAMES = ("text", "passage", "body", "content", "contents")
-ID_NAMES = ("id", "_id")
 REWRITE, QUESTIONS = "rewrite", "qa"
 
 
@@ -159,11 +159,10 @@ def question_of_record(passage: Passage, place: int, record: object) -> Example:
 
 
 def _passage(row: Row, text: str, title: str, identity: str | None) -> Passage:
-    body = as_text(row.values.get(text))
+    body = text_in(row.values, text)
     if not body:
         raise DataError(f"the passage is empty (column {text!r})")
-    own = as_text(row.values.get(identity)) if identity is not None else ""
-    heading, rewrite = as_text(row.values.get(title)), as_text(row.values.get(REWRITE))
+    heading, own, rewrite = (text_in(row.values, column) for column in (title, identity, REWRITE))
     return Passage.of(body, heading, id=own, row=row.number, rewrite=rewrite)
 
 
