@@ -24,7 +24,7 @@ def check_leaks(task: Task, allow: bool = False) -> Task:
         LeakError: Naming the rows, unless ``allow``.
     """
     notes = []
-    pairs = (("test", "train"), ("test", "validation"), ("validation", "train"))
+    pairs = (("test", "train"), ("test", "validation"), ("validation", "train"), ("test", "about"))
     for part, other in pairs:
         scored, seen = getattr(task, part), {example.key: example for example in getattr(task, other)}
         leaked = [(example, seen[example.key]) for example in scored if example.key in seen]

@@ -36,6 +36,7 @@ class _Rows:
     test: list[Example]
     store: list[Example] | None
     notes: list[str]
+    about: tuple[Example, ...] = ()
 
     def sizes(self) -> str:
         return f"{len(self.train):,} train, {len(self.validation):,} validation, {len(self.test):,} test rows"
@@ -81,7 +82,7 @@ def build_table(source: Source, config: TaskConfig, builtin: bool) -> Task:
         given = given.replace(text=",".join(columns.texts), label=columns.label, contexts=columns.contexts)
     parts = (tuple(rows.train), tuple(rows.validation), tuple(rows.test))
     store = None if rows.store is None else tuple(rows.store)
-    task = Task(schema, *parts, tuple(rows.notes), origin, given.to_dict(), store)
+    task = Task(schema, *parts, tuple(rows.notes), origin, given.to_dict(), store, rows.about)
     return check_leaks(task, config.allow_leaks)
 
 
@@ -91,16 +92,18 @@ def _read(
     """All rows, in the parts that the source gives them; repeated ones dropped or told."""
     table, notes = infer.parts(config, source.table, [*columns.texts, columns.label], problems)
     store: list[Example] | None = None
+    about: tuple[Example, ...] = ()
     names: Mapping[str, Sequence[str]] = {}
     if source.store is not None and columns.label not in source.store.columns:
         passages = read_passages(source.store, problems, title=config.title)
-        store, names = list(passages.passages), passages.names
+        store, about, names = list(passages.passages), passages.questions, passages.names
         notes += passages.notes
     stored = [entry for entry in store or () if isinstance(entry, Passage)]
     reader = ExampleReader(domain, kind, config.raw_smiles, stored, names)
     read = reader.read(table, columns, source.name, problems)
-    parts = {name: [example for example, part in read if part == name] for name in ("", "train", "validation", "test")}
-    rows = _Rows([e for e, part in read if part in ("", "train")], parts["validation"], parts["test"], store, notes)
+    parts = {name: [example for example, part in read if part == name] for name in ("validation", "test")}
+    train = [example for example, part in read if part in ("", "train")]
+    rows = _Rows(train, parts["validation"], parts["test"], store, notes, about)
     if source.store is not None and store is None:
         rows.store = [example for example, _ in reader.read(source.store, columns, f"{source.name}-store", problems)]
     if source.test is not None:
