@@ -87,20 +87,23 @@ def augment(
     apart = _apart(task)
     rows = task.about if apart else (*task.train, *task.validation)
     brought = set() if replace else {identity for row in rows for identity in row.gold}
-    wanted = [p for p in passages if p.id not in brought and (only is None or p.id in only)]
-    written = _write(wanted, augmenter, Path(path), ask_again, quiet)
-    failures = [written[passage.id] for passage in wanted if written[passage.id].problem]
-    if wanted and len(failures) == len(wanted) and not brought:
+    missing = [p for p in passages if p.id not in brought and (only is None or p.id in only)]
+    written = _write(missing, augmenter, Path(path), ask_again, quiet)
+    failures = [written[passage.id] for passage in missing if written[passage.id].problem]
+    if missing and len(failures) == len(missing) and not brought:
         raise DataError(
-            f"None of the {len(wanted)} passages got questions; the first: {failures[0].problem}",
+            f"None of the {len(missing)} passages got questions; the first: {failures[0].problem}",
             fix="Choose another --augment, or bring questions in the field 'qa'.",
         )
     problems = problems or Problems("skip")
     for failure in failures:
         problems.add(_without_questions(failure))
-    new = [question for passage in wanted for question in written[passage.id].questions]
+    new = [question for passage in missing for question in written[passage.id].questions]
     store = tuple(written[entry.id].passage if entry.id in written else entry for entry in task.store or ())
-    notes = (f"Questions were written for {len(wanted) - len(failures)} of {len(wanted)} passages.", *problems.notes())
+    notes = (
+        f"Questions were written for {len(missing) - len(failures)} of {len(missing)} passages.",
+        *problems.notes(),
+    )
     others = tuple(row for row in rows if not any(identity in written for identity in row.gold))
     task = dataclasses.replace(task, store=store, notes=(*task.notes, *notes))
     if apart:

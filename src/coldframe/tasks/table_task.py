@@ -50,7 +50,7 @@ def build_table(source: Source, config: TaskConfig, builtin: bool) -> Task:
         config: What the user says.
         builtin: The source is pinned by its checksum, so its unreadable rows are known: skipped and counted.
     """
-    given, config = config, config.filled(source.defaults)
+    options, config = config, config.filled(source.defaults)
     problems = Problems("skip" if builtin else config.on_error)
     columns, guesses = table_columns(config, source.table)
     domain, domain_guess = infer.domain(config, source.table, columns.texts)
@@ -79,10 +79,10 @@ def build_table(source: Source, config: TaskConfig, builtin: bool) -> Task:
             origin |= {f"{name}_{key}": value for key, value in table.source.items()}
     # What was inferred about the columns is fixed, so that new files are read alike.
     if not builtin:
-        given = given.replace(text=",".join(columns.texts), label=columns.label, contexts=columns.contexts)
+        options = options.replace(text=",".join(columns.texts), label=columns.label, contexts=columns.contexts)
     parts = (tuple(rows.train), tuple(rows.validation), tuple(rows.test))
     store = None if rows.store is None else tuple(rows.store)
-    task = Task(schema, *parts, tuple(rows.notes), origin, given.to_dict(), store, rows.about)
+    task = Task(schema, *parts, tuple(rows.notes), origin, options.to_dict(), store, rows.about)
     return check_leaks(task, config.allow_leaks)
 
 
@@ -174,14 +174,16 @@ def _take_out(pool: list[Example], test: Sequence[Example], name: str) -> tuple[
     ]
 
 
-def _kind_of_split(config: TaskConfig, domain: Domain, kind: Kind, given: bool) -> str:
+def _kind_of_split(config: TaskConfig, domain: Domain, kind: Kind, has_test: bool) -> str:
     """The kind of split, checked against what the data can do."""
     if config.split == "auto":
         cut = "scaffold" if domain == "molecules" else "stratified" if kind == "classification" else "random"
-        return "given" if given else cut
-    if (config.split == "given") != given:
-        fix = "Leave out split, or the test rows." if given else "Pass test='FILE', or a column named 'split'."
-        raise ConfigError("The split does not fit the data", got=f"{config.split}, test rows given: {given}", fix=fix)
+        return "given" if has_test else cut
+    if (config.split == "given") != has_test:
+        fix = "Leave out split, or the test rows." if has_test else "Pass test='FILE', or a column named 'split'."
+        raise ConfigError(
+            "The split does not fit the data", got=f"{config.split}, test rows given: {has_test}", fix=fix
+        )
     if config.split == "test" and kind == "classification":
         raise ConfigError("Labels are known from training rows", got="split='test'", fix="Use split='stratified'.")
     if config.split == "scaffold" and domain != "molecules":
