@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from coldframe.parametric.encoded import answers, as_predictions
+from coldframe.parametric.evaluate import METRICS
+from coldframe.parametric.settings import AskConfig
 
 from coldframe.errors import ColdframeError, DataError
 from coldframe.evaluation.intervals import Interval, score_interval
@@ -24,9 +27,6 @@ from coldframe.evaluation.report_data import MetricInfo
 from coldframe.frozen.model import load_lm
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.weight_deltas.prag import PRAGConfig
-from coldframe.parametric.encoded import answers, as_predictions
-from coldframe.parametric.evaluate import METRICS
-from coldframe.parametric.settings import AskConfig
 from coldframe.storage.files import atomic_path
 from coldframe.tasks.corpus import Question
 from coldframe.tasks.qa.read import read_rows

@@ -22,8 +22,8 @@ import numpy as np
 from coldframe.config import check
 from coldframe.errors import DataError
 from coldframe.retrieval.bm25 import BM25
-from coldframe.tasks.qa import Passage, Question, answered_by, write_questions
-from coldframe.tasks.qa.read import oracle, read_rows
+from coldframe.tasks.qa import Passage, Question, answered_by, questions_of, write_questions
+from coldframe.tasks.qa.read import oracle, question_task, read_rows
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ def load(data: Path) -> tuple[list[Question], list[Passage]]:
     """Questions and pool out of the folder of NQ, or its parent."""
     home = data / "nq-open" if (data / "nq-open").is_dir() else data
     pool = [Passage(str(row["title"]), str(row["text"])) for row in read_rows(home / "passage_pool.jsonl.gz")]
-    return oracle(home / "oracle_2655.jsonl.gz"), pool
+    return questions_of(question_task("nq", oracle(home / "oracle_2655.jsonl.gz"))), pool
 
 
 def main(argv: Sequence[str] | None = None) -> None:

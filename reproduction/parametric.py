@@ -25,22 +25,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coldframe.cli.options import settings_of
-from coldframe.errors import ColdframeError, ConfigError, DataError
-from coldframe.frozen.model import FrozenLM, load_lm
-from coldframe.inference.predictions import Predictions
 from coldframe.parametric.augment import ByModel, augment
 from coldframe.parametric.encode import encode
 from coldframe.parametric.encoded import Encoded, name_of
 from coldframe.parametric.evaluate import MODES, controls_of
 from coldframe.parametric.folder import method_config
 from coldframe.parametric.settings import AskConfig
+
+from coldframe.cli.options import settings_of
+from coldframe.errors import ColdframeError, ConfigError, DataError
+from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.inference.predictions import Predictions
 from coldframe.progress import say
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
 from coldframe.retrieval.store import Store
 from coldframe.tasks.corpus import Corpus, Passage, Question, source_of
 from coldframe.tasks.fact_corpus import as_asked, fact_corpus, spread
-from coldframe.tasks.qa import READERS, answered_by
+from coldframe.tasks.qa import READERS, answered_by, questions_of
 from coldframe.tasks.task import content_hash
 from reproduction.multi_document_qa import draw
 from reproduction.parametric_results import System, summary, write
@@ -73,7 +74,7 @@ def asked_of(asked: argparse.Namespace) -> tuple[Corpus, tuple[Question, ...]]:
         raise ConfigError(f"There is no corpus {asked.corpus!r}", expected=f"fact-corpus, {', '.join(READERS)}")
     if asked.data is None or not asked.data.is_dir():
         raise DataError("The sets are read out of a folder", got=asked.data, fix="Name it with --data.")
-    rows = READERS[asked.corpus](asked.data)
+    rows = questions_of(READERS[asked.corpus](asked.data))
     pool = {p.id: p for row in rows for p in (Passage.of(one.text, one.title) for one in row.passages)}
     chosen = draw(rows, asked.questions or 100, asked.seed)
     store = Store.of([passage.example() for passage in pool.values()])

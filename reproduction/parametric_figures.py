@@ -17,11 +17,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+from coldframe.parametric.banks import RoutedBank
+from coldframe.parametric.folder import read_folder
 
 from coldframe.errors import ColdframeError, DataError
 from coldframe.methods.weight_deltas.poly_prag import routing_weights
-from coldframe.parametric.banks import RoutedBank
-from coldframe.parametric.folder import read_folder
 from coldframe.storage.files import atomic_path
 
 matplotlib.use("svg")

@@ -45,7 +45,7 @@ from coldframe.methods.positions.moice import MoICE
 from coldframe.methods.positions.ms_poe import MsPoE
 from coldframe.progress import say
 from coldframe.storage.files import sha256_of
-from coldframe.tasks.qa import READERS, QAPrompt, Question, read_questions
+from coldframe.tasks.qa import READERS, QAPrompt, Question, question, read_questions
 from coldframe.tasks.task import content_hash
 from reproduction import multi_document_qa
 from reproduction.pear_results import check_sources, retained, summary, write
@@ -104,7 +104,7 @@ def questions_of(name: str, asked: argparse.Namespace) -> tuple[list[Question], 
         return [one for one in questions if one.group in kept], rows
     if name not in READERS and not Path(name).is_file():
         raise ConfigError(f"There is no set {name!r}", expected=f"mdqaN, {', '.join(READERS)}, or a file of questions")
-    rows = READERS[name](_data(asked)) if name in READERS else read_questions(name)
+    rows = question.questions_of(READERS[name](_data(asked))) if name in READERS else read_questions(name)
     return draw(rows, asked.skip + asked.questions, asked.seed)[asked.skip :], rows
 
 

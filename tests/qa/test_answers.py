@@ -65,7 +65,7 @@ def naive(lm: FrozenLM, prompt: str, target: str) -> tuple[float, str]:
 
 def test_a_text_without_blanks_is_cut_by_characters() -> None:
     rows = tuple(Passage("", sign * 300) for sign in "日本語")
-    told = QAPrompt(list, 600)(Question("q", "何?", ("日",), rows))
+    told = QAPrompt(list, 600)(*Question("q", "何?", ("日",), rows).as_row())
     assert told.cut == 3 and told.tokens <= 600 and all(told.text.count(sign * 100) for sign in "日本語")
 
 

@@ -187,11 +187,11 @@ def test_a_chat_template_wraps_the_prompt(words: Callable[..., list[str]], model
     )
     asked = pear.arguments(words("--chat"))
     prompt = pear.prompt_of(asked, lm)
-    told = prompt(pear.questions_of("popqa", asked)[0][0])
+    told = prompt(*pear.questions_of("popqa", asked)[0][0].as_row())
     assert told.text.startswith("[user]") and told.text.endswith("?[answer]Answer:")
     assert json.dumps(told.text).count("<bos>") == 0  # the model puts it there
     lm.bos = ()
-    told = pear.prompt_of(asked, lm)(pear.questions_of("popqa", asked)[0][0])
+    told = pear.prompt_of(asked, lm)(*pear.questions_of("popqa", asked)[0][0].as_row())
     assert told.text.startswith("<bos>[user]")  # nobody puts it there
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,52 +11,86 @@ from hypothesis import strategies as st
 from tests.qa.support import write_data, write_lines, write_list
 
 from coldframe.errors import DataError
-from coldframe.tasks.qa import READERS, Passage, QAPrompt, Question, answered_by, read_questions, write_questions
+from coldframe.tasks import load_task
+from coldframe.tasks.passages import answered_by
+from coldframe.tasks.qa import READERS, QAPrompt
 from coldframe.tasks.qa.prompt import _common_limit
-from coldframe.tasks.qa.read import hotpot, numbered, oracle, popqa, read_rows
+from coldframe.tasks.qa.read import Row, hotpot, numbered, oracle, popqa, question_task, read_rows
+from coldframe.tasks.questions import write_questions
+from coldframe.tasks.task import Example, Passage, Task
 from coldframe.tasks.text_metrics import normalise
+
+
+def passages_of(task: Task, row: Example) -> list[Passage]:
+    """The passages that came with a row, in their order."""
+    stored = {entry.id: entry for entry in task.store or () if isinstance(entry, Passage)}
+    return [stored[identity] for identity in row.contexts or ()]
+
+
+def shown(task: Task, row: Example) -> list[tuple[str, str]]:
+    return [(passage.title, passage.body) for passage in passages_of(task, row)]
+
+
+def place(row: Example) -> int | None:
+    """Where the gold passage stands among those of the row."""
+    return (row.contexts or ()).index(row.gold[0]) if row.gold else None
+
 
 TEXT = st.text(min_size=1, max_size=30)
 ANSWER = TEXT.filter(lambda text: bool(normalise(text)))
-PASSAGE = st.builds(Passage, st.text(max_size=8), st.text(max_size=40))
+PASSAGE = st.builds(Passage.of, st.text(max_size=40).filter(str.strip), st.text(max_size=8))
 
 
 @st.composite
-def questions(draw: st.DrawFn) -> Question:
-    passages = tuple(draw(st.lists(PASSAGE, min_size=1, max_size=4)))
+def rows(draw: st.DrawFn) -> Row:
+    passages = draw(st.lists(PASSAGE, min_size=1, max_size=4))
     gold = draw(st.none() | st.integers(0, len(passages) - 1))
-    answers = tuple(draw(st.lists(ANSWER, min_size=1, max_size=3)))
-    return Question(draw(TEXT), draw(TEXT.filter(str.strip)), answers, passages, gold)
+    return Row(draw(TEXT), draw(TEXT.filter(str.strip)), draw(st.lists(ANSWER, min_size=1, max_size=3)), passages, gold)
 
 
-@given(st.lists(questions(), min_size=1, max_size=4, unique_by=lambda one: one.id))
-def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, rows: list[Question]) -> None:
-    path = tmp_path_factory.mktemp("questions") / "some.jsonl"
-    write_questions(rows, path)
-    assert read_questions(path) == rows
+@given(st.lists(rows(), min_size=1, max_size=4, unique_by=lambda row: row.id))
+def test_rows_keep_their_passages_in_order_and_the_store_has_each_once(listed: list[Row]) -> None:
+    task = question_task("some", listed)
+    assert [row.id for row in task.test] == [row.id for row in listed] and not task.train
+    for row, example in zip(listed, task.test, strict=True):
+        assert [passage.key for passage in passages_of(task, example)] == [passage.key for passage in row.passages]
+        assert {example.target, *example.references} == set(row.answers)
+    assert len({entry.key for entry in task.store or ()}) == len(task.store or ())
 
 
-@given(questions())
-def test_the_target_is_an_accepted_answer_that_a_passage_has_if_one_has(question: Question) -> None:
-    where = question.passages if question.gold is None else (question.passages[question.gold],)
-    assert question.target in question.answers
-    if any(answered_by(passage, question.answers) for passage in where):
-        assert any(answered_by(passage, [question.target]) for passage in where)
+@given(rows())
+def test_the_target_is_an_accepted_answer_that_a_passage_has_if_one_has(row: Row) -> None:
+    where = row.passages if row.gold is None else [row.passages[row.gold]]
+    (example,) = question_task("one", [row]).test
+    assert example.target in row.answers
+    if any(answered_by(passage, row.answers) for passage in where):
+        assert any(answered_by(passage, [example.target]) for passage in where)
+
+
+def test_what_is_written_is_a_task_again(tmp_path: Path) -> None:
+    data = write_data(tmp_path)
+    task = READERS["popqa"](data)
+    stored = {entry.id: entry for entry in task.store or () if isinstance(entry, Passage)}
+    write_questions(tmp_path / "some.jsonl", task.test, stored)
+    again = load_task(tmp_path / "some.jsonl", split="test")
+    for row, other in zip(task.test, again.test, strict=True):
+        assert (row.id, row.text, row.target, row.references) == (other.id, other.text, other.target, other.references)
+        assert shown(task, row) == shown(again, other) and place(row) == place(other)
 
 
 def test_the_published_forms(tmp_path: Path) -> None:
     data = write_data(tmp_path)
     wiki, hot, pop = (READERS[name](data) for name in ("2wiki", "hotpot", "popqa"))
-    assert [one.id for one in wiki] == ["q1", "q2", "q3", "q4", "t0"]  # q0 has no context
-    assert wiki[0].passages == (Passage("Town", "It is a town. Its mayor is Ann 1."), Passage("Hill", "It is high."))
-    assert wiki[0].gold is None and wiki[0].answers == ("Ann 1",)
-    assert [one.id for one in hot] == ["q1", "q2", "q3", "q4", "hotpot-7"]  # 4 stands in both files
-    assert hot[-1].passages == (Passage("", "Town. Ann 9."), Passage("", "Hill. High."))
-    assert pop[1].answers == ("politician", "pol") and pop[1].target == "politician"
-    assert pop[1].passages[0] == Passage("Other - Part", "nothing here")
-    assert [one.gold for one in pop] == [None, 1, 1, 1]
-    nq = oracle(data / "nq-open" / "oracle_2655.jsonl.gz")
-    assert nq[0].id == "nq-0" and nq[0].gold == 0 and nq[0].target == "Ardenson"
+    assert [row.id for row in wiki.test] == ["q1", "q2", "q3", "q4", "t0"]  # q0 has no context
+    assert shown(wiki, wiki.test[0]) == [("Town", "It is a town. Its mayor is Ann 1."), ("Hill", "It is high.")]
+    assert wiki.test[0].gold == () and wiki.test[0].target == "Ann 1"
+    assert [row.id for row in hot.test] == ["q1", "q2", "q3", "q4", "hotpot-7"]  # 4 stands in both files
+    assert shown(hot, hot.test[-1]) == [("", "Town. Ann 9."), ("", "Hill. High.")]
+    assert (pop.test[1].target, pop.test[1].references) == ("politician", ("pol",))
+    assert shown(pop, pop.test[1])[0] == ("Other - Part", "nothing here")
+    assert [place(row) for row in pop.test] == [None, 1, 1, 1]
+    nq = question_task("nq", oracle(data / "nq-open" / "oracle_2655.jsonl.gz"))
+    assert nq.test[0].id == "nq-0" and place(nq.test[0]) == 0 and nq.test[0].target == "Ardenson"
 
 
 def test_numbered_passages(tmp_path: Path) -> None:
@@ -63,46 +98,43 @@ def test_numbered_passages(tmp_path: Path) -> None:
     row = {"question": "who", "answers": ["Ann"], "passages": passages}
     first, second = numbered(write_lines(tmp_path / "mine.jsonl.gz", [row, {**row, "passages": passages[:1]}]))
     assert (first.id, first.gold, second.id, second.gold) == ("mine-0", 1, "mine-1", None)
-    assert first.passages == (Passage("Hill (film)", "It is high."), Passage("", "Ann: a mayor"))
+    assert [(p.title, p.body) for p in first.passages] == [("Hill (film)", "It is high."), ("", "Ann: a mayor")]
     with pytest.raises(DataError, match="no number and title"):
         numbered(write_lines(tmp_path / "bad.jsonl", [{**row, "passages": ["It is high."]}]))
 
 
 def test_shared_data_has_what_its_manifest_says(shared_data: Path) -> None:
-    wiki, hot, pop = (READERS[name](shared_data) for name in ("2wiki", "hotpot", "popqa"))
-    assert len(wiki) == 164 + 500 and all(len(one.passages) == 10 for one in wiki[:164])
-    assert 300 <= len(hot) <= 500 and len(pop) == 1000 and all(len(one.passages) == 5 for one in pop)
-    assert sum(one.gold is not None for one in pop) / len(pop) == pytest.approx(0.873, abs=0.03)
+    wiki, hot, pop = (READERS[name](shared_data).test for name in ("2wiki", "hotpot", "popqa"))
+    assert len(wiki) == 164 + 500 and all(len(row.contexts or ()) == 10 for row in wiki[:164])
+    assert 300 <= len(hot) <= 500 and len(pop) == 1000 and all(len(row.contexts or ()) == 5 for row in pop)
+    assert sum(bool(row.gold) for row in pop) / len(pop) == pytest.approx(0.873, abs=0.03)
     for name, answered in (("nq", 0.688), ("triviaqa", 0.730)):  # at word boundaries a few answers less are found
-        found = READERS[name](shared_data)
-        assert len(found) == 500 and all(len(one.passages) == 5 for one in found)
-        assert sum(one.gold is not None for one in found) / 500 == pytest.approx(answered, abs=0.03)
+        questions = READERS[name](shared_data).test
+        assert len(questions) == 500 and all(len(row.contexts or ()) == 5 for row in questions)
+        assert sum(bool(row.gold) for row in questions) / 500 == pytest.approx(answered, abs=0.03)
     assert len(oracle(shared_data / "nq-open" / "oracle_2655.jsonl.gz")) == 2655
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "problem"),
     [
         ({"answers": []}, "no answer"),
         ({"answers": ["the", "*"]}, "no answer"),
-        ({"answers": "Rome"}, "no question"),
         ({"passages": []}, "no passages"),
-        ({"passages": [{"title": "x"}]}, "no question"),
-        ({"gold": 3}, "gold passage of a does not exist"),
-        ({"gold": "1"}, "no question"),
-        ({"question": "  "}, "empty"),
-        ({"id": None, "question": 3, "answers": None}, "no question"),
+        ({"question": "  "}, "no text"),
     ],
 )
-def test_a_bad_question_is_an_error_that_says_what(tmp_path: Path, change: dict[str, object], says: str) -> None:
-    row = {"id": "a", "question": "where", "answers": ["Rome"], "passages": [{"title": "", "text": "Rome"}]}
-    with pytest.raises(DataError, match=says):
-        read_questions(write_lines(tmp_path / "bad.jsonl", [{**row, **change}]))
+def test_a_bad_question_is_an_error_that_says_what(change: dict[str, Any], problem: str) -> None:
+    row = Row("a", "where", ["Rome"], [Passage.of("Rome")])
+    with pytest.raises(DataError, match=f"question a has {problem}"):
+        question_task("bad", [row._replace(**change)])
+    with pytest.raises(DataError, match="Two questions of twice have the id 'a'"):
+        question_task("twice", [row, row])
 
 
 def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Cannot read"):
-        read_questions(tmp_path / "missing.jsonl")
+        read_rows(tmp_path / "missing.jsonl")
     (tmp_path / "cut.jsonl.gz").write_bytes(write_lines(tmp_path / "whole.jsonl.gz", [{"a": 1}]).read_bytes()[:-6])
     with pytest.raises(DataError, match="Cannot read"):
         read_rows(tmp_path / "cut.jsonl.gz")
@@ -110,8 +142,6 @@ def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no questions"):
         read_rows(tmp_path / "list.json")
     row = {"id": "a", "question": "where", "answers": ["Rome"], "passages": [{"title": "", "text": "Rome"}]}
-    with pytest.raises(DataError, match="the id 'a'"):
-        read_questions(write_lines(tmp_path / "twice.jsonl", [row, row]))
     with pytest.raises(DataError, match="no question with passages"):
         hotpot(write_lines(tmp_path / "other.jsonl", [row]))
     with pytest.raises(DataError, match="not in the expected form: KeyError"):
@@ -119,34 +149,32 @@ def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no gold passage"):
         bad = {"question": "who", "answers": ["x"], "ctxs": [{"title": "", "text": "x", "isgold": False}]}
         oracle(write_lines(tmp_path / "oracle.jsonl", [bad]))
-    asked = write_list(tmp_path / "p.json.gz", [{"id": 0, "question": "a", "possible_answers": '["x"]'}])
+    people = write_list(tmp_path / "p.json.gz", [{"id": 0, "question": "a", "possible_answers": '["x"]'}])
     with pytest.raises(DataError, match="other questions"):
-        popqa(asked, write_lines(tmp_path / "r.jsonl", [{"id": 0, "question": "b", "docs": ["t\nx"]}]))
+        popqa(people, write_lines(tmp_path / "r.jsonl", [{"id": 0, "question": "b", "docs": ["t\nx"]}]))
 
 
-LONG = Question(
-    "q", "Where?", ("Rome",), (Passage("A", "a " * 60 + "z"), Passage("B", "short one"), Passage("C", "c " * 90))
-)
+LONG = Example("Where?", "Rome", "q", "q")
+DOCUMENTS = [Passage.of("a " * 60 + "z", "A"), Passage.of("short one", "B"), Passage.of("c " * 90, "C")]
 
 
 def test_a_prompt_numbers_its_documents_and_keeps_their_order() -> None:
-    told = QAPrompt(str.split, 10_000)(LONG)
-    assert told.cut == 0 and told.tokens == len(told.text.split())
-    places = [told.text.index(f"Document {i} ({title}): ") for i, title in enumerate("ABC", 1)]
-    assert places == sorted(places) and told.text.endswith("\n\nQuestion: Where?\nAnswer:")
+    prompt = QAPrompt(str.split, 10_000)(LONG, DOCUMENTS)
+    assert prompt.cut == 0 and prompt.tokens == len(prompt.text.split())
+    places = [prompt.text.index(f"Document {i} ({title}): ") for i, title in enumerate("ABC", 1)]
+    assert places == sorted(places) and prompt.text.endswith("\n\nQuestion: Where?\nAnswer:")
 
 
 @given(st.integers(0, 260))
 def test_a_long_prompt_is_cut_to_fit_and_every_document_stays(limit: int) -> None:
-    prompt = QAPrompt(str.split, limit)
-    whole = QAPrompt(str.split, 10_000)(LONG)
+    whole = QAPrompt(str.split, 10_000)(LONG, DOCUMENTS)
     try:
-        told = prompt(LONG)
+        prompt = QAPrompt(str.split, limit)(LONG, DOCUMENTS)
     except DataError as error:
         assert limit < whole.tokens and "fewer documents" in str(error)
         return
-    assert told.tokens <= limit and told.text.count("Document ") == 3 and "short one" in told.text
-    assert (told.cut == 0) == (limit >= whole.tokens)
+    assert prompt.tokens <= limit and prompt.text.count("Document ") == 3 and "short one" in prompt.text
+    assert (prompt.cut == 0) == (limit >= whole.tokens)
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=6), st.integers(0, 200))

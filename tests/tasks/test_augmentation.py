@@ -194,6 +194,17 @@ def test_test_questions_that_are_written_too_are_told(tmp_path: Path) -> None:
     assert any(note.startswith("LEAK") for note in augment(task, writer, tmp_path / "kept", quiet=True).notes)
 
 
+def test_questions_about_passages_beside_a_table_are_none_of_its_rows(tmp_path: Path) -> None:
+    bare(2, tmp_path)
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)))
+    task = load_task(tmp_path / "a.csv", store=tmp_path / "corpus.jsonl")
+    writer = QuestionWriter(lambda texts, *_: [GOOD] * len(texts), "me", rewrites=False)
+    augmented = augment(task, writer, tmp_path / "kept", quiet=True)
+    assert augmented.train == task.train and augmented.validation == task.validation and len(augmented.about) == 6
+    brought = load_task(tmp_path / "a.csv", store="fact-corpus:3")
+    assert len(brought.about) == 9 and {row.gold[0] for row in brought.about} == {e.id for e in brought.store or ()}
+
+
 def test_a_table_has_no_passages_to_ask_about(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"row {i},{'ab'[i % 2]}\n" for i in range(20)))
     with pytest.raises(DataError, match="no passages to write questions for"):

@@ -125,8 +125,8 @@ def test_bad_questions_are_told(tmp_path: Path) -> None:
     passages = [Passage.of("Ada is red.", "Ada"), Passage.of("Eve is tall.", "Eve"), Passage.of("Eve is old.", "Eve")]
     write_passages(tmp_path / "c.jsonl", passages)
     rows = [
-        ({"question": "Who?", "answer": "", "passages": "Ada"}, "the answer is empty"),
-        ({"question": " ", "answer": "Ada", "passages": "Ada"}, "the question is empty"),
+        ({"question": "Who?", "answer": "", "passages": "Ada"}, "the label is empty"),
+        ({"question": " ", "answer": "Ada", "passages": "Ada"}, "the text is empty"),
         ({"question": "Who?", "answer": "Ada", "passages": ["Bo"]}, "no passage 'Bo'"),
         ({"question": "Who?", "answer": "Eve", "passages": "Eve"}, "2 passages have the title 'Eve'"),
         ({"question": "Who?", "answer": "Ada", "hops": "two"}, "hops"),
@@ -214,13 +214,13 @@ def test_names_of_fact_corpora() -> None:
     assert all("{s}" in relation.tested for relations in RELATIONS.values() for relation in relations)
 
 
-def test_repeated_questions_are_counted_and_own_ids_are_unique() -> None:
+def test_every_question_has_an_id_of_its_own() -> None:
     rows = [{"question": "Who?", "answer": "Ada"}, {"question": "Who?", "answer": "Ada"}]
     table = Table("q", ("question", "answer"), tuple(Row(i, row) for i, row in enumerate(rows, 1)))
-    read = read_questions(table, Problems())
-    assert len(read.questions) == 1 and "row 2 (the same as row 1)" in read.notes[0]
+    questions, _ = read_questions(table, Problems())
+    assert len({question.id for question in questions}) == 2
     named = Table("q", ("id", "question", "answer"), tuple(Row(i, {**row, "id": 1}) for i, row in enumerate(rows, 1)))
-    with pytest.raises(DataError, match="q, row 2: the id '1' is that of the question in row 1"):
+    with pytest.raises(DataError, match="q, row 2: the row has the id of row 1"):
         read_questions(named, Problems())
 
 

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coldframe.errors import DataError, LeakError
-from coldframe.tasks.splits import check_leaks, held_out_rows, random_split, scaffold_split, stratified_split
-from coldframe.tasks.task import Example, Schema, Task
+from coldframe.errors import DataError
+from coldframe.tasks.splits import held_out_rows, random_split, scaffold_split, spared_split, stratified_split
 
 KEYS = st.lists(st.integers(0, 30).map(str), min_size=2, max_size=60)
 SIZES = st.floats(0.05, 0.6)
@@ -94,13 +93,13 @@ def test_sizes_that_leave_nothing_are_told(size: float) -> None:
         random_split(list("abcd"), size)
 
 
-def leaky() -> Task:
-    rows = [Example(t, t[0], t, t.casefold()) for t in ("a1", "b1", "a2", "b2", "A1")]
-    schema = Schema("x", labels=("a", "b", "A"), words=("a", "b", "A"))
-    return Task(schema, tuple(rows[:2]), (), tuple(rows[2:]))
-
-
-def test_leaks_are_refused_by_name_unless_allowed() -> None:
-    with pytest.raises(LeakError, match=r"1 of 3 test rows are also in train \(A1 = a1\)"):
-        check_leaks(leaky())
-    assert "LEAK: 1 of 3 test rows" in check_leaks(leaky(), allow=True).notes[0]
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 6)), min_size=2, max_size=60), SIZES, st.integers(0, 5))
+def test_spared_parts_no_key_and_leaves_every_group_a_row(rows: list[tuple[int, int]], size: float, seed: int) -> None:
+    keys, groups = [str(key) for key, _ in rows], [str(group) for _, group in rows]
+    if not (count := held_out_count(keys, size)):
+        return
+    held = spared_split(keys, groups, size, seed)
+    assert not sides(keys, held) and held.sum() <= count
+    assert {group for group, out in zip(groups, held, strict=True) if not out} == set(groups)
+    assert (held == spared_split(keys, groups, size, seed)).all()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from coldframe.errors import DataError, LeakError
-from coldframe.tasks import builtin_names, infer, load_task
-from coldframe.tasks.cells import as_text
+from coldframe.tasks import builtin_names, load_task
+from coldframe.tasks.columns import TEXT_NAMES, Columns, input_columns, table_columns
 from coldframe.tasks.examples import ExampleReader
 from coldframe.tasks.options import TaskConfig
 from coldframe.tasks.origin import load_again
-from coldframe.tasks.rows import SUFFIXES, OnError, Problems, Table, parse, read_table
+from coldframe.tasks.rows import SUFFIXES, OnError, Problems, Table, located, parse, read_table
 from coldframe.tasks.task import Example, Schema
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def labelled(
         examples: Sequence[Example] = load_task(data, raw_smiles=schema.raw_smiles).test
     else:
         table = read_table(data, problems)
-        texts, label = _columns(pipeline, table, text, label)
+        columns = _columns(pipeline, table, text, label)
         reader = ExampleReader(schema.domain, schema.kind, schema.raw_smiles)
-        examples = [example for example, _ in reader.read(table, texts, label, Path(data).stem, problems)]
+        examples = [example for example, _ in reader.read(table, columns, Path(data).stem, problems)]
     kept = [example for example in examples if _known(example, schema, problems)]
     if not kept:
         raise DataError(f"{data} has no usable rows", fix="Check the columns and labels.")
@@ -88,13 +89,10 @@ def texts_of(
     names = _text_columns(pipeline, table, column)
     for row in table.rows:
         try:
-            cells = {name: as_text(row.values.get(name)) for name in names}
-            if not any(cells.values()):
-                raise DataError(f"the text is empty (column {names[0]!r})")
+            text = names.text(row.values)
         except DataError as error:
-            problems.add(DataError(f"{table.name}, row {row.number}: {error.problem}", got=error.got))
+            problems.add(located(table, row, error))
             continue
-        text = "\n".join(f"{name}: {value}" for name, value in cells.items()) if len(names) > 1 else cells[names[0]]
         yield row.number, text
 
 
@@ -116,28 +114,28 @@ def _lines(source: str) -> Iterator[tuple[int, str]]:
                 yield number, text
 
 
-def _text_columns(pipeline: Pipeline, table: Table, column: str | None) -> list[str]:
+def _text_columns(pipeline: Pipeline, table: Table, column: str | None) -> Columns:
     """The columns that make the input: as asked, as in training, or the only one there is."""
-    named = column or (pipeline.task.get("options") or {}).get("text")
+    options = pipeline.task.get("options") or {}
+    named, template = column or options.get("text"), None if column else options.get("template")
     if named:
-        names = [named] if named in table.columns else [name.strip() for name in named.split(",")]
-        return [table.require(name) for name in names]
-    usual = [name for name in table.columns if name.casefold() in infer.TEXT_NAMES]
+        config = TaskConfig(text=named, template=template, label=options.get("label"))
+        texts, between = input_columns(config, table)
+        return Columns(texts, "", between)
+    usual = [name for name in table.columns if name.casefold() in TEXT_NAMES]
     if len(table.columns) == 1 or usual:
-        return [usual[0] if usual else table.columns[0]]
+        return Columns((usual[0] if usual else table.columns[0],), "")
     raise DataError(
         f"{table.name} does not say which column is the input", got=", ".join(table.columns), fix="Name it: --text COL"
     )
 
 
-def _columns(pipeline: Pipeline, table: Table, text: str | None, label: str | None) -> tuple[list[str], str]:
-    options = pipeline.task.get("options") or {}
-    label = label or options.get("label")
-    texts = _text_columns(pipeline, table, text)
-    if label is not None:
-        return texts, table.require(label)
-    _, found, _ = infer.columns(TaskConfig(text=",".join(texts)), table)
-    return texts, found
+def _columns(pipeline: Pipeline, table: Table, text: str | None, label: str | None) -> Columns:
+    label = label or (pipeline.task.get("options") or {}).get("label")
+    columns = _text_columns(pipeline, table, text)
+    if label is None:
+        label = table_columns(TaskConfig(text=",".join(columns.texts)), table)[0].label
+    return dataclasses.replace(columns, label=table.require(label))
 
 
 def _known(example: Example, schema: Schema, problems: Problems) -> bool:

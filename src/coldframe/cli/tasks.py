@@ -15,6 +15,7 @@ WHAT = {
     "bbbp": "blood-brain barrier, the MoleculeNet set; scaffold split, or the published test with --test",
     "clintox": "did a drug fail in trials for toxicity? see the notes on spelling; scaffold split, or --test",
     "dense-store": "made up: alike entries that say nothing, so that retrieval cannot help (a negative control)",
+    "fact-corpus": "made up: passages about towns, people and firms, with questions; fact-corpus:PASSAGES:SEED",
     "facts": "made up: what only the store knows, so that retrieval must help (a positive control)",
     "trec": "what kind of answer does a question ask for? text, 6 classes, 500 test questions",
 }

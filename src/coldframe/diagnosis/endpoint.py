@@ -13,7 +13,7 @@ from coldframe.diagnosis.passages import PassageSubject
 from coldframe.diagnosis.queries import Case, Query, in_prompt
 from coldframe.errors import ConfigError, ModelError, nearest
 from coldframe.inference.client import Client, Refusal
-from coldframe.tasks.corpus import QUESTION
+from coldframe.tasks.questions import QUESTION
 from coldframe.tasks.task import Template, content_hash
 from coldframe.tasks.text_metrics import TEXT_METRICS
 

@@ -11,7 +11,7 @@ from coldframe.diagnosis.passages import PassageSubject
 from coldframe.diagnosis.queries import Case, Query, in_prompt
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning, Prompt
-from coldframe.tasks.corpus import QUESTION
+from coldframe.tasks.questions import QUESTION
 from coldframe.tasks.task import Template, content_hash
 
 

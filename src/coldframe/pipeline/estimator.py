@@ -16,6 +16,7 @@ from coldframe.methods.registry import create
 from coldframe.pipeline.fit import fit
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks import infer
+from coldframe.tasks.columns import Columns
 from coldframe.tasks.examples import ExampleReader
 from coldframe.tasks.options import TaskConfig
 from coldframe.tasks.rows import Problems, Row, Table
@@ -166,9 +167,8 @@ class ColdframeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         )
         rows = [Row(i, {"text": x, "label": y}) for i, (x, y) in enumerate(zip(texts, targets, strict=True), start=1)]
         reader = ExampleReader(self.domain, "classification")
-        examples = [
-            e for e, _ in reader.read(Table("X", ("text", "label"), tuple(rows)), ["text"], "label", "x", Problems())
-        ]
+        table, columns = Table("X", ("text", "label"), tuple(rows)), Columns(("text",), "label")
+        examples = [example for example, _ in reader.read(table, columns, "x", Problems())]
         held = np.zeros(len(examples), bool)
         if self.validation_size:
             keys = [example.key for example in examples]

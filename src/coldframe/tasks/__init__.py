@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from coldframe.tasks.examples import class_balance
+from coldframe.tasks.duplicates import class_balance
+from coldframe.tasks.leaks import check_leaks
 from coldframe.tasks.load import builtin_names, load_task
 from coldframe.tasks.metrics import METRICS, Metric
 from coldframe.tasks.options import TaskConfig
-from coldframe.tasks.splits import check_leaks
 from coldframe.tasks.task import Example, Schema, Task, Template
 from coldframe.tasks.text_metrics import TEXT_METRICS, TextMetric
 

@@ -13,9 +13,9 @@ from coldframe.errors import DataError
 from coldframe.progress import Bar, say
 from coldframe.storage.files import writing
 from coldframe.tasks.corpora import hold_out
+from coldframe.tasks.leaks import check_leaks
 from coldframe.tasks.passages import question_of_record, question_record
 from coldframe.tasks.rows import Problems
-from coldframe.tasks.splits import check_leaks
 from coldframe.tasks.task import Example, Passage, Task
 
 
@@ -58,10 +58,11 @@ def augment(
     ask_again: bool = False,
     quiet: bool = False,
 ) -> Task:
-    """A corpus whose passages have questions to train on: those that it brought, and written ones for the others.
+    """A task whose passages have questions to train on: those that it brought, and written ones for the others.
 
     What is written is kept line by line, so that an interrupted call goes on. Failures are kept too: else the same
-    command would find other passages to train on each time it is run. Validation rows are cut anew from all questions.
+    command would find other passages to train on each time it is run. In a corpus the questions are training rows, from
+    which validation rows are cut anew; in a table with passages beside it they are ``Task.about``.
 
     Args:
         task: Its store holds passages.
@@ -74,7 +75,7 @@ def augment(
         quiet: No progress.
 
     Returns:
-        The task with more training rows, and rewrites in its store. Test questions that were written too are told in
+        The task with more questions, and rewrites in its store. Test questions that were written too are told in
         a note.
 
     Raises:
@@ -83,26 +84,40 @@ def augment(
     passages = [entry for entry in task.store or () if isinstance(entry, Passage)]
     if not passages:
         raise DataError(f"{task.schema.name} has no passages to write questions for", fix="Load a corpus of passages.")
-    rows = (*task.train, *task.validation)
+    apart = _apart(task)
+    rows = task.about if apart else (*task.train, *task.validation)
     brought = set() if replace else {identity for row in rows for identity in row.gold}
-    wanted = [p for p in passages if p.id not in brought and (only is None or p.id in only)]
-    written = _write(wanted, augmenter, Path(path), ask_again, quiet)
-    failures = [written[passage.id] for passage in wanted if written[passage.id].problem]
-    if wanted and len(failures) == len(wanted) and not brought:
+    missing = [p for p in passages if p.id not in brought and (only is None or p.id in only)]
+    written = _write(missing, augmenter, Path(path), ask_again, quiet)
+    failures = [written[passage.id] for passage in missing if written[passage.id].problem]
+    if missing and len(failures) == len(missing) and not brought:
         raise DataError(
-            f"None of the {len(wanted)} passages got questions; the first: {failures[0].problem}",
+            f"None of the {len(missing)} passages got questions; the first: {failures[0].problem}",
             fix="Choose another --augment, or bring questions in the field 'qa'.",
         )
     problems = problems or Problems("skip")
     for failure in failures:
         problems.add(_without_questions(failure))
-    new = [question for passage in wanted for question in written[passage.id].questions]
+    new = [question for passage in missing for question in written[passage.id].questions]
     store = tuple(written[entry.id].passage if entry.id in written else entry for entry in task.store or ())
-    notes = (f"Questions were written for {len(wanted) - len(failures)} of {len(wanted)} passages.", *problems.notes())
-    kept_rows = tuple(row for row in rows if not any(identity in written for identity in row.gold))
-    task = dataclasses.replace(task, store=store, train=(*kept_rows, *new), validation=())
-    task = hold_out(task, task.options.get("validation_size", 0), task.options.get("seed", 0))
-    return check_leaks(dataclasses.replace(task, notes=(*task.notes, *notes)), allow=True)
+    notes = (
+        f"Questions were written for {len(missing) - len(failures)} of {len(missing)} passages.",
+        *problems.notes(),
+    )
+    others = tuple(row for row in rows if not any(identity in written for identity in row.gold))
+    task = dataclasses.replace(task, store=store, notes=(*task.notes, *notes))
+    if apart:
+        task = dataclasses.replace(task, about=(*others, *new))
+    else:
+        task = dataclasses.replace(task, train=(*others, *new), validation=())
+        task = hold_out(task, task.options.get("validation_size", 0), task.options.get("seed", 0))
+    return check_leaks(task, allow=True)
+
+
+def _apart(task: Task) -> bool:
+    """Whether questions about the passages are none of the task's own rows: a table with passages beside it."""
+    beside = any(task.options.get(name) for name in ("store", "contexts"))
+    return beside or bool(task.about) or task.schema.kind == "classification"
 
 
 def _write(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from coldframe.errors import DataError
 
@@ -42,3 +43,34 @@ def as_texts(value: object) -> tuple[str, ...]:
     """
     cells: Sequence[object] = value if isinstance(value, list) else [value]
     return tuple(text for text in map(as_text, cells) if text) or ("",)
+
+
+def text_in(values: Mapping[str, Any], column: str | None) -> str:
+    """The cell of a column as text; empty if there is none.
+
+    Raises:
+        DataError: It holds no text; names the column.
+
+    >>> text_in({"id": 7}, "id"), text_in({"id": 7}, None)
+    ('7', '')
+    """
+    try:
+        return as_text(values.get(column)) if column is not None else ""
+    except DataError as error:
+        raise _in_column(error, column) from error
+
+
+def texts_in(values: Mapping[str, Any], column: str) -> tuple[str, ...]:
+    """The cell of a column that may hold several texts, as :func:`as_texts` reads it.
+
+    Raises:
+        DataError: It holds something else; names the column.
+    """
+    try:
+        return as_texts(values.get(column))
+    except DataError as error:
+        raise _in_column(error, column) from error
+
+
+def _in_column(error: DataError, column: str | None) -> DataError:
+    return DataError(f"{error.problem} (column {column!r})", got=error.got, expected=error.expected)

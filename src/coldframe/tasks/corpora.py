@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from coldframe.config import check
 from coldframe.errors import ConfigError, nearest
+from coldframe.tasks.columns import ID_NAMES
+from coldframe.tasks.leaks import check_leaks
 from coldframe.tasks.options import Source, TaskConfig
-from coldframe.tasks.passages import ID_NAMES, QUESTIONS, REWRITE, TEXT_NAMES, PassageRows, read_passages
-from coldframe.tasks.questions import QUESTION, QuestionRows, read_questions
+from coldframe.tasks.passages import QUESTIONS, REWRITE, TEXT_NAMES, PassageRows, read_passages
+from coldframe.tasks.questions import QUESTION, read_questions
 from coldframe.tasks.rows import Problems, Table
-from coldframe.tasks.splits import check_leaks, spared_split
-from coldframe.tasks.task import Example, Schema, Task, Template
+from coldframe.tasks.splits import spared_split
+from coldframe.tasks.task import Example, Passage, Schema, Task, Template
 from coldframe.tasks.text_metrics import TEXT_METRICS
 
 NOT_OF_A_CORPUS = ("label", "positive", "words", "test", "test_size", "deduplicate", "max_train", "store")
@@ -43,22 +45,21 @@ def build_corpus(source: Source, config: TaskConfig) -> Task:
         check(getattr(config, name) in ("auto", usual), f"The {name} of a corpus is {usual}", got=getattr(config, name))
     problems = Problems(config.on_error)
     read = read_passages(source.table, problems, config.text, config.title)
-    asked = QuestionRows((), ())
-    if source.questions is not None:
-        asked = read_questions(source.questions, problems, read.passages, read.names, config.contexts)
-    notes = [*source.notes, *read.notes, *asked.notes, *problems.notes()]
+    questions: tuple[Example, ...] = ()
+    own: tuple[Passage, ...] = ()
     origin = dict(source.table.source)
     if source.questions is not None:
+        questions, own = read_questions(source.questions, problems, read.passages, read.names, config.contexts)
         origin |= {f"questions_{key}": value for key, value in source.questions.source.items()}
     task = Task(
         corpus_schema(source.name, config),
         read.questions,
         (),
-        asked.questions,
-        tuple(notes),
+        questions,
+        (*source.notes, *read.notes, *problems.notes()),
         origin,
         config.to_dict(),
-        (*read.passages, *asked.passages),
+        (*read.passages, *own),
     )
     task = hold_out(task, config.validation_size, config.seed)
     return check_leaks(_described(task, read), config.allow_leaks)

@@ -1,15 +1,17 @@
-"""Rows to examples: checked, canonical, each with its identity; and what to do with repeated ones."""
+"""Rows to examples: checked, canonical, each with its identity."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from coldframe.errors import DataError
-from coldframe.tasks.cells import as_text, as_texts
+from coldframe.tasks.cells import as_texts, text_in, texts_in
+from coldframe.tasks.columns import Columns
+from coldframe.tasks.contexts import OwnPassages, passages_of
 from coldframe.tasks.molecules import canonical_smiles, molecule_key
-from coldframe.tasks.rows import Problems, Row, Table
-from coldframe.tasks.task import Domain, Example, Kind, content_hash
+from coldframe.tasks.rows import Problems, Row, Table, located
+from coldframe.tasks.task import Domain, Example, Kind, Passage, content_hash, text_key
 
 
 class ExampleReader:
@@ -19,120 +21,119 @@ class ExampleReader:
         domain: Molecules are canonicalised.
         kind: A classification target is a single label; in a generation task a list gives several answers.
         raw_smiles: Keep the spelling of molecules.
+        store: Passages that are there already.
+        names: Their ids, by what they may be called.
 
     Attributes:
         written: The input as its source spelled it, by example id.
+        own: The passages that came with rows.
     """
 
-    def __init__(self, domain: Domain, kind: Kind, raw_smiles: bool = False) -> None:
+    def __init__(
+        self,
+        domain: Domain = "text",
+        kind: Kind = "generation",
+        raw_smiles: bool = False,
+        store: Iterable[Passage] = (),
+        names: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.domain, self.kind, self.raw_smiles = domain, kind, raw_smiles
+        self.names, self.own = names or {}, OwnPassages(store)
         self.written: dict[str, str] = {}
 
-    def read(
-        self, table: Table, texts: Sequence[str], label: str, prefix: str, problems: Problems
-    ) -> list[tuple[Example, str]]:
+    def read(self, table: Table, columns: Columns, prefix: str, problems: Problems) -> list[tuple[Example, str]]:
         """Examples, each with the part its row names.
 
         Args:
             table: Rows as read.
-            texts: Input columns; several become ``name: value`` lines.
-            label: Target column.
-            prefix: Of the ids, which end in the row number with leading zeros, so that they sort by row.
+            columns: What is where.
+            prefix: Of the ids, which end in the row number with leading zeros, so that they sort by row. Rows that
+                have an id of their own keep it. If the prefix is empty, the others are named by their content.
             problems: Raises, or counts what is skipped.
         """
-        found = []
+        examples: dict[str, tuple[Example, str]] = {}
         for row in table.rows:
             try:
-                found.append((self._example(row, texts, label, prefix), row.part))
+                example = self._example(row, columns, prefix, examples)
+                if (first := examples.get(example.id)) is not None:
+                    raise DataError(
+                        f"the row has the id of row {first[0].row}",
+                        got=example.id,
+                        fix="Give every row an id of its own, or none.",
+                    )
             except DataError as error:
-                where = f"{table.name}, row {row.number}: {error.problem}"
-                problems.add(DataError(where, got=error.got, expected=error.expected, fix=error.fix))
-        return found
+                problems.add(located(table, row, error))
+                continue
+            examples[example.id] = example, row.part
+        return list(examples.values())
 
-    def _example(self, row: Row, texts: Sequence[str], label: str, prefix: str) -> Example:
-        cells = {column: as_text(row.values.get(column)) for column in texts}
-        if not any(cells.values()):
-            raise DataError(f"the text is empty (column {texts[0]!r})")
-        text = "\n".join(f"{c}: {v}" for c, v in cells.items()) if len(texts) > 1 else cells[texts[0]]
-        value = row.values.get(label)
-        targets = (as_text(value),) if self.kind == "classification" else as_texts(value)
-        if not targets[0]:
-            raise DataError(f"the label is empty (column {label!r})")
-        identity = f"{prefix}-{row.part}-{row.number:07d}" if row.part else f"{prefix}-{row.number:07d}"
-        self.written[identity] = text
+    def _example(self, row: Row, columns: Columns, prefix: str, taken: Container[str]) -> Example:
+        text = columns.text(row.values)
+        targets = self._targets(row, columns.label)
+        contexts, called = self._contexts(row, columns)
+        gold = self._gold(row, columns.gold, contexts, called)
+        name = text_in(row.values, columns.id)
+        if not name and prefix:
+            name = f"{prefix}-{row.part}-{row.number:07d}" if row.part else f"{prefix}-{row.number:07d}"
+        elif not name:
+            content = content_hash(text, *targets, *(contexts or ()))
+            name = content if content not in taken else f"{content}-{row.number}"
+        self.written[name] = text
+        key = text_key(text)
         if self.domain == "molecules":
             key = molecule_key(text)
             text = text if self.raw_smiles else canonical_smiles(text)
-        else:
-            key = content_hash(" ".join(text.casefold().split()))
-        return Example(text, targets[0], identity, key, row.number, targets[1:])
+        hops = text_in(row.values, columns.hops)
+        if hops and not (hops.isdecimal() and int(hops) >= 1):
+            raise DataError("hops is not a number of facts", got=hops, expected="1, 2, ...")
+        group = text_in(row.values, columns.group)
+        return Example(text, targets[0], name, key, row.number, targets[1:], gold, contexts, int(hops or 1), group)
+
+    def _targets(self, row: Row, label: str) -> tuple[str, ...]:
+        if row.values.get(label) is None and label == "answers":
+            label = "answer"
+        single = self.kind == "classification"
+        targets = (text_in(row.values, label),) if single else texts_in(row.values, label)
+        if not targets[0]:
+            raise DataError(f"the label is empty (column {label!r})")
+        return targets
+
+    def _contexts(self, row: Row, columns: Columns) -> tuple[tuple[str, ...] | None, dict[str, list[str]]]:
+        """Ids of the passages that came with a row (None if there are none), and these by what they are called."""
+        cell = row.values.get(columns.contexts) if columns.contexts is not None else None
+        if cell in (None, "") and columns.gold is not None and _are_mappings(row.values.get("passages")):
+            cell = row.values["passages"]
+        if cell in (None, ""):
+            return None, {}
+        brought = passages_of(cell)
+        entries = [self.own.add(passage) for passage in brought]
+        called: defaultdict[str, list[str]] = defaultdict(list)
+        for passage, entry in zip(brought, entries, strict=True):
+            for name in {passage.id, passage.title, entry.id}:
+                called[name].append(entry.id)
+        return tuple(entry.id for entry in entries), called
+
+    def _gold(
+        self, row: Row, column: str | None, contexts: Sequence[str] | None, called: Mapping[str, Sequence[str]]
+    ) -> tuple[str, ...]:
+        """Ids of the passages that hold the answer, out of their places, or of what they are called."""
+        value = row.values.get(column) if column is not None else None
+        if value in (None, "", []) or _are_mappings(value):
+            return ()
+        if contexts is not None and type(value) is int:
+            if not 0 <= value < len(contexts):
+                raise DataError("there is no such passage", got=value, expected=f"0 to {len(contexts) - 1}")
+            return (contexts[value],)
+        ids: list[str] = []
+        for name in as_texts(value):
+            passages = called.get(name) or self.names.get(name, ())
+            if len(passages) != 1:
+                several = f"{len(passages)} passages have the title {name!r}"
+                fix = "Name passages by their id, or by a title that no other has."
+                raise DataError(several if passages else f"there is no passage {name!r}", fix=fix)
+            ids += passages
+        return tuple(ids)
 
 
-def deduplicate(examples: Sequence[Example], written: Mapping[str, str]) -> tuple[list[Example], list[str]]:
-    """One example for each key: the shortest as written, then the first; none if its labels differ.
-
-    Args:
-        examples: In file order, which is kept.
-        written: The text as the source spelled it, by example id.
-
-    Returns:
-        What is kept, and notes that count what is not.
-    """
-    groups: defaultdict[str, list[Example]] = defaultdict(list)
-    for example in examples:
-        groups[example.key].append(example)
-    agreeing = [group for group in groups.values() if len({e.target for e in group}) == 1]
-    kept = {min(group, key=lambda e: len(written[e.id])).id for group in agreeing}
-    notes = []
-    if repeats := sum(len(group) - 1 for group in agreeing):
-        notes.append(f"Dropped {repeats} row(s) that are the same text, or molecule without stereo, as another.")
-    if clashes := len(groups) - len(agreeing):
-        notes.append(f"Dropped {clashes} input(s) that occur with different labels.")
-    return [example for example in examples if example.id in kept], notes
-
-
-def check_duplicates(examples: Sequence[Example], problems: Problems | None) -> tuple[list[Example], list[str]]:
-    """Equal inputs with different labels are a problem; all other repeats are noted.
-
-    Args:
-        examples: Of one part.
-        problems: Gets the conflicts, whose rows are then left out; None keeps and notes them.
-
-    Returns:
-        The examples without those in conflict, and notes.
-    """
-    by_text: defaultdict[str, list[Example]] = defaultdict(list)
-    for example in examples:
-        by_text[example.text].append(example)
-    clashing = set()
-    for text, group in by_text.items():
-        if problems is not None and len({example.target for example in group}) > 1:
-            rows = ", ".join(f"{e.row} ({e.target})" for e in group[:6])
-            clashing.add(text)
-            problems.add(
-                DataError(
-                    f"The same input has different labels: rows {rows}",
-                    got=repr(text[:60]),
-                    fix="Mend them, or pass on_error='skip' to drop them all.",
-                )
-            )
-    kept = [example for example in examples if example.text not in clashing]
-    notes = []
-    targets: defaultdict[str, set[str]] = defaultdict(set)
-    for example in kept:
-        targets[example.key].add(example.target)
-    if repeats := len(kept) - len(targets):
-        notes.append(f"{repeats} row(s) repeat another row's input; no split parts them.")
-    if clashes := sum(len(found) > 1 for found in targets.values()):
-        notes.append(f"{clashes} input(s) occur with different labels (stereo and spelling disregarded); kept.")
-    return kept, notes
-
-
-def class_balance(examples: Sequence[Example]) -> dict[str, int]:
-    """How often each label occurs, the most frequent first.
-
-    >>> rows = [Example("a", "No", "1", "a"), Example("b", "Yes", "2", "b"), Example("c", "No", "3", "c")]
-    >>> class_balance(rows)
-    {'No': 2, 'Yes': 1}
-    """
-    return dict(sorted(Counter(e.target for e in examples).items(), key=lambda item: (-item[1], item[0])))
+def _are_mappings(value: object) -> bool:
+    return isinstance(value, list) and any(isinstance(item, Mapping) for item in value)

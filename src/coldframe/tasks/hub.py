@@ -65,21 +65,21 @@ def choose(paths: list[str], name: str, configuration: str) -> dict[str, list[st
     >>> choose(["default/train/0000.parquet", "default/test/0000.parquet"], "a/b", "")
     {'test': ['default/test/0000.parquet'], 'train': ['default/train/0000.parquet']}
     """
-    found: dict[str, dict[str, list[str]]] = {}
+    configurations: dict[str, dict[str, list[str]]] = {}
     for path in sorted(paths):
         pieces = path.split("/")
         if len(pieces) == 3 and path.endswith(".parquet"):
-            found.setdefault(pieces[0], {}).setdefault(pieces[1].removeprefix("partial-"), []).append(path)
-    if not found:
+            configurations.setdefault(pieces[0], {}).setdefault(pieces[1].removeprefix("partial-"), []).append(path)
+    if not configurations:
         raise DataError(f"{name} has no Parquet form on the hub", fix="Download it and pass a file.")
     if not configuration:
-        if len(found) > 1 and "default" not in found:
-            fix = f"Name one, as in {name}:{next(iter(found))}."
-            raise DataError(f"{name} has several configurations", got=", ".join(found), fix=fix)
-        configuration = "default" if "default" in found else next(iter(found))
-    if configuration not in found:
-        raise DataError(f"{name} has no configuration {configuration!r}", expected=", ".join(found))
-    files = sum(map(len, found[configuration].values()))
+        if len(configurations) > 1 and "default" not in configurations:
+            fix = f"Name one, as in {name}:{next(iter(configurations))}."
+            raise DataError(f"{name} has several configurations", got=", ".join(configurations), fix=fix)
+        configuration = "default" if "default" in configurations else next(iter(configurations))
+    if configuration not in configurations:
+        raise DataError(f"{name} has no configuration {configuration!r}", expected=", ".join(configurations))
+    files = sum(map(len, configurations[configuration].values()))
     if files > MAX_FILES:
         raise DataError(f"{name} is too large", got=f"{files} files", expected=f"at most {MAX_FILES}")
-    return found[configuration]
+    return configurations[configuration]

@@ -6,15 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 
 from coldframe.errors import ConfigError, DataError, nearest
-from coldframe.tasks.cells import as_text, as_texts
+from coldframe.tasks.cells import as_text
+from coldframe.tasks.columns import SPLIT_NAMES, cell_text, plain, whole_template
 from coldframe.tasks.molecules import is_molecule
 from coldframe.tasks.options import TaskConfig
-from coldframe.tasks.rows import Problems, Row, Table
+from coldframe.tasks.rows import Problems, Table
 from coldframe.tasks.task import Domain, Kind, Template
 
-TEXT_NAMES = ("smiles", "text", "sentence", "question", "input", "prompt", "query", "content", "message", "mol")
-LABEL_NAMES = ("label", "labels", "class", "target", "category", "y", "answer", "answers", "output", "response")
-SPLIT_NAMES = ("split", "partition", "fold", "subset")
 PARTS = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
@@ -30,31 +28,6 @@ MAX_LABELS = 200
 """More distinct targets than this are taken for free text."""
 
 
-def columns(config: TaskConfig, table: Table) -> tuple[list[str], str, list[str]]:
-    """Text columns, label column and notes."""
-    notes = []
-    label = table.require(config.label) if config.label is not None else None
-    free = [c for c in table.columns if c != label and c.casefold() not in SPLIT_NAMES]
-    if config.text is not None:
-        names = [config.text] if config.text in table.columns else [n.strip() for n in config.text.split(",")]
-        texts = [table.require(name) for name in names]
-    else:
-        texts = [_named(free, TEXT_NAMES) or _longest(free, table)]
-        notes.append(f"Took column {texts[0]!r} as the input.")
-    if label is None:
-        free = [c for c in free if c not in texts]
-        found = _named(free, LABEL_NAMES) or _only(free) or _only([c for c in free if _repeats(table, c)])
-        if found is None:
-            raise DataError(
-                f"{table.name} does not say which column is the label",
-                got=", ".join(free) or "no further column",
-                fix="Name it: label='...' (--label on the command line).",
-            )
-        label = found
-        notes.append(f"Took column {label!r} as the label.")
-    return texts, label, notes
-
-
 def domain(config: TaskConfig, table: Table, texts: Sequence[str]) -> tuple[Domain, list[str]]:
     """Molecules if the column's name says so and nearly all of its first 200 cells are SMILES."""
     if config.domain != "auto":
@@ -62,7 +35,7 @@ def domain(config: TaskConfig, table: Table, texts: Sequence[str]) -> tuple[Doma
     name = texts[0].casefold()
     if len(texts) > 1 or not ("smiles" in name or name in ("mol", "molecule", "structure", "compound")):
         return "text", []
-    cells = [cell for row in table.rows[:200] if (cell := _cell(row, texts[0]))]
+    cells = [cell for row in table.rows[:200] if (cell := cell_text(row, texts[0]))]
     if not cells or sum(map(is_molecule, cells)) < 0.95 * len(cells):
         return "text", [f"Column {texts[0]!r} is named like molecules, but is read as text: few cells are SMILES."]
     return "molecules", [f"Took column {texts[0]!r} as molecules (SMILES)."]
@@ -75,7 +48,7 @@ def kind(config: TaskConfig, table: Table, label: str) -> tuple[Kind, list[str]]
     if config.positive is not None or config.words is not None:
         return "classification", []
     cells = [row.values.get(label) for row in table.rows]
-    targets = {_cell(row, label) for row in table.rows}
+    targets = {cell_text(row, label) for row in table.rows}
     if any(isinstance(cell, list) for cell in cells) or len(targets) > MAX_LABELS or 2 * len(targets) > len(cells):
         return "generation", [f"Took {label!r} as free text to generate ({len(targets)} different values)."]
     return "classification", [f"Took {label!r} as {len(targets)} classes."]
@@ -89,14 +62,14 @@ def parts(config: TaskConfig, table: Table, used: Sequence[str], problems: Probl
     named = next((c for c in table.columns if c.casefold() in SPLIT_NAMES and c not in used), None)
     if named is None or config.split not in ("auto", "given") or config.test is not None:
         return table, []
-    found = [PARTS.get(_cell(row, named).casefold()) for row in table.rows]
-    if not {"train", "test"} <= set(found):
+    listed = [PARTS.get(cell_text(row, named).casefold()) for row in table.rows]
+    if not {"train", "test"} <= set(listed):
         return table, []
     rows = []
-    for row, part in zip(table.rows, found, strict=True):
+    for row, part in zip(table.rows, listed, strict=True):
         if part is None:
             where = f"{table.name}, row {row.number}: unknown split"
-            problems.add(DataError(where, got=repr(_cell(row, named)), expected="train, validation or test"))
+            problems.add(DataError(where, got=repr(cell_text(row, named)), expected="train, validation or test"))
         else:
             rows.append(dataclasses.replace(row, part=part))
     return dataclasses.replace(table, rows=tuple(rows)), [f"Took the split from column {named!r}."]
@@ -128,42 +101,14 @@ def labels(
 
 def template(config: TaskConfig, text: str, label: str, kind: Kind, words: Sequence[str]) -> Template:
     """The user's template, or one made of the column names and the answer words."""
-    body = f"{_plain(text)}: {{text}}\n{_plain(label)}:" if config.template is None else config.template
+    body = f"{plain(text)}: {{text}}\n{plain(label)}:"
+    if config.template is not None:
+        body = whole_template(config.template, label)
     instruction = config.instruction
     if instruction is None:
         few = kind == "classification" and len(words) <= 20
         instruction = f"Answer with one of: {', '.join(words)}." if few else ""
-    return Template(body, instruction)
-
-
-def _named(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    by_name = {column.casefold(): column for column in reversed(columns)}
-    return next((by_name[name] for name in names if name in by_name), None)
-
-
-def _only(columns: Sequence[str]) -> str | None:
-    return columns[0] if len(columns) == 1 else None
-
-
-def _repeats(table: Table, column: str) -> bool:
-    """Whether a column looks like a label: 2 to 20 values, each several times on average."""
-    values = {_cell(row, column) for row in table.rows}
-    return 2 <= len(values) <= 20 and 4 * len(values) <= len(table.rows)
-
-
-def _longest(columns: Sequence[str], table: Table) -> str:
-    """The column whose cells are longest on average; ties go to the first."""
-    if not columns:
-        raise DataError(f"{table.name} has no column left for the input", got=", ".join(table.columns))
-    return max(columns, key=lambda column: sum(len(_cell(row, column)) for row in table.rows[:200]))
-
-
-def _cell(row: Row, column: str) -> str:
-    """A cell's text for guessing; unusable cells are told later, with their row."""
-    try:
-        return as_texts(row.values.get(column))[0]
-    except DataError:
-        return ""
+    return Template(body, instruction, end=config.end)
 
 
 def _yes_no(names: Sequence[str]) -> tuple[str, str] | None:
@@ -178,9 +123,3 @@ def _is_number(name: str) -> bool:
         return as_text(float(name)) != ""
     except ValueError:
         return False
-
-
-def _plain(column: str) -> str:
-    """A column name as it may stand in a template."""
-    name = " ".join(column.replace("{", "(").replace("}", ")").replace("_", " ").split())
-    return name[:1].upper() + name[1:]

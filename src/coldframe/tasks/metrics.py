@@ -138,8 +138,8 @@ def _mcc(y: Ints, p: Floats, positive: int | None, w: Floats) -> Floats:
 def _auroc(y: Ints, p: Floats, positive: int | None, w: Floats) -> Floats:
     if p.shape[1] == 2:
         return 100 * _one_auroc(y == 1, p[:, 1], w)
-    each = np.stack([_one_auroc(y == c, p[:, c], w) for c in range(p.shape[1])], axis=1)
-    return 100 * _divide(np.nansum(each, axis=1), (~np.isnan(each)).sum(axis=1))
+    by_class = np.stack([_one_auroc(y == c, p[:, c], w) for c in range(p.shape[1])], axis=1)
+    return 100 * _divide(np.nansum(by_class, axis=1), (~np.isnan(by_class)).sum(axis=1))
 
 
 def _one_auroc(is_positive: NDArray[np.bool_], scores: Floats, w: Floats) -> Floats:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from coldframe.config import Config, check
 from coldframe.tasks.rows import OnError, Table
 
-Split = Literal["auto", "given", "random", "stratified", "scaffold"]
+Split = Literal["auto", "given", "random", "stratified", "scaffold", "test"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +19,12 @@ class TaskConfig(Config):
     Args:
         data: A built-in task's name, a file (CSV, TSV, JSONL, Parquet) or a hub data set id
             (``owner/name`` or ``owner/name:configuration``).
-        text: Input column; several, separated by commas, are put together as ``name: value`` lines.
+        text: Input column; several, separated by commas, make one text: the first as it is, the others as
+            ``Name: value`` lines.
         label: Column of the label or the reference answer.
         positive: The label counted as positive when there are two.
-        template: Body of the prompt with ``{text}``, and ``{label}`` at its end if you like.
+        template: Body of the prompt with ``{text}``, or with columns of the table in braces, and ``{label}`` at its
+            end if you like.
         instruction: Said once before everything; ``""`` for none.
         words: Answer word of each label that should not answer with its own name.
         end: What ends an answer, in training, scoring and generation: a text, ``"<end of turn>"``, ``"<end of text>"``
@@ -34,6 +36,7 @@ class TaskConfig(Config):
         store: What may be retrieved in the place of training rows: a file of passages, or ``fact-corpus``.
         split: How test (and validation) rows are chosen. ``"auto"``: given where a test file or a split
             column is there, else by scaffold for molecules, stratified for labels, random for free text.
+            ``"test"``: all are test rows, and there is nothing to learn from.
         test_size: Share (float) or number (int) of test rows; 0.2 unless the task says otherwise.
         validation_size: Share or number of *train* rows held out for choices; 0 for none.
         seed: Of every random choice in the split, and of the rows of a task that is made up.

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from coldframe.errors import DataError
 from coldframe.storage.files import atomic_path
-from coldframe.tasks.cells import as_text, as_texts
+from coldframe.tasks.cells import as_text, as_texts, text_in
+from coldframe.tasks.columns import ID_NAMES
 from coldframe.tasks.rows import Problems, Row, Table, located
-from coldframe.tasks.task import Example, Passage, content_hash, text_key
+from coldframe.tasks.task import Example, Passage, text_key
+from coldframe.tasks.text_metrics import normalise
 
 TEXT_NAMES = ("text", "passage", "body", "content", "contents")
-ID_NAMES = ("id", "_id")
 REWRITE, QUESTIONS = "rewrite", "qa"
 
 
@@ -95,6 +96,16 @@ def read_passages(table: Table, problems: Problems, text: str | None = None, tit
     return PassageRows(tuple(passages.values()), tuple(questions), names, notes)
 
 
+def answered_by(passage: Passage, answers: Iterable[str]) -> bool:
+    """Whether a passage holds one of the answers: both normalised, and at word boundaries.
+
+    >>> answered_by(Passage.of("Rome is the capital of Italy.", "Rome"), ["The capital"])
+    True
+    """
+    text = f" {normalise(passage.title)} | {normalise(passage.body)} "
+    return any(f" {normalise(answer)} " in text for answer in answers)
+
+
 def question_about(
     passage: Passage, place: int, question: str, answers: Sequence[str], full_answer: str = ""
 ) -> Example:
@@ -112,7 +123,7 @@ def question_about(
     return Example(
         question,
         answers[0],
-        content_hash(passage.id, str(place), question, *answers, full_answer),
+        f"{passage.id}-{place:02d}",
         text_key(question),
         passage.row,
         tuple(answers[1:]),
@@ -159,11 +170,10 @@ def question_of_record(passage: Passage, place: int, record: object) -> Example:
 
 
 def _passage(row: Row, text: str, title: str, identity: str | None) -> Passage:
-    body = as_text(row.values.get(text))
+    body = text_in(row.values, text)
     if not body:
         raise DataError(f"the passage is empty (column {text!r})")
-    own = as_text(row.values.get(identity)) if identity is not None else ""
-    heading, rewrite = as_text(row.values.get(title)), as_text(row.values.get(REWRITE))
+    heading, own, rewrite = (text_in(row.values, column) for column in (title, identity, REWRITE))
     return Passage.of(body, heading, id=own, row=row.number, rewrite=rewrite)
 
 

@@ -6,7 +6,6 @@ for the rows that are held out. Rows that share a key are never parted.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import random
 from collections import Counter
@@ -15,8 +14,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from coldframe.errors import DataError, LeakError
-from coldframe.tasks.task import Task
+from coldframe.errors import DataError
 
 Mask = NDArray[np.bool_]
 
@@ -127,30 +125,6 @@ def scaffold_split(keys: Sequence[str], scaffolds: Sequence[str], size: int | fl
             raise DataError("All molecules share one scaffold", fix="Use split='stratified' or split='random'.")
         held = np.array([group == min(order, key=lambda g: sizes[g]) for group in groups])
     return held
-
-
-def check_leaks(task: Task, allow: bool = False) -> Task:
-    """Refuse a task whose test or validation rows are in train; with ``allow`` it is written into the notes.
-
-    Args:
-        task: Rows with their keys.
-        allow: Note the leak instead of raising.
-
-    Raises:
-        LeakError: Naming the rows, unless ``allow``.
-    """
-    notes = []
-    seen = {example.key: example for example in task.train}
-    for part, examples in (("test", task.test), ("validation", task.validation)):
-        leaked = [(example, seen[example.key]) for example in examples if example.key in seen]
-        if not leaked:
-            continue
-        pairs = ", ".join(f"{e.id} = {s.id}" for e, s in leaked[:5]) + (", ..." if len(leaked) > 5 else "")
-        problem = f"{len(leaked)} of {len(examples)} {part} rows are also in train ({pairs})"
-        if not allow:
-            raise LeakError(problem, fix="Remove them from train, or pass allow_leaks=True to report them instead.")
-        notes.append(f"LEAK: {problem}.")
-    return dataclasses.replace(task, notes=(*task.notes, *notes))
 
 
 def _shuffled(keys: Sequence[str], seed: int) -> list[str]:

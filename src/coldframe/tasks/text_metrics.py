@@ -80,8 +80,8 @@ def published_answer(text: str) -> str:
     >>> published_answer("So the answer is J. K. Rowling."), published_answer("Paris, France")
     ('J', 'Paris')
     """
-    _, told, rest = text.partition("the answer is")
-    return re.split(r"[.\n,]", (rest if told else text).strip(), maxsplit=1)[0].strip()
+    _, marker, rest = text.partition("the answer is")
+    return re.split(r"[.\n,]", (rest if marker else text).strip(), maxsplit=1)[0].strip()
 
 
 def _best(score: Callable[[str, str], float]) -> Callable[[Sequence[str], Sequence[Sequence[str]]], Floats]:
@@ -132,7 +132,7 @@ def _maccs(prediction: str, answer: str) -> float:
 
 
 def _bleu_statistics(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
-    """Hypothesis and reference length, then n-grams found and proposed for n = 1 to 4."""
+    """Hypothesis and reference length, then n-grams matched and proposed for n = 1 to 4."""
     try:
         from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
@@ -144,9 +144,9 @@ def _bleu_statistics(predictions: Sequence[str], references: Sequence[Sequence[s
 
 def _bleu(sums: Floats, n: Floats) -> Floats:
     """Corpus BLEU of summed counts: brevity penalty times the geometric mean of four precisions."""
-    ours, theirs, found, proposed = sums[:, 0], sums[:, 1], sums[:, 2:6], sums[:, 6:10]
+    ours, theirs, matches, proposed = sums[:, 0], sums[:, 1], sums[:, 2:6], sums[:, 6:10]
     with np.errstate(divide="ignore"):
-        logs = np.log(found / np.maximum(proposed, 1)).mean(axis=1)
+        logs = np.log(matches / np.maximum(proposed, 1)).mean(axis=1)
         brevity = np.minimum(0.0, 1 - theirs / np.maximum(ours, 1e-9))
     return np.asarray(100 * np.exp(logs + brevity))
 

@@ -111,7 +111,7 @@ class QASet:
             DataError: If one is too long.
         """
         rows = tuple(questions)
-        told = {question.id: prompt(question) for question in rows}
+        told = {question.id: prompt(*question.as_row()) for question in rows}
         prompts = {name: (one.text, one.tokens) for name, one in told.items()}
         return cls(
             name,

@@ -39,7 +39,7 @@ def read(config: TaskConfig) -> Source:
     while len(lines) < LINES:
         lines[line(rng)] = None
     heard = rng.choices(list(SHARES), list(SHARES.values()), k=LINES)
-    rows = [Row(i, {"line": one, "heard": sound}) for i, (one, sound) in enumerate(zip(lines, heard, strict=True), 1)]
+    rows = [Row(i, {"line": text, "heard": sound}) for i, (text, sound) in enumerate(zip(lines, heard, strict=True), 1)]
     digest = hashlib.sha256(repr([dict(row.values) for row in rows]).encode()).hexdigest()
     return Source(
         "dense-store",

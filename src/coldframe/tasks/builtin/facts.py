@@ -46,9 +46,9 @@ def facts(rng: random.Random, count: int = PLACES) -> list[tuple[str, str]]:
 
 def read(config: TaskConfig) -> Source:
     """Queries, and the store that answers them; ``config.seed`` decides names and colours."""
-    found = facts(random.Random(config.seed))
-    digest = hashlib.sha256(repr(found).encode()).hexdigest()
-    queries, entries = (_table(name, form, found, digest) for name, form in (("facts", QUERY), ("entries", ENTRY)))
+    flags = facts(random.Random(config.seed))
+    digest = hashlib.sha256(repr(flags).encode()).hexdigest()
+    queries, entries = (_table(name, form, flags, digest) for name, form in (("facts", QUERY), ("entries", ENTRY)))
     return Source(
         "facts",
         queries,
@@ -69,6 +69,6 @@ def read(config: TaskConfig) -> Source:
     )
 
 
-def _table(name: str, form: str, found: Sequence[tuple[str, str]], digest: str) -> Table:
-    rows = (Row(i, {"text": form.format(place), "colour": colour}) for i, (place, colour) in enumerate(found, start=1))
+def _table(name: str, form: str, flags: Sequence[tuple[str, str]], digest: str) -> Table:
+    rows = (Row(i, {"text": form.format(place), "colour": colour}) for i, (place, colour) in enumerate(flags, start=1))
     return Table(name, ("text", "colour"), tuple(rows), {"made by": "coldframe", "sha256": digest})

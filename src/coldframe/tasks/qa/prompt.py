@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from coldframe.errors import DataError
-from coldframe.tasks.qa.question import Passage, Question
+from coldframe.tasks.task import Example, Passage
 
 INSTRUCTION = "Answer the question from the documents below; not all of them matter. Write only a short answer."
 ANSWER = "Answer:"
@@ -15,7 +15,7 @@ _LEAST = 16  # tokens of a passage below which cutting leaves nothing to read
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
+class PromptText:
     """A question as a model reads it.
 
     Attributes:
@@ -46,8 +46,9 @@ class QAPrompt:
         instruction: Stands first.
 
     Example:
-        >>> asked = Question("q", "Where is it?", ("Rome",), (Passage("It", "It is in Rome."),))
-        >>> print(QAPrompt(str.split, 100, instruction="Answer.")(asked).text)
+        >>> question = Example("Where is it?", "Rome", "q", "q")
+        >>> passages = [Passage.of("It is in Rome.", "It")]
+        >>> print(QAPrompt(str.split, 100, instruction="Answer.")(question, passages).text)
         Answer.
         <BLANKLINE>
         Document 1 (It): It is in Rome.
@@ -65,41 +66,45 @@ class QAPrompt:
     ) -> None:
         self.tokenize, self.max_tokens, self.chat, self.instruction = tokenize, max_tokens, chat, instruction
 
-    def __call__(self, question: Question) -> Told:
+    def __call__(self, question: Example, passages: Sequence[Passage]) -> PromptText:
         """The prompt.
+
+        Args:
+            question: The row.
+            passages: In the order in which they are shown.
 
         Raises:
             DataError: If it is too long although hardly anything is left of the passages.
         """
-        text = self._text(question, question.passages)
+        text = whole = self._text(question, passages)
         tokens = len(self.tokenize(text))
         if tokens <= self.max_tokens:
-            return Told(text, tokens, 0)
-        sizes = [len(self.tokenize(passage.text)) for passage in question.passages]
+            return PromptText(text, tokens, 0)
+        sizes = [len(self.tokenize(passage.body)) for passage in passages]
         room = self.max_tokens - (tokens - sum(sizes))
         while (limit := _common_limit(sizes, room)) >= min(_LEAST, max(sizes)):
             shorter = [
-                passage if size <= limit else Passage(passage.title, _beginning(passage.text, limit, size))
-                for passage, size in zip(question.passages, sizes, strict=True)
+                passage if size <= limit else Passage.of(_beginning(passage.body, limit, size), passage.title)
+                for passage, size in zip(passages, sizes, strict=True)
             ]
             text = self._text(question, shorter)
             if (tokens := len(self.tokenize(text))) <= self.max_tokens:
-                cut = sum(a.text != b.text for a, b in zip(shorter, question.passages, strict=True))
-                return Told(text, tokens, cut)
+                cut = sum(a.body != b.body for a, b in zip(shorter, passages, strict=True))
+                return PromptText(text, tokens, cut)
             room -= max(1, tokens - self.max_tokens)
         raise DataError(
-            f"The question {question.id} with {len(question.passages)} documents is too long",
-            got=f"{len(self.tokenize(self._text(question, question.passages)))} tokens",
+            f"The question {question.id} with {len(passages)} documents is too long",
+            got=f"{len(self.tokenize(whole))} tokens",
             expected=f"at most {self.max_tokens}, with {_LEAST} tokens or more of every document",
             fix="Take fewer documents, or a model with a longer context.",
         )
 
-    def _text(self, question: Question, passages: Sequence[Passage]) -> str:
+    def _text(self, question: Example, passages: Sequence[Passage]) -> str:
         documents = [
-            f"Document {i} ({passage.title}): {passage.text}" if passage.title else f"Document {i}: {passage.text}"
+            f"Document {i} ({passage.title}): {passage.body}" if passage.title else f"Document {i}: {passage.body}"
             for i, passage in enumerate(passages, 1)
         ]
-        parts = [self.instruction, "\n".join(documents), f"Question: {question.question}"]
+        parts = [self.instruction, "\n".join(documents), f"Question: {question.text}"]
         text = "\n\n".join(part for part in parts if part)
         return f"{text}\n{ANSWER}" if self.chat is None else self.chat(text) + ANSWER
 

@@ -1,12 +1,17 @@
-"""A question with its accepted answers and its passages."""
+"""LEFTOVER: a question with its passages inside, for evaluation/answers and the reproduction, and its files."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from coldframe.errors import DataError
+from coldframe.storage.files import atomic_path
+from coldframe.tasks import task as tasks
+from coldframe.tasks.qa.read import read_rows
 from coldframe.tasks.text_metrics import normalise
 
 
@@ -64,6 +69,15 @@ class Question:
         shown = (answer for answer in self.answers if any(answered_by(passage, [answer]) for passage in where))
         return next(shown, self.answers[0])
 
+    def as_row(self) -> tuple[tasks.Example, list[tasks.Passage]]:
+        """As a row of a task, and its passages in their order."""
+        passages = [tasks.Passage.of(passage.text, passage.title) for passage in self.passages]
+        ids, key = tuple(passage.id for passage in passages), tasks.text_key(self.question)
+        others = tuple(answer for answer in self.answers if answer != self.target)
+        gold = () if self.gold is None else (ids[self.gold],)
+        row = tasks.Example(self.question, self.target, self.id, key, 0, others, gold, ids, group=self.group)
+        return row, passages
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -106,3 +120,38 @@ def answered_by(passage: Passage, answers: Iterable[str]) -> bool:
     """
     text = f" {normalise(passage.title)} | {normalise(passage.text)} "
     return any(f" {normalise(answer)} " in text for answer in answers)
+
+
+def questions_of(task: tasks.Task) -> list[Question]:
+    """The test rows of a task whose rows bring their passages."""
+    stored = {entry.id: entry for entry in task.store or () if isinstance(entry, tasks.Passage)}
+
+    def question(row: tasks.Example) -> Question:
+        contexts = row.contexts or ()
+        passages = tuple(Passage(stored[name].title, stored[name].body) for name in contexts)
+        gold = contexts.index(row.gold[0]) if row.gold else None
+        return Question(row.id, row.text, (row.target, *row.references), passages, gold, row.group)
+
+    return [question(row) for row in task.test]
+
+
+def read_questions(path: str | Path) -> list[Question]:
+    """Questions as :func:`write_questions` writes them: one JSON object a line; ``.gz`` is unpacked.
+
+    Raises:
+        DataError: If the file is missing, empty or damaged, or two questions have one id.
+    """
+    questions: dict[str, Question] = {}
+    for row in read_rows(path):
+        question = Question.from_dict(row)
+        if question.id in questions:
+            raise DataError(f"Two questions in {path} have the id {question.id!r}")
+        questions[question.id] = question
+    return list(questions.values())
+
+
+def write_questions(questions: Iterable[Question], path: str | Path) -> None:
+    """Write questions as JSON lines, whole or not at all."""
+    lines = [json.dumps(question.to_dict(), ensure_ascii=False) + "\n" for question in questions]
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
