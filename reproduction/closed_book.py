@@ -20,6 +20,7 @@ import numpy as np
 from coldframe.parametric.encoded import answers, as_predictions
 from coldframe.parametric.evaluate import METRICS
 from coldframe.parametric.settings import AskConfig
+from coldframe.tasks.corpus import Question
 
 from coldframe.errors import ColdframeError, DataError
 from coldframe.evaluation.intervals import Interval, score_interval
@@ -28,7 +29,6 @@ from coldframe.frozen.model import load_lm
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.weight_deltas.prag import PRAGConfig
 from coldframe.storage.files import atomic_path
-from coldframe.tasks.corpus import Question
 from coldframe.tasks.qa.read import read_rows
 from reproduction.multi_document_qa import draw
 

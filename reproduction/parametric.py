@@ -31,6 +31,8 @@ from coldframe.parametric.encoded import Encoded, name_of
 from coldframe.parametric.evaluate import MODES, controls_of
 from coldframe.parametric.folder import method_config
 from coldframe.parametric.settings import AskConfig
+from coldframe.tasks.corpus import Corpus, Passage, Question, source_of
+from coldframe.tasks.fact_corpus import as_asked, fact_corpus, spread
 
 from coldframe.cli.options import settings_of
 from coldframe.errors import ColdframeError, ConfigError, DataError
@@ -39,8 +41,6 @@ from coldframe.inference.predictions import Predictions
 from coldframe.progress import say
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
 from coldframe.retrieval.store import Store
-from coldframe.tasks.corpus import Corpus, Passage, Question, source_of
-from coldframe.tasks.fact_corpus import as_asked, fact_corpus, spread
 from coldframe.tasks.qa import READERS, answered_by, questions_of
 from coldframe.tasks.task import content_hash
 from reproduction.multi_document_qa import draw

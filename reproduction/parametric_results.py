@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from coldframe.parametric.evaluate import METRICS, broken
 from coldframe.parametric.settings import AskConfig
+from coldframe.tasks.corpus import Question
 
 from coldframe.config import without_nan
 from coldframe.evaluation.compare import paired_difference
@@ -18,7 +19,6 @@ from coldframe.evaluation.intervals import Interval, score_interval
 from coldframe.evaluation.report_data import MetricInfo
 from coldframe.inference.predictions import Predictions
 from coldframe.storage.files import atomic_path
-from coldframe.tasks.corpus import Question
 
 FACTS = {1: "one fact", 2: "two facts"}
 POINTS = MetricInfo("points", "Points")

@@ -25,7 +25,7 @@ def fill(method: Method, store: Store) -> None:
     generator = torch.Generator().manual_seed(5)
     ids, numbers = [entry.id for entry in store.examples], method.layout.numbers
 
-    def drawn(*shape: int, std: float = 0.1) -> torch.Tensor:
+    def drawn(*shape: int, std: float = 0.04) -> torch.Tensor:
         return std * torch.randn(shape, generator=generator)
 
     if isinstance(method, PRAG):

@@ -71,7 +71,7 @@ class Compose(Method):
         flags = ("uses_retrieval", "uses_encoder", "trainable", "needs_passages", "learns_from_task", "reads_text")
         facts: dict[str, Any] = {flag: any(getattr(part, flag) for part in parts) for flag in flags}
         facts["name"] = JOIN.join(names)
-        facts["order_invariant"] = all(part.order_invariant for part in parts)
+        facts["order_invariant"] = True  # every part is handed the nearest first, whatever order they came in
         facts["query_settings"] = tuple(f"{part.name}.{key}" for part in parts for key in part.query_settings)
         for attribute, value in facts.items():  # those of the class hold for no composition in particular
             setattr(self, attribute, value)
