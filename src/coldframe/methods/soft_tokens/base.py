@@ -170,7 +170,7 @@ class EncodedMethod(Method):
             labels = torch.tensor([self.ready.schema.index(store.examples[i].target) for i in used])
             one_hot = nn.functional.one_hot(labels, self.d_label).float().to(vectors.device)
             vectors = torch.cat((vectors, one_hot), dim=-1)
-        # Its gradient adds up repeated rows in one order; that of vectors[rows] in the order threads come in.
+        # Its gradient adds up repeated rows in one order; vectors[rows] (CPU) and index_select (GPU) in any.
         rows = torch.from_numpy(np.searchsorted(used, retrieved.indices.clip(min=used[0]))).to(vectors.device)
         return nn.functional.embedding(rows, vectors) * present.unsqueeze(-1), present
 
