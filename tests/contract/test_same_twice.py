@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests.contract.cases import TRAINED, Case, lm_of, task
+from tests.tiny import tiny_tokenizer
+from transformers import BertConfig, BertModel
 
 from coldframe.frozen.model_sources import weight_hash
 from coldframe.pipeline.pipeline import fit
 from coldframe.retrieval.retriever import RetrievalConfig
+from coldframe.tasks.task import Task
 from coldframe.training.config import TrainingConfig
+from coldframe.training.loop import Trainer
 
 # torch shares a sum among threads from some 30,000 elements on: batch x k x width must be beyond that.
 ROWS, WIDTH = 16, 1024
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -26,21 +32,83 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def outcome(case: Case) -> tuple[str, list[float]]:
+def outcome(case: Case, on: Task, **options: Any) -> tuple[str, list[float]]:
     """The best weights, and the losses of all epochs: the best need not be the last."""
-    pipeline = fit(
-        case.method(),
-        lm_of("llama"),
-        task(rows=ROWS),
-        retrieval=RetrievalConfig(encoder="tiny"),
-        training=TrainingConfig(epochs=2, batch_size=ROWS, warmup=0.0, seed=5),
-        quiet=True,
-    )
+    settings: dict[str, Any] = {
+        "retrieval": RetrievalConfig(encoder="tiny"),
+        "training": TrainingConfig(epochs=2, batch_size=ROWS, warmup=0.0, seed=5, checkpoint_every=1),
+        "quiet": True,
+    }
+    pipeline = fit(case.method(), lm_of("llama"), on, **{**settings, **options})
     return weight_hash(pipeline.method), [record["train_loss"] for record in pipeline.history]
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.id)
 def test_two_trainings_end_with_the_same_bytes(case: Case) -> None:
     if case.settings.get("adapter") is not None:
         case = dataclasses.replace(case, settings={**case.settings, "adapter": WIDTH})
-    assert outcome(case) == outcome(case)
+    assert outcome(case, task(rows=ROWS)) == outcome(case, task(rows=ROWS))
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["neural", "neural, fine-tuned", "morgan", "morgan+descriptors"])
+def test_an_interrupted_training_ends_with_the_same_bytes_whatever_encodes(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 64 queries on their neighbours are kept, so that a resumed run encodes in another order than the first."""
+    monkeypatch.undo()  # here encoders are real ones
+    monkeypatch.setenv("COLDFRAME_CACHE", str(tmp_path / "cache"))
+    on, spec, rank = molecules(), kind, 0
+    if kind.startswith("neural"):
+        on, spec, rank = task(rows=64), bert(tmp_path / "bert"), 2 * ("tuned" in kind)
+    case = Case("mha-esp", "mha-esp", {"heads": 2, "k": 3, "encoder": spec, "encoder_rank": rank})
+    retrieval = RetrievalConfig(encoder=spec, similarity="cosine")
+
+    def interrupted(trainer: Trainer, *_: object) -> list[float]:
+        raise Interrupted
+
+    step, out = Trainer._step, tmp_path / "out"
+    for moment in (0, 3):
+        calls = iter([step] * moment)
+        monkeypatch.setattr(Trainer, "_step", lambda *a, calls=calls: next(calls, interrupted)(*a))
+        with pytest.raises(Interrupted):
+            outcome(case, on, retrieval=retrieval, out=out)
+    monkeypatch.setattr(Trainer, "_step", step)
+    resumed = outcome(case, on, retrieval=retrieval, out=out)
+    monkeypatch.setenv("COLDFRAME_CACHE", str(tmp_path / "another cache"))
+    assert resumed == outcome(case, on, retrieval=retrieval)
+
+
+def bert(folder: Path) -> str:
+    """A tiny random encoder in a folder, as a spec."""
+    tokenizer = tiny_tokenizer()
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return f"hf:{folder}:mean"
+
+
+def molecules() -> Task:
+    """64 training rows of alcohols and amines."""
+    on = task(rows=64)
+    rename = {
+        example.text: ("C" * (i % 30 + 1)) + ("O" if i % 2 else "N") + "C" * (i // 30)
+        for i, example in enumerate((*on.train, *on.validation))
+    }
+
+    def renamed(examples: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(dataclasses.replace(e, text=rename[e.text], key=rename[e.text]) for e in examples)
+
+    return dataclasses.replace(
+        on,
+        schema=on.schema.replace(domain="molecules"),
+        train=renamed(on.train),
+        validation=renamed(on.validation),
+        test=renamed(on.test),
+    )

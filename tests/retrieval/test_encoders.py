@@ -29,7 +29,8 @@ from transformers import (
 from coldframe.errors import ConfigError, DataError, MissingExtraError, ModelError
 from coldframe.retrieval import descriptors, molecules
 from coldframe.retrieval.encoders import default_encoder, load_encoder
-from coldframe.retrieval.neural import HFEncoder, Memo, MiniLM, SentenceTransformersEncoder
+from coldframe.retrieval.encoding import Memo
+from coldframe.retrieval.neural import HFEncoder, MiniLM, SentenceTransformersEncoder
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *"the a cat dog sat ran on under mat log".split()]
 TEXTS = ["the cat sat", "a dog", "the dog ran under the log on a mat", "cat", "", "unseen words here", "a dog"]
@@ -80,11 +81,18 @@ def test_pooling_never_sees_padding(folders: dict[str, Path], name: str, model: 
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
-def test_the_vector_does_not_depend_on_the_batch(folders: dict[str, Path]) -> None:
-    together = load_encoder(f"hf:{folders['bert']}").encode(TEXTS)
-    alone = np.concatenate([load_encoder(f"hf:{folders['bert']}").encode([text]) for text in TEXTS])
-    np.testing.assert_allclose(together, alone, atol=1e-5)
-    assert (together[1] == together[6]).all()
+@pytest.mark.parametrize("kind", ["hf:bert:mean", "hf:bert:cls", "hf:gpt2:last", "hf:roberta:mean", "st:bert"])
+def test_the_vector_of_a_text_never_depends_on_what_is_encoded_beside_it(folders: dict[str, Path], kind: str) -> None:
+    family, name, *pooling = kind.split(":")
+    spec = ":".join([family, str(folders[name]), *pooling])
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS[4:], length)) for length in rng.integers(1, 9, 90)]
+    together = load_encoder(spec).encode(texts)
+    alone = [load_encoder(spec).encode([text])[0] for text in texts]
+    assert (together == alone).all()
+    by_and_by, order = load_encoder(spec), rng.permutation(len(texts))
+    for part in np.split(order, [1, 3, 20, 21, 60]):
+        assert (by_and_by.encode([texts[i] for i in part]) == together[part]).all()
 
 
 def test_longer_texts_are_cut_and_that_is_said(folders: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:

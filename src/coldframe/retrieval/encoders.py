@@ -24,10 +24,7 @@ from coldframe.tasks.task import Domain
 
 
 class Encoder(Protocol):
-    """Turns inputs into vectors; a pure function of each input, whatever batch it comes in.
-
-    Fingerprints agree to the bit; neural encoders to 1e-5 (padding changes the order of float additions).
-    """
+    """Turns inputs into vectors; a pure function of each input, to the bit, whatever is encoded beside it."""
 
     @property
     def spec(self) -> str:
@@ -50,7 +47,7 @@ class Encoder(Protocol):
         ...
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors, float32 ``[n, dim]``. What was encoded lately is remembered."""
+        """Vectors, float32 ``[n, dim]``. What was encoded lately may be remembered."""
         ...
 
 

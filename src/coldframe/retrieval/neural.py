@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,13 +17,12 @@ from torch import Tensor
 
 from coldframe.errors import MissingExtraError, ModelError
 from coldframe.frozen.model_sources import ENCODERS, quiet, resolve, weight_hash
+from coldframe.retrieval.encoding import Memo, batch_size, batches_of_one_shape
 from coldframe.tasks.task import content_hash
 
 Pooling = Literal["mean", "cls", "last"]
 
-BATCH = 64
 MAX_TOKENS = 512  # longer inputs are cut here, or earlier where the model says so
-MEMO_BYTES = 512 << 20
 
 _READABLE = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _OTHER_FORMATS = ["onnx/*", "openvino/*"]
@@ -35,27 +33,6 @@ _OFFSET_POSITIONS = ("roberta", "camembert", "mpnet", "longformer")
 _log = logging.getLogger(__name__)
 
 
-class Memo:
-    """Remembers the vectors of the last texts, up to ``limit_bytes``; the oldest are forgotten first."""
-
-    def __init__(self, compute: Callable[[list[str]], NDArray[np.float32]], limit_bytes: int = MEMO_BYTES) -> None:
-        self._compute, self._limit = compute, limit_bytes
-        self._kept: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
-
-    def __call__(self, texts: Sequence[str], dim: int) -> NDArray[np.float32]:
-        """Vectors of some texts, ``[n, dim]``; each distinct new one is computed once."""
-        vectors = {text: self._kept[text] for text in texts if text in self._kept}
-        if new := [text for text in dict.fromkeys(texts) if text not in vectors]:
-            computed = zip(new, self._compute(new), strict=True)
-            vectors.update((text, row.copy()) for text, row in computed)  # a view would keep its whole batch alive
-        for text, row in vectors.items():
-            self._kept[text] = row
-            self._kept.move_to_end(text)
-        while len(self._kept) * dim * 4 > self._limit:
-            self._kept.popitem(last=False)
-        return np.stack([vectors[text] for text in texts]) if texts else np.empty((0, dim), np.float32)
-
-
 class HFEncoder:
     """A transformers model whose token states are pooled into one vector, in float32.
 
@@ -63,8 +40,8 @@ class HFEncoder:
 
         mean: (h_1 + ... + h_T) / T        cls: h_1        last: h_T
 
-    Texts are sorted by length and padded on the right, so a batch wastes little and the last token is found
-    by counting. Read with ``trust_remote_code`` off, from safetensors only.
+    Texts of one length are read together, without padding, in batches of one size: the vector of a text then depends
+    on the text alone, bit for bit. Read with ``trust_remote_code`` off, from safetensors only.
 
     Args:
         source: Hub id or folder.
@@ -105,7 +82,7 @@ class HFEncoder:
         return content_hash(self.pooling, str(self.unit_length), str(self._limit), words, weight_hash(self.model))
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors, ``[n, dim]``; the same to 1e-5 whatever the batch."""
+        """Vectors, ``[n, dim]``; the same to the bit whatever is encoded beside them."""
         return self._memo(texts, self.dim)
 
     @cached_property
@@ -151,10 +128,9 @@ class HFEncoder:
         ids: list[list[int]] = self._tokenizer(texts, truncation=False, verbose=False)["input_ids"]
         if too_long := sum(len(row) > self._limit for row in ids):
             _log.warning("%d of %d texts are longer than %d tokens and were cut", too_long, len(texts), self._limit)
-        order = sorted(range(len(texts)), key=lambda i: -len(ids[i]))  # longest first: a lack of memory shows at once
+        lengths = [min(len(row), self._limit) for row in ids]
         vectors = np.empty((len(texts), self.dim), np.float32)
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
+        for rows in batches_of_one_shape(lengths, batch_size(self.model.device.type)):
             with torch.inference_mode():
                 vectors[rows] = self.pooled([texts[i] for i in rows]).float().cpu().numpy()
         return vectors
@@ -207,7 +183,7 @@ class SentenceTransformersEncoder:
         return content_hash("st", str(self._model.max_seq_length), str(self._model), weight_hash(self._model))
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors, ``[n, dim]``; the same to 1e-5 whatever the batch."""
+        """Vectors, ``[n, dim]``; the same to the bit whatever is encoded beside them."""
         return self._memo(texts, self.dim)
 
     @cached_property
@@ -221,8 +197,16 @@ class SentenceTransformersEncoder:
             return SentenceTransformer(folder, trust_remote_code=False, model_kwargs={"use_safetensors": True}).eval()
 
     def _compute(self, texts: list[str]) -> NDArray[np.float32]:
-        vectors = self._model.encode(texts, batch_size=BATCH, show_progress_bar=False, convert_to_numpy=True)
-        return np.asarray(vectors, np.float32)
+        model, size = self._model, batch_size(self._model.device.type)
+        tokens = getattr(model, "preprocess", None) or model.tokenize  # the older name, up to version 5
+        prompt = model.prompts.get(model.default_prompt_name or "", "")
+        lengths = [int(tokens([prompt + text])["input_ids"].numel()) for text in texts]
+        vectors = np.empty((len(texts), self.dim), np.float32)
+        for rows in batches_of_one_shape(lengths, size):
+            vectors[rows] = model.encode(
+                [texts[i] for i in rows], batch_size=size, show_progress_bar=False, convert_to_numpy=True
+            )
+        return vectors
 
 
 class MiniLM(HFEncoder):

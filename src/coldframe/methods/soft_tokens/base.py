@@ -187,7 +187,7 @@ class EncodedMethod(SoftTokenMethod):
             labels = torch.tensor([-1 if isinstance(e, Passage) else schema.index(e.target) for e in entries])
             one_hot = (labels[:, None] == torch.arange(self.d_label)).float().to(vectors.device)
             vectors = torch.cat((vectors, one_hot), dim=-1)
-        # Its gradient adds up repeated rows in one order; that of vectors[rows] in the order threads come in.
+        # Its gradient adds up repeated rows in one order; vectors[rows] (CPU) and index_select (GPU) in any.
         rows = torch.from_numpy(np.searchsorted(used, retrieved.indices.clip(min=used[0]))).to(vectors.device)
         return nn.functional.embedding(rows, vectors) * present.unsqueeze(-1), present
 
