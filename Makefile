@@ -7,7 +7,7 @@ JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-parametric test lint bench docs clean
+.PHONY: help demo demo-parametric check test lint bench docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ demo-parametric: $(VENV)/.installed  ## PRAG: 200 invented passages into weights
 	@echo "demo-parametric: an adapter of SmolLM2-135M for each of 200 invented passages, beside closed book and text RAG"
 	@$(BIN)/coldframe encode fact-corpus:200 --method prag --out runs/demo-parametric
 	@$(BIN)/coldframe ask runs/demo-parametric --evaluate --k 1 --rows 120
+
+check: lint  ## lint, then the tests that are neither slow nor end to end (3 minutes on 2 cores)
+	@echo "check: running the fast tests and the doctests on $(JOBS) processes"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not e2e"
 
 test: $(VENV)/.installed  ## import layers, all tests, the doctests (25 minutes on 2 cores)
 	@echo "test: checking the import layers, then running all tests and doctests on $(JOBS) processes"

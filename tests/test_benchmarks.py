@@ -16,6 +16,7 @@ from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.tasks.task import Task
 
 pytest.importorskip("peft", reason="the training benchmark's peer comes with the extra train")
+pytestmark = pytest.mark.slow
 
 from benchmarks import __main__ as every  # noqa: E402
 from benchmarks import backbone, common, compare, gpu, parametric, prediction, reweighting, shapes, training  # noqa: E402

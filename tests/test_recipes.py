@@ -64,6 +64,7 @@ def rows(tmp_path: Path) -> dict[str, Sequence[object]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_recipe_runs(
     recipe: Path,

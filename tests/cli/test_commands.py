@@ -70,6 +70,7 @@ def test_python_and_command_line_answer_alike(run: Run, fitted: Path, table: Pat
     assert [record["label"] for record in theirs] == pipeline.predict(rows)
 
 
+@pytest.mark.slow
 def test_the_same_fit_writes_the_same_answers(run: Run, fitted: Path, table: Path, lm: str, tmp_path: Path) -> None:
     again = tmp_path / "again"
     assert run("fit", table, "--model", lm, "--out", again, *QUICK).status == 0
@@ -79,6 +80,7 @@ def test_the_same_fit_writes_the_same_answers(run: Run, fitted: Path, table: Pat
     assert run("predict", again, table).out == run("predict", fitted, table).out
 
 
+@pytest.mark.slow
 def test_predict_reads_lines_csv_and_jsonl_and_writes_both(
     run: Run, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +113,7 @@ def test_predict_reads_lines_csv_and_jsonl_and_writes_both(
     assert float(flat[0]["p(red)"]) == outs[0].lines[0]["probabilities"]["red"]
 
 
+@pytest.mark.slow
 def test_predict_skips_and_counts_when_asked(run: Run, molecules: Path, lm: str, tmp_path: Path) -> None:
     out = tmp_path / "molecules"
     # No heavier than it must be: a method that trains nothing, three exemplars in the prompt.
@@ -125,6 +128,7 @@ def test_predict_skips_and_counts_when_asked(run: Run, molecules: Path, lm: str,
     assert skipped.lines[0]["probabilities"] == skipped.lines[1]["probabilities"], "two spellings of one molecule"
 
 
+@pytest.mark.slow
 def test_methods_that_heed_the_order_show_it(run: Run, table: Path, lm: str, tmp_path: Path) -> None:
     out = tmp_path / "icl"
     words = ("--method", "icl", "--set", "k=4", "--metric", "log_loss")  # a metric that any change shows in
@@ -133,6 +137,7 @@ def test_methods_that_heed_the_order_show_it(run: Run, table: Path, lm: str, tmp
     assert found["order_invariant"] is False and found["shuffle_std"] > 0 and found["cost"] is None
 
 
+@pytest.mark.slow
 def test_evaluate_scores_other_rows_too(run: Run, fitted: Path, tmp_path: Path) -> None:
     new = tmp_path / "new.csv"
     new.write_text("sentence,colour\nwhat a ruby,red\nold jeans,blue\nanother frog,green\n")
@@ -146,6 +151,7 @@ def test_evaluate_scores_other_rows_too(run: Run, fitted: Path, tmp_path: Path) 
     assert "Accuracy" in shown and "latency" in shown
 
 
+@pytest.mark.slow
 def test_compare_writes_a_report_and_goes_on_where_it_stopped(
     run: Run, table: Path, lm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def prompt(run: Run, many: Path, lm: str, tmp_path: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_static_prompt_is_found_out_and_may_fail_a_pipeline(run: Run, prompt: Path, tmp_path: Path) -> None:
     out = tmp_path / "diagnosis"
     found = run("diagnose", prompt, "--out", out, "--json", "--fail-on", "prompt-tuning-like,mixed", *QUICK)
@@ -66,6 +67,7 @@ def test_the_table_has_the_verdict_first(run: Run, prompt: Path) -> None:
     assert f"wrote {prompt}-diagnosis/diagnosis.html" in found.out
 
 
+@pytest.mark.slow
 def test_few_queries_get_no_verdict(run: Run, fitted: Path, tmp_path: Path) -> None:
     found = run("diagnose", fitted, "--out", tmp_path / "few", "--json", "--fail-on", "cannot-tell", *QUICK)
     assert found.status == 3, found.err
@@ -84,6 +86,7 @@ def test_rows_of_a_file_and_a_sample_of_them(run: Run, fitted: Path, tmp_path: P
     assert found.json["n"] == 12 and "Asked were 12 of 16 rows, drawn at random." in found.json["notes"]
 
 
+@pytest.mark.slow
 def test_training_again_says_what_it_costs_before_it_starts(run: Run, fitted: Path, tmp_path: Path) -> None:
     words = ("--retrain", "random", "--resamples", 200, "--json")
     found = run("diagnose", fitted, "--out", tmp_path / "again", *words)
@@ -94,6 +97,7 @@ def test_training_again_says_what_it_costs_before_it_starts(run: Run, fitted: Pa
     assert [one["condition"] for one in again] == ["random"] and again[0]["loss"]["value"] > 0
 
 
+@pytest.mark.slow
 def test_artifacts_of_other_seeds_are_diagnosed_together(
     run: Run, table: Path, lm: str, fitted: Path, prompt: Path, tmp_path: Path
 ) -> None:
@@ -109,6 +113,7 @@ def test_artifacts_of_other_seeds_are_diagnosed_together(
     assert mixed.status == 2 and "the same method, settings, task and model" in mixed.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "parts"),
     [

@@ -111,6 +111,7 @@ def test_wilson_has_the_known_values():
     assert wilson(10, 10)[1] == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_the_command_writes_numbers_tables_and_plot(tmp_path, monkeypatch, capsys):
     small = [
         (Planted(share=share, query=query, n=n), 5) for share in (0.0, 0.1, 1.0) for query in (0, 1) for n in SIZES

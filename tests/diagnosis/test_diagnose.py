@@ -192,6 +192,7 @@ def test_a_static_prompt_is_called_so(lm: FrozenLM, task: Task) -> None:
     assert found.verdict.advice[0].startswith("Nothing is to be replaced")
 
 
+@pytest.mark.slow
 def test_a_retrieving_pipeline_goes_through_with_all_conditions(lm: FrozenLM, task: Task) -> None:
     method = MHAESP(heads=2, k=2, encoder="tiny", adapter=8)
     found = cf.diagnose(trained(method, lm, task), task.test, task=task, retrain=["random"], **FAST)

@@ -61,6 +61,7 @@ def test_two_functions(capsys):
     assert "last word is retrieval-driven" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_server(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = example("on a server").replace("my-model", "tiny")

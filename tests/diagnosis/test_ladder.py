@@ -212,6 +212,7 @@ def test_a_rate_that_failed_is_never_chosen() -> None:
 # ---- the whole ladder ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_interrupted_ladder_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[Job] = []
     own = Runner.fit
@@ -249,6 +250,7 @@ def test_an_interrupted_ladder_goes_on_where_it_stopped(tmp_path: Path, monkeypa
         ladder(method_of(), LM, told(), seeds=(0, 1), out=tmp_path, **asked)
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_runs(tmp_path: Path) -> None:
     """Gains, shares and gap from the losses on disk, by the definition."""
     found = ladder(
@@ -270,6 +272,7 @@ def test_the_numbers_are_those_of_the_runs(tmp_path: Path) -> None:
     assert found.gap.value == pytest.approx(gains["full"] - max(gains[name] for name in RUNGS[:-1]))
 
 
+@pytest.mark.slow
 def test_where_the_query_decides_a_prompt_from_the_query_alone_gets_as_far_as_retrieval() -> None:
     found = ladder(
         method_of(), LM, told(80, 30), seeds=(0,), learning_rates=ONE_RATE, training=TRAINING.replace(epochs=10),

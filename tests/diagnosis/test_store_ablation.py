@@ -140,6 +140,7 @@ def test_prompt_tuning_loses_exactly_nothing() -> None:
     assert all(one.share.value == 0 for one in found.ablations)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", RETRAINABLE)
 def test_training_again_sees_the_condition_only(condition: Condition, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = PipelineSubject(trained("mha-esp", **MHA), queries(6))

@@ -118,6 +118,7 @@ def test_queries_of_one_group_do_not_predict_each_other() -> None:
         predicted_tokens(tokens, queries, np.zeros(60, np.int64))
 
 
+@pytest.mark.slow
 def test_a_probe_reads_what_is_there() -> None:
     labels = RNG.integers(0, 3, 90)
     noise = RNG.normal(size=(90, 2, 40)).astype(np.float32)
@@ -232,6 +233,7 @@ def test_prompt_tuning_is_static() -> None:
     assert np.isnan([found.given_query, found.probe]).all()
 
 
+@pytest.mark.slow
 def test_a_pipeline_s_tokens_are_described_whole() -> None:
     subject = subject_of("mha-esp", encoder="tiny", adapter=8, heads=2, k=3)
     assert isinstance(subject, OpenTokenSubject)

@@ -86,6 +86,7 @@ def blobs(seed=0, n=90, missing=False):
     return ControlData(SCHEMA, *parts, tuple(features), retrieved)
 
 
+@pytest.mark.slow
 def test_all_controls_learn():
     runs = all_controls(blobs(), k=5, seeds=(0, 1))
     assert list(runs) == ["1-NN vote", "5-NN vote", "5-NN vote (weighted)", "logistic regression", "random forest"]
@@ -95,6 +96,7 @@ def test_all_controls_learn():
     assert not np.array_equal(runs["random forest"][0].probabilities, runs["random forest"][1].probabilities)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_forest():
     first, second = (random_forest(blobs(), seed=3) for _ in range(2))
     assert np.array_equal(first.probabilities, second.probabilities)
@@ -105,6 +107,7 @@ def test_a_label_that_training_lacks_gets_zero():
     assert np.all(run.probabilities[:, 2] == 0) and np.allclose(run.probabilities.sum(axis=1), 1)
 
 
+@pytest.mark.slow
 def test_settings_are_chosen_on_validation(monkeypatch):
     """Turned-round validation labels must turn the choice round; the test labels must not matter."""
     data = blobs()

@@ -95,6 +95,7 @@ def test_latency():
     assert 2 <= median <= p90 < 200
 
 
+@pytest.mark.slow
 def test_peak_memory_sees_what_was_freed():
     # In a process of its own: in this one other tests' tensors and mapped weights are dropped meanwhile,
     # and what is dropped between two readings hides what was added.

@@ -237,6 +237,7 @@ def test_both_scales_and_the_teachers() -> None:
         assert (teacher.scale, teacher.rank, teacher.epochs, teacher.weight_decay) == (8.0, 4, 7, 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"scaling": "published", "mse_weight": 0.0}])
 def test_training_learns_and_every_passage_has_its_own_adapter(settings: dict[str, Any]) -> None:
     setting = Setting(epochs=40, width=8, init_std=0.02, learning_rate=3e-3, batch_size=6, **settings)
@@ -301,6 +302,7 @@ def test_an_interrupted_training_ends_at_the_same_weights(tmp_path: Path, monkey
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_half_precision_model_trains_a_network_in_float32() -> None:
     setting = Setting(epochs=10, learning_rate=3e-3, width=8)
     setting.lm = FrozenLM(setting.lm.model.bfloat16(), setting.lm.tokenizer)

@@ -68,6 +68,7 @@ def encoders(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"coldframe.{module}.load_encoder", Bag)
 
 
+@pytest.mark.slow
 def test_it_reads_the_entry_of_places_it_was_never_trained_on() -> None:
     task = told()
     method = LatentMemory(encoder="bag", tokens=2, k=3, static_learning_rate=1e-2)

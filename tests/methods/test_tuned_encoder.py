@@ -63,6 +63,7 @@ def test_it_is_the_encoder_with_merged_weights(spec: str) -> None:
     torch.testing.assert_close(encoder.pooled(QUERIES), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_fit_save_load(spec: str, tmp_path: Path) -> None:
     lm, on = lm_of("llama"), task()
     fitted = method(spec)

@@ -68,6 +68,7 @@ def ask(**settings: Any) -> AskConfig:
     return AskConfig(**{"k": 1, "max_new_tokens": 24, **settings})
 
 
+@pytest.mark.slow
 def test_the_knowledge_is_in_the_weights(lm: FrozenLM, prag: Path) -> None:
     """Questions as they were trained, of a random model that knows nothing: only the right adapter answers."""
     encoded = Encoded.load(prag, lm)
@@ -99,6 +100,7 @@ def test_the_published_cut_damages_answers(lm: FrozenLM, prag: Path, monkeypatch
     assert found.method == "closed-book (published cut)"
 
 
+@pytest.mark.slow
 def test_dyprag_generates_what_answers(lm: FrozenLM, dyprag: Path) -> None:
     encoded = Encoded.load(dyprag, lm)
     settings = ways(encoded, ask())
@@ -154,6 +156,7 @@ def test_what_each_mode_puts_in(lm: FrozenLM, prag: Path) -> None:
     assert delta.scale == 16.0
 
 
+@pytest.mark.slow
 def test_answers_do_not_depend_on_the_batch(lm: FrozenLM, prag: Path) -> None:
     encoded = Encoded.load(prag, lm)
     together = encoded.answer(FACTS.questions, ask(k=3, mode="both", batch_size=8))
@@ -162,6 +165,7 @@ def test_answers_do_not_depend_on_the_batch(lm: FrozenLM, prag: Path) -> None:
     assert np.array_equal(together.neighbours, alone.neighbours)
 
 
+@pytest.mark.slow
 def test_poly_prag_and_its_controls(lm: FrozenLM, poly: Path) -> None:
     encoded = Encoded.load(poly, lm)
     settings = ways(encoded, ask(k=2))

@@ -22,6 +22,7 @@ def encoded(request: pytest.FixtureRequest, run: Callable[..., Any], folder: str
     return out
 
 
+@pytest.mark.slow
 def test_encode_ask_evaluate_export(encoded: Path, run: Callable[..., Any], folder: str, tmp_path: Path) -> None:
     method = json.loads((encoded / "encoded.json").read_text())["method"]
     again = run("encode", "fact-corpus:6", "--model", folder, "--method", method, "--out", encoded, "--json", *QUICK)
@@ -50,6 +51,7 @@ def test_encode_ask_evaluate_export(encoded: Path, run: Callable[..., Any], fold
     assert len(list((tmp_path / "all").glob("*.jsonl"))) == len(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "setting"), [("poly-prag", "adapters=2"), ("dyprag", "width=4")])
 def test_a_file_of_passages_and_new_ones(
     method: str, setting: str, run: Callable[..., Any], folder: str, tmp_path: Path

@@ -39,6 +39,7 @@ def adapters(folder: Path, corpus: Corpus) -> torch.Tensor:
     return read_folder(folder)[2].adapters([passage.id for passage in corpus.passages])
 
 
+@pytest.mark.slow
 def test_prag_writes_what_it_trained(lm: FrozenLM, tmp_path: Path) -> None:
     found = encode(FACTS, lm, PRAG, tmp_path / "out", stored="float32", quiet=True)
     assert (found.passages, found.trained, found.failed) == (7, 7, {})
@@ -199,6 +200,7 @@ def test_added_passages_that_cannot_be_used_are_told_or_left_out(lm: FrozenLM, t
     assert read_folder(tmp_path / "poly")[1].by_id.keys() == {p.id for p in FACTS.passages[:4]}
 
 
+@pytest.mark.slow
 def test_a_killed_addition_goes_on(lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PolyTrainer, "CHECKPOINT_EVERY", 2)
     for name in ("whole", "killed"):
@@ -263,6 +265,7 @@ def test_damage_is_told(lm: FrozenLM, tmp_path: Path) -> None:
 DY = DyPRAGConfig(teacher_epochs=2, epochs=2, batch_size=4, width=4)
 
 
+@pytest.mark.slow
 def test_dyprag_writes_network_and_embeddings(lm: FrozenLM, tmp_path: Path) -> None:
     config = dataclasses.replace(DY, train_passages=5)
     found = encode(FACTS, lm, config, tmp_path, stored="float32", quiet=True)
@@ -307,6 +310,7 @@ def test_dyprag_takes_up_what_prag_has_trained(lm: FrozenLM, tmp_path: Path, mon
         encode(FACTS, lm, DY.teacher, tmp_path, quiet=True)
 
 
+@pytest.mark.slow
 def test_a_killed_dyprag_goes_on(lm: FrozenLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DyTrainer, "CHECKPOINT_EVERY", 2)
     encode(FACTS, lm, DY, tmp_path / "whole", quiet=True)

@@ -27,6 +27,7 @@ def words(folder: str, tmp_path: Path) -> Callable[..., list[str]]:
     return build
 
 
+@pytest.mark.slow
 def test_everything_once_and_again_for_nothing(
     words: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +89,7 @@ def test_questions_without_passages_closed_book(words: Callable[..., list[str]],
         closed_book.run([model, *rest])
 
 
+@pytest.mark.slow
 def test_figures(words: Callable[..., list[str]], tmp_path: Path) -> None:
     figures = pytest.importorskip("reproduction.parametric_figures")
     parametric.run(words("fact-corpus:6", "--methods", f"poly-prag,adapters=2,{QUICK}", "--k", 1))

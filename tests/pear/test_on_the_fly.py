@@ -33,6 +33,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_the_model_of_a_recipe_is_the_base_with_its_gains(small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     base = ModelFlags(small, dtype="float32").load()
     lm = ModelFlags(small, dtype="float32", reweight=SETTINGS).load()
@@ -52,6 +53,7 @@ def test_the_model_of_a_recipe_is_the_base_with_its_gains(small: str, monkeypatc
         ModelFlags(small, reweight={"head": 2}).load()
 
 
+@pytest.mark.slow
 def test_an_artifact_on_it_loads_and_predicts_the_same(
     small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,6 +126,7 @@ def of_numbers() -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("estimator", "check"), of_numbers())
 def test_checks_on_rows(estimator: Any, check: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coldframe.pipeline.estimator._loaded", lambda name: LM)

@@ -50,6 +50,7 @@ def test_next_token_logits_are_mixed_by_the_equation() -> None:
         torch.testing.assert_close(row, naive_next(lm, prompt_ids(lm, prompt), BASES), **CLOSE)
 
 
+@pytest.mark.slow
 def test_generation_with_a_cache_is_generation_without() -> None:
     lm = tiny_lm()
     wanted = [greedy(lm, prompt, 10, lambda ids: naive_next(lm, ids, BASES)) for prompt in PROMPTS]

@@ -64,6 +64,7 @@ def test_one_expert_is_the_base_model(architecture: str) -> None:
     torch.testing.assert_close(same.logits(ids), lm.logits(ids), **CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("top_k", [1, 2, 4])
 def test_heads_and_tokens_are_routed_by_the_equation(top_k: int) -> None:
     moice, ids = routing(tiny_lm(), top_k), random_ids(1, 25)
@@ -72,6 +73,7 @@ def test_heads_and_tokens_are_routed_by_the_equation(top_k: int) -> None:
     assert not torch.allclose(got, MoICE(moice.lm, bases=BASES, top_k=top_k).logits(ids)[0], atol=1e-2)
 
 
+@pytest.mark.slow
 def test_generation_with_a_cache_is_generation_without() -> None:
     moice = routing(tiny_lm(), 2)
     wanted = [greedy(moice.lm, prompt, 8, lambda ids: moice.logits(torch.tensor([ids]))[0, -1]) for prompt in PROMPTS]
@@ -91,6 +93,7 @@ def test_the_balance_loss_is_the_equation() -> None:
     torch.testing.assert_close(balance_loss(seen, 4), torch.tensor(4.0))  # all chosen: a constant
 
 
+@pytest.mark.slow
 def test_the_router_learns_and_the_model_does_not() -> None:
     lm, ids = tiny_lm(), random_ids(1, 20)
     before, weights = lm.logits(ids), lm.weight_hash

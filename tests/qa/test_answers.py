@@ -69,6 +69,7 @@ def test_a_text_without_blanks_is_cut_by_characters() -> None:
     assert told.cut == 3 and told.tokens <= 600 and all(told.text.count(sign * 100) for sign in "日本語")
 
 
+@pytest.mark.slow
 def test_a_model_answers_as_whole_passes_do(lm: FrozenLM) -> None:
     for answer, prompt, target in zip(LMSystem(lm).answer(PROMPTS, ALONE, 6), PROMPTS, TARGETS, strict=True):
         loss, text = naive(lm, prompt, target)

@@ -55,6 +55,7 @@ def test_the_pull_on_a_copy_is_a_slope_too() -> None:
     assert float(found[1, 2]) == pytest.approx(slope, rel=0.02, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_comparison() -> None:
     noise = np.random.default_rng(0)
     effects = noise.normal(size=(4, 5))
@@ -75,6 +76,7 @@ def test_a_comparison() -> None:
     assert abs(other.effects[0]) < 0.6 and other.halves < 0.4
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, cache: Path) -> None:
     model, data = tiny_folder(tmp_path / "tiny"), write_data(tmp_path / "data")
     quick = [

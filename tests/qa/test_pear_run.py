@@ -44,6 +44,7 @@ def upper(lm: Any) -> Callable[[list[str], int], list[str]]:
     return lambda prompts, n: [f"{prompt[:n].upper()}\nrest" for prompt in prompts]
 
 
+@pytest.mark.slow
 def test_everything_once_and_again_for_nothing(
     words: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_long_prompt_is_cut_and_that_is_said(words: Callable[..., list[str]]) 
     assert done.sets[0].cut > 0
 
 
+@pytest.mark.slow
 def test_a_control_that_cannot_be_trained_is_a_note(
     words: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -147,6 +147,7 @@ def test_no_queries(molecules: list[Example]) -> None:
         assert found.indices.shape == found.scores.shape == (0, 3)
 
 
+@pytest.mark.slow
 def test_scaffold_tanimoto_and_usearch(molecules: list[Example]) -> None:
     rings = [example(f"c1ccccc1{s}") for s in CHAINS[:6]] + [example("CCO")]
     found = retriever(rings, 2, similarity="scaffold-tanimoto").retrieve(rings[:1], exclude_same_key=True)
@@ -175,6 +176,7 @@ def test_cosine_of_fingerprints_and_of_a_given_encoder(molecules: list[Example])
     assert found.examples(0)[0].text == "c" * 9
 
 
+@pytest.mark.slow
 def test_bm25_does_not_start_jax(tmp_path: Path) -> None:
     """bm25s tries JAX when it is imported, which takes three quarters of a GPU's memory from the model."""
     pytest.importorskip("bm25s")

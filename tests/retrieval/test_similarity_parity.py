@@ -74,6 +74,7 @@ def test_bits_survive_the_way_through_sets(seed: int, n: int, density: float) ->
     assert all(sets[i].tolist() == np.flatnonzero(bits[i]).tolist() for i in range(n))
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_inverted_lists_give_the_definition_with_many_members(seed: int) -> None:

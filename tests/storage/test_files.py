@@ -182,6 +182,7 @@ def test_links_and_bombs_are_refused(cache: Path, monkeypatch: pytest.MonkeyPatc
         pypi_tree("cf-carrier", "1.2", "m", sha256_of(wheel))
 
 
+@pytest.mark.slow
 def test_an_installed_package_is_used_if_its_bytes_are_right(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +255,7 @@ def test_without_a_network_the_error_says_what_to_run_and_where_to_put_it(
     assert not left_behind(cache)
 
 
+@pytest.mark.slow
 def test_a_downloaded_wheel_is_not_kept(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = installable(tmp_path / "index").parent
     monkeypatch.setenv("PIP_NO_INDEX", "1")

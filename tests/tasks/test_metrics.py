@@ -77,6 +77,7 @@ def test_weights_are_copies(name: str, labels: int) -> None:
         assert METRICS[name].score(y[drawn], p[drawn], 1) == pytest.approx(score, abs=1e-9)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10_000), st.integers(2, 5), st.integers(6, 40))
 def test_within_range(seed: int, labels: int, n: int) -> None:
@@ -91,6 +92,7 @@ def test_one_class_is_undefined_not_perfect() -> None:
         assert math.isnan(METRICS[name].score([1, 1, 1], p, 1)), name
 
 
+@pytest.mark.slow
 def test_10000_resamples_of_779_rows_take_well_under_a_second() -> None:
     y, p = case(0, 779, 2)
     weights = np.random.default_rng(0).multinomial(779, np.full(779, 1 / 779), size=10_000).astype(np.float64)

@@ -29,6 +29,7 @@ def test_separated_round_trip(cells: list[tuple[str, str]], kind: tuple[str, str
     assert [(row.values["a"], row.values["b"]) for row in rows] == cells
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.dictionaries(CELL, CELL | st.integers() | st.booleans() | st.none()), max_size=8))
 def test_jsonl_round_trip(rows: list[dict[str, object]]) -> None:
@@ -44,6 +45,7 @@ def test_parquet_round_trip(tmp_path: Path) -> None:
     assert read_table(path, Problems()).rows == (Row(1, {"text": "x", "label": 1}), Row(2, {"text": "y", "label": 0}))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.binary(max_size=200), st.sampled_from(SUFFIXES), st.sampled_from(["raise", "skip"]))
 def test_arbitrary_bytes_give_rows_or_a_data_error(data: bytes, suffix: str, on_error: str) -> None:

@@ -28,6 +28,7 @@ CONFIG = TrainingConfig(epochs=2, batch_size=4)
 CASE = next(case for case in TRAINED if case.id == "mha-esp")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork, which this system does not have")
 def test_a_killed_run_ends_like_one_left_alone(tmp_path: Path) -> None:
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
