@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from coldframe.training.loop import Trainer
 from tests.contract.cases import TRAINED, Case, lm_of, task
 from tests.tiny import tiny_tokenizer
 from transformers import BertConfig, BertModel
@@ -18,7 +19,6 @@ from coldframe.pipeline.pipeline import fit
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks.task import Task
 from coldframe.training.config import TrainingConfig
-from coldframe.training.loop import Trainer
 
 # torch shares a sum among threads from some 30,000 elements on: batch x k x width must be beyond that.
 ROWS, WIDTH = 16, 1024

@@ -9,6 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from coldframe.parametric.encode import encode
+from coldframe.parametric.encoded import Encoded, name_of
+from coldframe.parametric.evaluate import broken, evaluate, ways
+from coldframe.parametric.settings import AskConfig
+from coldframe.tasks.corpus import Question
+from coldframe.tasks.fact_corpus import fact_corpus
 from tests.tiny import tiny
 
 from coldframe.errors import ArtifactError, ConfigError, DataError
@@ -18,12 +24,6 @@ from coldframe.methods.weight_deltas.adapters import mean_cosine
 from coldframe.methods.weight_deltas.dyprag import DyPRAGConfig
 from coldframe.methods.weight_deltas.poly_prag import PolyPRAGConfig
 from coldframe.methods.weight_deltas.prag import PRAGConfig
-from coldframe.parametric.encode import encode
-from coldframe.parametric.encoded import Encoded, name_of
-from coldframe.parametric.evaluate import broken, evaluate, ways
-from coldframe.parametric.settings import AskConfig
-from coldframe.tasks.corpus import Question
-from coldframe.tasks.fact_corpus import fact_corpus
 
 pytest.importorskip("bm25s")
 FACTS = fact_corpus(6)

@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import tiny
-
-from coldframe.errors import ArtifactError, ConfigError, DataError
-from coldframe.frozen.model import FrozenLM
-from coldframe.methods.weight_deltas.adapters import Layout
-from coldframe.methods.weight_deltas.dyprag import DyPRAGConfig, DyTrainer, passage_embeddings
 from coldframe.methods.weight_deltas.pair_trainer import PairTrainer
-from coldframe.methods.weight_deltas.poly_prag import PolyPRAGConfig, PolyTrainer
-from coldframe.methods.weight_deltas.prag import PRAGConfig, train_adapters
 from coldframe.parametric import encode as encode_module
 from coldframe.parametric.banks import GeneratedAdapters, RoutedBank
 from coldframe.parametric.encode import add_passages, encode
 from coldframe.parametric.folder import read_folder
 from coldframe.tasks.corpus import QA, Augmentation, Corpus, Passage
 from coldframe.tasks.fact_corpus import fact_corpus
+from tests.tiny import tiny
+
+from coldframe.errors import ArtifactError, ConfigError, DataError
+from coldframe.frozen.model import FrozenLM
+from coldframe.methods.weight_deltas.adapters import Layout
+from coldframe.methods.weight_deltas.dyprag import DyPRAGConfig, DyTrainer, passage_embeddings
+from coldframe.methods.weight_deltas.poly_prag import PolyPRAGConfig, PolyTrainer
+from coldframe.methods.weight_deltas.prag import PRAGConfig, train_adapters
 
 FACTS = fact_corpus(7).corpus
 PRAG = PRAGConfig(epochs=2, at_once=3)

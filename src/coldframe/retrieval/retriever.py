@@ -21,7 +21,7 @@ from coldframe.retrieval.exact import ExactCosine, ExactTanimoto
 from coldframe.retrieval.index import Index, Indices, Recall, Scores, nearest, stack
 from coldframe.retrieval.similarity import Similarity, morgan_sets, scaffold_sets
 from coldframe.retrieval.store import Retrieved, Store
-from coldframe.tasks.task import Domain, Example, content_hash
+from coldframe.tasks.task import Domain, Example, Passage, content_hash
 
 SimilarityChoice = Literal["auto", "tanimoto", "scaffold-tanimoto", "cosine", "bm25"]
 IndexKind = Literal["exact", "usearch"]
@@ -36,7 +36,7 @@ class RetrievalConfig(Config):
     """How exemplars are chosen.
 
     Args:
-        similarity: ``auto`` is Tanimoto for molecules and cosine for text.
+        similarity: ``auto`` is BM25 for a store of passages, else Tanimoto for molecules and cosine for text.
         strategy: ``top``: the K most similar. ``random``: K at random, other ones for each query, decided by
             seed and query id. ``fixed``: the same K for all queries, drawn evenly from the labels by the seed,
             in store order, scored 0. ``oracle``: the K most similar with the query's own label (a diagnosis:
@@ -117,6 +117,8 @@ class Retriever:
     def similarity(self) -> Similarity:
         """The similarity in use, ``auto`` resolved."""
         if self.config.similarity == "auto":
+            if any(isinstance(entry, Passage) for entry in self.store.examples[:1]):
+                return "bm25"
             return "tanimoto" if self.domain == "molecules" else "cosine"
         return self.config.similarity
 
