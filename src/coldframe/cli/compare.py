@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from coldframe.cli.options import Flat, ModelFlags, RetrievalFlags, TaskFlags, load, parse, settings_of, writable
+from coldframe.cli.options import (
+    Flat,
+    ModelFlags,
+    RetrievalFlags,
+    TaskFlags,
+    TrainingFlags,
+    load,
+    parse,
+    settings_of,
+    writable,
+)
 from coldframe.cli.output import print_json, show, tell
 from coldframe.config import Config
 from coldframe.errors import ConfigError
-from coldframe.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from coldframe.evaluation.comparison import Comparison
@@ -27,17 +36,20 @@ class Compare(Config):
     For example:
       coldframe compare b3db --out runs/b3db
       coldframe compare mood.csv --methods zero-shot prompt-tuning mha-esp --seeds 0 1 --set mha-esp.k=10
+      coldframe compare fact-corpus:200 --methods zero-shot icl prag poly-prag dyprag mha-esp pear lora
       coldframe compare --recipe recipes/results-b3db.yaml
 
     Finished runs are kept in --out: interrupted, the same command goes on where it stopped.
 
     Args:
-        methods: Which; see `coldframe methods`.
+        methods: Which; see `coldframe methods`. Several joined by + are composed. Those of all ports where the store
+            holds passages, else those of text and soft tokens, if you name none.
         seeds: Training seeds; methods that train nothing run once.
         set: A setting of one method, METHOD.KEY=VALUE; may be given several times.
         main: The method that the report is about.
         controls: Also the controls without a language model.
-        ablations: Of mha-esp, if it is compared; retrained: shuffled-labels, random-exemplars.
+        ablations: Of the main method, retrained: shuffled-labels, random-exemplars. Of every method that retrieves, as
+            trained: swapped-store (what was retrieved for another query); of poly-prag uniform-routing, random-routing.
         shuffles: Permutations of the exemplars to measure the order's effect by; 0 measures nothing.
         text_rows: Test rows for methods with exemplars in the prompt (a random sample); all if you name none.
         costs: Measure operations, latency and memory.
@@ -52,22 +64,13 @@ class Compare(Config):
     section = "recipe"
 
     task: Annotated[TaskFlags, Flat] = dataclasses.field(default_factory=TaskFlags)
-    methods: tuple[str, ...] = (
-        "zero-shot",
-        "icl-fixed",
-        "icl",
-        "prompt-tuning",
-        "idpg",
-        "u-esp",
-        "p-esp",
-        "mha-esp",
-    )
+    methods: tuple[str, ...] | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
     set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     method_settings: tyro.conf.Suppress[dict[str, Any]] = dataclasses.field(default_factory=dict)
     main: str | None = None
     controls: bool = True
-    ablations: tuple[str, ...] = ("shuffled-labels", "random-exemplars")
+    ablations: tuple[str, ...] | None = None
     sweeps: tyro.conf.Suppress[dict[str, Any]] = dataclasses.field(default_factory=dict)
     published: tyro.conf.Suppress[tuple[dict[str, Any], ...]] = ()
     shuffles: int = 0
@@ -76,7 +79,7 @@ class Compare(Config):
     out: str | None = None
     model: Annotated[ModelFlags, Flat] = dataclasses.field(default_factory=ModelFlags)
     retrieval: Annotated[RetrievalFlags, Flat] = dataclasses.field(default_factory=RetrievalFlags)
-    training: Annotated[TrainingConfig, Flat] = dataclasses.field(default_factory=TrainingConfig)
+    training: Annotated[TrainingFlags, Flat] = dataclasses.field(default_factory=TrainingFlags)  # type: ignore[valid-type]
     recipe: str | None = None
     json: bool = False
     quiet: bool = False
@@ -102,17 +105,16 @@ def run_comparison(asked: Compare, command: str) -> tuple[Comparison, Path]:
     tell(task.notes, asked.quiet)
     out = writable(Path(asked.out or f"runs/compare-{task.schema.name}"))
     settings = {name: dict(values) for name, values in asked.method_settings.items()}
-    for key, value in settings_of(asked.set).items():
-        name, dot, setting = key.partition(".")
-        if not dot:
-            raise ConfigError(f"--set {key} names no method", expected="METHOD.KEY=VALUE, as --set mha-esp.heads=8")
-        settings.setdefault(name.replace("_", "-"), {})[setting] = value
+    for name, changes in settings_of(asked.set).items():
+        if not isinstance(changes, dict):
+            raise ConfigError(f"--set {name} names no method", expected="METHOD.KEY=VALUE, as --set mha-esp.heads=8")
+        settings[name] = settings.get(name, {}) | changes
     found = compare(
         asked.model.load(),
         task,
         asked.methods,
         asked.seeds,
-        training=asked.training,
+        training=asked.training.changes(),  # type: ignore[attr-defined]
         retrieval=asked.retrieval,
         method_settings=settings,
         main=asked.main,

@@ -154,8 +154,10 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
         if not sign or not key:
             raise ConfigError("--set takes KEY=VALUE", got=pair, expected="for example --set heads=8")
         try:
-            part, dot, name = key.rpartition(".")
-            target = settings.setdefault(part, {}) if dot else settings
+            *parts, name = key.split(".")
+            target = settings
+            for part in parts:
+                target = target.setdefault(part, {})
             target[name.replace("-", "_")] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"The value in --set {pair} cannot be read: {error}") from error

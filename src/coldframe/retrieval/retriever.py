@@ -117,7 +117,7 @@ class Retriever:
     def similarity(self) -> Similarity:
         """The similarity in use, ``auto`` resolved."""
         if self.config.similarity == "auto":
-            if any(isinstance(entry, Passage) for entry in self.store.examples[:1]):
+            if self.domain == "text" and any(isinstance(entry, Passage) for entry in self.store.examples[:1]):
                 return "bm25"
             return "tanimoto" if self.domain == "molecules" else "cosine"
         return self.config.similarity
