@@ -24,7 +24,6 @@ from coldframe.evaluation.report_data import (
     MethodRow,
     Published,
     ReportData,
-    Role,
     Sweep,
     SweepPoint,
     TrainingCurve,
@@ -256,9 +255,16 @@ def _row(job: Job, found: Sequence[Outcome], main: Sequence[Outcome], task: Task
     if dropped := max(one.dropped for one in found):
         note.append(f"{dropped} exemplars were dropped because the model's context is too short.")
     spreads = [one.order_std for one in found if one.order_std is not None]
-    role: Role = job.role or "method"
-    order_std = float(np.mean(spreads)) if spreads else None
-    return method_row(runs, task.schema, role=role, main=rivals, cost=cost, order_std=order_std, note=" ".join(note))
+    return method_row(
+        runs,
+        task.schema,
+        role=job.role or "method",
+        main=rivals,
+        cost=cost,
+        bytes_per_passage=found[0].entry_bytes,
+        order_std=float(np.mean(spreads)) if spreads else None,
+        note=" ".join(note),
+    )
 
 
 def _curve(outcome: Outcome, method: str) -> TrainingCurve:
