@@ -24,7 +24,7 @@ from coldframe.tasks.corpus import Question
 
 from coldframe.errors import ColdframeError, DataError
 from coldframe.evaluation.intervals import Interval, score_interval
-from coldframe.evaluation.report_data import MetricInfo
+from coldframe.reports.numbers import MetricInfo
 from coldframe.frozen.model import load_lm
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.weight_deltas.prag import PRAGConfig

@@ -16,7 +16,7 @@ from coldframe.tasks.corpus import Question
 from coldframe.config import without_nan
 from coldframe.evaluation.compare import paired_difference
 from coldframe.evaluation.intervals import Interval, score_interval
-from coldframe.evaluation.report_data import MetricInfo
+from coldframe.reports.numbers import MetricInfo
 from coldframe.inference.predictions import Predictions
 from coldframe.storage.files import atomic_path
 

@@ -35,7 +35,7 @@ from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingErr
 from coldframe.evaluation.answers.evaluate import QASet, Scores, ask, scored
 from coldframe.evaluation.answers.systems import CallableSystem, LMSystem, System
 from coldframe.evaluation.reweighted.data import Reweighted
-from coldframe.evaluation.reweighted.markdown import render_markdown
+from coldframe.evaluation.reweighted.report import render_markdown
 from coldframe.frozen.chat import in_chat
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.methods.head_gains.config import ReweightConfig

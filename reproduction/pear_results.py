@@ -15,20 +15,19 @@ from typing import Any
 import numpy as np
 
 from coldframe.cli.options import settings_of
-from coldframe.config import without_nan
 from coldframe.errors import DataError
 from coldframe.evaluation.answers.evaluate import Cell, QASet, Scores, cells, overall
 from coldframe.evaluation.answers.result_cache import ResultCache
 from coldframe.evaluation.answers.retained import Choice, choose, copy_curve, read_choices, text_losses
 from coldframe.evaluation.answers.scores import Floats, Gap, difference, level, ratio
 from coldframe.evaluation.answers.systems import LMSystem, System
-from coldframe.evaluation.reweighted.data import Asked, Found, Reweighted
-from coldframe.evaluation.reweighted.markdown import render_markdown
+from coldframe.evaluation.reweighted.data import HeadGains, QuestionSet, Reweighted
+from coldframe.evaluation.reweighted.report import render_markdown, render_page
 from coldframe.evaluation.reweighted.verdict import BASE, PEAR
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.head_gains.pear import Reweighting
 from coldframe.progress import say
-from coldframe.storage.files import atomic_path
+from coldframe.storage.files import write_json, write_text
 from coldframe.tasks.qa.read import read_rows
 from coldframe.tasks.task import content_hash
 from reproduction.multi_document_qa import draw
@@ -37,29 +36,29 @@ Report = Callable[[str, int, int], None]
 CURVE = "curve"
 
 
-def check_sources(asked: argparse.Namespace) -> None:
+def check_sources(options: argparse.Namespace) -> None:
     """What ``--mmlu`` and ``--texts`` read can be read: told before the work.
 
     Raises:
         DataError: If it cannot.
     """
-    if asked.mmlu:
-        _choices(asked)
-    if asked.texts:
-        _texts(asked)
+    if options.mmlu:
+        _choices(options)
+    if options.texts:
+        _texts(options)
 
 
 def retained(
-    systems: Sequence[System], asked: argparse.Namespace, out: Path, said: Report
+    systems: Sequence[System], options: argparse.Namespace, out: Path, report: Report
 ) -> tuple[list[Cell], dict[str, list[list[float]]]]:
     """MMLU-Pro, ordinary text and the loss of a copy, for every system that is a model of ours."""
-    models = [one for one in systems if isinstance(one, LMSystem)]
+    models = [system for system in systems if isinstance(system, LMSystem)]
     table: list[Cell] = []
     curves: dict[str, list[list[float]]] = {}
-    if asked.mmlu:
-        choices = draw(_choices(asked), asked.mmlu, asked.seed)
-        named = {f"{one.id}/{content_hash(one.text)[:10]}": one for one in choices}
-        sizes = {name: len(models[0].lm.tokenize(one.text)) for name, one in named.items()} if models else {}
+    if options.mmlu:
+        choices = draw(_choices(options), options.mmlu, options.seed)
+        named = {f"{choice.id}/{content_hash(choice.text)[:10]}": choice for choice in choices}
+        sizes = {name: len(models[0].lm.tokenize(choice.text)) for name, choice in named.items()} if models else {}
         longest = models[0].lm.anatomy.max_positions - 16 if models else 0
         sizes = {name: size for name, size in sizes.items() if size <= longest}
         if len(sizes) < len(named):
@@ -67,30 +66,30 @@ def retained(
 
         def letters(system: LMSystem) -> Callable[[list[str]], list[dict[str, Any]]]:
             return lambda ids: [
-                {**row, "id": one} for one, row in zip(ids, choose(system, [named[i] for i in ids]), strict=True)
+                {**row, "id": name} for name, row in zip(ids, choose(system, [named[i] for i in ids]), strict=True)
             ]
 
-        rows = _rows("mmlu", models, sizes, letters, asked, out, said)
+        rows = _rows("mmlu", models, sizes, letters, options, out, report)
         table += _cells("MMLU-Pro", "accuracy", _values(rows, "correct", 100), percent=True)
         table += _cells("MMLU-Pro", "letter_loss", _values(rows, "loss"), percent=False)
-    if asked.texts:
-        texts = {f"text/{content_hash(text)[:10]}": text for text in draw(_texts(asked), asked.texts, asked.seed)}
+    if options.texts:
+        texts = {f"text/{content_hash(text)[:10]}": text for text in draw(_texts(options), options.texts, options.seed)}
         sizes = {name: len(text) for name, text in texts.items()}
 
         def losses(system: LMSystem) -> Callable[[list[str]], list[dict[str, Any]]]:
-            return lambda ids: text_losses(system, {one: texts[one] for one in ids})
+            return lambda ids: text_losses(system, {name: texts[name] for name in ids})
 
-        table += _token_loss(_rows("text", models, sizes, losses, asked, out, said))
+        table += _token_loss(_rows("text", models, sizes, losses, options, out, report))
     for system in models:
-        kept = ResultCache(out, f"{CURVE}-{system.name}-{system.seed}", {"system": system.fingerprint})
-        if CURVE not in kept.rows:
-            kept.add([{"id": CURVE, "losses": copy_curve(system)}])
-        curves.setdefault(system.name, []).append(kept.rows[CURVE]["losses"])
+        cache = ResultCache(out, f"{CURVE}-{system.name}-{system.seed}", {"system": system.fingerprint})
+        if CURVE not in cache.rows:
+            cache.add([{"id": CURVE, "losses": copy_curve(system)}])
+        curves.setdefault(system.name, []).append(cache.rows[CURVE]["losses"])
     return table, curves
 
 
 def summary(
-    asked: argparse.Namespace,
+    options: argparse.Namespace,
     lm: FrozenLM,
     sets: Sequence[QASet],
     systems: Sequence[System],
@@ -106,15 +105,15 @@ def summary(
         seeds.setdefault(system.name, []).append(system.seed)
     others = [name for name in seeds if name != BASE]
     pairs = [(name, BASE) for name in others] + [(PEAR, name) for name in others if name != PEAR]
-    words = {key: value for key, value in vars(asked).items() if key not in ("out", "data")}
-    effect = str(settings_of(asked.set).get("effect", "difference"))
+    words = {key: value for key, value in vars(options).items() if key not in ("out", "data")}
+    effect = str(settings_of(options.set).get("effect", "difference"))
     settings = {**json.loads(json.dumps(words, default=str)), "dtype": str(lm.dtype)}
     return Reweighted(
         model=str(lm.provenance["name"]),
-        found=None if shown is None else Found.of(shown, effect),
+        gains=None if shown is None else HeadGains.of(shown, effect),
         systems=seeds,
-        sets=tuple(_asked(one) for one in sets),
-        cells=tuple(cell for one in sets for cell in cells(one, scores[one.name], BASE)),
+        sets=tuple(map(_question_set, sets)),
+        cells=tuple(cell for group in sets for cell in cells(group, scores[group.name], BASE)),
         overall=tuple(overall(sets, scores, pairs)),
         retained=tuple(measured[0]),
         curves=measured[1],
@@ -127,36 +126,31 @@ def summary(
 
 def write(data: Reweighted, out: Path) -> None:
     """``results.json``, ``results.md`` and, with the extra ``report``, ``report.html``."""
-    values = json.dumps(without_nan(data.to_dict()), ensure_ascii=False, allow_nan=False, indent=1)
-    pages = {"results.json": values, "results.md": render_markdown(data)}
+    write_json(out / "results.json", data.to_dict())
+    write_text(out / "results.md", render_markdown(data))
     if find_spec("jinja2") is None:
         say("no report.html: pip install 'coldframe[report]'")
     else:
-        from coldframe.evaluation.reweighted.page import render_page
-
-        pages["report.html"] = render_page(data, "results.json")
-    for name, text in pages.items():
-        with atomic_path(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(out / "report.html", render_page(data, "results.json"))
 
 
-def _choices(asked: argparse.Namespace) -> list[Choice]:
-    if asked.data is None:
+def _choices(options: argparse.Namespace) -> list[Choice]:
+    if options.data is None:
         raise DataError("MMLU-Pro is read out of a folder", fix="Name it with --data.")
-    return read_choices(asked.data / "mmlu-pro" / "test.jsonl.gz")
+    return read_choices(options.data / "mmlu-pro" / "test.jsonl.gz")
 
 
-def _texts(asked: argparse.Namespace) -> list[str]:
-    if asked.text_file is not None:
+def _texts(options: argparse.Namespace) -> list[str]:
+    if options.text_file is not None:
         try:
-            found = [line.strip() for line in asked.text_file.read_text(encoding="utf-8").split("\n") if line.strip()]
+            texts = [line.strip() for line in options.text_file.read_text(encoding="utf-8").split("\n") if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"Cannot read {asked.text_file}: {error}") from error
-    elif asked.data is not None:
-        found = [str(row["text"]) for row in read_rows(asked.data / "nq-open" / "passage_pool.jsonl.gz")]
+            raise DataError(f"Cannot read {options.text_file}: {error}") from error
+    elif options.data is not None:
+        texts = [str(row["text"]) for row in read_rows(options.data / "nq-open" / "passage_pool.jsonl.gz")]
     else:
         raise DataError("There is no ordinary text", fix="Name a file with --text-file, or a folder with --data.")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(texts))
 
 
 def _rows(
@@ -164,17 +158,17 @@ def _rows(
     models: Sequence[LMSystem],
     sizes: Mapping[str, int],
     measure: Callable[[LMSystem], Callable[[list[str]], list[dict[str, Any]]]],
-    asked: argparse.Namespace,
+    options: argparse.Namespace,
     out: Path,
-    said: Report,
+    report: Report,
 ) -> dict[str, list[list[dict[str, Any]]]]:
     """By system one list of rows for each seed, all in one order."""
     table: dict[str, list[list[dict[str, Any]]]] = {}
     for system in models:
-        kept = ResultCache(out, f"{name}-{system.name}-{system.seed}", {"system": system.fingerprint})
-        tell = partial(said, f"{name}: {system.name} {system.seed}")
-        found = kept.fill(sizes, measure(system), asked.batch_tokens, tell)
-        table.setdefault(system.name, []).append(list(found.values()))
+        cache = ResultCache(out, f"{name}-{system.name}-{system.seed}", {"system": system.fingerprint})
+        tell = partial(report, f"{name}: {system.name} {system.seed}")
+        rows = cache.fill(sizes, measure(system), options.batch_tokens, tell)
+        table.setdefault(system.name, []).append(list(rows.values()))
     return table
 
 
@@ -200,26 +194,26 @@ def _cells(title: str, metric: str, values: Mapping[str, list[Floats]], *, perce
 def _token_loss(rows: Mapping[str, list[list[dict[str, Any]]]]) -> list[Cell]:
     """Mean loss of a token over all texts, texts being what is resampled."""
     sums, counts = _values(rows, "loss"), _values(rows, "tokens")
-    found = []
+    rows = []
     for name, seeds in sums.items():
         tokens, gap = counts[name][0], None
         if name != BASE and BASE in sums:
             base = np.mean(sums[BASE], axis=0)
-            each = float(np.mean([((one - base) / tokens).std(ddof=1) for one in seeds])) if len(tokens) > 1 else 0.0
-            gap = Gap(ratio([one - base for one in seeds], tokens), each)
-        found.append(Cell("ordinary text", name, "token_loss", ratio(seeds, tokens), gap))
-    return found
+            spreads = [((values - base) / tokens).std(ddof=1) for values in seeds] if len(tokens) > 1 else [0.0]
+            gap = Gap(ratio([values - base for values in seeds], tokens), float(np.mean(spreads)))
+        rows.append(Cell("ordinary text", name, "token_loss", ratio(seeds, tokens), gap))
+    return rows
 
 
-def _asked(one: QASet) -> Asked:
-    groups = len({question.group for question in one.questions})
-    places = sorted({question.gold for question in one.questions if question.gold is not None})
-    return Asked(
-        one.name,
-        len(one.questions),
+def _question_set(qa: QASet) -> QuestionSet:
+    groups = len({question.group for question in qa.questions})
+    places = sorted({question.gold for question in qa.questions if question.gold is not None})
+    return QuestionSet(
+        qa.name,
+        len(qa.questions),
         groups,
-        sum(len(question.passages) for question in one.questions) / len(one.questions),
-        sum(tokens for _, tokens in one.prompts.values()) / len(one.prompts),
-        one.cut,
-        tuple(places) if groups < len(one.questions) else (),
+        sum(len(question.passages) for question in qa.questions) / len(qa.questions),
+        sum(tokens for _, tokens in qa.prompts.values()) / len(qa.prompts),
+        qa.cut,
+        tuple(places) if groups < len(qa.questions) else (),
     )

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html.parser
 import io
 import json
 import re
@@ -9,20 +8,17 @@ import re
 import numpy as np
 import pytest
 from rich.console import Console
+from tests.reports.pages import HOSTILE, Page, whole
 
 from coldframe.errors import ConfigError
 from coldframe.evaluation.calibration import Bin
 from coldframe.evaluation.compare import Difference
 from coldframe.evaluation.cost import Cost
-from coldframe.evaluation.drawings import MAX_SMILES, molecule_uri
-from coldframe.evaluation.figures import Axis, forest, scatter
 from coldframe.evaluation.intervals import Interval
-from coldframe.evaluation.report import MAX_TEXT, render_report, write_report
+from coldframe.evaluation.report import render_markdown, render_report, render_table, write_report
 from coldframe.evaluation.report_data import (
     MethodRow,
-    MetricInfo,
     Neighbour,
-    Point,
     Published,
     Reliability,
     ReportData,
@@ -32,14 +28,13 @@ from coldframe.evaluation.report_data import (
     SweepPoint,
     TrainingCurve,
 )
+from coldframe.evaluation.report_samples import MAX_TEXT
 from coldframe.evaluation.summary import method_row, metric_infos, reliabilities, samples
-from coldframe.evaluation.table import render_table
+from coldframe.reports.numbers import MetricInfo
 from coldframe.retrieval.store import Store
 from coldframe.tasks.task import Example, Schema
 
 from .support import noisy_run
-
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}[red]&"
 
 
 def row(name, role, value, **options):
@@ -52,7 +47,7 @@ def row(name, role, value, **options):
 
 def full(word="", domain="text"):
     """A report with every section filled; ``word`` goes into every free text."""
-    points = (Point(1, 0.9), Point(2, 0.5), Point(3, float("nan")))
+    points = ((1.0, 0.9), (2.0, 0.5), (3.0, float("nan")))
     neighbours = tuple(Neighbour("e1" + word, "c1ccccc1" + word, "Yes" + word, 0.5, (0.9, 0.1)) for _ in range(2))
     return ReportData(
         task="task" + word,
@@ -80,48 +75,10 @@ def full(word="", domain="text"):
     )
 
 
-class Page(html.parser.HTMLParser):
-    """Tags and attributes, and whether every opened tag is closed."""
-
-    VOID = {"meta", "img"}
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.attributes, self.open, self.unbalanced, self.text = [], [], [], [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, *attr) for attr in attrs]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, *attr) for attr in attrs]
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.unbalanced.append(tag)
-
-    def handle_data(self, data):
-        self.text += data
-
-
 @pytest.mark.parametrize("domain", ["text", "molecules"])
 @pytest.mark.parametrize("word", ["", HOSTILE])
 def test_the_page_is_whole_and_loads_nothing(word, domain):
-    text = render_report(full(word, domain))
-    page = Page(text)
-    assert not page.open and not page.unbalanced
-    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
-    assert not re.search(r"https?:|//[a-z]|@import|url\(", text)
-    for tag, name, value in page.attributes:
-        assert not name.startswith("on"), (tag, name)
-        if name in ("src", "href"):
-            assert value.startswith("data:image/svg+xml;base64,")
-    assert ("meta", "http-equiv", "Content-Security-Policy") in page.attributes
-    assert "default-src 'none'" in text
+    whole(render_report(full(word, domain)))
 
 
 def test_hostile_words_are_text_everywhere():
@@ -156,9 +113,6 @@ def test_verdict_stands_before_everything():
 
 def test_molecules_are_drawn_and_what_cannot_be_drawn_is_written():
     assert Page(render_report(full("", "molecules"))).tags.count("img") == 3
-    assert molecule_uri("CCO", 100, 80).startswith("data:image/svg+xml;base64,")
-    for bad in ("not a molecule", "", "C" * (MAX_SMILES + 1)):
-        assert molecule_uri(bad, 100, 80) is None
     data = full("", "molecules")
     broken = dataclasses.replace(data.samples[0], text="C1CC<b>", neighbours=())
     assert "C1CC&lt;b&gt;" in render_report(dataclasses.replace(data, samples=(broken,)))
@@ -193,28 +147,57 @@ def test_terminal_table():
     assert text.index("does not beat") < text.index("other")
 
 
-def test_axes():
-    axis = Axis.over([61.2, 88.9])
-    assert axis(axis.low) == 0 and axis.up(axis.high) == 0 and axis.low < 61.2 and axis.high > 88.9
-    assert [tick.text for tick in axis.ticks] == ["65", "70", "75", "80", "85", "90"]
-    assert [tick.text for tick in Axis.over([1e9, 2e10], log=True).ticks] == ["1 G", "2 G", "5 G", "10 G", "20 G"]
-    assert [tick.text for tick in Axis.over([1.0, 1e9], log=True).ticks][:3] == ["1", "100", "10 k"]
-    assert [tick.text for tick in Axis.over([5e10, 7e10], log=True).ticks] == ["50 G", "60 G", "70 G", "80 G"]
-    assert len(Axis.over([1e10, 1.01e10], log=True).ticks) >= 3
-    for values in ([], [5.0], [0.0], [float("nan")], [-3.0, -2.0]):
-        found = Axis.over(values)
-        assert found.low < found.high and len(found.ticks) >= 2
-    assert Axis.over([7.0], log=True)(7.0) == pytest.approx(50)
+def test_figures_have_the_methods_with_what_they_need():
+    page = Page(render_report(full()))
+    assert page.text.count("shuffled") >= 3  # forest, table, scatter plot
+    labels = re.findall(r'class="label [a-z-]+"[^>]*>([^<]+)', render_report(full()))
+    assert sorted(labels) == ["main", "other", "shuffled"]
+    assert "vote, no language model" in page.text
+    two = dataclasses.replace(full(), rows=full().rows[:1] + full().rows[3:])
+    assert "Score against cost" not in render_report(two)
 
 
-def test_figures_hold_their_marks():
-    data = full()
-    for whisker in forest(data).whiskers:
-        assert 0 <= whisker.low <= whisker.value <= whisker.high <= 100
-    found = scatter(data)
-    assert [dot.row.name for dot in found.dots] == ["shuffled", "other", "main"] and found.line_name == "vote"
-    labels = sorted(dot.label_y for dot in found.dots if not dot.left)
-    assert all(b - a > 4 for a, b in zip(labels, labels[1:], strict=False))
+def corpus(word=""):
+    """A task with written answers: four metrics, bytes, and the swapped store as a control."""
+
+    def line(name, role, f1, difference=None, stored=None):
+        interval = Interval(f1, f1 - 2, f1 + 2, n=400, seeds=2)
+        scores = [Score(metric, interval) for metric in ("token_f1", "exact_match", "contains")]
+        scores.append(Score("loss", Interval(3 - f1 / 50, 2 - f1 / 50, 4 - f1 / 50, n=400)))
+        if difference is not None:
+            difference = Difference(difference, difference - 3, difference + 3, 400, 0.0001, 4.0)
+        return MethodRow(name, role, tuple(scores), difference, Cost(9000, 30.0, 1e9 * f1), bytes_per_passage=stored)
+
+    infos = metric_infos(["token_f1", "exact_match", "contains", "loss"])
+    rows = (
+        line("prag", "method", 60.0, stored=1.8e6),
+        line("zero-shot", "method", 5.0, 55.0),
+        line("icl", "method", 61.0, -1.0),
+        line("prag, swapped store" + word, "control", 12.0, 48.0, 1.8e6),
+    )
+    near = (Neighbour("p1", "Rome is the capital.", "", 0.7),)
+    samples = (Sample("q1", "Where?", "Rome", "It is in Rome.", None, near, True),)
+    return ReportData("facts", "smollm2", "prag", "token_f1", infos, rows, kind="generation", samples=samples)
+
+
+def test_a_task_with_written_answers():
+    text = render_markdown(corpus())
+    head = next(line for line in text.splitlines() if line.startswith("| method"))
+    for title in ("Token F1 [95%]", "Exact match", "Answer contained", "Loss of the gold answer less is better",
+                  "stored bytes a passage"):  # fmt: skip
+        assert f"| {title} |" in head, title
+    assert "order std" not in head and "peak memory" not in head
+    assert (
+        "| prag, swapped store | control | 12.0 [10.0, 14.0] | +48.0 [+45.0, +51.0] | 12.0 | 12.0 |" in text
+        and "| 1.8 M |" in text
+    )
+    page = whole(render_report(corpus(HOSTILE)))
+    assert "prag, swapped store" + HOSTILE in page.text
+    assert ("span", "class", "right") in page.attributes and "label" not in page.text  # a passage has no label
+    none = dataclasses.replace(
+        corpus(), rows=tuple(dataclasses.replace(r, bytes_per_passage=None) for r in corpus().rows)
+    )
+    assert "bytes a passage" not in render_markdown(none) and "bytes a passage" not in render_report(none)
 
 
 SCHEMA = Schema("made-up", labels=("label 0", "label 1"), words=("No", "Yes"), positive="label 1", metric="accuracy")
@@ -242,13 +225,13 @@ def test_rows_from_predictions():
 def test_samples_show_wrong_answers_too():
     run = noisy_run(np.random.default_rng(0), n=40, accuracy=0.9, k=3, m=2)
     store = Store.of([Example(f"text {i}", "label 1", f"e{i}", f"key {i}") for i in range(7)])
-    found = samples(run, store, SCHEMA, count=6)
-    assert len(found) == 6 and len({one.id for one in found}) == 6
-    assert sum(one.predicted != one.target for one in found) == 3
-    one = found[0]
-    i = run.ids.index(one.id)
-    assert [near.id for near in one.neighbours] == run.neighbours[i].tolist()
-    assert one.neighbours[1].text == "text " + one.neighbours[1].id[1:]
-    assert one.neighbours[1].attention == tuple(run.attention[i, :, 1].tolist())
-    assert samples(run, store, SCHEMA, count=6) == found
+    shown = samples(run, store, SCHEMA, count=6)
+    assert len(shown) == 6 and len({sample.id for sample in shown}) == 6
+    assert sum(sample.predicted != sample.target for sample in shown) == 3
+    sample = shown[0]
+    i = run.ids.index(sample.id)
+    assert [near.id for near in sample.neighbours] == run.neighbours[i].tolist()
+    assert sample.neighbours[1].text == "text " + sample.neighbours[1].id[1:]
+    assert sample.neighbours[1].attention == tuple(run.attention[i, :, 1].tolist())
+    assert samples(run, store, SCHEMA, count=6) == shown
     assert len(samples(run, store, SCHEMA, count=100)) == 40

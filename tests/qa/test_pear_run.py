@@ -69,7 +69,7 @@ def test_everything_once_and_again_for_nothing(
     assert {(c.set, c.metric) for c in done.retained} == {
         ("MMLU-Pro", "accuracy"), ("MMLU-Pro", "letter_loss"), ("ordinary text", "token_loss"),
     }  # fmt: skip
-    assert len(done.curves["base"][0]) == 49 and done.found is not None and len(done.found.heads) == 3
+    assert len(done.curves["base"][0]) == 49 and done.gains is not None and len(done.gains.heads) == 3
     out = tmp_path / "out"
     assert Reweighted.from_dict(read_mapping(out / "results.json")) == done
     table = (out / "results.md").read_text()
@@ -99,7 +99,7 @@ def test_losses_alone_and_a_folder_and_a_file_of_questions(
     ] == ["mine"]
     same = done.mean_gap(Path(model).name, "base", "loss")
     assert same is not None and (same.interval.low, same.interval.value, same.interval.high) == (0, 0, 0)
-    assert done.found is None and done.sets[0].places == ()
+    assert done.gains is None and done.sets[0].places == ()
 
 
 def test_gains_by_hand(words: Callable[..., list[str]]) -> None:

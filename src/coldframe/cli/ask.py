@@ -132,14 +132,14 @@ def _evaluate(options: Ask, pipeline: Pipeline) -> None:
 
 
 def _print(pipeline: Pipeline, measured: VariantTable) -> None:
-    from rich.table import Table
+    from coldframe.reports import terminal
+    from coldframe.reports.blocks import Table
+    from coldframe.reports.numbers import span
 
     title = f"{pipeline.schema.name}, {len(pipeline.store)} passages, n = {measured.n}, k = {pipeline.method.config.k}"
-    table = Table("answered by", "F1 [95%]", "exact [95%]", "contained [95%]", "s per question", title=title)
-    for variant in measured.variants:
-        spans = [f"{score.value:.1f} [{score.low:.1f}, {score.high:.1f}]" for score in variant.scores.values()]
-        table.add_row(variant.name, *spans, f"{variant.seconds:.3f}")
-    show(table)
+    head = ("answered by", "F1 [95%]", "exact [95%]", "contained [95%]", "s per question")
+    rows = [(row.name, *map(span, row.scores.values()), f"{row.seconds:.3f}") for row in measured.variants]
+    show(terminal.render([Table.plain(head, rows, title=title)]))
     if measured.recall is not None:
         print(f"retrieval found all passages of a question for {measured.recall:.0%} of them")
     if measured.cosine is not None:

@@ -81,10 +81,10 @@ def run(argv: Sequence[str]) -> int:
     asked = parse(Diagnose, "diagnose", argv)
     from coldframe.diagnosis.diagnose import diagnose
     from coldframe.diagnosis.evidence import Outcome
-    from coldframe.diagnosis.report import environment, write_report
-    from coldframe.diagnosis.table import render_table
+    from coldframe.diagnosis.report import render_table, write_report
     from coldframe.evaluation.runs import sample
     from coldframe.pipeline.pipeline import load
+    from coldframe.reports.html import environment
 
     unwanted = _chosen("--fail-on", asked.fail_on, get_args(Outcome))
     retrain = _words(asked.retrain)

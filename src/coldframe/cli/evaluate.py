@@ -113,21 +113,15 @@ def _result(
 
 
 def _print(pipeline: Pipeline, row: MethodRow, spread: float | None) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from coldframe.evaluation.report import cost_columns
+    from coldframe.evaluation.report import COSTS
     from coldframe.evaluation.summary import metric_infos
+    from coldframe.reports import terminal
+    from coldframe.reports.blocks import Table
 
-    n = row.scores[0].interval.n
-    table = Table(title=Text(f"{pipeline.method.name} on {pipeline.schema.name}, n = {n}"), title_justify="left")
-    table.add_column("metric")
-    table.add_column("value [95%]", justify="right")
-    for info, score in zip(metric_infos([s.metric for s in row.scores]), row.scores, strict=True):
-        table.add_row(info.title, info.span(score.interval))
+    infos = metric_infos([score.metric for score in row.scores])
+    lines = [(info.title, info.span(score.interval)) for info, score in zip(infos, row.scores, strict=True)]
     if spread is not None:
-        table.add_row("standard deviation over orders", f"{spread:.4g}")
-    for title, unit, write in cost_columns([row]):
-        if row.cost is not None:
-            table.add_row(f"{title} ({unit})", write(row.cost))
-    show(table)
+        lines.append(("standard deviation over orders", f"{spread:.4g}"))
+    lines += [(f"{column.title} ({column.unit})", str(value)) for column in COSTS if (value := column.cell(row))]
+    title = f"{pipeline.method.name} on {pipeline.schema.name}, n = {row.scores[0].interval.n}"
+    show(terminal.render([Table.plain(("metric", "value [95%]"), lines, title=title)]))

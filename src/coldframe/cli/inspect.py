@@ -66,10 +66,9 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _print(found: dict[str, Any]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from coldframe.evaluation.report import flatten
+    from coldframe.reports import terminal
+    from coldframe.reports.blocks import Table
+    from coldframe.reports.numbers import flatten
 
     base, schema, encoder = found["base_model"], found["schema"], found["encoder"]
     lines = {
@@ -84,7 +83,4 @@ def _print(found: dict[str, Any]) -> None:
         "files": ", ".join(f"{name} {size:,} B" for name, size in found["bytes"].items()),
         "checksums": "as saved",
     }
-    table = Table(show_header=False, title=Text(found["artifact"]), title_justify="left")
-    for name, value in lines.items():
-        table.add_row(name, Text(value))
-    show(table)
+    show(terminal.render([Table.plain(("", ""), list(lines.items()), words=(0, 1), title=found["artifact"])]))

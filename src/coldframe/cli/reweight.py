@@ -96,35 +96,34 @@ def _page(options: Reweight, lm: FrozenLM, reweighting: Reweighting, out: Path, 
     """Write the page on heads and gains; None, and said, without the extra ``report``."""
     from importlib.util import find_spec
 
-    from coldframe.evaluation.reweighted.data import Found, Reweighted
+    from coldframe.evaluation.reweighted.data import HeadGains, Reweighted
     from coldframe.methods.head_gains.gains_file import FOLDER
     from coldframe.storage.artifact import MANIFEST
-    from coldframe.storage.files import atomic_path
+    from coldframe.storage.files import write_text
 
     if find_spec("jinja2") is None:
         tell(["no report: pip install 'coldframe[report]'"], options.quiet)
         return None
-    from coldframe.evaluation.reweighted.page import render_page
+    from coldframe.evaluation.reweighted.report import render_page
 
     data = Reweighted(
         model=str(lm.provenance["name"]),
-        found=Found.of(reweighting, options.settings.effect),
+        gains=HeadGains.of(reweighting, options.settings.effect),
         settings={**options.settings.to_dict(), "dtype": str(lm.dtype), "weight_hash": lm.weight_hash[:12]},
         seconds=seconds,
     )
     path = out / FOLDER / "report.html"
-    with atomic_path(path) as temporary:
-        temporary.write_text(render_page(data, MANIFEST), encoding="utf-8")
+    write_text(path, render_page(data, MANIFEST))
     return path
 
 
 def _print(result: dict[str, Any]) -> None:
-    from rich.table import Table
+    from coldframe.reports import terminal
+    from coldframe.reports.blocks import Table
 
-    table = Table("head", "effect", "gain", title="heads, as layer.head counted from 0")
-    for head in result["heads"]:
-        table.add_row(f"{head['layer']}.{head['head']}", f"{head['effect']:+.3f}", f"{head['gain']:.3f}")
-    show(table)
+    heads = [(f"{h['layer']}.{h['head']}", f"{h['effect']:+.3f}", f"{h['gain']:.3f}") for h in result["heads"]]
+    table = Table.plain(("head", "effect", "gain"), heads, title="heads, as layer.head counted from 0")
+    show(terminal.render([table]))
     print(
         f"{len(result['heads'])} heads, {result['share_below_one']:.0%} of them weighed down, {result['seconds']:.0f} s"
     )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 from coldframe.config import Config
-from coldframe.diagnosis.evidence import Estimate, Ladder, Outcome, Rung, StoreAblation, StoreHealth
-from coldframe.evaluation.figures import si
+from coldframe.diagnosis.evidence import Ladder, Outcome, Rung, StoreAblation, StoreHealth
+from coldframe.reports.numbers import percent_span, si
 
 #: Rungs that give every query the same prompt.
 STATIC_RUNGS = ("prompt-tuning", "reparameterised", "constant")
@@ -47,21 +46,6 @@ class Savings(Config):
         """Whether the pipeline is already what an outcome would put in its place: as many parameters, and no store."""
         simpler = self.static_parameters if outcome == "prompt-tuning-like" else self.query_parameters
         return self.storage is None and self.parameters is not None and self.parameters == simpler
-
-
-def percent(share: Estimate) -> str:
-    """A share of the gain with its interval, in words.
-
-    Example:
-        >>> percent(Estimate(0.712, 0.62, 0.8)), percent(Estimate(-0.004, -0.03, 0.02))
-        ('71% [62, 80]', '0% [\N{MINUS SIGN}3, 2]')
-    """
-    if math.isnan(share.value):
-        return "an undefined share"
-    value, low, high = (
-        f"{round(100 * x) + 0:d}".replace("-", "\N{MINUS SIGN}") for x in dataclasses.astuple(share)[:3]
-    )
-    return f"{value}% [{low}, {high}]"
 
 
 def best_static(rungs: Sequence[Rung]) -> Rung | None:
@@ -121,7 +105,7 @@ def advice(
 
 
 def _reached(rung: Rung | None) -> str:
-    return f": trained for it, it reaches {percent(rung.share)} of the gain" if rung else ""
+    return f": trained for it, it reaches {percent_span(rung.share)} of the gain" if rung else ""
 
 
 def _saved(savings: Savings, parameters: int | None, rung: Rung | None, rungs: Sequence[Rung]) -> str:

@@ -1,22 +1,33 @@
-"""The report of a diagnosis: one HTML file that needs nothing else, made from plain data."""
+"""What the report of a diagnosis says, as blocks for page and terminal: the verdict first, then the evidence."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from coldframe.config import read_mapping, without_nan
+from rich.console import Group as RichGroup
+
+from coldframe.config import read_mapping
 from coldframe.diagnosis import figures
-from coldframe.diagnosis.advice import percent
-from coldframe.diagnosis.evidence import Diagnosis, Outcome, StoreHealth
-from coldframe.evaluation.figures import si
-from coldframe.evaluation.report import page_environment
-from coldframe.storage.files import atomic_path
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from coldframe.diagnosis.evidence import (
+    Ablation,
+    Diagnosis,
+    Estimate,
+    Ladder,
+    Outcome,
+    Rung,
+    StoreAblation,
+    StoreHealth,
+    TokenVariance,
+)
+from coldframe.diagnosis.figures import LOSS
+from coldframe.reports import blocks, html, terminal
+from coldframe.reports.blocks import Block, Cell, Column, Figure, Group, Heading, Mark, Section, Table, Text, ranged
+from coldframe.reports.numbers import DASH, fixed, p_value, percent, percent_span, plural, si
+from coldframe.storage.files import write_json, write_text
 
 #: What each verdict says.
 MEANINGS: Mapping[Outcome, str] = {
@@ -27,6 +38,14 @@ MEANINGS: Mapping[Outcome, str] = {
     "prompt for all queries would do.",
     "mixed": "Part of the gain comes from retrieval, or two diagnostics disagree.",
     "cannot-tell": "The intervals are too wide for any of these, or there is no gain to explain.",
+}
+
+TONES: Mapping[Outcome, blocks.Tone] = {
+    "retrieval-driven": "gain",
+    "query-driven": "main",
+    "prompt-tuning-like": "loss",
+    "mixed": "undecided",
+    "cannot-tell": "undecided",
 }
 
 WORDS = {
@@ -44,72 +63,57 @@ WORDS = {
 }
 
 
-def render_report(found: Diagnosis, data_name: str = "diagnosis.json") -> str:
-    """The report as HTML.
-
-    Everything that comes from data is escaped; the page loads nothing, runs no script, and says so to the
-    browser in its content security policy.
+def render_report(diagnosis: Diagnosis, data_name: str = "diagnosis.json") -> str:
+    """The report as HTML, see :func:`coldframe.reports.html.render`.
 
     Args:
-        found: What to show.
+        diagnosis: What to show.
         data_name: Of the file with the same as data, which stands beside the page.
 
     Raises:
         MissingExtraError: jinja2 (extra ``report``) is not installed.
     """
-    d2, d3, health = found.token_variance, found.ladder, found.store_health
-    return (
-        environment()
-        .get_template("diagnosis.html.j2")
-        .render(
-            found=found,
-            loss=figures.LOSS,
-            conditions=figures.WHAT,
-            rungs=figures.RUNGS,
-            meanings=MEANINGS,
-            words=WORDS,
-            data_name=data_name,
-            ablations=figures.ablations(found.store_ablation),
-            tokens=figures.tokens(d2) if d2 else None,
-            heatmap=figures.heatmap(d2.similarity) if d2 else None,
-            ladder=figures.ladder(d3) if d3 else None,
-            sweeps=figures.sweeps(d3) if d3 else None,
-            hubness=figures.hubness(health) if health else None,
-            store_facts=_store_facts(health) if health else [],
-        )
+    d, tokens, rungs, health = diagnosis, diagnosis.token_variance, diagnosis.ladder, diagnosis.store_health
+    words = [(_badge(outcome), meaning) for outcome, meaning in MEANINGS.items()]
+    sections = (
+        Section("Is the store needed?", _store_ablation(d), _badge(d.store_ablation.outcome)),
+        Section("Do the soft tokens follow the query?", _tokens(d), _badge(tokens.outcome) if tokens else None),
+        Section("How far does a fixed prompt get?", _ladder(d), _badge(rungs.outcome) if rungs else None),
+        Section("Is the store in order?", _store(health) if health else ()),
+        Section("What to know about it", blocks.notes(d.notes)),
+        Section("The numbers", _numbers(d)),
+        Section("What the words mean", (blocks.Terms((*words, *WORDS.items())),)),
+        blocks.provenance(d.command, {}, seconds=d.seconds, data_name=data_name),
     )
+    over = f"coldframe diagnosis · {d.subject} · task {d.task} · frozen model {d.model} · {_counted(d)}"
+    return html.render(blocks.Page(f"Diagnosis of {d.subject} on {d.task}", over, (_banner(d),), sections))
 
 
-def environment() -> Environment:
-    """What fills the page's template; made before a long diagnosis, it tells that jinja2 is missing in time.
+def render_table(diagnosis: Diagnosis) -> RichGroup:
+    """Verdict, reasons and advice, then the numbers; to be printed by a ``rich.console.Console``."""
+    d, tokens, health = diagnosis, diagnosis.token_variance, diagnosis.store_health
+    title = f"{d.subject} on {d.task}, {d.model}, {_counted(d)}; losses in {d.unit}"
+    gain = Text.of(f"Gain over the model alone: {LOSS.span(d.store_ablation.gain)} {d.unit}.")
+    parts: list[Block] = [_banner(d), _ablation_table(d.store_ablation, title=title), gain]
+    if tokens and not math.isnan(tokens.mean_share.value):
+        mean, alone = percent_span(tokens.mean_share), percent_span(tokens.predicted_share)
+        lost = f"with the mean token for all {mean} of the gain is lost, with tokens from the query alone {alone}"
+        parts.append(Text.of(f"Soft tokens: {lost}."))
+    parts += [_rung_table(d.ladder)] if d.ladder else []
+    return terminal.render([*parts, *(Text.of(f"Store: {line}") for line in (health.warnings if health else ()))])
 
-    Raises:
-        MissingExtraError: jinja2 (extra ``report``) is not installed.
-    """
-    found = page_environment("coldframe.diagnosis", "coldframe.evaluation")
-    found.filters["spoken"] = spoken
-    found.filters["percent"] = _percent
-    found.filters["span"] = percent
-    found.filters["si"] = si
-    found.filters["p_short"] = lambda p: "–" if p != p else "< 0.001" if p < 0.001 else f"{p:.3f}"
-    return found
 
-
-def write_report(found: Diagnosis, path: str | Path) -> None:
+def write_report(diagnosis: Diagnosis, path: str | Path) -> None:
     """Write the page, whole or not at all; the data goes beside it (``.json``) first, see :func:`read_diagnosis`.
 
     Args:
-        found: What to show.
+        diagnosis: What to show.
         path: Of the HTML file.
     """
-    path = Path(path)
-    data = path.with_suffix(".json")
-    values = json.dumps(without_nan(found.to_dict()), ensure_ascii=False, allow_nan=False, indent=1)
-    with atomic_path(data) as temporary:
-        temporary.write_text(values, encoding="utf-8")
-    html = render_report(found, data.name)  # if drawing fails, hours of measuring are not lost with it
-    with atomic_path(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    data = Path(path).with_suffix(".json")
+    write_json(data, diagnosis.to_dict())
+    # If drawing fails, hours of measuring are not lost with it.
+    write_text(path, render_report(diagnosis, data.name))
 
 
 def read_diagnosis(path: str | Path) -> Diagnosis:
@@ -118,56 +122,212 @@ def read_diagnosis(path: str | Path) -> Diagnosis:
     return Diagnosis.from_dict({key: value if value is None else _with_nan(value) for key, value in values.items()})
 
 
-def spoken(outcome: str) -> str:
-    """An outcome as it is written in a sentence.
-
-    >>> spoken("cannot-tell"), spoken("prompt-tuning-like")
-    ('cannot tell', 'prompt-tuning-like')
-    """
-    return "cannot tell" if outcome == "cannot-tell" else outcome
-
-
 def _with_nan(value: Any) -> Any:
     if value is None:
-        return float("nan")
+        return math.nan
     if isinstance(value, dict):
-        return {key: _with_nan(one) for key, one in value.items()}
-    return [_with_nan(one) for one in value] if isinstance(value, list) else value
+        return {key: _with_nan(item) for key, item in value.items()}
+    return [_with_nan(item) for item in value] if isinstance(value, list) else value
 
 
-def _percent(value: float) -> str:
-    return "–" if value != value else f"{round(100 * value) + 0:d}%".replace("-", "\N{MINUS SIGN}")
+def _badge(outcome: Outcome) -> Mark:
+    return Mark(outcome.replace("-tell", " tell"), f"badge {TONES[outcome]}")
 
 
-def _store_facts(found: StoreHealth) -> list[tuple[str, str, str]]:
-    """Name, value and meaning of what was measured on the store."""
-    show, overlap = figures.LOSS.show, found.overlap
-    return [
-        (
-            "hubness",
-            f"{found.hubness:.2f}",
-            f"Skewness of how often each entry is retrieved; {found.hubness_chance:.2f} if drawn at random.",
-        ),
-        (
-            "never retrieved",
-            _percent(found.never),
-            f"Entries that no query brings up; {_percent(found.never_chance)} if drawn at random.",
-        ),
-        ("Gini", show(found.gini), "Inequality of the counts: 0 all alike, 1 one entry takes all."),
-        ("entropy", show(found.entropy), "Of the retrievals, as a share of the largest possible: 1 all alike."),
-        (
-            "overlap",
-            f"{show(overlap.value)} [{show(overlap.low)}, {show(overlap.high)}]",
-            f"Jaccard overlap of the sets of two queries; random sets would have {show(found.overlap_chance)}.",
-        ),
-        (
-            "contrast",
-            show(found.contrast),
-            "How much nearer the nearest entry is than the mean one: near 0, all alike.",
-        ),
-        ("score gap", show(found.score_gap), "Similarity of the nearest entry minus that of the last one retrieved."),
-        ("anisotropy", show(found.anisotropy), "Mean cosine of two random entries; near 1 all point the same way."),
-        ("centred", show(found.anisotropy_centred), "The same after the mean entry is subtracted."),
-        ("duplicates", str(found.duplicates), "Entries with the same content as another."),
-        ("leaks", str(found.leaks), "Queries that stand in the store themselves."),
+def _counted(diagnosis: Diagnosis) -> str:
+    queries = "query" if diagnosis.n == 1 else "queries"
+    return f"{diagnosis.n:,} {queries}, {plural(diagnosis.seeds, 'training seed')}"
+
+
+def _banner(diagnosis: Diagnosis) -> blocks.Banner:
+    verdict = diagnosis.verdict
+    parts: list[Block] = []
+    for title, lines in {"Why": verdict.reasons, "What to do": verdict.advice}.items():
+        parts += [Heading(title), *blocks.notes(lines, "")] if lines else []
+    return blocks.Banner(TONES[verdict.outcome], verdict.headline, tuple(parts), _badge(verdict.outcome).text)
+
+
+def _store_ablation(diagnosis: Diagnosis) -> tuple[Block, ...]:
+    evidence = diagnosis.store_ablation
+    told = (
+        "The gain is what the pipeline has over the model alone: its loss is "
+        f"{LOSS.span(evidence.gain)} {diagnosis.unit} lower for each query. Each line keeps the query and puts "
+        "something else in the place of the retrieved entries. How much of the gain is lost?"
+    )
+    drawing = figures.ablations(evidence)
+    explained = (
+        "Left of the first dashed line (10%) nothing that counts is lost: the entries could be anything. Right of the "
+        "second (50%) most of it is lost: the entries matter. An interval that crosses a line leaves that open. Below "
+        "0 the loss got smaller. Bars are 95% intervals."
+        if drawing.zones
+        else "The gain is not significantly above 0, so there are no shares of it. The bars show by how much the loss "
+        "rises, with 95% intervals."
+    )
+    return Text.of(told), Figure(drawing, explained)
+
+
+def _tokens(diagnosis: Diagnosis) -> tuple[Block, ...]:
+    evidence = diagnosis.token_variance
+    if evidence is None:
+        return ()
+    told = (
+        f"The pipeline speaks to the model through {plural(evidence.tokens, 'vector')} (soft tokens). If they are the "
+        "same for every query, they are a fixed prompt, whatever was retrieved."
+    )
+    parts = []
+    if len(evidence.similarity) > 1:
+        drawing, low = figures.heatmap(evidence.similarity)
+        below = "; below 0 the colour is another" if low == 0 else ""
+        alike = f"How alike the tokens of {drawing.rows} queries are, each with each."
+        mind = f"An even dark square: all get nearly the same. Mind where the scale begins{below}."
+        parts.append(Figure(drawing, f"{alike} {mind}"))
+    if shares := figures.tokens(evidence):
+        told += " What counts is the share of the gain that is lost when they are replaced."
+        lost = "What the second line loses is what only the retrieved entries could have brought."
+        parts.append(Figure(shares, f"{lost} Bars are 95% intervals."))
+    return Text.of(told), Group(tuple(parts), "grid pair" if len(parts) == 2 else "grid")
+
+
+def _ladder(diagnosis: Diagnosis) -> tuple[Block, ...]:
+    if diagnosis.ladder is None:
+        why = "Not measured: the simpler methods of this diagnostic have to be trained. For a pipeline of coldframe, "
+        ladder = Mark("coldframe diagnose DIR --ladder", "code")
+        return (Text.of(why, ladder, " trains them, and says first how long that takes.", kind="soft"),)
+    told = (
+        "Simpler methods, trained on the same rows with the same budget, each with its own best learning rate. Every "
+        "step begins where the one above it ended; retrieval can claim what the last step adds."
+    )
+    caption = (
+        f"Gain over the model alone in {diagnosis.unit}. The dot and its 95% interval are the method's own gain, the "
+        "bar is the step to it. Squares are controls without a language model, from the model alone."
+    )
+    return Text.of(told), Figure(figures.ladder(diagnosis.ladder), caption)
+
+
+def _store(health: StoreHealth) -> tuple[Block, ...]:
+    told = f"The store has {health.entries:,} entries; {health.queries:,} queries retrieved {health.k} each."
+    parts: list[Block] = [Text.of(told), *blocks.notes(health.warnings, "warn")]
+    if chart := figures.hubness(health):
+        counts = (
+            "How often each entry was retrieved, the most retrieved first, beside what random retrieval would give."
+        )
+        hubs = "If a few entries come up for nearly every query (hubs), retrieval hardly depends on the query."
+        parts.append(Figure(chart, f"{counts} {hubs}"))
+    return tuple(parts)
+
+
+def _numbers(diagnosis: Diagnosis) -> tuple[Block, ...]:
+    """All tables."""
+    d, ladder = diagnosis, diagnosis.ladder
+    over = "queries and training seeds" if d.seeds > 1 else "queries"
+    told = Text.of(f"All intervals are 95% bootstrap intervals over {over}; losses are in {d.unit}.", kind="soft")
+    parts: list[Block] = [told, Heading("Store ablation"), _ablation_table(d.store_ablation, page=True)]
+    if d.store_ablation.missing:
+        missing = "; ".join(f"{name} ({reason})" for name, reason in d.store_ablation.missing)
+        parts.append(Text.of(f"Not run: {missing}.", kind="soft"))
+    if d.token_variance:
+        parts += [Heading("Soft tokens"), _token_facts(d.token_variance), _each_token(d.token_variance)]
+    if ladder:
+        gap = f"The full pipeline against the best rung below it: {LOSS.span(ladder.gap)} {d.unit};"
+        alone = f"what it has over the query alone: {percent_span(ladder.retrieval)} of its gain."
+        seeds = plural(ladder.seeds, "training seed")
+        parts += [Heading("Ladder"), _rung_table(ladder, page=True), Text.of(f"{seeds}. {gap} {alone}", kind="soft")]
+        rows = [(control.name, LOSS.show(control.loss), percent(control.accuracy)) for control in ladder.controls]
+        parts += [Table.plain(("without a language model", "loss", "answered right"), rows)] if rows else []
+        if chart := figures.sweeps(ladder):
+            parts.append(Figure(chart, "One seed for each learning rate; the ring is the rate that was chosen."))
+    if d.store_health:
+        parts += [Heading("Store"), _store_facts(d.store_health)]
+    return tuple(parts)
+
+
+def _share(share: Estimate) -> Cell | None:
+    return ranged(share, 0, scale=100, unit="%")
+
+
+def _loss(estimate: Estimate) -> Cell | None:
+    return ranged(estimate, LOSS.decimals)
+
+
+def _ablation_table(evidence: StoreAblation, *, page: bool = False, title: str = "") -> Table:
+    what = figures.WHAT if page else {}
+    p_values = Column[Ablation]("p", lambda row: p_value(row.rise.p_value), "permutation")
+    columns: list[Column[Ablation]] = [
+        Column("in the place of what was retrieved", lambda row: Cell(row.condition, what.get(row.condition, ""))),
+        Column("training", lambda row: "again" if row.retrained else "as it was", words=True),
+        Column("loss", lambda row: _loss(row.loss), "[95%]"),
+        Column("rise", lambda row: _loss(row.rise), "[95%]"),
+        Column("share of the gain lost", lambda row: _share(row.share), "[95%]"),
+        *([p_values] if page else []),
     ]
+    return Table.of(columns, evidence.ablations, title=title)
+
+
+def _rung_table(evidence: Ladder, *, page: bool = False) -> Table:
+    columns: list[Column[Rung]] = [
+        Column("rung", lambda rung: Cell(figures.RUNGS.get(rung.name, rung.name), rung.what if page else "")),
+        Column("trained", lambda rung: si(rung.parameters), "parameters"),
+        Column(
+            "learning rate", lambda rung: Cell(f"{rung.learning_rate:.2g}", f"of {len(rung.sweep)}"), "best of sweep"
+        ),
+        Column("loss", lambda rung: _loss(rung.loss), "[95%]"),
+        Column("gain", lambda rung: _loss(rung.gain), "[95%]"),
+        Column("share of the gain reached", lambda rung: _share(rung.share), "[95%]"),
+    ]
+    title = "Ladder: the same rows and budget"
+    return Table.of(columns, evidence.rungs, lambda rung: rung.name == "full", title=title)
+
+
+def _facts(rows: Sequence[tuple[str, Cell | str | None, str]]) -> Table:
+    """Name, value and meaning of some numbers."""
+    cells = [(name, value or DASH, meaning) for name, value, meaning in rows]
+    return Table.plain(("", "", ""), cells, words=(0, 2), kind="facts")
+
+
+def _token_facts(evidence: TokenVariance) -> Table:
+    chance = f"chance {percent(evidence.probe_chance)}, p {p_value(evidence.probe_p_value)}"
+    energy = "Part of the tokens' squared length that differs between queries."
+    query = "Part of those differences that the query's own vector predicts, on queries it was not fitted to."
+    divergence = "How far the model's answer moves when the mean token stands in (KL divergence, nats)."
+    probe = "How often a linear probe reads from the tokens which kind of entries was retrieved."
+    return _facts(
+        [
+            ("energy share", _loss(evidence.energy_share), energy),
+            ("explained by the query", percent(evidence.given_query), query),
+            ("divergence", _loss(evidence.divergence), divergence),
+            ("probe", Cell(percent(evidence.probe), chance), f"{probe} Readable does not mean used: see the shares."),
+        ]
+    )
+
+
+def _each_token(evidence: TokenVariance) -> Group:
+    ranks = itertools.chain(map(fixed, evidence.effective_ranks), itertools.repeat(DASH))
+    cosines = enumerate(evidence.cosines, 1)
+    rows = [(str(j), _loss(cosine) or DASH, rank) for (j, cosine), rank in zip(cosines, ranks, strict=False)]
+    head = ("token", "mean cosine between queries (1: the same for all)", "effective rank (its directions)")
+    return Group((Table.plain(head, rows),), "fold", "Each token")
+
+
+def _store_facts(health: StoreHealth) -> Table:
+    show, chance = LOSS.show, "if drawn at random."
+    hubness = f"Skewness of how often each entry is retrieved; {fixed(health.hubness_chance, 2)} {chance}"
+    never = f"Entries that no query brings up; {percent(health.never_chance)} {chance}"
+    overlap = f"Jaccard overlap of the sets of two queries; random sets would have {show(health.overlap_chance)}."
+    contrast = "How much nearer the nearest entry is than the mean one; near 0 all are alike."
+    gap = "Similarity of the nearest entry minus that of the last one retrieved."
+    cosine = "Mean cosine of two random entries; near 1 all point the same way."
+    return _facts(
+        [
+            ("hubness", fixed(health.hubness, 2), hubness),
+            ("never retrieved", percent(health.never), never),
+            ("Gini", show(health.gini), "Inequality of the counts: 0 all alike, 1 one entry takes all."),
+            ("entropy", show(health.entropy), "Of the retrievals, as a share of the largest possible: 1 all alike."),
+            ("overlap", _loss(health.overlap), overlap),
+            ("contrast", show(health.contrast), contrast),
+            ("score gap", show(health.score_gap), gap),
+            ("anisotropy", show(health.anisotropy), cosine),
+            ("centred", show(health.anisotropy_centred), "The same after the mean entry is subtracted."),
+            ("duplicates", str(health.duplicates), "Entries with the same content as another."),
+            ("leaks", str(health.leaks), "Queries that stand in the store themselves."),
+        ]
+    )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Literal
 
-from coldframe.diagnosis.advice import STATIC_RUNGS, Savings, advice, best_static, percent
+from coldframe.diagnosis.advice import STATIC_RUNGS, Savings, advice, best_static
 from coldframe.diagnosis.evidence import (
     Ablation,
     Estimate,
@@ -20,6 +20,7 @@ from coldframe.diagnosis.evidence import (
     Verdict,
 )
 from coldframe.diagnosis.shares import queries_needed
+from coldframe.reports.numbers import percent_span
 
 #: A share of the gain below this counts as nothing, and one above :data:`MOST` as most of it.
 #: Ours, like all thresholds here; fixed before any pipeline was diagnosed.
@@ -80,8 +81,11 @@ def store_ablation_outcome(gain: Estimate, ablations: Sequence[Ablation]) -> tup
     store, *retrained = asked
     why = " ".join(
         [
-            f"{_PLACED[store.condition]}, {percent(store.share)} of the gain is lost.",
-            *(f"Trained again under the condition {one.condition!r}, it is {percent(one.share)}." for one in retrained),
+            f"{_PLACED[store.condition]}, {percent_span(store.share)} of the gain is lost.",
+            *(
+                f"Trained again under the condition {one.condition!r}, it is {percent_span(one.share)}."
+                for one in retrained
+            ),
         ]
     )
     bands = {band(one.share) for one in asked}
@@ -96,7 +100,7 @@ def store_ablation_outcome(gain: Estimate, ablations: Sequence[Ablation]) -> tup
     other = _all_swapped(ablations)
     if other is None:
         return "prompt-tuning-like", why
-    why += f" With all of another query's conditioning it is {percent(other.share)}."
+    why += f" With all of another query's conditioning it is {percent_span(other.share)}."
     found = band(other.share)
     if found == "open":
         return "cannot-tell", f"{why} Whether the rest follows the query is open."
@@ -140,7 +144,7 @@ def token_outcome(
         return "cannot-tell", "There is no gain whose share the tokens could have."
     cosine = sum(one.value for one in cosines) / max(len(cosines), 1)
     alike = cosine > ALIKE_COSINE or energy_share.value < ALIKE_ENERGY
-    why = f"With the mean token for all queries, {percent(mean_share)} of the gain is lost."
+    why = f"With the mean token for all queries, {percent_span(mean_share)} of the gain is lost."
     found = band(mean_share)
     if found == "nothing":
         says = "they are the same for all queries" if alike else "the model ignores what differs"
@@ -150,7 +154,7 @@ def token_outcome(
         return "cannot-tell", f"{why} That may be less than {NEGLIGIBLE:.0%} or more."
     if found == "some":
         return "mixed", why
-    why += f" With tokens predicted from the query alone it is {percent(predicted_share)}."
+    why += f" With tokens predicted from the query alone it is {percent_span(predicted_share)}."
     outcomes: dict[Band, Outcome] = {
         "most": "retrieval-driven",
         "nothing": "query-driven",
@@ -184,8 +188,8 @@ def ladder_outcome(rungs: Sequence[Rung], retrieval: Estimate) -> tuple[Outcome,
     if math.isnan(best.share.value):
         return "cannot-tell", "There is no gain whose share a rung could reach."
     query = next((rung for rung in rungs if rung.name == "query-only"), None)
-    why = f"The best static prompt ({best.name}) reaches {percent(best.share)} of the gain"
-    why += f", a prompt from the query alone {percent(query.share)}." if query else "."
+    why = f"The best static prompt ({best.name}) reaches {percent_span(best.share)} of the gain"
+    why += f", a prompt from the query alone {percent_span(query.share)}." if query else "."
     enough = 1 - NEGLIGIBLE
     if best.share.low > enough:
         return "prompt-tuning-like", why
@@ -287,7 +291,7 @@ def _headline(subject: str, outcome: Outcome, basis: str, store_ablation: StoreA
     if outcome == "cannot-tell":
         return f"Cannot tell what the gain of {subject} comes from: {basis}."
     store = _without_retrieval(store_ablation.ablations)[0]
-    lost = f"{percent(store.share)} of it is lost without what is retrieved"
+    lost = f"{percent_span(store.share)} of it is lost without what is retrieved"
     means = {
         "retrieval-driven": "most of the gain comes from what it retrieves",
         "query-driven": "what depends on the input follows the query, not what it retrieves",

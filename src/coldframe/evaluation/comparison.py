@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -20,21 +19,17 @@ from coldframe.evaluation import linear_head
 from coldframe.evaluation.controls import all_controls, control_data
 from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.intervals import score_interval
-from coldframe.evaluation.markdown import render_markdown
-from coldframe.evaluation.report import write_report
+from coldframe.evaluation.report import render_markdown, render_table, write_report
 from coldframe.evaluation.report_data import (
     MethodRow,
-    Point,
     Published,
     ReportData,
-    Role,
     Sweep,
     SweepPoint,
     TrainingCurve,
 )
 from coldframe.evaluation.runs import QUERY_ABLATIONS, TRAINING_ABLATIONS, Job, Outcome, Runner
 from coldframe.evaluation.summary import method_row, metric_infos, reliabilities, samples
-from coldframe.evaluation.table import render_table
 from coldframe.evaluation.verdict import verdict
 from coldframe.frozen.model import FrozenLM
 from coldframe.inference.predictions import Predictions
@@ -42,7 +37,7 @@ from coldframe.methods.registry import create
 from coldframe.progress import say
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
-from coldframe.storage.files import atomic_path
+from coldframe.storage.files import write_json, write_text
 from coldframe.tasks.task import Passage, Task
 from coldframe.training.config import TrainingConfig
 
@@ -91,10 +86,8 @@ class Comparison:
     def save(self, out: str | Path) -> None:
         """Write ``report.html``, ``report.json`` (what it is made of), ``results.json``, ``results.md`` (numbers)."""
         write_report(self.data, Path(out) / "report.html")
-        with atomic_path(Path(out) / "results.md") as path:
-            path.write_text(render_markdown(self.data), encoding="utf-8")
-        with atomic_path(Path(out) / "results.json") as path:
-            path.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(Path(out) / "results.md", render_markdown(self.data))
+        write_json(Path(out) / "results.json", self.to_dict(), indent=2)
 
 
 def compare(
@@ -221,9 +214,10 @@ def compare(
         model=str(lm.provenance.get("name", "model")),
         main=main,
         metric=task.schema.metric,
-        metrics=metric_infos([score.metric for score in rows[0].scores]),
+        metrics=metric_infos([score.metric for row in rows for score in row.scores]),
         rows=tuple(rows),
         domain=task.schema.domain,
+        kind=task.schema.kind,
         positive=task.schema.positive,
         notes=task.notes,
         curves=tuple(_curve(one, main) for one in outcomes[main] if one.history),
@@ -261,14 +255,21 @@ def _row(job: Job, found: Sequence[Outcome], main: Sequence[Outcome], task: Task
     if dropped := max(one.dropped for one in found):
         note.append(f"{dropped} exemplars were dropped because the model's context is too short.")
     spreads = [one.order_std for one in found if one.order_std is not None]
-    role: Role = job.role or "method"
-    order_std = float(np.mean(spreads)) if spreads else None
-    return method_row(runs, task.schema, role=role, main=rivals, cost=cost, order_std=order_std, note=" ".join(note))
+    return method_row(
+        runs,
+        task.schema,
+        role=job.role or "method",
+        main=rivals,
+        cost=cost,
+        bytes_per_passage=found[0].entry_bytes,
+        order_std=float(np.mean(spreads)) if spreads else None,
+        note=" ".join(note),
+    )
 
 
 def _curve(outcome: Outcome, method: str) -> TrainingCurve:
     points = {
-        name: tuple(Point(record["epoch"], record[name]) for record in outcome.history if name in record)
+        name: tuple((record["epoch"], record[name]) for record in outcome.history if name in record)
         for name in ("train_loss", "validation_metric")
     }
     chosen = [record["epoch"] for record in outcome.history if record.get("best")]

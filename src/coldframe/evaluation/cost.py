@@ -25,7 +25,7 @@ class Cost(Config):
     """What one method costs on one task; None where it was not measured.
 
     Args:
-        trainable_parameters: Numbers that training changes.
+        trainable_parameters: Parameters that training changes.
         context_tokens: Mean tokens per query that the model reads, soft tokens included.
         prefill_flops: Mean operations of the language model per query, from first token to answer scores.
         shared_flops: Operations spent once for all queries on the text they share (header), not in
@@ -46,6 +46,11 @@ class Cost(Config):
     latency_ms: float | None = None
     latency_p90_ms: float | None = None
     peak_memory_mb: float | None = None
+
+    @property
+    def flops(self) -> float | None:
+        """Operations per query, in the language model and outside it; None if neither was counted."""
+        return (self.prefill_flops or 0) + (self.encoder_flops or 0) or None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,92 +1,66 @@
-"""The report: one HTML file that needs nothing else, made from plain data."""
+"""What the report of a comparison says: verdict, scores, cost, curves. Blocks for page, Markdown and terminal."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
 
-from coldframe.errors import MissingExtraError
-from coldframe.evaluation import figures
+from rich.console import Group
+
 from coldframe.evaluation.calibration import calibration_error
-from coldframe.evaluation.cost import Cost
-from coldframe.evaluation.drawings import molecule_uri
 from coldframe.evaluation.report_data import MethodRow, Published, ReportData
+from coldframe.evaluation.report_samples import sample_cards
 from coldframe.evaluation.verdict import verdict
-from coldframe.storage.files import atomic_path
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-#: Title, unit, and how a row's cost is written in a column of the table.
-CostColumn: TypeAlias = tuple[str, str, Callable[[Cost], str]]
-
-#: Longest text of a sample, in characters.
-MAX_TEXT = 600
+from coldframe.reports import blocks, html, markdown, terminal
+from coldframe.reports.blocks import Block, Cell, Code, Column, Figure, Mark, Section, Table, Text, ranged
+from coldframe.reports.figures import Bar, Bubbles, Chart, Dot, Forest, Kind, Line, Scatter
+from coldframe.reports.numbers import MetricInfo, fixed, p_value, si
+from coldframe.storage.files import write_text
 
 
 def render_report(data: ReportData) -> str:
-    """The report as HTML.
-
-    Everything that comes from data is escaped; the page loads nothing, runs no script, and says so to the
-    browser in its content security policy.
-
-    Args:
-        data: What to show.
+    """The report as HTML, see :func:`coldframe.reports.html.render`.
 
     Raises:
-        MissingExtraError: jinja2 (extra ``report``), or RDKit (extra ``chem``) for the samples of a molecule
-            task, is not installed.
+        MissingExtraError: jinja2 (extra ``report``), or RDKit (extra ``chem``) for the samples of a molecule task, is
+            not installed.
     """
-    environment = page_environment("coldframe.evaluation")
-    environment.globals["molecule_uri"] = molecule_uri
-    rows = data.ranked()
-    return environment.get_template("report.html.j2").render(
-        data=data,
-        primary=data.primary,
-        verdict=verdict(data),
-        rows=rows,
-        columns=[data.primary, *(info for info in data.metrics if info.name != data.metric)],
-        order_column=any(row.order_std is not None for row in rows),
-        cost_columns=cost_columns(rows),
-        forest=figures.forest(data),
-        scatter=figures.scatter(data),
-        learning=figures.learning(data),
-        sweeps=figures.sweeps(data),
-        reliability=[
-            (one.method, figures.bubbles(one), calibration_error(one.bins)) for one in data.reliability if one.bins
-        ],
-        published=[(one, _ours(data, one)) for one in data.published],
-        settings=flatten(data.settings),
-        provenance=flatten(data.provenance),
+    sections = (
+        Section("Scores", _scores(data)),
+        Section("Score against cost", _scatter(data)),
+        Section("Learning curves", _learning(data)),
+        Section("How many exemplars, how many heads", _sweeps(data)),
+        Section("Reliability", _reliability(data)),
+        Section("Sample queries", sample_cards(data)),
+        Section("Published numbers", _published(data)),
+        blocks.provenance(data.command, {"Settings": data.settings, "Provenance": data.provenance}),
     )
+    over = f"coldframe report · task {data.task} · frozen model {data.model}"
+    header = (_banner(data, comparisons=True), *blocks.notes(data.notes))
+    return html.render(blocks.Page(f"{data.main} on {data.task}", over, header, sections))
 
 
-def page_environment(*packages: str) -> Environment:
-    """What fills the templates of pages: everything is escaped, and a name that is not there is an error.
+def render_markdown(data: ReportData) -> str:
+    """Headline, table, notes, published numbers and the command that makes them again, for a page of results.
 
-    Args:
-        *packages: With a folder ``templates``; the first that has a template gives it.
-
-    Raises:
-        MissingExtraError: jinja2 (extra ``report``) is not installed.
+    Example:
+        >>> from coldframe.evaluation.intervals import Interval
+        >>> from coldframe.evaluation.report_data import Score
+        >>> row = MethodRow("IDPG", "method", (Score("accuracy", Interval(81.0, 78.0, 84.0, n=500)),))
+        >>> data = ReportData("trec", "smollm2", "IDPG", "accuracy", (MetricInfo("accuracy", "Accuracy"),), (row,))
+        >>> "| **IDPG** | method | 81.0 [78.0, 84.0] | 500 | 1 |" in render_markdown(data)
+        True
     """
-    try:
-        from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "report", "Writing a report") from error
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader(package) for package in packages]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["shorten"] = _shorten
-    environment.filters["clip"] = lambda value: min(max(value, 0.0), 100.0)
-    environment.filters["p_value"] = lambda p: "< 0.001" if p < 0.001 else f"= {p:.3f}"
-    return environment
+    remarks = [f"{row.name}: {row.note}" for row in data.rows if row.note] + list(data.notes)
+    parts = [_banner(data), Text.of(f"{data.task}, {data.model}."), scores(data), *blocks.notes(remarks)]
+    return markdown.render([*parts, *_published(data), *([Code(data.command)] if data.command else [])])
+
+
+def render_table(data: ReportData) -> Group:
+    """Verdict and scores, to be printed by a ``rich.console.Console``."""
+    return terminal.render([_banner(data), scores(data)])
 
 
 def write_report(data: ReportData, path: str | Path) -> None:
@@ -96,67 +70,185 @@ def write_report(data: ReportData, path: str | Path) -> None:
         data: What to show.
         path: Of the HTML file.
     """
-    html, path = render_report(data), Path(path)
-    with atomic_path(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(data.to_dict(), ensure_ascii=False), encoding="utf-8")
-    with atomic_path(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    page = render_report(data)
+    write_text(Path(path).with_suffix(".json"), json.dumps(data.to_dict(), ensure_ascii=False))
+    write_text(path, page)
 
 
-def cost_columns(rows: Sequence[MethodRow]) -> list[CostColumn]:
-    """The cost columns for which at least one row has a value."""
+def scores(data: ReportData, *, page: bool = False) -> Table:
+    """Every method, best first, with its scores, the main method's difference from it, and its cost.
 
-    def column(title: str, unit: str, name: str, show: Callable[[float], str]) -> CostColumn:
-        def write(cost: Cost) -> str:
-            value = getattr(cost, name)
-            return "–" if value is None else show(value)
-
-        return title, unit, write
-
-    def plain(value: float) -> str:
-        return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-
-    columns = {
-        "trainable_parameters": ("trained", "parameters", figures.si),
-        "context_tokens": ("context", "tokens", lambda value: f"{value:.0f}"),
-        "prefill_flops": ("prefill", "FLOPs per query", figures.si),
-        "shared_flops": ("shared prefix", "FLOPs, once", figures.si),
-        "encoder_flops": ("encoder", "FLOPs per query", figures.si),
-        "latency_ms": ("latency", "ms, median", lambda value: f"{value:.3g}"),
-        "latency_p90_ms": ("latency", "ms, 90%", lambda value: f"{value:.3g}"),
-        "peak_memory_mb": ("peak memory", "MB", plain),
-    }
-    costs = [row.cost for row in rows if row.cost]
-    return [
-        column(title, unit, name, show)
-        for name, (title, unit, show) in columns.items()
-        if any(getattr(cost, name) is not None for cost in costs)
-    ]
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as pairs of a dotted name and a value.
-
-    >>> flatten({"method": {"heads": 8, "k": 5}, "seeds": [0, 1]})
-    [('method.heads', '8'), ('method.k', '5'), ('seeds', '0, 1')]
+    Args:
+        data: What to show.
+        page: Also what only a page has room for: notes, all intervals, p-values, all costs.
     """
-    pairs = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            pairs += flatten(value, f"{prefix}{key}.")
-        else:
-            shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            pairs.append((f"{prefix}{key}", shown))
-    return pairs
+    primary = data.primary
+    outcomes = {comparison.name: comparison.outcome for comparison in verdict(data).comparisons}
+
+    def metric(info: MetricInfo, interval: bool) -> Column[MethodRow]:
+        def cell(row: MethodRow) -> Cell | str | None:
+            score = row.score(info.name)
+            return ranged(score, info.decimals) if interval or score is None else info.show(score.value)
+
+        return Column(info.title, cell, ", ".join(["[95%]"] * interval + ["less is better"] * (not info.higher)))
+
+    def difference(row: MethodRow) -> Cell | None:
+        return ranged(row.difference, primary.decimals, sign=True, kind=outcomes.get(row.name, ""))
+
+    p_values = Column[MethodRow](
+        "p", lambda row: p_value(row.difference.p_value) if row.difference else None, "permutation"
+    )
+    columns: list[Column[MethodRow]] = [
+        Column("method", lambda row: Cell(row.name, row.note if page else "")),
+        Column("kind", lambda row: "no LM" if row.role == "no-lm" else row.role, words=True),
+        metric(primary, interval=True),
+        Column(f"{data.main} minus it", difference, "[95%], paired"),
+        *([p_values] if page else []),
+        *(metric(info, interval=page) for info in data.metrics if info != primary),
+        Column("n", lambda row: str(score.n) if (score := row.score(primary.name)) else None),
+        Column("seeds", lambda row: str(score.seeds) if (score := row.score(primary.name)) else None),
+        Column("order std", lambda row: None if row.order_std is None else fixed(row.order_std, 2), "over shuffles"),
+        *(COSTS if page else COSTS[:4]),
+    ]
+    return Table.of(columns, data.ranked(), lambda row: row.name == data.main, title=f"{data.task}, {data.model}")
 
 
-def _ours(data: ReportData, one: Published) -> str:
-    """Our number beside a published one: the same method and metric, if both are in the table."""
-    row = next((row for row in data.rows if row.name == one.method), None)
-    info = next((info for info in data.metrics if info.name == one.metric), None)
-    found = row.score(one.metric) if row else None
-    return info.span(found) if info and found else "–"
+def _cost(title: str, unit: str, name: str, show: Callable[[float], str] = si) -> Column[MethodRow]:
+    def cell(row: MethodRow) -> str | None:
+        value = getattr(row if name == "bytes_per_passage" else row.cost, name, None)
+        return None if value is None else show(value)
+
+    return Column(title, cell, unit)
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + " …"
+#: What a method costs, one column each; a table leaves out those in which no row has a value.
+COSTS: tuple[Column[MethodRow], ...] = (
+    _cost("trained", "parameters", "trainable_parameters"),
+    _cost("stored", "bytes a passage", "bytes_per_passage"),
+    _cost("context", "tokens", "context_tokens", lambda tokens: fixed(tokens, 0)),
+    _cost("operations", "FLOPs a query", "flops"),
+    _cost("prefill", "FLOPs a query", "prefill_flops"),
+    _cost("encoder", "FLOPs a query", "encoder_flops"),
+    _cost("shared prefix", "FLOPs, once", "shared_flops"),
+    _cost("latency", "ms, median", "latency_ms", "{:.3g}".format),
+    _cost("latency", "ms, 90%", "latency_p90_ms", "{:.3g}".format),
+    _cost("peak memory", "MB", "peak_memory_mb", "{:,.0f}".format),
+)
+
+
+def _banner(data: ReportData, *, comparisons: bool = False) -> blocks.Banner:
+    result = verdict(data)
+    parts: list[Block] = [Text.of(result.too_few, kind="warn")] if result.too_few else []
+    if comparisons and result.comparisons:
+        parts.append(blocks.Bullets(tuple(Mark(c.text, c.outcome) for c in result.comparisons), "against"))
+    return blocks.Banner(result.outcome or "undecided", result.headline, tuple(parts))
+
+
+def _kind(data: ReportData, row: MethodRow) -> Kind:
+    return "main" if row.name == data.main else row.role
+
+
+def _scores(data: ReportData) -> tuple[Block, ...]:
+    bars = []
+    for row in data.ranked():
+        score = row.score(data.metric)
+        if score and math.isfinite(score.value):
+            seeds = row.seed_values if score.seeds > 1 else ()
+            bars.append(Bar.of(row.name, _kind(data, row), score, data.primary.span(score), points=seeds))
+    positive = f" The positive label is “{data.positive}”." if data.positive else ""
+    told = (
+        f"{data.primary.title} of every method: the mean over its seeds with a 95% bootstrap interval over test rows "
+        f"and seeds. Rings are single seeds, the dashed line is {data.main}.{positive}"
+    )
+    keys = {"main": data.main, "method": "with the language model", "control": "control with it", "no-lm": "without it"}
+    shown = {bar.kind for bar in bars}
+    return (
+        Text.of(told, kind="soft"),
+        Text(tuple(Mark(words, f"key {kind}") for kind, words in keys.items() if kind in shown), "soft"),
+        Figure(Forest.of(data.primary.title, bars, [bar.value for bar in bars if bar.kind == "main"])),
+        scores(data, page=True),
+    )
+
+
+def _scatter(data: ReportData) -> tuple[Block, ...]:
+    """Score against operations; the best control without a language model, which has hardly any, is a line."""
+    dots, rivals = [], []
+    for row in data.ranked():
+        score, flops = row.score(data.metric), row.cost.flops if row.cost else None
+        if score and row.role == "no-lm" and math.isfinite(score.value):
+            rivals.append((f"{row.name}, no language model", score.value))
+        elif score and flops and math.isfinite(score.low + score.high):
+            dots.append(Dot(row.name, _kind(data, row), flops, score.value, score.low, score.high))
+    across = "operations per query (FLOPs, logarithmic)"
+    scatter = Scatter.of(f"{data.primary.title} by cost", across, dots, rivals[0] if rivals else None)
+    caption = "Up: the score with its 95% interval. Across: the operations that one query takes, encoder included."
+    return (Figure(scatter, caption),) if scatter else ()
+
+
+def _learning(data: ReportData) -> tuple[Block, ...]:
+    """For each method training loss and validation score by epoch, one line for each seed."""
+    parts: list[Block] = [Text.of("One line for each seed; the ring is the epoch whose weights are used.", kind="soft")]
+    for method in dict.fromkeys(curve.method for curve in data.curves):
+        losses, scores, epochs = [], [], []
+        for curve in (curve for curve in data.curves if curve.method == method):
+            chosen = next((point for point in curve.validation if point[0] == curve.chosen), None)
+            losses.append(Line(f"seed {curve.seed}", curve.loss))
+            scores.append(Line(f"seed {curve.seed}", curve.validation, marked=chosen))
+            epochs += [epoch for epoch, _ in (*curve.loss, *curve.validation)]
+        # One scale for both charts, so that an epoch stands above itself.
+        charts = {"training loss": losses, f"validation {data.primary.words}": scores}
+        shown = (Chart.of(f"{method}: {name}", "epoch", lines, x_values=epochs) for name, lines in charts.items())
+        parts += blocks.figures(shown)
+    return tuple(parts) if data.curves else ()
+
+
+def _sweeps(data: ReportData) -> tuple[Block, ...]:
+    """For each setting the primary metric over its values; equal steps, because settings grow by doubling."""
+    charts = []
+    for setting in dict.fromkeys(sweep.setting for sweep in data.sweeps):
+        sweeps = [sweep for sweep in data.sweeps if sweep.setting == setting]
+        values, lines = sorted({point.x for sweep in sweeps for point in sweep.points}), []
+        for sweep in sweeps:
+            points = sorted((float(values.index(point.x)), point.interval) for point in sweep.points)
+            band = tuple((interval.low, interval.high) for _, interval in points)
+            lines.append(Line(sweep.method, tuple((place, interval.value) for place, interval in points), band))
+        ticks = {float(place): f"{value:g}" for place, value in enumerate(values)}
+        charts.append(Chart.of(f"{data.primary.title} by {setting}", setting, lines, ticks=ticks))
+    note = Text.of("The main method with other values of a setting; bands are 95% intervals.", kind="soft")
+    return (note, *blocks.figures(charts)) if charts else ()
+
+
+def _reliability(data: ReportData) -> tuple[Block, ...]:
+    drawings = []
+    for diagram in (diagram for diagram in data.reliability if diagram.bins):
+        title = f"{diagram.method}: expected calibration error {100 * calibration_error(diagram.bins):.1f}"
+        hint = "{0.count} predictions: stated {0.confidence:.0%}, right {0.accuracy:.0%}"
+        points = tuple((bin.confidence, bin.accuracy, bin.count, hint.format(bin)) for bin in diagram.bins)
+        drawings.append(Bubbles(title, "stated probability, %", points))
+    note = (
+        "Up: the share of right answers. Across: the probability that was stated for them. On the dashed line a "
+        "probability means what it says. The area of a dot is its number of predictions."
+    )
+    return (Text.of(note, kind="soft"), *blocks.figures(drawings)) if drawings else ()
+
+
+def _published(data: ReportData) -> tuple[Block, ...]:
+    """Numbers from papers, each beside ours in the same metric, if both are in the table."""
+    rows = {row.name: row for row in data.rows}
+    infos = {info.name: info for info in data.metrics}
+
+    def ours(number: Published) -> str | None:
+        score = rows[number.method].score(number.metric) if number.method in rows else None
+        return infos[number.metric].span(score) if score and number.metric in infos else None
+
+    columns: list[Column[Published]] = [
+        Column("published", lambda number: number.method),
+        Column("metric", lambda number: number.metric, words=True),
+        Column("value", lambda number: str(number.value)),
+        Column("ours", ours),
+        Column("their model", lambda number: number.model, words=True),
+        Column("their setting", lambda number: number.setting or None, words=True),
+        Column("source", lambda number: number.source, words=True),
+    ]
+    note = "Measured by others, on other models and in other settings: for orientation, not as a comparison."
+    return (Text.of(note, kind="soft"), Table.of(columns, data.published)) if data.published else ()

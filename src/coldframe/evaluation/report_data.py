@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from coldframe.config import Config, check
 from coldframe.errors import ConfigError, nearest
@@ -12,61 +12,11 @@ from coldframe.evaluation.calibration import Bin
 from coldframe.evaluation.compare import Difference
 from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.intervals import Interval
+from coldframe.reports.numbers import MetricInfo
 
 #: "method": an adapted or prompted model; "control": the same with its information destroyed (shuffled labels,
-#: random exemplars); "no-lm": without a language model.
+#: random exemplars, another query's passages); "no-lm": without a language model.
 Role = Literal["method", "control", "no-lm"]
-
-
-class Ranged(Protocol):
-    """A value with its interval."""
-
-    @property
-    def value(self) -> float: ...  # noqa: D102
-
-    @property
-    def low(self) -> float: ...  # noqa: D102
-
-    @property
-    def high(self) -> float: ...  # noqa: D102
-
-
-@dataclasses.dataclass(frozen=True)
-class MetricInfo(Config):
-    """How a metric is shown.
-
-    Args:
-        name: In ``METRICS``.
-        title: For readers.
-        higher: Whether larger is better.
-        decimals: Digits after the point.
-    """
-
-    section = "metric"
-
-    name: str
-    title: str
-    higher: bool = True
-    decimals: int = 1
-
-    @property
-    def words(self) -> str:
-        """The title inside a sentence: abbreviations keep their capitals."""
-        return self.title if self.title[1:2].isupper() else self.title[:1].lower() + self.title[1:]
-
-    def show(self, value: float, *, sign: bool = False) -> str:
-        """A number as it is printed; a true minus sign, and a dash for what is not defined."""
-        if value != value:
-            return "–"
-        text = f"{value:+.{self.decimals}f}" if sign else f"{value:.{self.decimals}f}"
-        if float(text) == 0:
-            text = text.lstrip("+-")
-        return text.replace("-", "\N{MINUS SIGN}")
-
-    def span(self, found: Ranged, *, sign: bool = False) -> str:
-        """Value and interval, as it is printed."""
-        low, high = self.show(found.low, sign=sign), self.show(found.high, sign=sign)
-        return f"{self.show(found.value, sign=sign)} [{low}, {high}]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +42,7 @@ class MethodRow(Config):
         seed_values: The primary metric of each seed.
         order_std: Standard deviation of the primary metric over shuffles of the exemplars, if measured.
         note: What a reader must know.
+        bytes_per_passage: What the method keeps for each passage of its store, if it keeps anything.
     """
 
     section = "method row"
@@ -104,20 +55,11 @@ class MethodRow(Config):
     seed_values: tuple[float, ...] = ()
     order_std: float | None = None
     note: str = ""
+    bytes_per_passage: float | None = None
 
     def score(self, metric: str) -> Interval | None:
         """The interval of a metric, if it was measured."""
         return next((score.interval for score in self.scores if score.metric == metric), None)
-
-
-@dataclasses.dataclass(frozen=True)
-class Point(Config):
-    """A point of a curve."""
-
-    section = "point"
-
-    x: float
-    y: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,17 +69,17 @@ class TrainingCurve(Config):
     Args:
         method: Its name.
         seed: Training seed.
-        loss: Training loss, by epoch.
-        validation: Validation score (primary metric), by epoch.
-        chosen: The epoch whose weights were kept.
+        loss: Pairs of epoch and training loss.
+        validation: Pairs of epoch and validation score (primary metric).
+        chosen: The epoch whose weights are used.
     """
 
     section = "training curve"
 
     method: str
     seed: int
-    loss: tuple[Point, ...]
-    validation: tuple[Point, ...]
+    loss: tuple[tuple[float, float], ...]
+    validation: tuple[tuple[float, float], ...]
     chosen: float | None = None
 
 
@@ -187,7 +129,7 @@ class Neighbour(Config):
 
 @dataclasses.dataclass(frozen=True)
 class Sample(Config):
-    """A query that is shown with its neighbours."""
+    """A query that is shown with its neighbours; ``right`` is for written answers, which need not equal the target."""
 
     section = "sample"
 
@@ -197,6 +139,12 @@ class Sample(Config):
     predicted: str
     probability: float | None = None
     neighbours: tuple[Neighbour, ...] = ()
+    right: bool | None = None
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the prediction is right."""
+        return self.predicted == self.target if self.right is None else self.right
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,6 +173,7 @@ class ReportData(Config):
         metrics: Columns of the table.
         rows: Lines of the table.
         domain: ``"molecules"`` draws the samples.
+        kind: Of the task.
         positive: The positive label, if there is one.
         notes: What a reader of the scores must know (dropped rows, leaks, the split).
         curves: Learning curves.
@@ -246,6 +195,7 @@ class ReportData(Config):
     metrics: tuple[MetricInfo, ...]
     rows: tuple[MethodRow, ...]
     domain: Literal["molecules", "text"] = "text"
+    kind: Literal["classification", "generation"] = "classification"
     positive: str | None = None
     notes: tuple[str, ...] = ()
     curves: tuple[TrainingCurve, ...] = ()
@@ -283,8 +233,8 @@ class ReportData(Config):
         sign = 1 if self.primary.higher else -1
 
         def key(row: MethodRow) -> tuple[bool, float]:
-            found = row.score(self.metric)
-            undefined = found is None or found.value != found.value
-            return undefined, 0.0 if found is None or undefined else -sign * found.value
+            score = row.score(self.metric)
+            undefined = score is None or score.value != score.value
+            return undefined, 0.0 if score is None or undefined else -sign * score.value
 
         return sorted(self.rows, key=key)

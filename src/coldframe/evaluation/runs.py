@@ -30,7 +30,7 @@ from coldframe.pipeline.setup import context_of, retriever_of, training_settings
 from coldframe.progress import say
 from coldframe.retrieval.retriever import RetrievalConfig, Strategy
 from coldframe.retrieval.store import Retrieved, Store
-from coldframe.storage.files import atomic_path
+from coldframe.storage.files import write_text
 from coldframe.tasks.task import Example, Task, content_hash
 from coldframe.training.config import TrainingConfig
 
@@ -81,6 +81,7 @@ class Outcome:
         seconds: What fitting and predicting took.
         order_std: Standard deviation of the primary metric over shuffles of the exemplars, if measured.
         dropped: Exemplars dropped because the model's context is too short.
+        entry_bytes: What the method keeps for each entry of the store, if it keeps anything.
     """
 
     predictions: Predictions
@@ -88,6 +89,7 @@ class Outcome:
     seconds: float
     order_std: float | None
     dropped: int
+    entry_bytes: float | None = None
 
     def on(self, ids: Sequence[str]) -> Predictions:
         """The predictions of some of the rows."""
@@ -166,8 +168,7 @@ class Runner:
             pipeline = Pipeline(method, self.lm, self.task.schema, self._store, self.retrieval, settings)
         cost = measure(pipeline.method, self.lm, self.task.schema, self.task.test, pipeline.retrieve, repeats=10)
         if path is not None:
-            with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps(cost.to_dict()), encoding="utf-8")
+            write_text(path, json.dumps(cost.to_dict()))
         return cost
 
     def fit(self, job: Job) -> Pipeline:
@@ -217,22 +218,23 @@ class Runner:
         if self.shuffles and method.uses_retrieval and job.role == "method":
             some = queries if method.trainable else sample(queries, ORDER_ROWS)
             order_std = order_deviation(pipeline, some, self.shuffles)
-        outcome = Outcome(predictions, pipeline.history, time.perf_counter() - started, order_std, dropped)
+        seconds = time.perf_counter() - started
+        outcome = Outcome(predictions, pipeline.history, seconds, order_std, dropped, method.entry_bytes)
         if self.out is not None:
             lines, rest = self._paths(job)
             if job.keep:
                 pipeline.save_pretrained(self.out / "artifact")
-                with atomic_path(self.out / "runs" / "artifact.txt") as path:
-                    path.write_text(rest.stem, encoding="utf-8")
+                write_text(self.out / "runs" / "artifact.txt", rest.stem)
             predictions.save(lines)
             record = {
                 "history": outcome.history,
                 "seconds": outcome.seconds,
                 "order_std": order_std,
                 "dropped": dropped,
+                "entry_bytes": outcome.entry_bytes,
             }
-            with atomic_path(rest) as path:  # written last: a run without it is not finished
-                path.write_text(json.dumps({**record, "settings": self._settings(job)}, indent=1), encoding="utf-8")
+            # Written last: a run without it is not finished.
+            write_text(rest, json.dumps({**record, "settings": self._settings(job)}, indent=1))
         return outcome
 
     def _is_kept(self, job: Job) -> bool:
@@ -247,10 +249,10 @@ class Runner:
         lines, rest = self._paths(job)
         try:
             record = json.loads(rest.read_text(encoding="utf-8"))
-            values = [record[name] for name in ("history", "seconds", "order_std", "dropped")]
+            history, seconds, order_std, dropped = (record[n] for n in ("history", "seconds", "order_std", "dropped"))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{rest} is damaged: {error!r}", fix="Delete it to make this run again.") from error
-        return Outcome(Predictions.load(lines), *values)
+        return Outcome(Predictions.load(lines), history, seconds, order_std, dropped, record.get("entry_bytes"))
 
     def _artifact_is_of(self, run: str) -> bool:
         """Whether the artifact in the folder comes from this run, and not from one with other settings."""

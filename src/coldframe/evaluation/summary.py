@@ -12,27 +12,35 @@ from coldframe.evaluation.calibration import reliability
 from coldframe.evaluation.compare import paired_difference
 from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.intervals import RESAMPLES, score_interval, statistic
-from coldframe.evaluation.report_data import MethodRow, MetricInfo, Neighbour, Reliability, Role, Sample, Score
+from coldframe.evaluation.report_data import MethodRow, Neighbour, Reliability, Role, Sample, Score
 from coldframe.inference.predictions import Predictions, same_rows
+from coldframe.reports.numbers import MetricInfo
 from coldframe.retrieval.store import Store
-from coldframe.tasks.metrics import METRICS
+from coldframe.tasks.metrics import METRICS, Metric
 from coldframe.tasks.task import Example, Schema
-from coldframe.tasks.text_metrics import TEXT_METRICS
+from coldframe.tasks.text_metrics import TEXT_METRICS, TextMetric
 
-#: What the table shows beside the primary metric.
-USUAL = ("effective_accuracy", "accuracy", "balanced_accuracy", "mcc", "auroc", "calibration_error")
+#: What the table shows beside the primary metric, by kind of task.
+USUAL = {
+    "classification": ("effective_accuracy", "accuracy", "balanced_accuracy", "mcc", "auroc", "calibration_error"),
+    "generation": ("token_f1", "exact_match", "contains"),
+}
+
+#: Scores that are not made from predictions alone.
+OTHERS = {"loss": MetricInfo("loss", "Loss of the gold answer", higher=False, decimals=3)}
 
 
 def metric_infos(names: Sequence[str]) -> tuple[MetricInfo, ...]:
     """How metrics are shown, by name; percentages with one decimal, others with three."""
-    infos = []
-    for name in dict.fromkeys(names):
-        metric = METRICS.get(name) or TEXT_METRICS.get(name)
-        if metric is None:
-            raise ConfigError(f"There is no metric {name!r}", fix=nearest(name, [*METRICS, *TEXT_METRICS]))
-        percent = metric.range == (0.0, 100.0)
-        infos.append(MetricInfo(name, metric.title, metric.greater_is_better, 1 if percent else 3))
-    return tuple(infos)
+    infos = dict(OTHERS)
+    known: list[Metric | TextMetric] = [*METRICS.values(), *TEXT_METRICS.values()]
+    for metric in known:
+        decimals = 1 if metric.range == (0.0, 100.0) else 3
+        infos[metric.name] = MetricInfo(metric.name, metric.title, metric.greater_is_better, decimals)
+    for name in names:
+        if name not in infos:
+            raise ConfigError(f"There is no metric {name!r}", fix=nearest(name, infos))
+    return tuple(infos[name] for name in dict.fromkeys(names))
 
 
 def method_row(
@@ -43,8 +51,10 @@ def method_row(
     metrics: Sequence[str] = (),
     main: Sequence[Predictions] | None = None,
     cost: Cost | None = None,
+    bytes_per_passage: float | None = None,
     order_std: float | None = None,
     note: str = "",
+    more: Sequence[Score] = (),
     resamples: int = RESAMPLES,
 ) -> MethodRow:
     """One line of the table: every metric with its interval, and the paired difference to the main method.
@@ -53,19 +63,20 @@ def method_row(
         runs: One run per training seed of one method.
         schema: The task's schema; its metric is the primary one.
         role: What the method stands for.
-        metrics: Further metrics; the primary one is always there. Default: ``USUAL`` for classification.
+        metrics: Further metrics; the primary one is always there. Default: ``USUAL`` for the kind of task.
         main: The main method's runs; None for the main method itself.
         cost: What the method cost.
+        bytes_per_passage: What it keeps for each passage of its store.
         order_std: Standard deviation of the primary metric over shuffles of the exemplars.
         note: What a reader must know.
+        more: Scores that do not come from predictions, such as the loss of the gold answer (``"loss"``).
         resamples: Bootstrap resamples of the primary metric and of the difference; the other metrics, which
             decide nothing, take a fifth of them.
     """
     same_rows(runs)
     few = max(resamples // 5, 100)
     positive = None if schema.positive is None else schema.index(schema.positive)
-    usual = metrics or (USUAL if schema.kind == "classification" else ())
-    names = dict.fromkeys([schema.metric, *usual])
+    names = dict.fromkeys([schema.metric, *(metrics or USUAL[schema.kind])])
     row = np.ones((1, len(runs[0])))
     return MethodRow(
         name=runs[0].method,
@@ -73,10 +84,12 @@ def method_row(
         scores=tuple(
             Score(name, score_interval(runs, name, positive, resamples=resamples if name == schema.metric else few))
             for name in names
-        ),
+        )
+        + tuple(more),
         difference=paired_difference(main, runs, schema.metric, positive, resamples=resamples) if main else None,
-        cost=cost,
         seed_values=tuple(float(statistic([run], schema.metric, positive)(row)[0]) for run in runs),
+        cost=cost,
+        bytes_per_passage=bytes_per_passage,
         order_std=order_std,
         note=note,
     )
@@ -115,7 +128,8 @@ def _sample(run: Predictions, i: int, known: Mapping[str, Example]) -> Sample:
             neighbours.append(Neighbour(exemplar.id, exemplar.text, exemplar.target, similarity, attention))
     shared: dict[str, Any] = {"id": run.ids[i], "text": run.texts[i], "neighbours": tuple(neighbours)}
     if run.generated is not None and run.references is not None:
-        return Sample(target=run.references[i][0], predicted=run.generated[i], **shared)
+        right = TEXT_METRICS["contains"].score([run.generated[i]], [run.references[i]]) > 0
+        return Sample(target=run.references[i][0], predicted=run.generated[i], right=right, **shared)
     predicted = int(run.predicted[i])
     return Sample(
         target=run.labels[int(run.targets[i])],

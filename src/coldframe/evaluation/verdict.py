@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 from coldframe.evaluation.compare import Difference
 from coldframe.evaluation.report_data import MethodRow, ReportData
-
-Outcome = Literal["gain", "loss", "undecided"]
+from coldframe.reports.numbers import Outcome, plural
 
 #: A test that cannot show a difference of this many points is called too small.
 COARSE = 5.0
@@ -51,67 +49,65 @@ def verdict(data: ReportData) -> Verdict:
 
     Gain and loss need a paired 95% interval that excludes zero; everything else is undecided, however large
     the difference looks. The best control is the best on the test rows themselves, which favours the control.
+
+    Where answers are written there are no controls without a language model. The rival is then the main method's own
+    best control (``"MAIN, what was done to it"``), which says whether what is retrieved matters.
     """
     others = [row for row in data.ranked() if row.name != data.main and row.difference and row.score(data.metric)]
-    others.sort(key=lambda row: row.role != "no-lm")  # stable: best first within both groups
+    rivals = [row for row in others if row.role == "no-lm"]
+    if not rivals and data.kind == "generation":
+        rivals = [row for row in others if row.role == "control" and row.name.startswith(f"{data.main}, ")]
+    others.sort(key=lambda row: row not in rivals)  # stable: best first within both groups
     comparisons = tuple(_comparison(data, row, row.difference) for row in others if row.difference)
-    best = others[0] if others and others[0].role == "no-lm" else None
+    best = rivals[0] if rivals else None
     outcome = comparisons[0].outcome if best else None
     return Verdict(outcome, _headline(data, best, outcome), comparisons, _too_few(data, others))
 
 
-def _outcome(data: ReportData, difference: Difference) -> Outcome:
-    if not difference.excludes_zero:
-        return "undecided"
-    return "gain" if (difference.value > 0) == data.primary.higher else "loss"
-
-
 def _comparison(data: ReportData, row: MethodRow, difference: Difference) -> Comparison:
-    outcome, span = _outcome(data, difference), data.primary.span(difference, sign=True)
-    words = {"gain": "better than", "loss": "worse than", "undecided": "cannot be told from"}
-    return Comparison(row.name, outcome, f"{words[outcome].capitalize()} {row.name}: {span}.")
+    outcome, span = data.primary.outcome(difference), data.primary.span(difference, sign=True)
+    words = {"gain": "Better than", "loss": "Worse than", "undecided": "Cannot be told from"}
+    return Comparison(row.name, outcome, f"{words[outcome]} {row.name}: {span}.")
 
 
 def _headline(data: ReportData, best: MethodRow | None, outcome: Outcome | None) -> str:
     info, main = data.primary, data.main_row
     own = main.score(data.metric)
-    scored = f"{info.words} {info.span(own)} on {data.task} (n = {own.n}, {_seeds(own.seeds)})" if own else ""
+    scored = f"{info.words} {info.span(own)} on {data.task} (n = {own.n}, {plural(own.seeds, 'seed')})" if own else ""
     if best is None or best.difference is None:
         if main.role == "no-lm":
             return f"{main.name}, which uses no language model, reaches {scored}."
+        if data.kind == "generation":
+            return f"{main.name} reaches {scored}; none of its controls was run, so it is open what retrieval adds."
         return (
             f"{main.name} reaches {scored}; no control without a language model was run, "
             "so it is open whether the model earned its place."
         )
-    theirs = best.score(data.metric)
+    theirs, span = best.score(data.metric), info.span(best.difference, sign=True)
     rival = f"{best.name} ({info.show(theirs.value)})" if theirs else best.name
-    span = info.span(best.difference, sign=True)
+    what = "control without a language model" if best.role == "no-lm" else "of its own controls"
     if outcome == "gain":
-        return f"{main.name} reaches {scored}: {span} against {rival}, the best control without a language model."
-    if outcome == "loss":
+        return f"{main.name} reaches {scored}: {span} against {rival}, the best {what}."
+    if outcome == "undecided":
         return (
-            f"The language model does not earn its place here: {rival} beats {main.name} without one; "
-            f"{main.name} reaches {scored}, a difference of {span}."
+            f"{main.name} does not beat the best {what}, {rival}: it reaches {scored}, a difference of {span}, and "
+            f"{best.difference.n} rows cannot tell these apart."
         )
-    return (
-        f"{main.name} does not beat the best control without a language model, {rival}: it reaches {scored}, "
-        f"a difference of {span}, and {best.difference.n} rows cannot tell these apart."
-    )
+    told = "The language model does not earn its place" if best.role == "no-lm" else "Retrieval does not help"
+    without = " without one" if best.role == "no-lm" else ""
+    return f"{told} here: {rival} beats {main.name}{without}; {main.name} reaches {scored}, a difference of {span}."
 
 
 def _too_few(data: ReportData, others: list[MethodRow]) -> str:
-    open_ones = [row.difference for row in others if row.difference and _outcome(data, row.difference) == "undecided"]
-    smallest = max((difference.smallest for difference in open_ones), default=0.0)
+    differences = [row.difference for row in others if row.difference]
+    undecided = [difference for difference in differences if data.primary.outcome(difference) == "undecided"]
+    smallest = max((difference.smallest for difference in undecided), default=0.0)
     # Metrics shown with one decimal are in points of 100, the others are shares of 1.
     points = smallest if data.primary.decimals <= 1 else 100 * smallest
     if points <= COARSE:
         return ""
-    n = max(difference.n for difference in open_ones)
+    n = max(difference.n for difference in undecided)
     return (
         f"The test is small: with {n} rows a true difference of {data.primary.show(smallest)} is found four times "
         "out of five, a smaller one less often. What cannot be told apart here may still differ."
     )
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'s' if count > 1 else ''}"

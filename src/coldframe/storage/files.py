@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from coldframe.config import without_nan
 from coldframe.errors import ColdframeError
 
 _FIXES = {
@@ -63,6 +66,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             _remove(temporary)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, values: Any, *, indent: int | None = 1) -> None:
+    """Write a JSON file, whole or not at all; what is not defined (NaN) is null."""
+    text = json.dumps(without_nan(values), indent=indent, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[None]:
     """Make the parents of ``path``; a full disk or a forbidden place becomes an error that says what to do."""
@@ -107,4 +122,4 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-__all__ = ["atomic_path", "sha256_of", "writing"]
+__all__ = ["atomic_path", "sha256_of", "write_json", "write_text", "writing"]

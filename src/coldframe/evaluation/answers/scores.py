@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from coldframe.config import Config
 from coldframe.evaluation.intervals import RESAMPLES, Interval, Statistic, interval
-from coldframe.evaluation.report_data import MetricInfo
+from coldframe.reports.numbers import MetricInfo
 from coldframe.tasks.qa import Question
 from coldframe.tasks.text_metrics import TEXT_METRICS
 

@@ -8,8 +8,8 @@ from typing import Any
 from coldframe.config import Config
 from coldframe.evaluation.answers.evaluate import Cell, Overall
 from coldframe.evaluation.answers.scores import METRICS
-from coldframe.evaluation.report_data import MetricInfo
 from coldframe.methods.head_gains.reweighting import Reweighting
+from coldframe.reports.numbers import MetricInfo
 
 #: Everything that is measured on a reweighted model: its answers, and what it must keep.
 SHOWN: dict[str, MetricInfo] = {
@@ -36,10 +36,15 @@ class Head(Config):
     effect: float
     gain: float
 
+    @property
+    def name(self) -> str:
+        """``layer.head``."""
+        return f"{self.layer}.{self.head}"
+
 
 @dataclasses.dataclass(frozen=True)
-class Found(Config):
-    """How a model was reweighted.
+class HeadGains(Config):
+    """The gains of a reweighted model, and how they were found.
 
     Args:
         effects: ``[layers, heads]``.
@@ -54,31 +59,27 @@ class Found(Config):
     stability: float | None = None
 
     @classmethod
-    def of(cls, found: Reweighting, effect: str = "difference") -> Found:
-        """What the page needs of a reweighting."""
-        effects, gains = found.effects.mean(effect), found.gains
-        heads = [Head(i, h, float(effects[i, h]), float(gains[i, h])) for i, h in found.heads]
+    def of(cls, result: Reweighting, effect: str = "difference") -> HeadGains:
+        """What the page needs of it."""
+        effects, gains = result.effects.mean(effect), result.gains
+        heads = [Head(i, h, float(effects[i, h]), float(gains[i, h])) for i, h in result.heads]
         rows = tuple(tuple(map(float, row)) for row in effects.tolist())
-        return cls(rows, tuple(heads), found.history, found.effects.stability(effect))
+        return cls(rows, tuple(heads), result.history, result.effects.stability(effect))
 
     @property
-    def loss_before(self) -> float:
-        """Held-out loss of random sequences, of the base model."""
-        return self.history[0]["validation_loss"]
-
-    @property
-    def loss_after(self) -> float:
-        """The same with the gains."""
-        return min(record["validation_loss"] for record in self.history[1:])
+    def losses(self) -> tuple[float, float] | None:
+        """Held-out loss of random sequences, of the base model and with the gains; None if it was not measured."""
+        looks = [record["validation_loss"] for record in self.history]
+        return (looks[0], min(looks[1:])) if looks[1:] else None
 
     @property
     def trained(self) -> bool:
         """Whether the gains were trained, and not given."""
-        return self.history[-1]["step"] > 0
+        return bool(self.history) and self.history[-1]["step"] > 0
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked(Config):
+class QuestionSet(Config):
     """A set of questions.
 
     Args:
@@ -106,7 +107,7 @@ class Reweighted(Config):
 
     Args:
         model: The base model's name.
-        found: How it was reweighted; None if PEAR was not among the systems.
+        gains: How it was reweighted; None if PEAR was not among the systems.
         systems: Names and number of seeds, the base first.
         sets: Of questions.
         cells: Scores on the sets.
@@ -122,9 +123,9 @@ class Reweighted(Config):
     section = "report of a reweighted model"
 
     model: str
-    found: Found | None = None
+    gains: HeadGains | None = None
     systems: dict[str, Any] = dataclasses.field(default_factory=dict)
-    sets: tuple[Asked, ...] = ()
+    sets: tuple[QuestionSet, ...] = ()
     cells: tuple[Cell, ...] = ()
     overall: tuple[Overall, ...] = ()
     retained: tuple[Cell, ...] = ()
@@ -137,7 +138,7 @@ class Reweighted(Config):
     @property
     def primary(self) -> str:
         """The metric that the verdict is about: written answers where there are any, else the choice, else the loss."""
-        measured = {one.metric for one in self.cells}
+        measured = {cell.metric for cell in self.cells}
         return next((metric for metric in ("contains", "choice_loss") if metric in measured), "loss")
 
     def mean_gap(self, system: str, against: str, metric: str) -> Overall | None:
@@ -146,5 +147,5 @@ class Reweighted(Config):
 
     def cell(self, name: str, system: str, metric: str, place: int | None = None) -> Cell | None:
         """A score on a set, if it was measured."""
-        wanted = (name, system, metric, place)
-        return next((c for c in self.cells if (c.set, c.system, c.metric, c.place) == wanted), None)
+        key = (name, system, metric, place)
+        return next((c for c in self.cells if (c.set, c.system, c.metric, c.place) == key), None)

@@ -1,0 +1,68 @@
+"""Queries in a report: what was predicted, what was retrieved, where attention went."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from coldframe.evaluation.report_data import Neighbour, ReportData, Sample
+from coldframe.reports.blocks import Block, Cell, Column, Group, Mark, Table, Text
+from coldframe.reports.pictures import molecule
+
+#: Longest text of a sample, in characters.
+MAX_TEXT = 600
+#: More soft tokens than this have no numbers in their cells.
+_MOST_NUMBERS = 16
+
+
+def sample_cards(data: ReportData) -> tuple[Block, ...]:
+    """The samples, each a card; molecules are drawn."""
+    if not data.samples:
+        return ()
+    attention = any(near.attention for sample in data.samples for near in sample.neighbours)
+    words = ", and what share of its attention (in %) each soft token, one column each, gave to it" if attention else ""
+    drawn = data.domain == "molecules"
+    return (Text.of(f"What was retrieved{words}.", kind="soft"), *(_sample(sample, drawn) for sample in data.samples))
+
+
+def _sample(sample: Sample, drawn: bool) -> Group:
+    probability = "" if sample.probability is None else f" with probability {sample.probability:.2f}"
+    told = Text.of(
+        "Predicted ",
+        Mark(_shorten(sample.predicted), _tone(sample.is_right)),
+        f"{probability}; the truth is ",
+        Mark(_shorten(sample.target), "strong"),
+        ". ",
+        Mark(f"({sample.id})", "soft"),
+    )
+    parts: list[Block] = [Text.of(_shorten(sample.text), kind="code" * drawn), told]
+    parts += [_neighbours(sample, drawn)] if sample.neighbours else []
+    return Group(tuple(parts), "card", picture=molecule(sample.text, 220, 150) if drawn else None)
+
+
+def _neighbours(sample: Sample, drawn: bool) -> Table:
+    def neighbour(near: Neighbour) -> Cell:
+        return Cell(_shorten(near.text), kind="code" * drawn, picture=molecule(near.text, 130, 84) if drawn else None)
+
+    def label(near: Neighbour) -> Cell | None:  # a passage has none
+        return Cell(_shorten(near.label), kind=_tone(near.label == sample.target)) if near.label else None
+
+    def weight(token: int, near: Neighbour) -> Cell:
+        share, hint = near.attention[token], f"soft token {token + 1}: {near.attention[token]:.3f}"
+        return Cell(f"{100 * share:.0f}" if len(near.attention) <= _MOST_NUMBERS else "", heat=share, hint=hint)
+
+    columns: list[Column[Neighbour]] = [
+        Column("neighbour", neighbour),
+        Column("label", label, words=True),
+        Column("similarity", lambda near: Cell(f"{near.similarity:.2f}", bar=min(max(near.similarity, 0.0), 1.0))),
+    ]
+    tokens = len(sample.neighbours[0].attention)
+    columns += [Column(str(token + 1), partial(weight, token)) for token in range(tokens)]
+    return Table.of(columns, sample.neighbours, kind="heat")
+
+
+def _tone(right: bool) -> str:
+    return "right" if right else "wrong"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + " …"

@@ -1,0 +1,52 @@
+"""Pages: one HTML file each that needs nothing else, at any width, on screen and on paper."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from coldframe.errors import MissingExtraError
+from coldframe.reports.blocks import Page
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def render(page: Page) -> str:
+    """A page as HTML.
+
+    Everything that comes from data is escaped; the page loads nothing, runs no script, and says so to the browser in
+    its content security policy.
+
+    Raises:
+        MissingExtraError: jinja2 (extra ``report``) is not installed.
+
+    Example:
+        >>> from coldframe.reports.blocks import Banner
+        >>> page = Page("<b>", "a task", (Banner("undecided", "Too few rows to tell."),), ())
+        >>> "<title>&lt;b&gt; – coldframe</title>" in render(page)
+        True
+    """
+    return environment().get_template("page.html.j2").render(page=page)
+
+
+@functools.cache
+def environment() -> Environment:
+    """What fills the templates; made before long work, it tells in time that jinja2 is missing.
+
+    Raises:
+        MissingExtraError: jinja2 (extra ``report``) is not installed.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingExtraError("jinja2", "report", "Writing a report") from error
+    environment = Environment(
+        loader=PackageLoader("coldframe.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["macro"] = lambda block: type(block).__name__
+    return environment
