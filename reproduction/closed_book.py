@@ -24,10 +24,10 @@ from coldframe.tasks.corpus import Question
 
 from coldframe.errors import ColdframeError, DataError
 from coldframe.evaluation.intervals import Interval, score_interval
-from coldframe.reports.numbers import MetricInfo
 from coldframe.frozen.model import load_lm
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.weight_deltas.prag import PRAGConfig
+from coldframe.reports.numbers import MetricInfo
 from coldframe.storage.files import atomic_path
 from coldframe.tasks.qa.read import read_rows
 from reproduction.multi_document_qa import draw

@@ -16,8 +16,8 @@ from coldframe.tasks.corpus import Question
 from coldframe.config import without_nan
 from coldframe.evaluation.compare import paired_difference
 from coldframe.evaluation.intervals import Interval, score_interval
-from coldframe.reports.numbers import MetricInfo
 from coldframe.inference.predictions import Predictions
+from coldframe.reports.numbers import MetricInfo
 from coldframe.storage.files import atomic_path
 
 FACTS = {1: "one fact", 2: "two facts"}
