@@ -9,12 +9,13 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from tests.contract.cases import TinyEncoder, corpus
 from tests.tiny import tiny
 
 import coldframe as cf
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.comparison import compare
-from coldframe.evaluation.linear_head import linear_head
+from coldframe.evaluation.linear_head import HeadedMHAESP
 from coldframe.evaluation.runs import Job, Outcome, Runner, order_deviation, shuffled_labels
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
@@ -28,6 +29,16 @@ from coldframe.tasks.task import Example, Schema, Task
 from coldframe.training.config import TrainingConfig
 
 LM = FrozenLM(*tiny("llama"))
+
+
+@pytest.fixture(autouse=True)
+def encoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(spec: str) -> Any:
+        return TinyEncoder(spec) if spec == "tiny" else load_encoder(spec)
+
+    monkeypatch.setattr("coldframe.pipeline.setup.load_encoder", load)
+
+
 SMILES = "CCO CCN CCC c1ccccc1 CC(=O)O CCOC CCCl c1ccncc1 CC#N CCS OCCO NCCN".split()
 ROWS = tuple(Example(s, "Yes" if "O" in s else "No", f"row-{i:02d}", s) for i, s in enumerate(SMILES))
 SCHEMA = Schema(
@@ -88,21 +99,20 @@ def test_equal_scores_have_a_deviation_of_exactly_zero(value: float) -> None:
 
 
 def test_the_linear_head_reads_soft_tokens_and_no_text() -> None:
-    method, reader = linear_head(LM, **QUICK)
+    method = HeadedMHAESP(**QUICK)
     method.setup(MethodContext(LM, SCHEMA, load_encoder("morgan")))
-    assert reader.d_model == LM.d_model
     store = Store.of(TASK.train)
     from coldframe.retrieval.retriever import Retriever
 
     texts = [e.text for e in TASK.test]
     conditioning = method.condition(texts, Retriever(store, "molecules", 3).retrieve(TASK.test, exclude_same_key=False))
-    scores = reader.label_scores([], SCHEMA.words, conditioning)
+    scores = method.label_scores(LM, [], SCHEMA.words, conditioning)
     assert scores.shape == (4, 2) and not scores.any(), "starts undecided"
     soft = cast(Any, conditioning.soft_tokens)
     method.head.weight.data.normal_()
     expected = soft.reshape(4, -1) @ method.head.weight.T + method.head.bias
     np.testing.assert_allclose(
-        reader.label_scores([], (), Conditioning(soft_tokens=soft)).detach(), expected.detach(), atol=1e-5
+        method.label_scores(LM, [], (), Conditioning(soft_tokens=soft)).detach(), expected.detach(), atol=1e-5
     )
 
 
@@ -115,7 +125,7 @@ def test_the_linear_head_is_trained_like_a_method_and_the_model_is_not_run(monke
     outcome = runner().run([job])["head"][0]
     assert outcome.predictions.method == "head" and len(outcome.history) == 1
     with pytest.raises(ConfigError, match="needs labels"):
-        linear_head(LM, **QUICK)[0].setup(
+        HeadedMHAESP(**QUICK).setup(
             MethodContext(LM, Schema("t", "generation", metric="token_f1"), load_encoder("morgan"))
         )
 
@@ -161,6 +171,43 @@ def test_generation_tasks_are_compared_without_controls(cache: Path) -> None:
     )
     assert [row["name"] for row in found.to_dict()["rows"]] and found.data.main == "prompt-tuning"
     assert {row.name for row in found.data.rows} == {"zero-shot", "prompt-tuning"}
+
+
+def test_one_table_over_all_four_ports(cache: Path, tmp_path: Path) -> None:
+    pear = {"heads": 2, "fixed": 0.5, "repetitions": [[3, 6]], "length": 6, "held_out": 2}
+    esp = {"encoder": "tiny", "adapter": 8, "heads": 2, "k": 2}
+    methods = ("zero-shot", "icl", "prag", "poly-prag", "dyprag", "mha-esp", "pear", "lora", "icl+prag")
+    settings = {"icl": {"k": 2}, "pear": pear, "mha-esp": esp, "icl+prag": {"icl": {"k": 2}}}
+    comparison = cf.compare(
+        LM,
+        corpus(),
+        methods,
+        (0,),
+        training={"epochs": 1},
+        method_settings=settings,
+        main="prag",
+        out=tmp_path,
+        quiet=True,
+    )
+    rows = {row.name: row for row in comparison.data.rows}
+    retrieving = ("icl", "prag", "poly-prag", "dyprag", "mha-esp")
+    assert {*rows} == {*methods, *(f"{name}, swapped store" for name in retrieving)}
+    assert {score.metric for score in rows["prag"].scores} >= {"token_f1", "exact_match", "contains"}
+    assert rows["prag"].cost is not None and rows["prag"].cost.trainable_parameters > 0
+    assert rows["prag, swapped store"].role == "control" and rows["icl"].difference is not None
+    assert (tmp_path / "report.html").is_file()
+    again = cf.compare(
+        LM,
+        corpus(),
+        methods,
+        (0,),
+        training={"epochs": 1},
+        method_settings=settings,
+        main="prag",
+        out=tmp_path,
+        quiet=True,
+    )
+    assert again.to_dict()["rows"] == comparison.to_dict()["rows"]
 
 
 def test_a_recipe_is_narrowed_by_its_methods_alone_and_a_mistyped_one_is_told() -> None:
