@@ -109,7 +109,7 @@ def test_a_log_of_questions_is_a_task_with_its_own_store(tmp_path: Path) -> None
     nothing, place = task.store[:2]
     assert (first.id, first.target, first.references, first.group) == ("q0", "in 0", ("0",), "g0")
     assert first.contexts == (nothing.id, place.id) and first.gold == (place.id,) and place.text == "T0: It is in 0."
-    assert task.schema.kind == "generation" and task.schema.template.query("x") == "Question: x\nAnswers:"
+    assert task.schema.kind == "generation" and task.schema.template.query("x") == "Question: x\nAnswer:"
     assert len(load_task(path).train) == 3, "without a word it is split as any table"
 
 
