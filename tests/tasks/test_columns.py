@@ -63,8 +63,8 @@ def test_a_template_may_name_columns(two_columns: Path) -> None:
 
 
 def test_a_template_that_names_no_such_column_is_told(two_columns: Path) -> None:
-    with pytest.raises(DataError, match="no column 'snipet'. Expected: one of question, snippet, answer"):
-        load_task(two_columns, template="Q: {question}\nHint: {snipet}\nA:")
+    with pytest.raises(DataError, match="no column 'snip'. Expected: one of question, snippet, answer"):
+        load_task(two_columns, template="Q: {question}\nHint: {snip}\nA:")
     with pytest.raises(ConfigError, match="other columns than text"):
         load_task(two_columns, text="question", template="Q: {question}\nHint: {snippet}\nA:")
     with pytest.raises(ConfigError, match="malformed"):
