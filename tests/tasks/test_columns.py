@@ -63,8 +63,8 @@ def test_a_template_may_name_columns(two_columns: Path) -> None:
 
 
 def test_a_template_that_names_no_such_column_is_told(two_columns: Path) -> None:
-    with pytest.raises(DataError, match="no column 'snipet'. Expected: one of question, snippet, answer"):
-        load_task(two_columns, template="Q: {question}\nHint: {snipet}\nA:")
+    with pytest.raises(DataError, match="no column 'snip'. Expected: one of question, snippet, answer"):
+        load_task(two_columns, template="Q: {question}\nHint: {snip}\nA:")
     with pytest.raises(ConfigError, match="other columns than text"):
         load_task(two_columns, text="question", template="Q: {question}\nHint: {snippet}\nA:")
     with pytest.raises(ConfigError, match="malformed"):
@@ -109,7 +109,7 @@ def test_a_log_of_questions_is_a_task_with_its_own_store(tmp_path: Path) -> None
     nothing, place = task.store[:2]
     assert (first.id, first.target, first.references, first.group) == ("q0", "in 0", ("0",), "g0")
     assert first.contexts == (nothing.id, place.id) and first.gold == (place.id,) and place.text == "T0: It is in 0."
-    assert task.schema.kind == "generation" and task.schema.template.query("x") == "Question: x\nAnswers:"
+    assert task.schema.kind == "generation" and task.schema.template.query("x") == "Question: x\nAnswer:"
     assert len(load_task(path).train) == 3, "without a word it is split as any table"
 
 

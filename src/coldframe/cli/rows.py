@@ -8,14 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from coldframe.errors import DataError, LeakError
-from coldframe.tasks import builtin_names, load_task
-from coldframe.tasks.columns import TEXT_NAMES, Columns, input_columns, table_columns
+from coldframe.errors import ConfigError, DataError, LeakError
+from coldframe.tasks import check_leaks, load_task
+from coldframe.tasks.columns import TEXT_NAMES, Columns, input_columns, question_columns, table_columns
 from coldframe.tasks.examples import ExampleReader
+from coldframe.tasks.load import is_builtin
 from coldframe.tasks.options import TaskConfig
 from coldframe.tasks.origin import load_again
+from coldframe.tasks.passages import names_of
 from coldframe.tasks.rows import SUFFIXES, OnError, Problems, Table, located, parse, read_table
-from coldframe.tasks.task import Example, Schema
+from coldframe.tasks.task import Example, Passage, Schema
 
 if TYPE_CHECKING:
     from coldframe.pipeline.pipeline import Pipeline
@@ -39,12 +41,16 @@ def labelled(
         DataError: A row cannot be used, or its label was not in training.
     """
     schema, problems = pipeline.schema, Problems(on_error)
-    if data in builtin_names():
+    passages = [entry for entry in pipeline.store.examples if isinstance(entry, Passage)]
+    if is_builtin(data):
         examples: Sequence[Example] = load_task(data, raw_smiles=schema.raw_smiles).test
     else:
         table = read_table(data, problems)
-        columns = _columns(pipeline, table, text, label)
-        reader = ExampleReader(schema.domain, schema.kind, schema.raw_smiles)
+        if passages and "question" in table.columns and text is None and label is None:
+            columns = question_columns(table)
+        else:
+            columns = _columns(pipeline, table, text, label)
+        reader = ExampleReader(schema.domain, schema.kind, schema.raw_smiles, passages, names_of(passages))
         examples = [example for example, _ in reader.read(table, columns, Path(data).stem, problems)]
     kept = [example for example in examples if _known(example, schema, problems)]
     if not kept:
@@ -58,7 +64,20 @@ def labelled(
         if not allow_leaks:
             raise LeakError(problem, fix="Leave them out, or pass --allow-leaks to score them and say so.")
         notes.append(f"LEAK: {problem}.")
-    return kept, notes
+    return kept, notes + (_trained_on(pipeline, kept, allow_leaks) if passages else [])
+
+
+def _trained_on(pipeline: Pipeline, questions: Sequence[Example], allow: bool) -> list[str]:
+    """Notes on questions that were trained on, which the store of a corpus does not tell.
+
+    Raises:
+        LeakError: There are some, unless allowed.
+    """
+    try:
+        task = load_again(pipeline.task)
+    except (ConfigError, DataError):
+        return ["The artifact's own task is not there: nobody can tell whether these questions were trained on."]
+    return list(check_leaks(dataclasses.replace(task, test=tuple(questions), notes=()), allow).notes)
 
 
 def texts_of(

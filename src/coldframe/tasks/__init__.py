@@ -7,7 +7,7 @@ from coldframe.tasks.leaks import check_leaks
 from coldframe.tasks.load import builtin_names, load_task
 from coldframe.tasks.metrics import METRICS, Metric
 from coldframe.tasks.options import TaskConfig
-from coldframe.tasks.task import Example, Schema, Task, Template
+from coldframe.tasks.task import Example, Passage, Schema, Task, Template
 from coldframe.tasks.text_metrics import TEXT_METRICS, TextMetric
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "TEXT_METRICS",
     "Example",
     "Metric",
+    "Passage",
     "Schema",
     "Task",
     "TaskConfig",

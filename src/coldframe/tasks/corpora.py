@@ -97,7 +97,8 @@ def _described(task: Task, read: PassageRows) -> Task:
         notes.append("No questions to be answered: pass questions='FILE' to measure anything.")
     else:
         sizes = f"{len(task.train):,} train, {len(task.validation):,} validation, {len(task.test):,} test rows"
-        notes.append(f"Validation rows were cut from train, seed {task.options['seed']}; {sizes}.")
+        cut = "Validation rows were cut from train" if task.validation else "No question was spared for validation"
+        notes.append(f"{cut}, seed {task.options['seed']}; {sizes}.")
     return dataclasses.replace(task, notes=(*task.notes, *notes))
 
 

@@ -101,7 +101,8 @@ def labels(
 
 def template(config: TaskConfig, text: str, label: str, kind: Kind, words: Sequence[str]) -> Template:
     """The user's template, or one made of the column names and the answer words."""
-    body = f"{plain(text)}: {{text}}\n{plain(label)}:"
+    answer = {"answers": "answer", "labels": "label"}.get(label.casefold(), label)
+    body = f"{plain(text)}: {{text}}\n{plain(answer)}:"
     if config.template is not None:
         body = whole_template(config.template, label)
     instruction = config.instruction

@@ -60,7 +60,7 @@ class TaskConfig(Config):
     template: str | None = None
     instruction: str | None = None
     words: dict[str, str] | None = None
-    end: str = "\n"
+    end: str = "\\n"
     test: str | None = None
     questions: str | None = None
     title: str = "title"

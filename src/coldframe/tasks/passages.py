@@ -63,7 +63,7 @@ def read_passages(table: Table, problems: Problems, text: str | None = None, tit
     passages: dict[str, Passage] = {}
     by_content: dict[str, Passage] = {}
     questions: list[Example] = []
-    names: defaultdict[str, list[str]] = defaultdict(list)
+    names: dict[str, list[str]] = {}
     repeats: list[tuple[int, int]] = []
     for row in table.rows:
         try:
@@ -82,10 +82,7 @@ def read_passages(table: Table, problems: Problems, text: str | None = None, tit
         questions += about
     if not passages:
         raise DataError(f"{table.name} has no usable passage", fix="Check the text column.")
-    for passage in passages.values():
-        if passage.title:
-            names[passage.title].append(passage.id)
-    names.update((name, [name]) for name in passages)
+    names |= names_of(passages.values())
     notes: tuple[str, ...] = ()
     if repeats:
         again, before = repeats[0]
@@ -94,6 +91,21 @@ def read_passages(table: Table, problems: Problems, text: str | None = None, tit
             f"(the same as row {before}).",
         )
     return PassageRows(tuple(passages.values()), tuple(questions), names, notes)
+
+
+def names_of(passages: Iterable[Passage]) -> dict[str, list[str]]:
+    """Ids of passages by what they may be called: id or title; a title may have several.
+
+    >>> names_of([Passage.of("one", "T", id="a"), Passage.of("two", "T", id="b")])
+    {'T': ['a', 'b'], 'a': ['a'], 'b': ['b']}
+    """
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    passages = list(passages)
+    for passage in passages:
+        if passage.title:
+            names[passage.title].append(passage.id)
+    names.update((passage.id, [passage.id]) for passage in passages)
+    return dict(names)
 
 
 def answered_by(passage: Passage, answers: Iterable[str]) -> bool:

@@ -28,7 +28,8 @@ def held_out_rows(n: int, size: int | float) -> int:
     count = size if isinstance(size, int) else math.ceil(round(size * n, 6))
     if not 0 < count < n:
         raise DataError(
-            "The held-out part must have rows and leave some", got=f"{size} of {n} rows", expected="a smaller share"
+            f"{n} row(s) cannot give a held-out part of {size} and keep some to learn from",
+            fix="Bring more rows, ask for another size, or name a file of test rows.",
         )
     return count
 
