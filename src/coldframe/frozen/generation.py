@@ -1,0 +1,86 @@
+"""Writing answers token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from coldframe.errors import ConfigError
+from coldframe.frozen.states import Prefilled
+
+if TYPE_CHECKING:
+    from coldframe.frozen.model import FrozenLM
+
+Choose = Callable[[Tensor], Tensor]
+
+_LIKELY = 256
+"""Tokens among which it is looked first for those that hold ``top_p``."""
+
+
+def write(
+    lm: FrozenLM,
+    ready: Prefilled,
+    max_new_tokens: int,
+    choose: Choose,
+    stop: Sequence[str] = (),
+    trim: Callable[[str], str] = str,
+) -> list[str]:
+    """Continue prompts that were read, token by token, until each has ended; see :meth:`FrozenLM.write`."""
+    ends = lm.end_tokens()
+    written: list[list[int]] = [[] for _ in ready.lengths]
+    open_rows = set(range(len(written)))
+    for step in range(max_new_tokens):
+        chosen = choose(lm.head(ready.last))
+        tokens = chosen.tolist()  # of a GPU at once: each number taken alone would wait for it anew
+        for i in sorted(open_rows):
+            token = tokens[i]
+            if token in ends:
+                open_rows.discard(i)
+                continue
+            written[i].append(token)
+            if stop and any(mark in trim(lm.decode(written[i])) for mark in stop):
+                open_rows.discard(i)
+        if not open_rows or step + 1 == max_new_tokens:
+            break
+        ready = lm.follow(ready, lm.embed(chosen.unsqueeze(1)))[1]
+    return [_cut(trim(lm.decode(row)), stop) for row in written]
+
+
+def greedy(logits: Tensor) -> Tensor:
+    """The likeliest token of each row."""
+    return logits.argmax(-1)
+
+
+def sampler(temperature: float, top_p: float, seed: int, device: torch.device) -> Choose:
+    """How the next tokens are drawn: the likeliest ones at temperature 0, else at random.
+
+    Raises:
+        ConfigError: If a setting is out of its range.
+    """
+    if temperature < 0 or not 0 < top_p <= 1:
+        raise ConfigError(
+            "Generation settings are out of range",
+            got=f"temperature={temperature}, top_p={top_p}",
+            expected="temperature >= 0, 0 < top_p <= 1",
+        )
+    generator = torch.Generator(device).manual_seed(seed)
+    return greedy if temperature == 0 else lambda logits: sample(logits, temperature, top_p, generator)
+
+
+def sample(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> Tensor:
+    """The next token of each row, drawn from the smallest set of tokens that holds ``top_p``."""
+    probabilities = (logits.float() / temperature).softmax(-1)
+    for count in (_LIKELY, probabilities.shape[-1]):  # sorting them all takes longer than a pass of a small model
+        likeliest, order = probabilities.topk(min(count, probabilities.shape[-1]))
+        if bool((likeliest.sum(-1) >= top_p).all()):
+            break
+    shares = likeliest * (likeliest.cumsum(-1) - likeliest < top_p)
+    return order.gather(-1, torch.multinomial(shares, 1, generator=generator)).squeeze(-1)
+
+
+def _cut(text: str, stop: Sequence[str]) -> str:
+    places = [text.find(mark) for mark in stop if mark in text]
+    return text[: min(places)] if places else text
