@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from coldframe.errors import ConfigError
+from coldframe.frozen.ports import Prompt
 from coldframe.frozen.states import Prefilled
+from coldframe.frozen.tokens import end_text, end_tokens
 
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
@@ -25,28 +27,43 @@ def write(
     ready: Prefilled,
     max_new_tokens: int,
     choose: Choose,
+    prompts: Sequence[Prompt],
     stop: Sequence[str] = (),
-    trim: Callable[[str], str] = str,
 ) -> list[str]:
-    """Continue prompts that were read, token by token, until each has ended; see :meth:`FrozenLM.write`."""
-    ends = lm.end_tokens()
-    written: list[list[int]] = [[] for _ in ready.lengths]
-    open_rows = set(range(len(written)))
+    """Continue prompts that were read, token by token, until each answer has ended; to be called within ``ports``.
+
+    A model's own end tokens end an answer, and so do the prompt's end and the texts of ``stop``, which are cut off.
+    Where a text may end it, blanks before its first word are none of it: a line break there ends nothing.
+
+    Args:
+        lm: The model.
+        ready: The prompts, with the keys and values that were kept.
+        max_new_tokens: At most this many tokens.
+        choose: From logits ``[batch, vocab]`` to the next tokens, ``[batch]``.
+        prompts: What is continued, for its ends.
+        stop: Further texts that end an answer.
+    """
+    ends = end_tokens(lm, (prompt.end for prompt in prompts))
+    marks = [tuple(filter(None, (*stop, end_text(prompt.end)))) for prompt in prompts]
+    written: list[list[int]] = [[] for _ in prompts]
+    texts = [""] * len(prompts)
+    open_rows = set(range(len(prompts)))
     for step in range(max_new_tokens):
         chosen = choose(lm.head(ready.last))
         tokens = chosen.tolist()  # of a GPU at once: each number taken alone would wait for it anew
         for i in sorted(open_rows):
-            token = tokens[i]
-            if token in ends:
+            if tokens[i] in ends:
                 open_rows.discard(i)
                 continue
-            written[i].append(token)
-            if stop and any(mark in trim(lm.decode(written[i])) for mark in stop):
-                open_rows.discard(i)
+            written[i].append(tokens[i])
+            texts[i] = lm.decode(written[i])
+            if marks[i]:
+                texts[i], ended = _before(texts[i].lstrip(), marks[i])
+                open_rows -= {i} if ended else set()
         if not open_rows or step + 1 == max_new_tokens:
             break
         ready = lm.follow(ready, lm.embed(chosen.unsqueeze(1)))[1]
-    return [_cut(trim(lm.decode(row)), stop) for row in written]
+    return texts
 
 
 def greedy(logits: Tensor) -> Tensor:
@@ -81,6 +98,7 @@ def sample(logits: Tensor, temperature: float, top_p: float, generator: torch.Ge
     return order.gather(-1, torch.multinomial(shares, 1, generator=generator)).squeeze(-1)
 
 
-def _cut(text: str, stop: Sequence[str]) -> str:
-    places = [text.find(mark) for mark in stop if mark in text]
-    return text[: min(places)] if places else text
+def _before(text: str, marks: Sequence[str]) -> tuple[str, bool]:
+    """What stands before the first of the marks, and whether there is one."""
+    places = [text.find(mark) for mark in marks if mark in text]
+    return (text[: min(places)], True) if places else (text, False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coldframe.config import check
 from coldframe.errors import ConfigError
-from coldframe.frozen import attention, generation, prefill, scoring, tokens
+from coldframe.frozen import attention, generation, labels, prefill, scoring, tokens
 from coldframe.frozen.anatomy import anatomy_of
 from coldframe.frozen.hooks import backbone_ports
 from coldframe.frozen.model_sources import load_checkpoint, weight_hash
@@ -28,6 +28,8 @@ _STATE_BATCH_TOKENS, _ON_GPU = 4096, 8
 
 class FrozenLM:
     """A causal language model whose weights never change, conditioned through four ports.
+
+    Threads may share it: while one runs it, the others wait.
 
     Args:
         model: Any transformers causal LM of a known architecture (see ``coldframe.frozen.anatomy``).
@@ -149,13 +151,18 @@ class FrozenLM:
         """
         return tokens.prompt_rows(self, prompts, conditioning, reserve)
 
-    def answer_tokens(self, answer: str) -> tuple[int, ...]:
-        """Token ids of an answer, as its loss counts them: a blank stands before its first word.
+    def answer_tokens(self, answer: str, end: str = "") -> tuple[int, ...]:
+        """Token ids of an answer and its end, as its loss counts them: a blank stands before the first word.
+
+        Args:
+            answer: Its text.
+            end: What ends it, as in :attr:`Prompt.end`.
 
         Raises:
-            DataError: If there are none.
+            DataError: If the answer is empty.
+            ConfigError: If the model has no such end.
         """
-        return tokens.answer_tokens(self, answer)
+        return tokens.answer_tokens(self, answer, end)
 
     def end_tokens(self) -> set[int]:
         """The model's own tokens that end an answer."""
@@ -164,14 +171,13 @@ class FrozenLM:
     # ---- reading ----------------------------------------------------------------------------------------
 
     def ports(self, conditioning: Conditioning) -> AbstractContextManager[None]:
-        """Head gains and weight deltas of a conditioning, in force while the block runs."""
-        if not conditioning.changes_backbone:
-            return nullcontext()
+        """Head gains and weight deltas of a conditioning, in force while the block runs; other threads wait."""
         return backbone_ports(self.model, self.anatomy, conditioning)
 
     def text_states(self, rows: Sequence[Row], remember: bool = True) -> list[TextState]:
         """States of each row's own tokens, from the cache or computed in batches of like length."""
-        return prefill.text_states(self, rows, remember)
+        with self.ports(EMPTY):
+            return prefill.text_states(self, rows, remember)
 
     def prefill(self, rows: Sequence[Row], conditioning: Conditioning = EMPTY, keep: bool = True) -> Prefilled:
         """Read the prompts up to where their answers begin; to be called within :meth:`ports`.
@@ -206,6 +212,8 @@ class FrozenLM:
     def loss(self, prompts: Sequence[Prompt], answers: Sequence[str], conditioning: Conditioning = EMPTY) -> Tensor:
         """Negative log-likelihood of each answer's tokens, summed: ``-sum_t log p(a_t | a_<t, prompt)``.
 
+        What ends an answer (:attr:`Prompt.end`) is part of it.
+
         Shapes:
             Returns ``[batch]``, float32, differentiable in the conditioning.
         """
@@ -232,12 +240,13 @@ class FrozenLM:
         """Log-scores of the answer words; softmax over them gives label probabilities.
 
         Words of one token each are scored by their logits, which is all of the output layer that is
-        computed; longer ones by their full log-probability ``sum_t log p(w_t | w_<t, prompt)``.
+        computed; longer ones by their full log-probability ``sum_t log p(w_t | w_<t, prompt)``. Where the
+        tokens of one word begin those of another, every word is scored with what ends an answer.
 
         Shapes:
             Returns ``[batch, len(words)]``, float32, differentiable in the conditioning.
         """
-        return scoring.label_scores(self, prompts, words, conditioning)
+        return labels.label_scores(self, prompts, words, conditioning)
 
     # ---- writing ----------------------------------------------------------------------------------------
 
@@ -253,7 +262,7 @@ class FrozenLM:
         stop: Sequence[str] = (),
         seed: int = 0,
     ) -> list[str]:
-        """Continue prompts, with a cache.
+        """Continue prompts to where their answers end, with a cache.
 
         Args:
             prompts: The queries.
@@ -261,8 +270,8 @@ class FrozenLM:
             max_new_tokens: At most this many tokens, at least 1.
             temperature: 0 is greedy; otherwise the softmax temperature of sampling.
             top_p: Sample from the smallest set of tokens that holds this much probability, in (0, 1].
-            stop: Texts that end an answer; they are cut off. Where there are any, blanks before the answer's first word
-                are none of it: a line break there ends nothing, and the text comes without them.
+            stop: Texts that end an answer, beside its prompt's end; they are cut off. Where a text may end an answer,
+                blanks before its first word are none of it: a line break there ends nothing.
             seed: Of the sampling.
         """
         check(max_new_tokens >= 1, "max_new_tokens is out of range", got=max_new_tokens, expected="at least 1")
@@ -270,7 +279,7 @@ class FrozenLM:
         rows = self.rows(prompts, conditioning, reserve=max_new_tokens)
         with self.ports(conditioning):
             ready = self.prefill(rows, conditioning)
-            return self.write(ready, max_new_tokens, choose, stop, str.lstrip if stop else str)
+            return generation.write(self, ready, max_new_tokens, choose, prompts, stop)
 
     @torch.no_grad()
     def answer(
@@ -289,8 +298,7 @@ class FrozenLM:
             answers: One or more for each, as many for one as for the next.
             conditioning: What goes into the ports.
             max_new_tokens: At most this many tokens; with 0 nothing is written, and all texts are empty.
-            stop: Texts that end an answer; they are cut off. Blanks before its first word are none of it, so that a
-                line break there ends nothing.
+            stop: Texts that end an answer, as in :meth:`generate`.
 
         Shapes:
             Returns ``[batch, answers]``, float32, and one text per prompt, without blanks before it.
@@ -300,26 +308,8 @@ class FrozenLM:
         if not max_new_tokens:
             return losses, [""] * len(prompts)
         with self.ports(conditioning):
-            return losses, self.write(ready, max_new_tokens, generation.greedy, stop, str.lstrip)
-
-    def write(
-        self,
-        ready: Prefilled,
-        max_new_tokens: int,
-        choose: Callable[[Tensor], Tensor],
-        stop: Sequence[str] = (),
-        trim: Callable[[str], str] = str,
-    ) -> list[str]:
-        """Continue prompts that were read, token by token, until each has ended; to be called within :meth:`ports`.
-
-        Args:
-            ready: From :meth:`prefill`, with what it kept.
-            max_new_tokens: At most this many tokens.
-            choose: From logits ``[batch, vocab]`` to the next tokens, ``[batch]``.
-            stop: Texts that end an answer; they are cut off.
-            trim: Done to a text before it is searched for ``stop``, and to what is returned.
-        """
-        return generation.write(self, ready, max_new_tokens, choose, stop, trim)
+            texts = generation.write(self, ready, max_new_tokens, generation.greedy, prompts, stop)
+        return losses, [text.lstrip() for text in texts]
 
 
 def load_lm(

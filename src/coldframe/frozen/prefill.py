@@ -39,6 +39,51 @@ def follow(lm: FrozenLM, ready: Prefilled, embeds: Tensor, mask: Tensor | None =
     return hidden, Prefilled(hidden[:, -1], cache, whole, ready.lengths + added.sum(-1))
 
 
+# ---- trees ------------------------------------------------------------------------------------------------
+
+
+def branches(lm: FrozenLM) -> bool:
+    """Whether tokens can follow a prompt as a tree: positions have to be told to the model, not counted by it."""
+    return lm.takes_positions and lm.anatomy.position != "alibi"
+
+
+def branch(lm: FrozenLM, ready: Prefilled, embeds: Tensor, sees: Tensor, depths: Tensor) -> Tensor:
+    """Hidden states of tokens that follow a prefilled batch as a tree; the batch stays as it is.
+
+    Shapes:
+        embeds: ``[batch, nodes, d_model]``; sees: ``[nodes, nodes]``, true for a node's ancestors and itself;
+        depths: ``[nodes]``, 1 for what follows the prompt at once. Returns as ``embeds``.
+    """
+    positions = ready.lengths[:, None] + depths - 1
+    before = ready.mask.bool()[:, None, :].expand(-1, len(depths), -1)
+    mask = torch.cat((before, sees.expand(len(ready), -1, -1)), dim=2).unsqueeze(1)
+    columns = torch.cat((ready.mask.cumsum(-1) - 1, positions), dim=1)
+    distance = positions[:, None, :, None] - columns[:, None, None, :]
+    output = lm.body(
+        inputs_embeds=embeds.to(lm.dtype),
+        attention_mask=_by_kind_of_layer(lm, mask, distance),
+        position_ids=positions,
+        past_key_values=ready.part(slice(None)).cache,
+        use_cache=True,
+    )
+    hidden: Tensor = output.last_hidden_state
+    return hidden
+
+
+def _by_kind_of_layer(lm: FrozenLM, mask: Tensor, distance: Tensor) -> Tensor | dict[str, Tensor]:
+    """A mask ``[batch, 1, queries, columns]`` as the layers of a model take it: within its sliding window, if any."""
+    config = lm.anatomy.config
+    window = getattr(config, "sliding_window", None)
+    near = mask if window is None else mask & (distance < window)
+    if lm.model.config._attn_implementation == "eager":  # it is added to the scores there
+        mask, near = (
+            torch.zeros_like(m, dtype=lm.dtype).masked_fill(~m, torch.finfo(lm.dtype).min) for m in (mask, near)
+        )
+    if window is not None and getattr(config, "layer_types", None):
+        return {"full_attention": mask, "sliding_attention": near}
+    return near
+
+
 # ---- states of text ---------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""From hidden states to scores: losses of answers, log-scores of labels."""
+"""From hidden states to logits, and to the losses of answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from coldframe.config import check
-from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning, Prompt
 from coldframe.frozen.states import Prefilled
 
@@ -42,32 +41,21 @@ def losses(
     """Losses of several answers to each prompt, ``[batch, answers]``, and the prompts as they were read."""
     counts = {len(several) for several in answers}
     check(len(counts) == 1 and 0 not in counts, "Every prompt needs as many answers as the next", got=sorted(counts))
-    tokens = [lm.answer_tokens(answer) for several in answers for answer in several]
+    tokens = [
+        lm.answer_tokens(answer, prompt.end)
+        for prompt, several in zip(prompts, answers, strict=True)
+        for answer in several
+    ]
     longest = max(map(len, tokens))
     rows = lm.rows(prompts, conditioning, reserve=max(reserve, longest))
     with lm.ports(conditioning):
         ready = lm.prefill(rows, conditioning, keep=max(reserve, longest) > 1)
         # Answers are added to the keys and values in place: on a copy, unless nothing is to follow the prompts.
         copy = ready.repeat(*counts) if reserve or counts != {1} else ready
-        return -_log_probabilities(lm, copy, tokens).view(len(rows), -1), ready
+        return -log_probabilities(lm, copy, tokens).view(len(rows), -1), ready
 
 
-def label_scores(lm: FrozenLM, prompts: Sequence[Prompt], words: Sequence[str], conditioning: Conditioning) -> Tensor:
-    """Log-scores of the answer words, ``[batch, len(words)]``; see :meth:`FrozenLM.label_scores`."""
-    tokens = [lm.answer_tokens(word) for word in words]
-    if len(set(tokens)) < len(tokens):
-        raise ConfigError("Two labels have the same tokens", got=list(words), fix="Choose different words.")
-    longest = max(map(len, tokens))
-    rows = lm.rows(prompts, conditioning, reserve=longest)
-    with lm.ports(conditioning):
-        ready = lm.prefill(rows, conditioning, keep=longest > 1)
-        if longest == 1:
-            return lm.head(ready.last, torch.tensor([ids[0] for ids in tokens], device=lm.device))
-        repeated = ready.repeat(len(words))
-        return _log_probabilities(lm, repeated, tokens * len(rows)).view(len(rows), len(words))
-
-
-def _log_probabilities(lm: FrozenLM, ready: Prefilled, answers: Sequence[tuple[int, ...]]) -> Tensor:
+def log_probabilities(lm: FrozenLM, ready: Prefilled, answers: Sequence[tuple[int, ...]]) -> Tensor:
     """Summed log-probability of each row's answer tokens, ``[batch]``."""
     longest = max(map(len, answers))
     padded = torch.tensor([ids + (0,) * (longest - len(ids)) for ids in answers], device=lm.device)
