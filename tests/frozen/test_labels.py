@@ -169,6 +169,7 @@ def test_the_prompt_is_not_copied_and_logits_exist_for_few_tokens() -> None:
     with torch.no_grad():
         lm.label_scores(PROMPTS, many)
     (shape,) = read
-    inner = {tokens[:n] for tokens in map(lm.answer_tokens, many) for n in range(1, len(tokens))}
+    tokens = [lm.answer_tokens(word, "\n") for word in many]
+    inner = {ids[:n] for ids in tokens for n in range(1, len(ids))}
     assert shape == (len(PROMPTS), len(inner))
     assert sum(written) == shape[0] * (shape[1] + 1) and max(written) <= labels._LOGITS
