@@ -82,7 +82,7 @@ def test_batches_padding_and_caches_carry_nothing(case: Case, architecture: str)
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_shared_header_is_the_same_text_as_the_row_s_own(architecture: str) -> None:
-    lm, own = lm_of(architecture), [Prompt(p.header + p.query) for p in PROMPTS]
+    lm, own = lm_of(architecture), [Prompt(p.header + p.query, end=p.end) for p in PROMPTS]
     ids = [[row.shared + row.own for row in lm.rows(asked)] for asked in (PROMPTS, own)]
     assert ids[0] == ids[1]
     for case in (case for case in METHODS if case.id in ("zero-shot", "mha-esp", "mha-esp/paper")):
@@ -97,7 +97,8 @@ def test_a_shared_header_is_the_same_text_as_the_row_s_own(architecture: str) ->
 def test_different_headers_in_one_batch(architecture: str) -> None:
     lm, method = lm_of(architecture), built(METHODS[3], lm_of(architecture))
     asked = [
-        Prompt(p.query, header) for p, header in zip(PROMPTS, ["", "One.\n", "One.\n", "The other.\n"], strict=True)
+        Prompt(p.query, header, p.end)
+        for p, header in zip(PROMPTS, ["", "One.\n", "One.\n", "The other.\n"], strict=True)
     ]
     with torch.no_grad():
         conditioning = method.condition(QUERIES, FOUND)

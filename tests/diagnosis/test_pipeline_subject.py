@@ -86,7 +86,7 @@ def test_written_answers_cost_the_mean_over_their_own_tokens() -> None:
         found = subject.pipeline.retrieve([one])
         with torch.no_grad():
             total = lm.loss(prompts(WRITE, [one.text]), [one.target], method.condition([one.text], found))
-        wanted = float(total) / len(lm.tokenize(" " + one.target))
+        wanted = float(total) / len(lm.answer_tokens(one.target, WRITE.template.end))
         assert subject.losses("full")[row] == pytest.approx(wanted, rel=1e-4)
     assert np.isnan(subject.divergence(subject.tokens())).all()
 

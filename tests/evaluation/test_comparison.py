@@ -120,7 +120,7 @@ def test_the_linear_head_is_trained_like_a_method_and_the_model_is_not_run(monke
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the language model was run")
 
-    monkeypatch.setattr(FrozenLM, "_forward", never)
+    monkeypatch.setattr("coldframe.frozen.prefill.forward", never)
     job = Job("head", "no-lm", "mha-esp", QUICK, seed=0, headed=True)
     outcome = runner().run([job])["head"][0]
     assert outcome.predictions.method == "head" and len(outcome.history) == 1

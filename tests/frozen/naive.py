@@ -13,11 +13,8 @@ from coldframe.frozen.ports import LowRank, Prompt
 
 
 def tokens_of(lm: FrozenLM, prompt: Prompt, context: Sequence[str] = ()) -> list[int]:
-    def plain(text: str) -> list[int]:
-        return list(lm.tokenizer(text, add_special_tokens=False).input_ids)
-
-    pieces = [prompt.header, *context, prompt.query]
-    return [lm.tokenizer.bos_token_id, *(token for piece in pieces for token in plain(piece))]
+    text = prompt.header + "".join(context) + prompt.query
+    return [lm.tokenizer.bos_token_id, *lm.tokenizer(text, add_special_tokens=False).input_ids]
 
 
 def embeds_of(model: Any, ids: Sequence[int], soft: Tensor | None, placement: str, answer: Sequence[int]) -> Tensor:

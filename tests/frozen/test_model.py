@@ -198,7 +198,7 @@ def test_backbone_ports_equal_merged_weights_row_by_row(architecture: str, place
 def test_contexts_stand_between_header_and_query(
     architecture: str, alone: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coldframe.frozen.model._ALONE", alone)
+    monkeypatch.setattr("coldframe.frozen.prefill._ALONE", alone)
     lm, plain = lm_of(architecture), plain_of(architecture)
     contexts = (("far one\n", "near one\n"), (), ("only one\n",))
     with torch.no_grad():
@@ -311,25 +311,25 @@ def test_sampling_follows_seed_temperature_and_top_p() -> None:
 
 
 def test_sampling_keeps_to_the_smallest_set_that_holds_top_p() -> None:
-    from coldframe.frozen.model import _choose
+    from coldframe.frozen.generation import sample
 
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().expand(4000, -1)
     for top_p, expected in ((1.0, [0.5, 0.3, 0.15, 0.05]), (0.6, [0.625, 0.375, 0, 0]), (0.4, [1, 0, 0, 0])):
-        drawn = _choose(logits, 1.0, top_p, torch.Generator().manual_seed(0))
+        drawn = sample(logits, 1.0, top_p, torch.Generator().manual_seed(0))
         shares = torch.bincount(drawn, minlength=4) / 4000
         torch.testing.assert_close(shares, torch.tensor(expected, dtype=torch.float), atol=0.03, rtol=0)
         assert all(share == 0 for share, wanted in zip(shares, expected, strict=True) if wanted == 0)
 
 
 def test_sampling_looks_past_the_likeliest_tokens_where_they_do_not_hold_top_p() -> None:
-    from coldframe.frozen.model import _LIKELY, _choose
+    from coldframe.frozen.generation import _LIKELY, sample
 
     flat = torch.zeros(2000, 4 * _LIKELY)
-    drawn = _choose(flat, 1.0, 0.5, torch.Generator().manual_seed(0))
+    drawn = sample(flat, 1.0, 0.5, torch.Generator().manual_seed(0))
     assert len(drawn.unique()) > _LIKELY  # half of all tokens hold half of it
     peaked = flat.clone()
     peaked[:, 7] = 20
-    assert set(_choose(peaked, 1.0, 0.9, torch.Generator().manual_seed(0)).tolist()) == {7}
+    assert set(sample(peaked, 1.0, 0.9, torch.Generator().manual_seed(0)).tolist()) == {7}
 
 
 @pytest.mark.parametrize("wrong", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.1}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,19 @@ def test_fit_save_load(spec: str, tmp_path: Path) -> None:
 def test_fingerprints_cannot_be_fine_tuned() -> None:
     with pytest.raises(ConfigError, match="cannot be fine-tuned.*minilm"):
         TunedEncoder(load_encoder("morgan"), rank=2)
+
+
+def test_threads_that_tune_one_encoder_differently_do_not_disturb_each_other(spec: str) -> None:
+    encoder = load_encoder(spec)
+    assert isinstance(encoder, HFEncoder)
+    frozen = torch.from_numpy(encoder.encode(QUERIES))
+    several = [TunedEncoder(encoder, rank=3) for _ in range(3)]
+    for factor in (factor for tuned in several for factor in tuned.b):
+        factor.data.normal_(std=0.3)
+    expected = [*(tuned(QUERIES).detach() for tuned in several), frozen]
+    runs = [*several, encoder.pooled]
+    with ThreadPoolExecutor(4) as pool:
+        futures = [[pool.submit(run, QUERIES) for run in runs] for _ in range(20)]
+        for turn in futures:
+            for future, vectors in zip(turn, expected, strict=True):
+                torch.testing.assert_close(future.result().detach(), vectors, atol=1e-5, rtol=0)

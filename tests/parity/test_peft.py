@@ -27,8 +27,8 @@ RATE, STEPS = 0.02, 4
 def batch_of(lm: FrozenLM) -> dict[str, Tensor]:
     """The rows as peft is given them: right-padded, loss on the answer only."""
     rows, labels = [], []
-    for row, answer in zip(lm.rows(PROMPTS), ANSWERS, strict=True):
-        text, word = list(row.shared + row.own), list(lm.tokenize(" " + answer))
+    for row, prompt, answer in zip(lm.rows(PROMPTS), PROMPTS, ANSWERS, strict=True):
+        text, word = list(row.shared + row.own), list(lm.answer_tokens(answer, prompt.end))
         rows.append(text + word)
         labels.append([-100] * len(text) + word)
     longest = max(map(len, rows))

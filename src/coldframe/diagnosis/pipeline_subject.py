@@ -199,7 +199,7 @@ class PipelineSubject:
                     losses[batch] = -log_probabilities[batch, [self._gold[i] for i in batch]]
                 else:
                     answers = [schema.template.answer(schema.word(self.examples[i].target)) for i in batch]
-                    tokens = np.array([len(lm.tokenize(answer)) for answer in answers])
+                    tokens = np.array([len(lm.answer_tokens(answer, schema.template.end)) for answer in answers])
                     losses[batch] = lm.loss(asked, answers, conditioning).double().cpu().numpy() / tokens
                 bar.advance(len(batch))
         return _Answers(losses, log_probabilities)

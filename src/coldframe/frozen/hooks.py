@@ -1,4 +1,7 @@
-"""How head gains and weight deltas reach an unmodified model: hooks, installed for one forward pass."""
+"""How head gains and weight deltas reach an unmodified model: hooks, installed for one forward pass.
+
+A hook holds for every thread that runs the model, so each of these blocks holds the model's lock.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 
 from coldframe.errors import ConfigError
 from coldframe.frozen.anatomy import BoundAnatomy
+from coldframe.frozen.locks import lock_of
 from coldframe.frozen.ports import Conditioning, LowRank
 
 
@@ -18,15 +22,19 @@ from coldframe.frozen.ports import Conditioning, LowRank
 def backbone_ports(model: nn.Module, anatomy: BoundAnatomy, conditioning: Conditioning) -> Iterator[None]:
     """Apply the head-gain and weight-delta ports while the block runs; nothing is left behind.
 
+    Other threads wait until it has ended.
+
     Raises:
         ConfigError: If the gains are not ``[layers, query_heads]`` or a delta names no module of the model.
     """
     gains, layers = conditioning.head_gains, None
     if gains is not None and not gains.requires_grad:
         layers = (gains != 1).any(1).nonzero().flatten().tolist()  # a layer whose gains are all 1 is left alone
-    with nullcontext() if gains is None else head_gains(anatomy, gains, layers):
-        with weight_deltas(model, conditioning.deltas):
-            yield
+    with (
+        nullcontext() if gains is None else head_gains(anatomy, gains, layers),
+        weight_deltas(model, conditioning.deltas),
+    ):
+        yield
 
 
 @contextmanager
@@ -44,12 +52,13 @@ def head_gains(anatomy: BoundAnatomy, gains: Tensor, layers: Iterable[int] | Non
     Raises:
         ConfigError: If they have another shape.
     """
-    handles = attach_head_gains(anatomy, gains, layers)
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with lock_of(anatomy.model):
+        handles = attach_head_gains(anatomy, gains, layers)
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def attach_head_gains(
@@ -73,20 +82,24 @@ def weight_deltas(model: nn.Module, deltas: Mapping[str, LowRank]) -> Iterator[N
         ConfigError: If a name is not a module of the model.
     """
     handles: list[torch.utils.hooks.RemovableHandle] = []
+    with lock_of(model):
+        try:
+            for name, delta in deltas.items():
+                handles.append(_submodule(model, name).register_forward_hook(_delta_hook(delta)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module:
     try:
-        for name, delta in deltas.items():
-            try:
-                module = model.get_submodule(name)
-            except AttributeError:
-                raise ConfigError(
-                    f"A weight delta names {name!r}, which this model does not have",
-                    fix="Use the names of FrozenLM.anatomy.linears().",
-                ) from None
-            handles.append(module.register_forward_hook(_delta_hook(delta)))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        return model.get_submodule(name)
+    except AttributeError:
+        raise ConfigError(
+            f"A weight delta names {name!r}, which this model does not have",
+            fix="Use the names of FrozenLM.anatomy.linears().",
+        ) from None
 
 
 def _gain_hook(gains: Tensor, head_dim: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
@@ -134,11 +147,11 @@ def _add_thin(y: Tensor, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
     d_in, d_out = x.shape[-1], y.shape[-1]
     if down.dim() == 3 and len(down) > 1:
         rows = len(down)
-        found = torch.bmm(torch.bmm(x.reshape(rows, -1, d_in).float(), down), up)
+        update = torch.bmm(torch.bmm(x.reshape(rows, -1, d_in).float(), down), up)
     else:
         down, up = down.view(d_in, -1), up.view(-1, d_out)
-        found = torch.mm(torch.mm(x.reshape(-1, d_in).float(), down), up)
-    return y.add_(found.view_as(y))
+        update = torch.mm(torch.mm(x.reshape(-1, d_in).float(), down), up)
+    return y.add_(update.view_as(y))
 
 
 def add_low_rank(y: Tensor, x: Tensor, delta: LowRank) -> Tensor:
@@ -154,7 +167,7 @@ def add_low_rank(y: Tensor, x: Tensor, delta: LowRank) -> Tensor:
     a, b = delta.a.to(x.dtype), delta.b.to(x.dtype)
     if delta.a.dim() == 3:
         inner = torch.bmm(x.reshape(len(a), -1, d_in), a.mT)
-        found = torch.baddbmm(y.reshape(len(a), -1, y.shape[-1]), inner, b.mT, alpha=delta.scale)
+        total = torch.baddbmm(y.reshape(len(a), -1, y.shape[-1]), inner, b.mT, alpha=delta.scale)
     else:
-        found = torch.addmm(y.flatten(0, -2), x.flatten(0, -2) @ a.T, b.T, alpha=delta.scale)
-    return found.view_as(y)
+        total = torch.addmm(y.flatten(0, -2), x.flatten(0, -2) @ a.T, b.T, alpha=delta.scale)
+    return total.view_as(y)

@@ -20,7 +20,8 @@ class Prompt:
     Attributes:
         query: Up to where the answer begins.
         header: Stands first.
-        end: What ends an answer (see :class:`coldframe.tasks.task.Template`); nothing, if empty.
+        end: What ends an answer: a text (a line break), ``"<end of turn>"`` or ``"<end of text>"`` for the model's own
+            token, or nothing.
     """
 
     query: str
@@ -40,6 +41,11 @@ class LowRank:
     a: Tensor
     b: Tensor
     scale: float = 1.0
+
+    def part(self, rows: slice) -> LowRank:
+        """The update of some of the rows."""
+        a, b = (factor[rows] if factor.dim() == 3 and len(factor) > 1 else factor for factor in (self.a, self.b))
+        return LowRank(a, b, self.scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +75,11 @@ class Conditioning:
     def changes_backbone(self) -> bool:
         """Whether states of the text depend on this conditioning (so they cannot be shared)."""
         return self.head_gains is not None or bool(self.deltas)
+
+    def part(self, rows: slice) -> Conditioning:
+        """What changes the backbone for some of the rows."""
+        deltas = {name: delta.part(rows) for name, delta in self.deltas.items()}
+        return Conditioning(head_gains=self.head_gains, deltas=deltas)
 
     def merge(self, other: Conditioning) -> Conditioning:
         """Ports of both; the same port filled twice is an error."""

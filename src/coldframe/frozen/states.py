@@ -109,6 +109,14 @@ class Prefilled:
     mask: Tensor
     lengths: Tensor
 
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def part(self, rows: slice) -> Prefilled:
+        """Some of the rows; what is added to them is not added to the others."""
+        cache = None if self.cache is None else DynamicCache([(k[rows], v[rows]) for k, v, _ in self.cache])
+        return Prefilled(self.last[rows], cache, self.mask[rows], self.lengths[rows])
+
     def repeat(self, times: int) -> Prefilled:
         """Every row ``times`` times, neighbours together."""
         cache = None

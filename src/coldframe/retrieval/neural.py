@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coldframe.errors import MissingExtraError, ModelError
+from coldframe.frozen.locks import lock_of
 from coldframe.frozen.model_sources import ENCODERS, quiet, resolve, weight_hash
 from coldframe.retrieval.encoding import Memo, batch_size, batches_of_one_shape
 from coldframe.tasks.task import content_hash
@@ -137,10 +138,10 @@ class HFEncoder:
 
     def pooled(self, texts: list[str]) -> Tensor:
         """Vectors of one batch as a tensor, ``[n, dim]``, with a gradient where the caller made one; not remembered."""
-        batch = self._tokenizer(texts, padding=True, truncation=True, max_length=self._limit, return_tensors="pt").to(
-            self.model.device
-        )
-        return self._pool(self.model(**batch).last_hidden_state, batch["attention_mask"])
+        cut = {"padding": True, "truncation": True, "max_length": self._limit}
+        with lock_of(self.model):  # another thread's updates of this encoder are none of ours
+            batch = self._tokenizer(texts, **cut, return_tensors="pt").to(self.model.device)
+            return self._pool(self.model(**batch).last_hidden_state, batch["attention_mask"])
 
     def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
         """States ``[batch, T, d]`` and mask ``[batch, T]`` to ``[batch, d]``; padding is on the right."""

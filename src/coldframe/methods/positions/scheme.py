@@ -12,6 +12,7 @@ from transformers import DynamicCache
 
 from coldframe.config import Config, check
 from coldframe.errors import ConfigError
+from coldframe.frozen import generation
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Prompt
 from coldframe.frozen.rotary import Heads, Rotary
@@ -72,7 +73,8 @@ class PositionScheme(ABC):
 
         with self.rotary.taken_over(self.attend):
             ready = self._read(prompts, max_new_tokens)
-            return self.lm.write(ready, max_new_tokens, choose)[:: self.copies]
+            copied = [Prompt(text) for text in prompts for _ in range(self.copies)]
+            return generation.write(self.lm, ready, max_new_tokens, choose, copied)[:: self.copies]
 
     @torch.no_grad()
     def loss(self, prompts: Sequence[str], answers: Sequence[str]) -> Tensor:

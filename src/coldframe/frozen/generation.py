@@ -1,0 +1,104 @@
+"""Writing answers token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from coldframe.errors import ConfigError
+from coldframe.frozen.ports import Prompt
+from coldframe.frozen.states import Prefilled
+from coldframe.frozen.tokens import end_text, end_tokens
+
+if TYPE_CHECKING:
+    from coldframe.frozen.model import FrozenLM
+
+Choose = Callable[[Tensor], Tensor]
+
+_LIKELY = 256
+"""Tokens among which it is looked first for those that hold ``top_p``."""
+
+
+def write(
+    lm: FrozenLM,
+    ready: Prefilled,
+    max_new_tokens: int,
+    choose: Choose,
+    prompts: Sequence[Prompt],
+    stop: Sequence[str] = (),
+) -> list[str]:
+    """Continue prompts that were read, token by token, until each answer has ended; to be called within ``ports``.
+
+    A model's own end tokens end an answer, and so do the prompt's end and the texts of ``stop``, which are cut off.
+    Where a text may end it, blanks before its first word are none of it: a line break there ends nothing.
+
+    Args:
+        lm: The model.
+        ready: The prompts, with the keys and values that were kept.
+        max_new_tokens: At most this many tokens.
+        choose: From logits ``[batch, vocab]`` to the next tokens, ``[batch]``.
+        prompts: What is continued, for its ends.
+        stop: Further texts that end an answer.
+    """
+    ends = end_tokens(lm, (prompt.end for prompt in prompts))
+    marks = [tuple(filter(None, (*stop, end_text(prompt.end)))) for prompt in prompts]
+    written: list[list[int]] = [[] for _ in prompts]
+    texts = [""] * len(prompts)
+    open_rows = set(range(len(prompts)))
+    for step in range(max_new_tokens):
+        chosen = choose(lm.head(ready.last))
+        tokens = chosen.tolist()  # of a GPU at once: each number taken alone would wait for it anew
+        for i in sorted(open_rows):
+            if tokens[i] in ends:
+                open_rows.discard(i)
+                continue
+            written[i].append(tokens[i])
+            texts[i] = lm.decode(written[i])
+            if marks[i]:
+                texts[i], ended = _before(texts[i].lstrip(), marks[i])
+                open_rows -= {i} if ended else set()
+        if not open_rows or step + 1 == max_new_tokens:
+            break
+        ready = lm.follow(ready, lm.embed(chosen.unsqueeze(1)))[1]
+    return texts
+
+
+def greedy(logits: Tensor) -> Tensor:
+    """The likeliest token of each row."""
+    return logits.argmax(-1)
+
+
+def sampler(temperature: float, top_p: float, seed: int, device: torch.device) -> Choose:
+    """How the next tokens are drawn: the likeliest ones at temperature 0, else at random.
+
+    Raises:
+        ConfigError: If a setting is out of its range.
+    """
+    if temperature < 0 or not 0 < top_p <= 1:
+        raise ConfigError(
+            "Generation settings are out of range",
+            got=f"temperature={temperature}, top_p={top_p}",
+            expected="temperature >= 0, 0 < top_p <= 1",
+        )
+    generator = torch.Generator(device).manual_seed(seed)
+    return greedy if temperature == 0 else lambda logits: sample(logits, temperature, top_p, generator)
+
+
+def sample(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> Tensor:
+    """The next token of each row, drawn from the smallest set of tokens that holds ``top_p``."""
+    probabilities = (logits.float() / temperature).softmax(-1)
+    for count in (_LIKELY, probabilities.shape[-1]):  # sorting them all takes longer than a pass of a small model
+        likeliest, order = probabilities.topk(min(count, probabilities.shape[-1]))
+        if bool((likeliest.sum(-1) >= top_p).all()):
+            break
+    shares = likeliest * (likeliest.cumsum(-1) - likeliest < top_p)
+    return order.gather(-1, torch.multinomial(shares, 1, generator=generator)).squeeze(-1)
+
+
+def _before(text: str, marks: Sequence[str]) -> tuple[str, bool]:
+    """What stands before the first of the marks, and whether there is one."""
+    places = [text.find(mark) for mark in marks if mark in text]
+    return (text[: min(places)], True) if places else (text, False)

@@ -1,0 +1,153 @@
+"""Text to tokens: prompts as rows of token ids, answers as what follows them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from transformers import PreTrainedTokenizerBase
+
+from coldframe.errors import ConfigError, DataError
+from coldframe.frozen.ports import Conditioning, Prompt
+from coldframe.frozen.states import Row
+
+if TYPE_CHECKING:
+    from coldframe.frozen.model import FrozenLM
+
+Contexts = tuple[tuple[str, ...], ...]
+
+
+def tokenize(lm: FrozenLM, text: str) -> tuple[int, ...]:
+    """Token ids of a piece of text, without special tokens."""
+    return tuple(lm.tokenizer(text, add_special_tokens=False).input_ids) if text else ()
+
+
+def prompt_rows(lm: FrozenLM, prompts: Sequence[Prompt], conditioning: Conditioning, reserve: int = 0) -> list[Row]:
+    """Prompts (with their text contexts) as token ids; see :meth:`FrozenLM.rows`."""
+    contexts = conditioning.contexts
+    if contexts is not None and len(contexts) != len(prompts):
+        raise ConfigError("Every prompt needs its contexts", got=len(contexts), expected=len(prompts))
+    soft = 0 if conditioning.soft_tokens is None else conditioning.soft_tokens.shape[-2]
+    limit = lm.anatomy.max_positions - soft - reserve - len(lm.bos)
+    blocks = [list(several) for several in contexts] if contexts is not None else [[] for _ in prompts]
+    texts = [_text(prompt, own) for prompt, own in zip(prompts, blocks, strict=True)]
+    rows = []
+    for prompt, own, ids in zip(prompts, blocks, lm.tokenizer(texts, add_special_tokens=False).input_ids, strict=True):
+        if len(ids) > limit:
+            ids = _without_farthest(lm, prompt, own, limit)
+        if len(ids) > limit:
+            raise DataError(
+                "A row is longer than the model's context",
+                got=f"{len(ids) + lm.anatomy.max_positions - limit} tokens in {prompt.query[:60]!r}",
+                expected=f"at most {lm.anatomy.max_positions}",
+                fix="Shorten it, or skip such rows with --on-error skip.",
+            )
+        if not ids and not lm.bos:
+            raise DataError("A prompt has no tokens", got=repr(prompt))
+        rows.append(_row(lm, prompt.header + "".join(own if same_for_all(contexts) else ()), tuple(ids)))
+    return rows
+
+
+def _text(prompt: Prompt, blocks: Sequence[str]) -> str:
+    return prompt.header + "".join(blocks) + prompt.query
+
+
+def _without_farthest(lm: FrozenLM, prompt: Prompt, blocks: list[str], limit: int) -> tuple[int, ...]:
+    """Tokens of a prompt without as many of its first blocks as it takes to fit; they are taken out of the list."""
+
+    def tokens(dropped: int) -> tuple[int, ...]:
+        return lm.tokenize(_text(prompt, blocks[dropped:]))
+
+    dropped = bisect_left(range(len(blocks)), True, key=lambda dropped: len(tokens(dropped)) <= limit)
+    ids = tokens(dropped)
+    del blocks[:dropped]
+    lm.dropped_contexts += dropped
+    return ids
+
+
+def _row(lm: FrozenLM, shared_text: str, ids: tuple[int, ...]) -> Row:
+    """Tokens of a whole prompt, cut behind those that its shared text begins with whatever follows."""
+    shared = _stable(lm.tokenizer, shared_text) if shared_text else ()
+    if len(ids) > len(shared) and ids[: len(shared)] == shared:
+        return Row(lm.bos + shared, ids[len(shared) :])
+    return Row((), lm.bos + ids)  # the last token read is always a row's own
+
+
+_GOES_ON = ("a", "1", ".", "\n", " a", "\u6771")
+"""What may follow a text: a tokenizer may draw the text's last characters into a token with any of these."""
+
+
+@lru_cache(maxsize=256)
+def _stable(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """The tokens that a text begins with whatever goes on from it."""
+    several = tokenizer([text + more for more in _GOES_ON], add_special_tokens=False).input_ids
+    return tuple(ids[0] for ids in takewhile(lambda ids: len(set(ids)) == 1, zip(*several, strict=False)))
+
+
+def same_for_all(contexts: Contexts | None) -> bool:
+    """Whether several queries have the very same exemplars, so that these are shared text."""
+    return contexts is not None and len(contexts) > 1 and len(set(contexts)) == 1
+
+
+# ---- answers and what ends them ---------------------------------------------------------------------------
+
+END_OF_TURN, END_OF_TEXT = "<end of turn>", "<end of text>"
+"""What :attr:`Prompt.end` calls the model's own tokens; anything else is a text that ends an answer."""
+
+
+def answer_tokens(lm: FrozenLM, answer: str, end: str = "") -> tuple[int, ...]:
+    """Token ids of an answer and of what ends it; see :meth:`FrozenLM.answer_tokens`."""
+    if not answer.strip():
+        raise DataError("An answer has no tokens", got=repr(answer))
+    text = (answer if answer[:1].isspace() else " " + answer) + end_text(end)
+    # As it goes on from a word: some tokenizers put a blank before whatever stands first.
+    word, both = lm.tokenize("a"), lm.tokenize("a" + text)
+    ids = both[len(word) :] if both[: len(word)] == word else lm.tokenize(text)
+    return ids + _own_end(lm, end)
+
+
+def end_text(end: str) -> str:
+    """The text that ends an answer; none, where a token of the model does."""
+    return "" if end in (END_OF_TURN, END_OF_TEXT) else end
+
+
+def end_tokens(lm: FrozenLM, ends: Iterable[str] = ()) -> set[int]:
+    """The model's own tokens that end an answer, and those that ``ends`` name beside them."""
+    listed = lm.model.generation_config.eos_token_id if lm.model.generation_config else None
+    own = {*(listed if isinstance(listed, list) else [listed]), lm.tokenizer.eos_token_id} - {None}
+    return {int(token) for token in own}.union(*(_own_end(lm, end) for end in set(ends)))
+
+
+def _own_end(lm: FrozenLM, end: str) -> tuple[int, ...]:
+    """The model's own token that is meant; none, where a text ends an answer.
+
+    Raises:
+        ConfigError: If the model has no such token.
+    """
+    if end == END_OF_TURN:
+        return (_turn_end(lm.tokenizer),)
+    if end != END_OF_TEXT:
+        return ()
+    if lm.tokenizer.eos_token_id is None:
+        raise ConfigError(
+            "This model's tokenizer has no end of text", fix="End answers with a text, such as a line break."
+        )
+    return (int(lm.tokenizer.eos_token_id),)
+
+
+@lru_cache(maxsize=8)
+def _turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that the chat template puts after what a model says."""
+    fix = "End answers with a text, such as a line break, or with '<end of text>'."
+    if not tokenizer.chat_template:
+        raise ConfigError("This model has no chat template, so nothing ends its turn", fix=fix)
+    said = "coldframe"
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
+    after = str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition(said)[2]
+    ids = tokenizer(after.lstrip(), add_special_tokens=False).input_ids
+    if not ids:
+        raise ConfigError("This model's chat template does not end its turns", fix=fix)
+    return int(ids[0])

@@ -1,0 +1,175 @@
+"""Scores of labels: the same whether the labels are read as a tree, in parts, or each for itself."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny import ARCHITECTURES, tiny
+from torch import Tensor
+
+from coldframe.frozen import labels
+from coldframe.frozen.labels import LabelTree
+from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.ports import EMPTY, Conditioning, LowRank, Prompt
+from coldframe.frozen.prefill import branches
+
+every = pytest.mark.parametrize("architecture", ARCHITECTURES)
+# Lengths from 4 to 180 tokens, the longest beyond the sliding window of gemma3_text (128).
+PROMPTS = [
+    Prompt("Question: CCO\nAnswer:", "Judge it.\n\n", "\n"),
+    Prompt("Q", "Judge it.\n\n", "\n"),
+    Prompt("Question: " + "C1=CC=CC=C1 and more " * 8 + "\nAnswer:", "Judge it.\n\n", "\n"),
+]
+WORDS = ["yes", "no", "not at all", "not", "the molecule", "the answer is no", "the answer is yes", "maybe", "10", "1"]
+CLOSE: dict[str, Any] = {"atol": 2e-4, "rtol": 0}
+
+
+@functools.cache
+def lm_of(architecture: str) -> FrozenLM:
+    return FrozenLM(*tiny(architecture))
+
+
+def random(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def conditioning_of(lm: FrozenLM, kind: str) -> Conditioning:
+    soft = random(0, len(PROMPTS), 4, lm.d_model) * lm.embedding_norm() / lm.d_model**0.5
+    gains = 1 + 0.5 * random(1, lm.anatomy.n_layers, lm.anatomy.n_heads)
+    n = len(PROMPTS)
+    rows = {
+        at.name: LowRank(random(2, n, 2, at.d_in) / at.d_in**0.5, 0.3 * random(3, n, at.d_out, 2))
+        for at in lm.anatomy.linears()
+    }
+    return {
+        "nothing": EMPTY,
+        "contexts": Conditioning(contexts=(("far\n", "near\n"), (), ("only one\n",))),
+        "suffix": Conditioning(soft_tokens=soft),
+        "prefix": Conditioning(soft_tokens=soft, placement="prefix"),
+        "gains": Conditioning(head_gains=gains),
+        "row deltas": Conditioning(deltas=rows),
+        "all": Conditioning(soft_tokens=soft, head_gains=gains, deltas=rows),
+    }[kind]
+
+
+def one_by_one(lm: FrozenLM, conditioning: Conditioning, words: list[str] = WORDS) -> Tensor:
+    return -torch.stack([lm.loss(PROMPTS, [word] * len(PROMPTS), conditioning) for word in words], dim=1)
+
+
+@every
+@pytest.mark.parametrize("kind", ["nothing", "contexts", "suffix", "prefix", "gains", "row deltas", "all"])
+def test_labels_at_once_are_labels_one_by_one(architecture: str, kind: str) -> None:
+    lm = lm_of(architecture)
+    conditioning = conditioning_of(lm, kind)
+    with torch.no_grad():
+        torch.testing.assert_close(lm.label_scores(PROMPTS, WORDS, conditioning), one_by_one(lm, conditioning), **CLOSE)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt2", "bloom"])
+@pytest.mark.parametrize("most", [1, 5, 12, 40])
+def test_parts_are_the_whole(architecture: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever fits at a time: rows apart, labels apart, with a gradient (computed again) and without."""
+    lm = lm_of(architecture)
+    conditioning = conditioning_of(lm, "all")
+    soft = conditioning.soft_tokens
+    assert soft is not None
+    wanted, *wanted_gradients = scored_with_gradients(lm, conditioning)
+    monkeypatch.setattr(labels, "_WITH_GRADIENT", most)
+    monkeypatch.setattr(labels, "_LOGITS", 2)
+    monkeypatch.setattr("coldframe.frozen.model._STATE_BATCH_TOKENS", most)
+    with torch.no_grad():
+        torch.testing.assert_close(lm.label_scores(PROMPTS, WORDS, conditioning), wanted, **CLOSE)
+    scores, *gradients = scored_with_gradients(lm, conditioning)
+    torch.testing.assert_close(scores, wanted, **CLOSE)
+    for got, expected in zip(gradients, wanted_gradients, strict=True):
+        assert float(expected.norm()) > 1e-3
+        torch.testing.assert_close(got, expected, atol=2e-4, rtol=1e-3)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in lm.model.modules())
+
+
+def scored_with_gradients(lm: FrozenLM, conditioning: Conditioning) -> list[Tensor]:
+    """Scores, and the gradients of their cross-entropy by soft tokens, gains and one delta."""
+    name, delta = next(iter(conditioning.deltas.items()))
+    assert conditioning.soft_tokens is not None and conditioning.head_gains is not None
+    leaves = [x.clone().requires_grad_() for x in (conditioning.soft_tokens, conditioning.head_gains, delta.a, delta.b)]
+    put = Conditioning(
+        soft_tokens=leaves[0],
+        head_gains=leaves[1],
+        deltas={**conditioning.deltas, name: LowRank(leaves[2], leaves[3], delta.scale)},
+    )
+    scores = lm.label_scores(PROMPTS, WORDS, put)
+    torch.nn.functional.cross_entropy(scores, torch.tensor([1, 2, 5])).backward()
+    return [scores.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt2", "bloom"])
+def test_gradients_are_those_of_the_labels_one_by_one(architecture: str) -> None:
+    lm = lm_of(architecture)
+    gradients = []
+    for score in (lambda put: lm.label_scores(PROMPTS, WORDS, put), lambda put: one_by_one(lm, put)):
+        soft = random(0, 4, lm.d_model).requires_grad_()
+        torch.nn.functional.cross_entropy(score(Conditioning(soft_tokens=soft)), torch.tensor([1, 2, 5])).backward()
+        gradients.append(soft.grad)
+    torch.testing.assert_close(gradients[0], gradients[1], atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ["mistral", "phi3", "qwen2"])
+def test_a_window_shorter_than_the_text(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    window = {"sliding_window": 20}
+    if architecture == "qwen2":
+        window |= {"use_sliding_window": True, "max_window_layers": 1}
+    monkeypatch.setitem(ARCHITECTURES, architecture, {**ARCHITECTURES[architecture], **window})
+    lm = FrozenLM(*tiny(architecture))
+    with torch.no_grad():
+        scores = lm.label_scores(PROMPTS, WORDS)
+        torch.testing.assert_close(scores, one_by_one(lm, EMPTY), **CLOSE)
+        assert not torch.allclose(scores[2], lm_of(architecture).label_scores(PROMPTS, WORDS)[2], atol=0.1)
+
+
+def test_attention_that_adds_its_mask() -> None:
+    model, tokenizer = tiny("llama")
+    model.set_attn_implementation("eager")
+    lm = FrozenLM(model, tokenizer)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            lm.label_scores(PROMPTS, WORDS), lm_of("llama").label_scores(PROMPTS, WORDS), **CLOSE
+        )
+
+
+def test_only_positions_that_are_counted_by_the_model_need_copies() -> None:
+    assert [name for name in ARCHITECTURES if not branches(lm_of(name))] == ["bloom", "falcon-alibi"]
+
+
+def test_the_tree_of_labels() -> None:
+    tree = LabelTree.of(((1,), (1, 0), (1, 0, 4), (2, 3)))  # the root, 1, 1 0, and 2 are where something goes on
+    assert tree.tokens.tolist() == [1, 0, 2] and tree.depths.tolist() == [1, 2, 1]
+    assert tree.sees.tolist() == [[True, False, False], [True, True, False], [False, False, True]]
+    assert list(zip(tree.parents.tolist(), tree.targets.tolist(), strict=True)) == [
+        (0, 1),
+        (0, 2),
+        (1, 0),
+        (2, 4),
+        (3, 3),
+    ]
+    assert tree.paths.T.tolist() == [[1, 0, 0, 0, 0], [1, 0, 1, 0, 0], [1, 0, 1, 1, 0], [0, 1, 0, 0, 1]]
+
+
+def test_the_prompt_is_not_copied_and_logits_exist_for_few_tokens() -> None:
+    """However many labels there are."""
+    lm, read, written = FrozenLM(*tiny("llama")), [], []
+    many = [f"{first} {second}" for first in ("the", "yes", "no", "a", "is") for second in range(30)]
+    lm.label_scores(PROMPTS, many)
+    lm.body.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(kwargs["inputs_embeds"].shape[:2]), with_kwargs=True
+    )
+    lm.anatomy.lm_head.register_forward_hook(lambda _, args, output: written.append(output.numel() // output.shape[-1]))
+    with torch.no_grad():
+        lm.label_scores(PROMPTS, many)
+    (shape,) = read
+    tokens = [lm.answer_tokens(word, "\n") for word in many]
+    inner = {ids[:n] for ids in tokens for n in range(1, len(ids))}
+    assert shape == (len(PROMPTS), len(inner))
+    assert sum(written) == shape[0] * (shape[1] + 1) and max(written) <= labels._LOGITS
