@@ -1,11 +1,9 @@
-"""What ``reproduction.parametric`` makes of the answers: scores, paired differences, what swapping breaks, sizes."""
+"""What ``reproduction.parametric`` makes of the answers: scores, paired differences, what swapping breaks."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +11,11 @@ from coldframe.parametric.evaluate import METRICS, broken
 from coldframe.parametric.settings import AskConfig
 from coldframe.tasks.corpus import Question
 
-from coldframe.config import without_nan
 from coldframe.evaluation.compare import paired_difference
-from coldframe.evaluation.intervals import Interval, score_interval
+from coldframe.evaluation.intervals import score_interval
 from coldframe.inference.predictions import Predictions
-from coldframe.reports.numbers import MetricInfo
-from coldframe.storage.files import atomic_path
 
 FACTS = {1: "one fact", 2: "two facts"}
-POINTS = MetricInfo("points", "Points")
 
 
 @dataclasses.dataclass
@@ -137,57 +131,6 @@ def _broken(systems: Sequence[System]) -> Iterator[dict[str, Any]]:
                 shares = [broken(own, theirs) for own, theirs in zip(one.runs, other.runs, strict=True)]
                 for run, share in zip(one.runs, shares, strict=True):
                     yield {"system": one.title, "seed": run.seed, "share": None if share is None else share.to_dict()}
-
-
-def write(done: Mapping[str, Any], out: Path) -> None:
-    """Both files, whole or not at all."""
-    with atomic_path(out / "results.json") as path:
-        text = json.dumps(without_nan(done), indent=2, ensure_ascii=False, allow_nan=False)
-        path.write_text(text + "\n", encoding="utf-8")
-    with atomic_path(out / "results.md") as path:
-        path.write_text("\n".join(_markdown(done)) + "\n", encoding="utf-8")
-
-
-def _markdown(done: Mapping[str, Any]) -> Iterator[str]:
-    about = done["about"]
-    yield f"# {about['corpus']}, {about['model']} ({about['dtype'].removeprefix('torch.')})"
-    yield ""
-    yield f"{about['passages']} passages, {about['questions']} questions. {' '.join(about['notes'])}"
-    for k, shares in done["retrieval"].items():
-        told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        yield f"Retrieved with k = {k}: {told}."
-    for group, n in done["groups"].items():
-        yield from ("", f"## {group}, n = {n}", "")
-        yield "| answered by | F1 [95%] | exact [95%] | contained [95%] | s a question |"
-        yield "|---|---:|---:|---:|---:|"
-        for line in done["scores"]:
-            if line["group"] == group:
-                cells = [POINTS.span(Interval.from_dict(line[metric])) for metric in METRICS]
-                seconds = done["seconds_per_question"][line["system"]]
-                yield f"| {line['system']} | {' | '.join(cells)} | {seconds:.3f} |"
-        yield from ("", "| paired difference of F1 | minus | [95%] | p |", "|---|---|---:|---:|")
-        for line in done["differences"]:
-            if line["group"] == group and line["metric"] == "token_f1":
-                span = f"{line['value']:+.1f} [{line['low']:+.1f}, {line['high']:+.1f}]"
-                yield f"| {line['system']} | {line['minus']} | {span} | {line['p_value']:.4f} |"
-    yield from ("", "## Adapters of other passages", "")
-    yield "| | seed | % of right answers that become wrong [95%] |"
-    yield "|---|---:|---:|"
-    for line in done["broken"]:
-        told = "none was right" if line["share"] is None else POINTS.span(Interval.from_dict(line["share"]))
-        yield f"| {line['system']} | {line['seed']} | {told} |"
-    yield from ("", "## Cost", "")
-    yield "| | seed | bytes | a passage | of the first | encoding, s | a passage | left out |"
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
-    for line in done["costs"]:
-        size, seconds, passages = line["bytes"], line["encode_seconds"], line["passages"]
-        each = f"{seconds / line['trained']:.2f}" if line["trained"] else "–"  # after an interruption these are fewer
-        share = size / done["costs"][0]["bytes"]
-        yield (
-            f"| {line['method']} | {line['seed']} | {size:,} | {size / passages:,.0f} | {share:.3f} "
-            f"| {seconds:.0f} | {each} | {len(line['left_out'])} |"
-        )
-    yield from ("", "```bash", about["command"], "```")
 
 
 def _mean(values: Sequence[float]) -> float:
