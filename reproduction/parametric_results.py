@@ -47,44 +47,44 @@ def summary(
     recall: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
     """All that is told, as plain data."""
-    hops = sorted({one.hops for one in questions})
+    hops = sorted({question.hops for question in questions})
     groups = {"all": np.arange(len(questions))}
     if len(hops) > 1:
-        groups |= {FACTS.get(h, f"{h} facts"): np.flatnonzero([one.hops == h for one in questions]) for h in hops}
+        groups |= {FACTS.get(h, f"{h} facts"): np.flatnonzero([question.hops == h for question in questions]) for h in hops}
     parts = {
-        group: [dataclasses.replace(one, runs=[_rows(run, rows) for run in one.runs]) for one in systems]
+        group: [dataclasses.replace(system, runs=[_rows(run, rows) for run in system.runs]) for system in systems]
         for group, rows in groups.items()
     }
     return {
         "groups": {group: len(rows) for group, rows in groups.items()},
         "retrieval": dict(recall),
-        "scores": [line for group, some in parts.items() for line in _scores(group, some)],
-        "differences": [line for group, some in parts.items() for line in _differences(group, some)],
+        "scores": [line for group, answered in parts.items() for line in _scores(group, answered)],
+        "differences": [line for group, answered in parts.items() for line in _differences(group, answered)],
         "broken": list(_broken(systems)),
-        "costs": [dict(one) for one in costs],
-        "seconds_per_question": {one.title: _mean([r.seconds / len(r) for r in one.runs]) for one in systems},
+        "costs": list(map(dict, costs)),
+        "seconds_per_question": {system.title: _mean([r.seconds / len(r) for r in system.runs]) for system in systems},
     }
 
 
 def pairs(systems: Sequence[System]) -> Iterator[tuple[System, System]]:
     """Which systems are compared: each with the baselines, a method with its controls and with the first method."""
-    closed = next((one for one in systems if one.config.mode == "closed-book"), None)
-    first = next((one.label for one in systems if one.label), "")
-    for one in systems:
-        if not one.label:
+    closed = next((system for system in systems if system.config.mode == "closed-book"), None)
+    first = next((system.label for system in systems if system.label), "")
+    for system in systems:
+        if not system.label:
             continue
         if closed is not None:
-            yield one, closed
+            yield system, closed
         for other in systems:
-            same_k = other.config.k == one.config.k
+            same_k = other.config.k == system.config.k
             if other.config.mode == "passages" and same_k:
-                yield one, other
-            elif other.label == one.label and other is not one and same_k and _plain(one.config):
-                yield one, other
-            elif other.label == one.label and other.config == one.config.replace(swapped=True) != one.config:
-                yield one, other
-            elif other.label == first != one.label and other.config == one.config:
-                yield one, other
+                yield system, other
+            elif other.label == system.label and other is not system and same_k and _plain(system.config):
+                yield system, other
+            elif other.label == system.label and other.config == system.config.replace(swapped=True) != system.config:
+                yield system, other
+            elif other.label == first != system.label and other.config == system.config:
+                yield system, other
 
 
 def _plain(config: AskConfig) -> bool:
@@ -112,25 +112,25 @@ def _rows(run: Predictions, rows: Any) -> Predictions:
 
 
 def _scores(group: str, systems: Sequence[System]) -> Iterator[dict[str, Any]]:
-    for one in systems:
-        found = {metric: score_interval(one.runs, metric).to_dict() for metric in METRICS}
-        yield {"system": one.title, "method": one.label, "k": one.config.k, "group": group, **found}
+    for system in systems:
+        scores = {metric: score_interval(system.runs, metric).to_dict() for metric in METRICS}
+        yield {"system": system.title, "method": system.label, "k": system.config.k, "group": group, **scores}
 
 
 def _differences(group: str, systems: Sequence[System]) -> Iterator[dict[str, Any]]:
-    for one, other in pairs(systems):
+    for system, other in pairs(systems):
         for metric in ("token_f1", "contains"):
-            gap = paired_difference(one.runs, other.runs, metric).to_dict()
-            yield {"system": one.title, "minus": other.title, "group": group, "metric": metric, **gap}
+            gap = paired_difference(system.runs, other.runs, metric).to_dict()
+            yield {"system": system.title, "minus": other.title, "group": group, "metric": metric, **gap}
 
 
 def _broken(systems: Sequence[System]) -> Iterator[dict[str, Any]]:
-    for one in systems:
-        for other in systems if _plain(one.config) else ():
-            if other.label == one.label and other.config == one.config.replace(swapped=True):
-                shares = [broken(own, theirs) for own, theirs in zip(one.runs, other.runs, strict=True)]
-                for run, share in zip(one.runs, shares, strict=True):
-                    yield {"system": one.title, "seed": run.seed, "share": None if share is None else share.to_dict()}
+    for system in systems:
+        for other in systems if _plain(system.config) else ():
+            if other.label == system.label and other.config == system.config.replace(swapped=True):
+                shares = [broken(own, theirs) for own, theirs in zip(system.runs, other.runs, strict=True)]
+                for run, share in zip(system.runs, shares, strict=True):
+                    yield {"system": system.title, "seed": run.seed, "share": None if share is None else share.to_dict()}
 
 
 def _mean(values: Sequence[float]) -> float:
