@@ -99,6 +99,7 @@ def test_figures_of_scores(tmp_path: Path) -> None:
         assert again == drawn
 
 
+@pytest.mark.slow
 def test_the_figure_of_routing_is_drawn_from_an_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     lm, task = FrozenLM(*tiny("llama")), cf.load_task("fact-corpus:6")
