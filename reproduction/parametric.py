@@ -44,7 +44,8 @@ from coldframe.retrieval.store import Store
 from coldframe.tasks.qa import READERS, answered_by, questions_of
 from coldframe.tasks.task import content_hash
 from reproduction.multi_document_qa import draw
-from reproduction.parametric_results import System, summary, write
+from reproduction.parametric_results import System, summary
+from reproduction.parametric_tables import write
 
 
 class Spec(NamedTuple):

@@ -186,9 +186,9 @@ def test_numbers_are_those_of_the_evidence() -> None:
 
 
 def test_writing_and_reading_again(tmp_path: Path) -> None:
-    for name, found in (("full", full(HOSTILE)), ("bare", bare())):
+    for name, diagnosis in (("full", full(HOSTILE)), ("bare", bare())):
         path = tmp_path / name / "diagnosis.html"
-        write_report(found, path)
+        write_report(diagnosis, path)
         assert sorted(file.name for file in path.parent.iterdir()) == ["diagnosis.html", "diagnosis.json"]
 
         def refuse(constant: str) -> None:
@@ -196,7 +196,7 @@ def test_writing_and_reading_again(tmp_path: Path) -> None:
 
         json.loads(path.with_suffix(".json").read_text(), parse_constant=refuse)
         again = read_diagnosis(path.with_suffix(".json"))
-        assert repr(again) == repr(found)  # as text, because NaN does not equal itself
+        assert repr(again) == repr(diagnosis)  # as text, because NaN does not equal itself
         assert render_report(again) == path.read_text()
 
 
@@ -271,5 +271,5 @@ def test_the_table_of_the_terminal() -> None:
 
 def test_every_condition_has_words_in_the_table() -> None:
     text = " ".join(Page(render_report(full())).text.split())
-    for one in full().store_ablation.ablations:
-        assert CONDITIONS[one.condition] in text  # type: ignore[index]
+    for row in full().store_ablation.ablations:
+        assert CONDITIONS[row.condition] in text  # type: ignore[index]

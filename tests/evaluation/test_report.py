@@ -67,7 +67,7 @@ def full(word="", domain="text"):
         curves=(TrainingCurve("main" + word, 0, points, points, 2),),
         sweeps=(Sweep("K" + word, "main" + word, (SweepPoint(1, Interval(60, 55, 65, 100)),)),),
         reliability=(Reliability("main" + word, (Bin(0.9, 0.8, 10), Bin(0.6, 0.7, 5))),),
-        samples=(Sample("q1" + word, "CCO" + word, "Yes" + word, "No" + word, 0.7, neighbours),),
+        samples=(Sample("q1" + word, "CCO" + word, "Yes" + word, "No" + word, False, 0.7, neighbours),),
         published=(Published("main" + word, 75.1, "accuracy", "Qwen" + word, "paper" + word, "K = 5" + word),),
         settings={"k" + word: 5, "method": {"heads" + word: "8" + word}},
         provenance={"data" + word: "sha" + word},
@@ -176,7 +176,7 @@ def corpus(word=""):
         line("prag, swapped store" + word, "control", 12.0, 48.0, 1.8e6),
     )
     near = (Neighbour("p1", "Rome is the capital.", "", 0.7),)
-    samples = (Sample("q1", "Where?", "Rome", "It is in Rome.", None, near, True),)
+    samples = (Sample("q1", "Where?", "Rome", "It is in Rome.", True, None, near),)
     return ReportData("facts", "smollm2", "prag", "token_f1", infos, rows, kind="generation", samples=samples)
 
 
@@ -235,3 +235,19 @@ def test_samples_show_wrong_answers_too():
     assert sample.neighbours[1].attention == tuple(run.attention[i, :, 1].tolist())
     assert samples(run, store, SCHEMA, count=6) == shown
     assert len(samples(run, store, SCHEMA, count=100)) == 40
+
+
+def test_written_answers_are_right_that_contain_an_accepted_one():
+    run = dataclasses.replace(
+        noisy_run(np.random.default_rng(0), n=12, k=1),
+        labels=(),
+        targets=np.full(12, -1),
+        probabilities=np.zeros((12, 0)),
+        references=(("Rome", "Roma"),) * 12,
+        generated=("It is in Roma.",) * 10 + ("Paris",) * 2,
+    )
+    shown = samples(run, Store.of([Example("text", "", "e0", "key")]), SCHEMA, count=4)
+    assert sorted((sample.predicted, sample.right) for sample in shown) == [
+        ("It is in Roma.", True), ("It is in Roma.", True), ("Paris", False), ("Paris", False),
+    ]  # fmt: skip
+    assert {sample.target for sample in shown} == {"Rome"} and shown[0].probability is None

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reproduction import closed_book, parametric
 from tests.qa.support import write_data, write_list
 
 from coldframe.errors import ConfigError, DataError
 from coldframe.inference.predictions import Predictions
+from reproduction import closed_book, parametric
 
 pytest.importorskip("bm25s")
 QUICK = "epochs=2,batch_size=8"
@@ -87,20 +87,6 @@ def test_questions_without_passages_closed_book(words: Callable[..., list[str]],
     write_list(file, [{"question": "Who?"}])
     with pytest.raises(DataError, match="expected form"):
         closed_book.run([model, *rest])
-
-
-@pytest.mark.slow
-def test_figures(words: Callable[..., list[str]], tmp_path: Path) -> None:
-    figures = pytest.importorskip("reproduction.parametric_figures")
-    parametric.run(words("fact-corpus:6", "--methods", f"poly-prag,adapters=2,{QUICK}", "--k", 1))
-    results, encoded = tmp_path / "out" / "results.json", tmp_path / "out" / "encoded"
-    folder = next(encoded.iterdir())
-    for figure, path in (("storage", results), ("size", results), ("routing", folder)):
-        drawn = figures.run([figure, str(path), "--out", str(tmp_path / f"{figure}.svg")])
-        assert drawn.read_text().count("<path") > 5
-    with pytest.raises(DataError, match="Only Poly-PRAG"):
-        parametric.run(words("fact-corpus:6", "--methods", "prag,epochs=1", "--k", 1, "--out", tmp_path / "prag"))
-        figures.run(["routing", str(tmp_path / "prag" / "encoded" / "prag-epochs_1-0"), "--out", str(tmp_path / "x")])
 
 
 def test_bad_words_are_told_before_the_work(words: Callable[..., list[str]]) -> None:

@@ -61,7 +61,7 @@ def test_the_verdict_goes_by_what_the_interval_excludes(value: float, outcome: s
 
 def test_few_questions_decide_nothing() -> None:
     data = measured(3.0, 0.0)
-    few = tuple(dataclasses.replace(one, interval=dataclasses.replace(one.interval, n=12)) for one in data.overall)
+    few = tuple(dataclasses.replace(gap, interval=dataclasses.replace(gap.interval, n=12)) for gap in data.overall)
     verdict = judge(dataclasses.replace(data, overall=few))
     assert verdict.outcome == "undecided" and "12 questions are too few" in verdict.reasons[0]
 
@@ -70,7 +70,7 @@ def test_a_control_that_does_as_well_is_held_against_it() -> None:
     alike, better = judge(measured(3.0, 2.8)), judge(measured(3.0, 0.0))
     assert any("not shown to come from these heads" in reason for reason in alike.reasons)
     assert any("PEAR is better than it" in reason for reason in better.reasons)
-    assert any("3,140 questions; 50 were answered" in reason for reason in better.reasons)
+    assert any("3,140 questions; 50 were asked" in reason for reason in better.reasons)
     assert any(reason.startswith("MMLU-Pro") and "no difference found" in reason for reason in better.reasons)
     assert any("more likely" in reason for reason in better.reasons)
 
@@ -105,8 +105,8 @@ def test_the_loss_is_drawn_where_gains_were_trained() -> None:
     assert title in render_page(Reweighted("tiny", GAINS))
     one_look = dataclasses.replace(GAINS, history=GAINS.history[:2])
     assert title in render_page(Reweighted("tiny", one_look))
-    given = tuple({"step": 0.0, "validation_loss": loss} for loss in (3.0, 2.0))
-    assert title not in render_page(Reweighted("tiny", dataclasses.replace(GAINS, history=given)))
+    untrained = tuple({"step": 0.0, "validation_loss": loss} for loss in (3.0, 2.0))
+    assert title not in render_page(Reweighted("tiny", dataclasses.replace(GAINS, history=untrained)))
     unmeasured = Reweighted("tiny", dataclasses.replace(GAINS, history=()))
     assert title not in render_page(unmeasured) and "held-out" not in render_page(unmeasured)
     assert judge(unmeasured).headline == "1 head of tiny has a gain. Whether it answers better was not measured."

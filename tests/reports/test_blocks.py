@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import sys
 import typing
 
 import pytest
 from rich.console import Console
 from tests.reports.pages import HOSTILE, whole
 
+from coldframe.errors import MissingExtraError
 from coldframe.reports import blocks, html, markdown, terminal
 from coldframe.reports.blocks import (
     Banner,
@@ -158,11 +160,6 @@ def test_molecules_are_drawn_and_what_cannot_be_drawn_is_not() -> None:
 
 
 def test_a_missing_template_engine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    from coldframe.errors import MissingExtraError
-
-    html.environment.cache_clear()
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingExtraError, match="report"):
         html.environment()

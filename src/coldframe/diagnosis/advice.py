@@ -69,7 +69,7 @@ def advice(
         store_health: What is wrong with the store.
         savings: What a simpler method would save.
     """
-    found, rungs = savings or Savings(), ladder.rungs if ladder else ()
+    spent, rungs = savings or Savings(), ladder.rungs if ladder else ()
     sentences = _leaks(store_health) if store_health else []
     if store_ablation.gain.high < 0:
         sentences.append("Leave the pipeline out: the model alone does better.")
@@ -78,21 +78,21 @@ def advice(
             "Keep the retriever: work on the store and on what is found in it pays.",
             *_oracle(store_ablation),
         ]
-    elif outcome in ("prompt-tuning-like", "query-driven") and found.is_simplest(outcome):
+    elif outcome in ("prompt-tuning-like", "query-driven") and spent.is_simplest(outcome):
         what = "a static prompt" if outcome == "prompt-tuning-like" else "a prompt from the query alone"
         sentences.append(f"Nothing is to be replaced: it is {what} already.")
     elif outcome == "prompt-tuning-like":
         rung = best_static(rungs)
         sentences += [
             f"Replace it with a static prompt (Prompt Tuning){_reached(rung)}.",
-            _saved(found, found.static_parameters, rung, rungs),
+            _saved(spent, spent.static_parameters, rung, rungs),
             "If retrieval is meant to matter, see whether the answers are in the store and not already in the query.",
         ]
     elif outcome == "query-driven":
         rung = next((rung for rung in rungs if rung.name == "query-only"), None)
         sentences += [
             f"Replace the retriever with a prompt from the query alone (IDPG){_reached(rung)}.",
-            _saved(found, found.query_parameters, rung, rungs),
+            _saved(spent, spent.query_parameters, rung, rungs),
         ]
     elif outcome == "mixed":
         sentences += [
@@ -109,7 +109,7 @@ def _reached(rung: Rung | None) -> str:
 
 
 def _saved(savings: Savings, parameters: int | None, rung: Rung | None, rungs: Sequence[Rung]) -> str:
-    full = next((one for one in rungs if one.name == "full"), None)
+    full = next((other for other in rungs if other.name == "full"), None)
     before = savings.parameters if savings.parameters is not None or full is None else full.parameters
     after = parameters if parameters is not None or rung is None else rung.parameters
     parts = []
@@ -125,7 +125,7 @@ def _saved(savings: Savings, parameters: int | None, rung: Rung | None, rungs: S
 
 
 def _oracle(store_ablation: StoreAblation) -> list[str]:
-    oracle = next((one for one in store_ablation.ablations if one.condition == "oracle"), None)
+    oracle = next((row for row in store_ablation.ablations if row.condition == "oracle"), None)
     if oracle is None:
         return []
     if oracle.rise.high < 0:

@@ -20,7 +20,7 @@ from coldframe.diagnosis.evidence import (
     Verdict,
 )
 from coldframe.diagnosis.shares import queries_needed
-from coldframe.reports.numbers import percent_span
+from coldframe.reports.numbers import percent_span, span
 
 #: A share of the gain below this counts as nothing, and one above :data:`MOST` as most of it.
 #: Ours, like all thresholds here; fixed before any pipeline was diagnosed.
@@ -75,20 +75,20 @@ def store_ablation_outcome(gain: Estimate, ablations: Sequence[Ablation]) -> tup
     """
     if not gain.low > 0:
         return "cannot-tell", _no_gain(gain)
-    asked = _without_retrieval(ablations)
-    if not asked:
+    deciding = _without_retrieval(ablations)
+    if not deciding:
         return "cannot-tell", "Nothing was put in the place of what was retrieved."
-    store, *retrained = asked
+    store, *retrained = deciding
     why = " ".join(
         [
             f"{_PLACED[store.condition]}, {percent_span(store.share)} of the gain is lost.",
             *(
-                f"Trained again under the condition {one.condition!r}, it is {percent_span(one.share)}."
-                for one in retrained
+                f"Trained again under the condition {row.condition!r}, it is {percent_span(row.share)}."
+                for row in retrained
             ),
         ]
     )
-    bands = {band(one.share) for one in asked}
+    bands = {band(row.share) for row in deciding}
     if bands == {"most"}:
         return "retrieval-driven", why
     if "nothing" in bands and bands & {"some", "most"}:
@@ -101,10 +101,10 @@ def store_ablation_outcome(gain: Estimate, ablations: Sequence[Ablation]) -> tup
     if other is None:
         return "prompt-tuning-like", why
     why += f" With all of another query's conditioning it is {percent_span(other.share)}."
-    found = band(other.share)
-    if found == "open":
+    rest = band(other.share)
+    if rest == "open":
         return "cannot-tell", f"{why} Whether the rest follows the query is open."
-    return ("prompt-tuning-like" if found == "nothing" else "query-driven"), why
+    return ("prompt-tuning-like" if rest == "nothing" else "query-driven"), why
 
 
 _PLACED = {
@@ -142,17 +142,17 @@ def token_outcome(
     """
     if math.isnan(mean_share.value):
         return "cannot-tell", "There is no gain whose share the tokens could have."
-    cosine = sum(one.value for one in cosines) / max(len(cosines), 1)
+    cosine = sum(estimate.value for estimate in cosines) / max(len(cosines), 1)
     alike = cosine > ALIKE_COSINE or energy_share.value < ALIKE_ENERGY
     why = f"With the mean token for all queries, {percent_span(mean_share)} of the gain is lost."
-    found = band(mean_share)
-    if found == "nothing":
+    lost = band(mean_share)
+    if lost == "nothing":
         says = "they are the same for all queries" if alike else "the model ignores what differs"
         why += f" {energy_share.value:.0%} of the tokens' energy depends on the input: {says}."
         return "prompt-tuning-like", why
-    if found == "open":
+    if lost == "open":
         return "cannot-tell", f"{why} That may be less than {NEGLIGIBLE:.0%} or more."
-    if found == "some":
+    if lost == "some":
         return "mixed", why
     why += f" With tokens predicted from the query alone it is {percent_span(predicted_share)}."
     outcomes: dict[Band, Outcome] = {
@@ -231,9 +231,9 @@ def joint_outcome(store: Outcome, tokens: Outcome | None = None, ladder: Outcome
         return store, f"store ablation and ladder {'cannot tell' if store == 'cannot-tell' else 'agree'}"
     if "cannot-tell" not in (store, ladder):
         return "mixed", f"the store ablation says {store}, the ladder {ladder}"
-    name, found = ("store ablation", store) if ladder == "cannot-tell" else ("ladder", ladder)
-    if tokens == found:
-        return found, f"{name} and token variance agree"
+    name, outcome = ("store ablation", store) if ladder == "cannot-tell" else ("ladder", ladder)
+    if tokens == outcome:
+        return outcome, f"{name} and token variance agree"
     return "cannot-tell", f"only the {name} says something, and no other diagnostic agrees with it"
 
 
@@ -258,7 +258,7 @@ def verdict(
         n: Queries. Fewer than 30 get no verdict.
         savings: What a simpler method would save, if it is known.
     """
-    made = [("Store ablation", store_ablation), ("Token variance", token_variance), ("Ladder", ladder)]
+    parts = [("Store ablation", store_ablation), ("Token variance", token_variance), ("Ladder", ladder)]
     outcome, basis = joint_outcome(
         store_ablation.outcome,
         token_variance.outcome if token_variance else None,
@@ -281,7 +281,7 @@ def verdict(
     return Verdict(
         outcome,
         headline,
-        tuple(f"{name}: {one.outcome.replace('-tell', ' tell')}. {one.reason}" for name, one in made if one),
+        tuple(f"{name}: {part.outcome.replace('-tell', ' tell')}. {part.reason}" for name, part in parts if part),
         sentences,
         needed,
     )
@@ -303,38 +303,37 @@ def _headline(subject: str, outcome: Outcome, basis: str, store_ablation: StoreA
 
 def _without_retrieval(ablations: Sequence[Ablation]) -> list[Ablation]:
     """The ablations that decide: one at evaluation, first, and all for which the method was trained again."""
-    found = {one.condition: one for one in ablations if not one.retrained}
-    first = next(([found[name]] for name in WITHOUT_RETRIEVAL if name in found), [])
-    return first and first + [one for one in ablations if one.retrained and one.condition in WITHOUT_RETRIEVAL]
+    rows = {row.condition: row for row in ablations if not row.retrained}
+    first = next(([rows[name]] for name in WITHOUT_RETRIEVAL if name in rows), [])
+    return first and first + [row for row in ablations if row.retrained and row.condition in WITHOUT_RETRIEVAL]
 
 
 def _all_swapped(ablations: Sequence[Ablation]) -> Ablation | None:
-    return next((one for one in ablations if one.condition == "swapped-conditioning" and not one.retrained), None)
+    return next((row for row in ablations if row.condition == "swapped-conditioning" and not row.retrained), None)
 
 
 def _no_gain(gain: Estimate) -> str:
-    span = f"{gain.value:.3f} [{gain.low:.3f}, {gain.high:.3f}]"
-    if gain.high < 0:
-        return f"Its loss is higher than that of the model alone: a gain of {span}."
-    return f"Its loss cannot be told from that of the model alone: a gain of {span}."
+    told = "is higher than" if gain.high < 0 else "cannot be told from"
+    return f"Its loss {told} that of the model alone: a gain of {span(gain, 3)}."
 
 
 def _open(store_ablation: StoreAblation, ladder: Ladder | None) -> list[tuple[Estimate, float]]:
     """The estimates that left the verdict open, each with the boundary that its interval includes."""
     if store_ablation.outcome == "cannot-tell":
-        asked = [*_without_retrieval(store_ablation.ablations), _all_swapped(store_ablation.ablations)]
-        found = [(one.share, NEGLIGIBLE) for one in asked if one]
+        rows = [*_without_retrieval(store_ablation.ablations), _all_swapped(store_ablation.ablations)]
+        shares = [(row.share, NEGLIGIBLE) for row in rows if row]
     else:
-        found = [(rung.share, 1 - NEGLIGIBLE) for rung in ladder.rungs if rung.name != "full"] if ladder else []
-    return [(share, boundary) for share, boundary in found if share.low <= boundary <= share.high]
+        shares = [(rung.share, 1 - NEGLIGIBLE) for rung in ladder.rungs if rung.name != "full"] if ladder else []
+    return [(share, boundary) for share, boundary in shares if share.low <= boundary <= share.high]
 
 
-def _needed(found: Sequence[tuple[Estimate, float]], n: int) -> int:
+def _needed(estimates: Sequence[tuple[Estimate, float]], n: int) -> int:
     """Queries that tell all estimates from their boundaries, if the values stay as they are."""
     needed = [0]
-    for one, boundary in found:
-        side = one.value - one.low if boundary < one.value else one.high - one.value
-        if delta := abs(one.value - boundary):
+    for estimate, boundary in estimates:
+        value = estimate.value
+        side = value - estimate.low if boundary < value else estimate.high - value
+        if delta := abs(value - boundary):
             needed.append(queries_needed(math.sqrt(n) * side / NormalDist().inv_cdf(0.975), delta))
     return max(needed)
 

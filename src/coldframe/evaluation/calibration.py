@@ -59,5 +59,5 @@ def calibration_error(bins: Sequence[Bin]) -> float:
         >>> round(calibration_error([Bin(0.6, 0.5, 10), Bin(0.9, 0.9, 30)]), 3)
         0.025
     """
-    total = sum(one.count for one in bins)
-    return sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / total
+    total = sum(part.count for part in bins)
+    return sum(part.count * abs(part.accuracy - part.confidence) for part in bins) / total

@@ -23,8 +23,6 @@ Role = Literal["method", "control", "no-lm"]
 class Score(Config):
     """One metric of one method."""
 
-    section = "score"
-
     metric: str
     interval: Interval
 
@@ -74,8 +72,6 @@ class TrainingCurve(Config):
         chosen: The epoch whose weights are used.
     """
 
-    section = "training curve"
-
     method: str
     seed: int
     loss: tuple[tuple[float, float], ...]
@@ -87,8 +83,6 @@ class TrainingCurve(Config):
 class SweepPoint(Config):
     """The primary metric at one value of a setting."""
 
-    section = "sweep point"
-
     x: float
     interval: Interval
 
@@ -96,8 +90,6 @@ class SweepPoint(Config):
 @dataclasses.dataclass(frozen=True)
 class Sweep(Config):
     """The primary metric over the values of a setting (K exemplars, H heads)."""
-
-    section = "sweep"
 
     setting: str
     method: str
@@ -108,17 +100,13 @@ class Sweep(Config):
 class Reliability(Config):
     """The reliability diagram of a method."""
 
-    section = "reliability"
-
     method: str
     bins: tuple[Bin, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Neighbour(Config):
-    """A retrieved exemplar of a sample query; ``attention`` has one weight per soft token."""
-
-    section = "neighbour"
+    """An entry that was retrieved for a sample query; ``attention`` has one weight per soft token."""
 
     id: str
     text: str
@@ -129,22 +117,15 @@ class Neighbour(Config):
 
 @dataclasses.dataclass(frozen=True)
 class Sample(Config):
-    """A query that is shown with its neighbours; ``right`` is for written answers, which need not equal the target."""
-
-    section = "sample"
+    """A query that is shown with its neighbours; a written answer is right that contains an accepted one."""
 
     id: str
     text: str
     target: str
     predicted: str
+    right: bool
     probability: float | None = None
     neighbours: tuple[Neighbour, ...] = ()
-    right: bool | None = None
-
-    @property
-    def is_right(self) -> bool:
-        """Whether the prediction is right."""
-        return self.predicted == self.target if self.right is None else self.right
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ def _sample(sample: Sample, drawn: bool) -> Group:
     probability = "" if sample.probability is None else f" with probability {sample.probability:.2f}"
     told = Text.of(
         "Predicted ",
-        Mark(_shorten(sample.predicted), _tone(sample.is_right)),
+        Mark(_shorten(sample.predicted), _tone(sample.right)),
         f"{probability}; the truth is ",
         Mark(_shorten(sample.target), "strong"),
         ". ",

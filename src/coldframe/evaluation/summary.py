@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -110,30 +109,28 @@ def samples(run: Predictions, store: Store, schema: Schema, *, count: int = 6, s
         count: How many.
         seed: Of the draw.
     """
+    if run.generated is not None and run.references is not None:
+        right = TEXT_METRICS["contains"].statistics(run.generated, run.references)[:, 0] > 0
+    else:
+        right = run.predicted == run.targets
     drawn = np.random.default_rng(seed).permutation(len(run))
-    if schema.kind == "classification":
-        right = (run.predicted == run.targets)[drawn]
-        wrong = drawn[~right][: max(count // 2, count - int(right.sum()))]
-        drawn = np.concatenate([drawn[right][: count - len(wrong)], wrong])
+    wrong = drawn[~right[drawn]][: max(count // 2, count - int(right.sum()))]
+    drawn = np.concatenate([drawn[right[drawn]][: count - len(wrong)], wrong])
     known = {example.id: example for example in store.examples}
-    return tuple(_sample(run, int(i), known) for i in drawn[:count])
+    return tuple(_sample(run, int(i), bool(right[i]), known) for i in drawn[:count])
 
 
-def _sample(run: Predictions, i: int, known: Mapping[str, Example]) -> Sample:
+def _sample(run: Predictions, i: int, right: bool, known: Mapping[str, Example]) -> Sample:
     neighbours = []
     for j, name in enumerate(run.neighbours[i]):
-        if (exemplar := known.get(str(name))) is not None:
+        if (entry := known.get(str(name))) is not None:
             attention = () if run.attention is None else tuple(run.attention[i, :, j].tolist())
             similarity = float(run.similarities[i, j])
-            neighbours.append(Neighbour(exemplar.id, exemplar.text, exemplar.target, similarity, attention))
-    shared: dict[str, Any] = {"id": run.ids[i], "text": run.texts[i], "neighbours": tuple(neighbours)}
+            neighbours.append(Neighbour(entry.id, entry.text, entry.target, similarity, attention))
     if run.generated is not None and run.references is not None:
-        right = TEXT_METRICS["contains"].score([run.generated[i]], [run.references[i]]) > 0
-        return Sample(target=run.references[i][0], predicted=run.generated[i], right=right, **shared)
-    predicted = int(run.predicted[i])
-    return Sample(
-        target=run.labels[int(run.targets[i])],
-        predicted=run.labels[predicted],
-        probability=float(run.probabilities[i, predicted]),
-        **shared,
-    )
+        target, predicted, probability = run.references[i][0], run.generated[i], None
+    else:
+        place = int(run.predicted[i])
+        target, predicted = run.labels[int(run.targets[i])], run.labels[place]
+        probability = float(run.probabilities[i, place])
+    return Sample(run.ids[i], run.texts[i], target, predicted, right, probability, tuple(neighbours))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from coldframe.errors import MissingExtraError
@@ -30,7 +29,6 @@ def render(page: Page) -> str:
     return environment().get_template("page.html.j2").render(page=page)
 
 
-@functools.cache
 def environment() -> Environment:
     """What fills the templates; made before long work, it tells in time that jinja2 is missing.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from coldframe.reports.blocks import Banner, Block, Bullets, Code, Heading, Mark, Part, Table, Text
@@ -27,7 +28,7 @@ def escape(text: str) -> str:
 
 
 def _safe(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "\\<")
+    return re.sub(r"\||<(?=[a-zA-Z/!?])", r"\\\g<0>", text)  # a "<" that begins no tag is one
 
 
 def _lines(block: Block) -> Iterator[list[str]]:

@@ -144,6 +144,6 @@ def _power(data: Reweighted) -> list[str]:
         if cell is not None and cell.gap is not None and cell.gap.needed is not None:
             reasons.append(
                 f"To find a true difference of {EFFECT:g} points on {questions.name} in 80 of 100 repetitions takes "
-                f"about {cell.gap.needed:,} questions; {questions.questions:,} were answered."
+                f"about {cell.gap.needed:,} questions; {questions.questions:,} were asked."
             )
     return reasons

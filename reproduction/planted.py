@@ -129,9 +129,9 @@ def simulate(planted: Planted, count: int, rng: np.random.Generator) -> dict[str
         return np.asarray(shift + rng.normal(0, planted.noise, (count, planted.seeds, planted.n)))
 
     full = base + trained(1)
-    made = {"empty": base + planted.gain + planted.gain_spread * gained, "full": full}
-    made |= {name: full + change(share) + trained(0.5) for name, share in lost.items()}
-    return made | {name: base + change(share) + trained(1) for name, share in unreached.items()}
+    losses = {"empty": base + planted.gain + planted.gain_spread * gained, "full": full}
+    losses |= {name: full + change(share) + trained(0.5) for name, share in lost.items()}
+    return losses | {name: base + change(share) + trained(1) for name, share in unreached.items()}
 
 
 def judge(planted: Planted, count: int, *, resamples: int = 2000, seed: int = 0) -> Iterator[tuple[Outcome, Outcome]]:
@@ -147,7 +147,7 @@ def judge(planted: Planted, count: int, *, resamples: int = 2000, seed: int = 0)
         seed: Of losses and resampling.
 
     Example:
-        >>> [found for found, _ in judge(Planted(share=0.9, n=100), 3, resamples=500)]
+        >>> [outcome for outcome, _ in judge(Planted(share=0.9, n=100), 3, resamples=500)]
         ['retrieval-driven', 'retrieval-driven', 'retrieval-driven']
     """
     rng = np.random.default_rng([seed, 0])
@@ -156,18 +156,18 @@ def judge(planted: Planted, count: int, *, resamples: int = 2000, seed: int = 0)
         resampling = Resampling(planted.n, resamples=resamples, seed=int(rng.integers(2**31)))
         # The rungs are trainings of their own, so each draws its own seeds.
         training = {name: number for number, name in enumerate((*STATIC_RUNGS, "query-only"), start=1)}
-        means = {name: resampling.means(one, training=training.get(name, 0)) for name, one in losses.items()}
+        means = {name: resampling.means(rows, training=training.get(name, 0)) for name, rows in losses.items()}
         for i in range(len(losses["full"])):
-            yield _outcomes({name: found[i] for name, found in means.items()})
+            yield _outcomes({name: values[i] for name, values in means.items()})
 
 
 def _outcomes(means: dict[str, MeanLoss]) -> tuple[Outcome, Outcome]:
     full, empty = means["full"], means["empty"]
     gain = difference(empty, full)
-    share = {name: ratio(one, full, empty, gain) for name, one in means.items() if name not in ("full", "empty")}
+    share = {name: ratio(mean, full, empty, gain) for name, mean in means.items() if name not in ("full", "empty")}
     conditions: tuple[Condition, ...] = ("swapped", "swapped-conditioning")
     store, _ = store_ablation_outcome(
-        gain, [Ablation(one, False, UNDEFINED, UNDEFINED, share[one]) for one in conditions]
+        gain, [Ablation(name, False, UNDEFINED, UNDEFINED, share[name]) for name in conditions]
     )
     # Cosines and energy describe; they decide nothing.
     tokens, _ = token_outcome(UNDEFINED, (), share["mean token"], share["predicted token"])

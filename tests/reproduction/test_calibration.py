@@ -5,9 +5,7 @@ import math
 
 import numpy as np
 import pytest
-
-from coldframe.diagnosis import calibration
-from coldframe.diagnosis.calibration import (
+from reproduction.calibration import (
     EDGES,
     HARD,
     OUTCOMES,
@@ -19,8 +17,10 @@ from coldframe.diagnosis.calibration import (
     render_markdown,
     wilson,
 )
-from coldframe.diagnosis.planted import Planted, judge, simulate
+from reproduction.planted import Planted, judge, simulate
+
 from coldframe.errors import ConfigError
+from reproduction import calibration
 
 QUICK = {"resamples": 300}
 

@@ -1,6 +1,6 @@
 """How often a diagnosis errs: verdicts on pipelines whose retrieval share is known.
 
-``python -m coldframe.diagnosis.calibration --out DIR`` writes numbers, tables and a plot.
+``python -m reproduction.calibration --out DIR`` writes numbers, tables and a plot.
 """
 
 from __future__ import annotations
@@ -8,25 +8,29 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
-import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import Literal, get_args
 
 from coldframe.config import Config, check
 from coldframe.diagnosis.evidence import Outcome
-from coldframe.diagnosis.planted import Planted, judge
 from coldframe.diagnosis.verdict import MOST, NEGLIGIBLE
-from coldframe.errors import MissingExtraError
 from coldframe.progress import say
-from coldframe.storage.files import atomic_path
+from coldframe.reports import markdown
+from coldframe.reports.blocks import Table
+from coldframe.storage.files import write_json, write_text
+from reproduction.planted import Planted, judge
+from reproduction.plots import drawing
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 #: What speaks: the store ablation alone, or all three diagnostics together.
 Voice = Literal["store_ablation", "joint"]
 VOICES: dict[Voice, str] = {"store_ablation": "store ablation alone", "joint": "all three"}
+
+#: Whether an outcome counts, with what is true.
+Counts = Callable[[Planted, Outcome], bool]
 
 SIZES = (100, 300, 779, 2000)
 SHARES = tuple(step / 20 for step in range(21))
@@ -61,10 +65,10 @@ class Cell(Config):
     store_ablation: tuple[int, ...]
     joint: tuple[int, ...]
 
-    def count(self, voice: Voice, wanted: Callable[[Planted, Outcome], bool]) -> int:
-        """How many verdicts are wanted ones, given what is true."""
-        counts = self.store_ablation if voice == "store_ablation" else self.joint
-        return sum(count for outcome, count in zip(OUTCOMES, counts, strict=True) if wanted(self.planted, outcome))
+    def count(self, voice: Voice, counts: Counts) -> int:
+        """How many verdicts count, with what is true."""
+        verdicts = self.store_ablation if voice == "store_ablation" else self.joint
+        return sum(number for outcome, number in zip(OUTCOMES, verdicts, strict=True) if counts(self.planted, outcome))
 
     @property
     def trials(self) -> int:
@@ -112,7 +116,7 @@ def calibrate(
         if not quiet:
             say(f"{number + 1}: {trials} pipelines with {planted}")
         verdicts = list(judge(planted, trials, resamples=resamples, seed=seed + number))
-        alone, joint = (collections.Counter(one) for one in zip(*verdicts, strict=True))
+        alone, joint = (collections.Counter(outcomes) for outcomes in zip(*verdicts, strict=True))
         cells.append(Cell(planted, tuple(alone[name] for name in OUTCOMES), tuple(joint[name] for name in OUTCOMES)))
     return Calibration(tuple(cells), resamples, seed)
 
@@ -121,7 +125,7 @@ def full_plan(trials: int) -> list[tuple[Planted, int]]:
     """All kinds of pipelines: ``trials`` of each at the edges, a sixth of it between them, and the hard cases."""
     check(trials >= 6, "Too few pipelines for a rate", got=trials, expected="at least 6")
     grid = [Planted(share=share, query=query, n=n) for n in SIZES for query in (0, 1) for share in SHARES]
-    plan = [(one, trials if one.share in EDGES else trials // 6) for one in grid]
+    plan = [(planted, trials if planted.share in EDGES else trials // 6) for planted in grid]
     return plan + [(dataclasses.replace(case, share=share), trials) for case in HARD.values() for share in EDGES]
 
 
@@ -140,12 +144,12 @@ def wilson(count: int, trials: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + z**2 / trials)), (middle + half) / (1 + z**2 / trials)
 
 
-def _is(*names: Outcome) -> Callable[[Planted, Outcome], bool]:
+def _is(*names: Outcome) -> Counts:
     return lambda _, outcome: outcome in names
 
 
 #: What the first table counts: true share, name of the false verdict, and whether an outcome is one.
-_FALSE: tuple[tuple[float, str, Callable[[Planted, Outcome], bool]], ...] = (
+_FALSE: tuple[tuple[float, str, Counts], ...] = (
     (0.0, "retrieval-driven", _is("retrieval-driven")),
     (0.0, "any", Planted.false),
     (NEGLIGIBLE, "not retrieval", _is("query-driven", "prompt-tuning-like")),
@@ -154,70 +158,60 @@ _FALSE: tuple[tuple[float, str, Callable[[Planted, Outcome], bool]], ...] = (
 )
 
 
-def render_markdown(found: Calibration) -> str:
+def render_markdown(calibration: Calibration) -> str:
     """Three tables: false verdicts, right verdicts, hard cases."""
-    return "\n".join([*_false_table(found), "", *_right_table(found), "", *_hard_table(found), ""])
+    sizes = [f"n = {n}" for n in SIZES]
+    tables = (
+        (("true share", "false verdict", "by", *sizes), _false_rows(calibration)),
+        (("true share", "right verdict", "by", *sizes), _right_rows(calibration)),
+        (("case", "by", *(f"true share {share:.2f}" for share in EDGES)), _hard_rows(calibration)),
+    )
+    return markdown.render(Table.plain(head, rows, words=(1, 2) if len(head) > 5 else (0, 1)) for head, rows in tables)
 
 
-def _false_table(found: Calibration) -> list[str]:
-    lines = _head("true share", "false verdict", "by", *(f"n = {n}" for n in SIZES))
-    for share, name, wanted in _FALSE:
+def _false_rows(calibration: Calibration) -> Iterator[list[str]]:
+    for share, name, counts in _FALSE:
         for voice, words in VOICES.items():
-            cells = [[c for c in _grid(found, n) if c.planted.share == share] for n in SIZES]
-            lines.append(_row(f"{share:.2f}", name, words, *(_rate(group, voice, wanted) for group in cells)))
-    return lines
+            cells = [[c for c in _grid(calibration, n) if c.planted.share == share] for n in SIZES]
+            yield [f"{share:.2f}", name, words, *(_rate(group, voice, counts) for group in cells)]
 
 
-def _right_table(found: Calibration) -> list[str]:
-    lines = _head("true share", "right verdict", "by", *(f"n = {n}" for n in SIZES))
+def _right_rows(calibration: Calibration) -> Iterator[list[str]]:
     for share in (0.0, 0.05, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 1.0):
         for query in (0, 1) if share < NEGLIGIBLE else (0,):
             truth = Planted(share=share, query=query).truth
             for voice, words in VOICES.items():
                 rates = []
                 for n in SIZES:
-                    group = [c for c in _grid(found, n) if c.planted.share == share and c.planted.truth == truth]
-                    rates.append(_rate(group, voice, Planted.right, interval=False))
-                lines.append(_row(f"{share:.2f}", truth, words, *rates))
-    return lines
+                    same = [c for c in _grid(calibration, n) if c.planted.share == share and c.planted.truth == truth]
+                    rates.append(_rate(same, voice, Planted.right, interval=False))
+                yield [f"{share:.2f}", truth, words, *rates]
 
 
-def _hard_table(found: Calibration) -> list[str]:
-    lines = _head("case", "by", *(f"true share {share:.2f}" for share in EDGES))
+def _hard_rows(calibration: Calibration) -> Iterator[list[str]]:
     for name, case in HARD.items():
         for voice, words in VOICES.items():
             rates = []
             for share in EDGES:
                 planted = dataclasses.replace(case, share=share)
-                rates.append(_rate([c for c in found.cells if c.planted == planted], voice, Planted.false))
-            lines.append(_row(name, words, *rates))
-    return lines
+                rates.append(_rate([c for c in calibration.cells if c.planted == planted], voice, Planted.false))
+            yield [name, words, *rates]
 
 
-def _grid(found: Calibration, n: int) -> list[Cell]:
+def _grid(calibration: Calibration, n: int) -> list[Cell]:
     """The cells of the main simulation at one size."""
-    return [c for c in found.cells if c.planted == Planted(share=c.planted.share, query=c.planted.query, n=n)]
+    return [c for c in calibration.cells if c.planted == Planted(share=c.planted.share, query=c.planted.query, n=n)]
 
 
-def _rate(
-    cells: Sequence[Cell], voice: Voice, wanted: Callable[[Planted, Outcome], bool], *, interval: bool = True
-) -> str:
+def _rate(cells: Sequence[Cell], voice: Voice, counts: Counts, *, interval: bool = True) -> str:
     trials = sum(cell.trials for cell in cells)
     if not trials:
         return "–"
-    count = sum(cell.count(voice, wanted) for cell in cells)
+    count = sum(cell.count(voice, counts) for cell in cells)
     if not interval:
         return f"{count / trials:.0%}"
     low, high = wilson(count, trials)
     return f"{100 * count / trials:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _head(*cells: str) -> list[str]:
-    return [_row(*cells), _row(*("---:" if " = " in cell or "share" in cell else "---" for cell in cells))]
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 _COLOURS = {
@@ -229,23 +223,17 @@ _COLOURS = {
 }
 
 
-def draw(found: Calibration, path: str | Path) -> None:
+def draw(calibration: Calibration, path: str | Path) -> None:
     """How often each verdict comes, by true share: one panel for each size, above for the store ablation alone.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "report", "Drawing the calibration") from error
-    with rc_context({"svg.hashsalt": "coldframe", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(11, 5.2), layout="constrained")
+    with drawing(path, 11, 5.2) as figure:
         panels = figure.subplots(len(VOICES), len(SIZES), sharex=True, sharey=True, squeeze=False)
         for row, (voice, words) in zip(panels, VOICES.items(), strict=True):
             for panel, n in zip(row, SIZES, strict=True):
-                cells = [c for c in _grid(found, n) if not c.planted.query]
+                cells = [c for c in _grid(calibration, n) if not c.planted.query]
                 counts = [[c.count(voice, _is(name)) / c.trials for c in cells] for name in OUTCOMES]
                 shares = [c.planted.share for c in cells]
                 panel.stackplot(shares, counts, labels=OUTCOMES, colors=[_COLOURS[name] for name in OUTCOMES])
@@ -256,8 +244,6 @@ def draw(found: Calibration, path: str | Path) -> None:
         figure.supylabel("how often each verdict comes")
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(OUTCOMES), frameon=False)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, metadata={"Date": None})
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -267,13 +253,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--trials", type=int, default=1000, help="pipelines per cell at the edges (default: 1000)")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, help=f"of each diagnosis (default: {RESAMPLES})")
     parser.add_argument("--seed", type=int, default=0, help="of the simulation (default: 0)")
-    asked = parser.parse_args(argv)
-    found = calibrate(full_plan(asked.trials), resamples=asked.resamples, seed=asked.seed, quiet=False)
-    with atomic_path(asked.out / "calibration.json") as path:
-        path.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
-    with atomic_path(asked.out / "calibration.md") as path:
-        path.write_text(render_markdown(found), encoding="utf-8")
-    draw(found, asked.out / "calibration.svg")
+    options = parser.parse_args(argv)
+    plan = full_plan(options.trials)
+    calibration = calibrate(plan, resamples=options.resamples, seed=options.seed, quiet=False)
+    write_json(options.out / "calibration.json", calibration.to_dict())
+    write_text(options.out / "calibration.md", render_markdown(calibration))
+    draw(calibration, options.out / "calibration.svg")
 
 
 if __name__ == "__main__":
