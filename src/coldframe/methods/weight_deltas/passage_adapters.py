@@ -28,7 +28,6 @@ from coldframe.retrieval.store import Retrieved
 from coldframe.storage.files import atomic_path
 from coldframe.tasks.task import Example, Passage, content_hash
 
-
 T = TypeVar("T")
 Lesson: TypeAlias = tuple[Passage, list[TokenSequence], str]
 """A passage, what is trained for it, and a hash of what that is made of."""

@@ -14,7 +14,7 @@ from coldframe.config import check
 from coldframe.errors import ArtifactError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
-from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
+from coldframe.frozen.sequence_loss import mean_nll
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
 from coldframe.methods.weight_deltas.banks import (
@@ -31,6 +31,7 @@ from coldframe.methods.weight_deltas.passage_sequences import where
 from coldframe.progress import say
 
 _TOKENS, _PASSAGES = 4096, 64  # on a processor: some gigabytes at most, and more at once is no faster
+
 
 @dataclasses.dataclass(frozen=True)
 class PRAGConfig(AdapterConfig):
