@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from coldframe.tasks.corpus import Passage
+from coldframe.tasks.fact_corpus import fact_corpus
 from tests.tiny import tiny
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -28,8 +30,6 @@ from coldframe.methods.weight_deltas.dyprag import (
 )
 from coldframe.methods.weight_deltas.prag import train_adapters
 from coldframe.storage.checkpoints import CheckpointStore
-from coldframe.tasks.corpus import Passage
-from coldframe.tasks.fact_corpus import fact_corpus
 
 FACTS = fact_corpus(4).corpus
 SMALL: dict[str, Any] = {"epochs": 3, "batch_size": 5, "width": 4, "init_std": 0.05, "teacher_epochs": 3}
