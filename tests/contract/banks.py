@@ -28,18 +28,19 @@ def fill(method: Method, store: Store) -> None:
     def drawn(*shape: int, std: float = 0.04) -> torch.Tensor:
         return std * torch.randn(shape, generator=generator)
 
+    folder = method.scratch_folder()
     if isinstance(method, PRAG):
         lessons = dict.fromkeys(ids, "lesson")
-        banks.write_shard(method.folder, lessons, drawn(len(ids), numbers), "fingerprint")
-        method.finish(lessons)
-    elif isinstance(method, PolyPRAG):
+        banks.write_shard(folder, lessons, drawn(len(ids), numbers), "fingerprint")
+        method.bank = banks.AdapterShards([folder], method.layout, method.config.scale, lessons)
+        return
+    if isinstance(method, PolyPRAG):
         count = method.config.adapters
         table = drawn(len(ids), len(method.layout.names), count, std=2.0)
-        banks.write_bank(method.folder, ids, drawn(count, numbers), table, torch.float32)
-        method.load(method.folder)
+        banks.write_bank(folder, ids, drawn(count, numbers), table, torch.float32)
     elif isinstance(method, DyPRAG):
         width = method.ready.lm.d_model
         network = Hypernetwork(method.layout, width, method.config.width, init_std=0.3)
-        banks.write_hypernetwork(method.folder, network, torch.float32)
-        banks.write_embeddings(method.folder, ids, drawn(len(ids), width, std=1.0))
-        method.load(method.folder)
+        banks.write_hypernetwork(folder, network, torch.float32)
+        banks.write_embeddings(folder, ids, drawn(len(ids), width, std=1.0))
+    method.load(folder)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.intervals import Interval, interval, score_interval
 from coldframe.evaluation.runs import QUERY_ABLATIONS
 from coldframe.inference.predictions import Predictions, same_rows
@@ -78,12 +80,12 @@ def variants_of(pipeline: Pipeline, controls: bool = True) -> dict[str, Pipeline
     """The model alone, text RAG, the method, both together, and their controls; nothing is trained.
 
     Args:
-        pipeline: Of a method that retrieves; its ``k`` holds for text RAG as well.
+        pipeline: Its ``k`` holds for text RAG as well.
         controls: Also what the method can be spoiled with; and, of adapters, those of other passages beside the right
             text, which tells what the passages' weights say from the form of answer that any of them brings.
     """
     method, name = pipeline.method, pipeline.method.name
-    text = RetrievedICL(k=method.config.k)
+    text = RetrievedICL(k=max(1, method.config.k))
     variants = {
         "zero-shot": _with(pipeline, ZeroShot()),
         text.name: _with(pipeline, text),
@@ -103,7 +105,7 @@ def variants_of(pipeline: Pipeline, controls: bool = True) -> dict[str, Pipeline
 
 def _with(pipeline: Pipeline, method: Method) -> Pipeline:
     """The same model, store and retrieval under a method without parameters."""
-    context = dataclasses.replace(pipeline.method.ready, encoder=None, workspace=None)
+    context = dataclasses.replace(pipeline.method.ready, encoder=None)
     return dataclasses.replace(pipeline, method=method.setup(context))
 
 
@@ -123,13 +125,26 @@ def measure_variants(
         variants: From :func:`variants_of`, or your own.
         questions: At least one.
         quiet: No progress bar.
+
+    Raises:
+        DataError: There is no question.
+        ConfigError: The task has labels; its methods are compared by ``coldframe.compare``.
     """
+    if not questions:
+        raise DataError("There is no question")
+    for pipeline in variants.values():
+        if pipeline.schema.kind != "generation":
+            raise ConfigError("Only written answers are measured here", fix="Use coldframe evaluate, or compare.")
+        if pipeline.retriever is not None:
+            _ = pipeline.retriever.index  # the store is indexed once, which is no question's time
     rows = []
     with Bar(len(variants) * len(questions), "ask", quiet) as bar:
         for name, pipeline in variants.items():
+            started = time.perf_counter()
             predictions = dataclasses.replace(pipeline.predictions(questions), method=name)
+            seconds = (time.perf_counter() - started) / len(questions)
             scores = {metric: score_interval([predictions], metric) for metric in METRICS}
-            rows.append(Variant(name, scores, predictions.seconds / len(questions), predictions))
+            rows.append(Variant(name, scores, seconds, predictions))
             bar.advance(len(questions))
     by_name = {row.name: row.predictions for row in rows}
     lost, cosine = None, None

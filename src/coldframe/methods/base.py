@@ -49,13 +49,11 @@ class MethodContext:
         lm: The frozen model.
         schema: The task's.
         encoder: Of its inputs; None for methods that encode nothing.
-        workspace: Where a method may put what is too large for memory: the artifact's folder, if there is one.
     """
 
     lm: FrozenLM
     schema: Schema
     encoder: Encoder | None = None
-    workspace: Path | None = None
 
 
 class Method(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -102,13 +102,31 @@ class Compose(Method):
         sizes = [size for part in self.methods if (size := part.entry_bytes) is not None]
         return sum(sizes) if sizes else None
 
+    @property
+    def left_out(self) -> Mapping[str, str]:  # type: ignore[override]
+        """Of all parts."""
+        return {entry: reason for part in self.methods for entry, reason in part.left_out.items()}
+
+    def with_settings(self, **settings: Any) -> Self:
+        """The same composition with other settings of its parts: ``icl={"k": 3}``, or ``**{"icl.k": 3}``."""
+        changes: dict[str, dict[str, Any]] = {}
+        for key, value in settings.items():
+            name, _, setting = key.partition(".")
+            changes.setdefault(name, {}).update({setting: value} if setting else value)
+        names = [part.name for part in self.methods]
+        for name in changes:
+            check(name in names, f"{name!r} is not a part of {self.name}", got=name, expected=", ".join(names))
+        parts = [part.with_settings(**changes.get(part.name, {})) for part in self.methods]
+        changed = type(self)(*parts)
+        object.__setattr__(changed, "context", self.context)
+        return changed.train(self.training)
+
     def setup(self, context: MethodContext, seed: int = 0) -> Self:
-        """Every part, in a workspace of its own."""
+        """Every part, with the encoder if it needs it."""
         object.__setattr__(self, "context", context)
         for part in self.methods:
-            workspace = None if context.workspace is None else context.workspace / part.name
             encoder = context.encoder if part.uses_encoder else None
-            part.setup(dataclasses.replace(context, workspace=workspace, encoder=encoder), seed)
+            part.setup(dataclasses.replace(context, encoder=encoder), seed)
         return self
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
@@ -133,13 +151,13 @@ class Compose(Method):
         for part in order:
             if part.trainable:
                 self._trained.append(part)
-                yield from self._problems_of(part, part.problems(data))
+                yield from self._problems_of(part, part.problems(_within(data, part)))
         self._trained = self.methods
 
     def growth(self, data: TrainingData) -> Iterator[Problem]:
         """Of every part."""
         for part in self.methods:
-            yield from self._problems_of(part, part.growth(data))
+            yield from self._problems_of(part, part.growth(_within(data, part)))
 
     def _problems_of(self, part: Method, problems: Iterator[Problem]) -> Iterator[Problem]:
         """Losses of the task's answers are taken with the ports of the parts before in place."""
@@ -157,6 +175,11 @@ class Compose(Method):
         """Every part."""
         for part in self.methods:
             part.load(folder / part.name)
+
+
+def _within(data: TrainingData, part: Method) -> TrainingData:
+    """A part's data: what it finishes goes where it is saved."""
+    return data if data.workspace is None else dataclasses.replace(data, workspace=data.workspace / part.name)
 
 
 class _Within(Method):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -107,19 +107,29 @@ class TrainingData:
 
     Attributes:
         task: Schema and rows.
-        train: Its training rows, each with what was retrieved for it (itself and its doubles left out).
-        validation: Its validation rows; they may be none.
+        retrieve: Puts to rows what is retrieved for them (themselves and their doubles left out).
+        workspace: Folder for what is finished before all is trained: the artifact's. None: it goes with the method.
         seed: Of all that is drawn.
         settings: The training settings, for fingerprints of what is stored as it is finished.
         quiet: No progress bars.
     """
 
     task: Task
-    train: RetrievedRows
-    validation: RetrievedRows
+    retrieve: Callable[[Sequence[Example]], RetrievedRows]
+    workspace: Path | None = None
     seed: int = 0
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     quiet: bool = False
+
+    @cached_property
+    def train(self) -> RetrievedRows:
+        """The training rows; nothing is retrieved for them before a method asks."""
+        return self.retrieve(self.task.train)
+
+    @cached_property
+    def validation(self) -> RetrievedRows:
+        """The validation rows; they may be none."""
+        return self.retrieve(self.task.validation)
 
 
 @dataclasses.dataclass

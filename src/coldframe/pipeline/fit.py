@@ -66,13 +66,13 @@ def fit(
     retrieval, folder = retrieval or RetrievalConfig(), None if out is None else Path(out)
     store = Store.of(task.exemplars) if store is None else store
     check_fits(method, task, store)
-    method.setup(context_of(method, lm, task.schema, folder), config.seed)
+    method.setup(context_of(method, lm, task.schema), config.seed)
     history: list[dict[str, float]] = []
     if method.trainable:
         # Validation rows join the store once nothing is chosen by them any more.
         held_out = {example.id for example in task.validation}
         learning_store = Store.of([entry for entry in store.examples if entry.id not in held_out])
-        data = training_data(method, lm, task, learning_store, retrieval, config, quiet)
+        data = training_data(method, lm, task, learning_store, retrieval, config, folder, quiet)
         checkpoints = None if folder is None else folder / CHECKPOINT
         history = _train(method.problems(data), lm, config, checkpoints, resume, quiet)
     store = Store.of([entry for entry in store.examples if entry.id not in method.left_out])
@@ -107,7 +107,7 @@ def grow(pipeline: Pipeline, task: Task, out: str | Path | None = None, quiet: b
     if any(isinstance(entry, Passage) for entry in added.examples):
         task = dataclasses.replace(task, store=added.examples)
     if method.trainable:
-        data = training_data(method, pipeline.lm, task, added, pipeline.retrieval, pipeline.training, quiet)
+        data = training_data(method, pipeline.lm, task, added, pipeline.retrieval, pipeline.training, folder, quiet)
         checkpoints = None if folder is None else folder / CHECKPOINT / f"added-{added.hash}"
         _train(method.growth(data), pipeline.lm, pipeline.training, checkpoints, True, quiet)
     entries = [entry for entry in added.examples if entry.id not in method.left_out]
@@ -126,13 +126,15 @@ def _train(
     quiet: bool,
 ) -> list[dict[str, float]]:
     """Train one problem after another; the records of all, each saying of which problem it is."""
-    hash_before = lm.weight_hash
+    hash_before, places = lm.weight_hash, 0
     torch.manual_seed(config.seed)
     history: list[dict[str, float]] = []
     for number, problem in enumerate(problems):
-        folder = problem.folder
-        if folder is None and checkpoints is not None:
-            folder = checkpoints / f"{number}" if number else checkpoints
+        folder = problem.folder if problem.checkpoints else None
+        if folder is None and checkpoints is not None and problem.checkpoints:
+            # Problems without a checkpoint do not count: those that were finished before are not trained again.
+            folder = checkpoints / f"{places}" if places else checkpoints
+            places += 1
         problem.records = Trainer(problem, lm, config, folder, resume, quiet).train()
         history += [{**record, "problem": float(number)} for record in problem.records]
     if lm.hash_now() != hash_before:

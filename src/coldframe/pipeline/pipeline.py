@@ -209,7 +209,7 @@ class Pipeline:
             raise ArtifactError("The exemplar store is not the one the artifact was fitted with")
         schema = Schema.from_dict(config["schema"])
         method = create(config["method"], config["method_config"])
-        context = context_of(method, lm, schema, folder)
+        context = context_of(method, lm, schema)
         if context.encoder is not None and context.encoder.hash != config["encoder"]["hash"]:
             raise ArtifactError(
                 f"The encoder {context.encoder.spec!r} is not the one the artifact was fitted with",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ from coldframe.tasks.task import Example, Passage, Schema, Task
 from coldframe.training.config import TrainingConfig
 
 
-def context_of(method: Method, lm: FrozenLM, schema: Schema, workspace: Path | None = None) -> MethodContext:
+def context_of(method: Method, lm: FrozenLM, schema: Schema) -> MethodContext:
     """What a method is set up with: the model, the schema and its encoder."""
     if not method.uses_encoder:
-        return MethodContext(lm, schema, workspace=workspace)
+        return MethodContext(lm, schema)
     spec = getattr(method.config, "encoder", "auto")
     encoder = load_encoder(default_encoder(schema.domain) if spec == "auto" else spec)
-    return MethodContext(lm, schema, encoder, workspace)
+    return MethodContext(lm, schema, encoder)
 
 
 def retriever_of(method: Method, schema: Schema, store: Store, config: RetrievalConfig) -> Retriever | None:
@@ -58,9 +59,9 @@ def training_settings(
 
 def training_data(
     method: Method, lm: FrozenLM, task: Task, store: Store, retrieval: RetrievalConfig, training: TrainingConfig,
-    quiet: bool = False,
+    workspace: Path | None = None, quiet: bool = False,
 ) -> TrainingData:  # fmt: skip
-    """Rows of a task with what is retrieved for them.
+    """Rows of a task, and what is retrieved for them.
 
     Args:
         method: Set up.
@@ -69,22 +70,26 @@ def training_data(
         store: What may be retrieved while nothing is chosen yet: without validation rows.
         retrieval: How.
         training: Objective and class weights count here.
+        workspace: Folder for what is finished before all is trained.
         quiet: No progress bars.
     """
-    retriever = retriever_of(method, task.schema, store, retrieval)
     template = task.schema.template
     around = len(lm.tokenize(template.header + template.query("")))
 
+    @cache
+    def retriever() -> Retriever | None:
+        return retriever_of(method, task.schema, store, retrieval)
+
     def rows(examples: Sequence[Example]) -> RetrievedRows:
         retrieved = Retrieved.nothing(store, len(examples))
-        if retriever is not None and examples:
-            retrieved = retriever.retrieve(examples, exclude_same_key=task.store is None)
+        if examples and (search := retriever()) is not None:
+            retrieved = search.retrieve(examples, exclude_same_key=task.store is None)
         lengths = [len(lm.tokenize(example.text)) + around for example in examples]
         weights = class_weights(task, examples, training)
         return RetrievedRows(examples, lengths, weights, retrieved=retrieved, objective=training.objective)
 
     settings = training.replace(report_to="none", checkpoint_every=0).to_dict()
-    return TrainingData(task, rows(task.train), rows(task.validation), training.seed, settings, quiet)
+    return TrainingData(task, rows, workspace, training.seed, settings, quiet)
 
 
 def class_weights(task: Task, examples: Sequence[Example], config: TrainingConfig) -> list[float]:

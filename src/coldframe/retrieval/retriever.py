@@ -25,7 +25,7 @@ from coldframe.tasks.task import Domain, Example, Passage, content_hash
 
 SimilarityChoice = Literal["auto", "tanimoto", "scaffold-tanimoto", "cosine", "bm25"]
 IndexKind = Literal["exact", "usearch"]
-Strategy = Literal["top", "random", "fixed", "oracle", "none"]
+Strategy = Literal["top", "random", "fixed", "oracle", "swapped", "none"]
 
 RECALL_QUERIES = 200
 CACHED_FROM = 64  # shorter query lists cost less to search than to keep
@@ -36,11 +36,12 @@ class RetrievalConfig(Config):
     """How exemplars are chosen.
 
     Args:
-        similarity: ``auto`` is BM25 for a store of passages, else Tanimoto for molecules and cosine for text.
+        similarity: ``auto`` is Tanimoto for molecules, BM25 for a store of passages, and cosine for other text.
         strategy: ``top``: the K most similar. ``random``: K at random, other ones for each query, decided by
             seed and query id. ``fixed``: the same K for all queries, drawn evenly from the labels by the seed,
             in store order, scored 0. ``oracle``: the K most similar with the query's own label (a diagnosis:
-            it needs the answers). ``none``: nothing.
+            it needs the answers). ``swapped``: what another query gets, that shares none of it (a control).
+            ``none``: nothing.
         index: ``exact``, or ``usearch`` (approximate; extra ``ann``).
         encoder: Spec of the encoder behind cosine; ``auto`` is the domain's default.
         seed: For ``random`` and ``fixed``.
@@ -116,11 +117,12 @@ class Retriever:
     @property
     def similarity(self) -> Similarity:
         """The similarity in use, ``auto`` resolved."""
-        if self.config.similarity == "auto":
-            if self.domain == "text" and any(isinstance(entry, Passage) for entry in self.store.examples[:1]):
-                return "bm25"
-            return "tanimoto" if self.domain == "molecules" else "cosine"
-        return self.config.similarity
+        if self.config.similarity != "auto":
+            return self.config.similarity
+        if self.domain == "molecules":
+            return "tanimoto"
+        passages = len(self.store) and all(isinstance(entry, Passage) for entry in self.store.examples)
+        return "bm25" if passages else "cosine"
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -161,13 +163,15 @@ class Retriever:
         if strategy == "fixed":
             return Retrieved(self.store, *self._fixed(exclude))
         if len(examples) < CACHED_FROM:
-            return Retrieved(self.store, *self._search(examples, exclude))
-        indices, scores = neighbours.remember(
-            self._key(examples, exclude_same_key),
-            (len(examples), self.k, len(self.store)),
-            lambda: self._search(examples, exclude),
-        )
-        return Retrieved(self.store, indices, scores)
+            indices, scores = self._search(examples, exclude)
+        else:
+            indices, scores = neighbours.remember(
+                self._key(examples, exclude_same_key),
+                (len(examples), self.k, len(self.store)),
+                lambda: self._search(examples, exclude),
+            )
+        retrieved = Retrieved(self.store, indices, scores)
+        return retrieved.swapped() if strategy == "swapped" else retrieved
 
     def _search(self, examples: Sequence[Example], exclude: list[NDArray[np.int64]]) -> tuple[Indices, Scores]:
         queries = self._features([example.text for example in examples])

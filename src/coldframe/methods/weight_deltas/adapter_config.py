@@ -32,7 +32,8 @@ class AdapterConfig(MethodConfig):
         source: Whose adapters a query gets: of the passages ``retrieved`` for it; or, as a control, of as many
             ``others`` of the store, drawn by the query's text.
         stored: dtype of what is kept; training is in float32.
-        skip_unusable: Leave out passages that have no questions or do not fit into the context; else they are errors.
+        skip_unusable: Leave out passages that have no questions or do not fit into the context; else they are errors,
+            unless the task was loaded with ``on_error="skip"``.
     """
 
     section = "adapter settings"

@@ -33,7 +33,7 @@ class Bank(ABC):
         layout: How an adapter's parameters lie.
         scale: Of the update: ``scale B A``.
         ids: Passages that it knows, in its order.
-        files: What it reads.
+        files: What it reads, by the names that the files have in an artifact.
         parameters: How many were trained.
         default: How the adapters of several passages are combined where nothing else is asked for.
     """
@@ -41,15 +41,15 @@ class Bank(ABC):
     default: Combination = "sum"
 
     def __init__(
-        self, layout: Layout, scale: float, ids: Sequence[str], files: Sequence[Path], parameters: int
+        self, layout: Layout, scale: float, ids: Sequence[str], files: Mapping[str, Path], parameters: int
     ) -> None:
         self.layout, self.scale, self.ids = layout, scale, tuple(ids)
-        self.files, self.parameters = tuple(files), parameters
+        self.files, self.parameters = dict(files), parameters
 
     @property
     def nbytes(self) -> int:
         """Bytes on the disk."""
-        return sum(path.stat().st_size for path in self.files)
+        return sum(path.stat().st_size for path in self.files.values())
 
     @abstractmethod
     def adapters(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
@@ -78,25 +78,25 @@ class AdapterShards(Bank):
     """PRAG's: an adapter for every passage, in files ``[passages, N]`` that are memory-mapped.
 
     Args:
-        folder: Of the artifact; the files are in ``adapters`` below it.
+        folders: Where they are: the files are in ``adapters`` below each.
         layout: How they lie.
         scale: Of the update.
-        lessons: The passages, by id, with the hash of what each was trained on; those of the index, if None.
+        lessons: The passages, by id, with the hash of what each was trained on.
 
     Raises:
         ArtifactError: A file is damaged, or an adapter is missing.
     """
 
-    def __init__(self, folder: Path, layout: Layout, scale: float, lessons: Mapping[str, str] | None = None) -> None:
-        lessons = _read_index(folder / INDEX) if lessons is None else lessons
-        places = shard_places(folder / SHARDS)
+    def __init__(self, folders: Sequence[Path], layout: Layout, scale: float, lessons: Mapping[str, str]) -> None:
+        places = {key: place for folder in folders for key, place in shard_places(folder / SHARDS).items()}
         if missing := [id for id, lesson in lessons.items() if (id, lesson) not in places]:
-            raise ArtifactError(f"{folder} lacks {len(missing)} adapters", got=missing[0], fix="Fit again.")
-        self.lessons = dict(lessons)
+            raise ArtifactError(f"{folders[-1]} lacks {len(missing)} adapters", got=missing[0], fix="Fit again.")
+        self.folders, self.lessons = tuple(folders), dict(lessons)
         self._places = {id: places[id, lesson][:2] for id, lesson in lessons.items()}
         shards = {path: _open(path) for path in sorted({path for path, _ in self._places.values()})}
         self._rows = {path: shard.get_slice("adapters") for path, shard in shards.items()}
-        super().__init__(layout, scale, tuple(lessons), [*shards, folder / INDEX], len(lessons) * layout.numbers)
+        files = {f"{SHARDS}/{path.name}": path for path in shards}
+        super().__init__(layout, scale, tuple(lessons), files, len(lessons) * layout.numbers)
 
     def adapters(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
         """Read them.
@@ -121,15 +121,14 @@ class RoutedBank(Bank):
     A passage that the table does not know gets the uniform mixture; :attr:`unknown` counts them.
 
     Args:
-        folder: Of the artifact.
+        path: The file, which :func:`write_bank` wrote.
         layout: How adapters lie.
         scale: Of the update.
     """
 
     default: Combination = "rows"
 
-    def __init__(self, folder: Path, layout: Layout, scale: float) -> None:
-        path = folder / BANK
+    def __init__(self, path: Path, layout: Layout, scale: float) -> None:
         self.unknown, self._file = 0, _open(path)
         ids = _ids(self._file, path)
         self._place = {id: row for row, id in enumerate(ids)}
@@ -142,7 +141,8 @@ class RoutedBank(Bank):
         expected = (len(ids), len(layout.names), len(self.bank))
         if shape != expected or self.bank.shape[1] != layout.numbers:
             raise ArtifactError(f"{path} does not fit its description", got=shape, expected=expected)
-        super().__init__(layout, scale, ids, [path], self.bank.numel() + shape[0] * shape[1] * shape[2])
+        parameters = self.bank.numel() + shape[0] * shape[1] * shape[2]
+        super().__init__(layout, scale, ids, {BANK: path}, parameters)
 
     @property
     def table(self) -> Tensor:
@@ -180,7 +180,8 @@ class GeneratedAdapters(Bank):
     """DyPRAG's: a hypernetwork in memory, and the passages' embeddings, which are memory-mapped.
 
     Args:
-        folder: Of the artifact.
+        network: The file of the hypernetwork.
+        embeddings: The file of the embeddings.
         layout: How adapters lie.
         scale: Of the update.
 
@@ -190,8 +191,7 @@ class GeneratedAdapters(Bank):
 
     default: Combination = "average-factors"
 
-    def __init__(self, folder: Path, layout: Layout, scale: float) -> None:
-        network, embeddings = folder / HYPERNETWORK, folder / EMBEDDINGS
+    def __init__(self, network: Path, embeddings: Path, layout: Layout, scale: float) -> None:
         weights, self._file = _open(network), _open(embeddings)
         ids = _ids(self._file, embeddings)
         self._place = {id: row for row, id in enumerate(ids)}
@@ -205,7 +205,7 @@ class GeneratedAdapters(Bank):
         if shape != expected:
             raise ArtifactError(f"{embeddings} does not fit its description", got=shape, expected=expected)
         trained = sum(parameter.numel() for parameter in self.network.parameters())
-        super().__init__(layout, scale, ids, [network, embeddings], trained)
+        super().__init__(layout, scale, ids, {HYPERNETWORK: network, EMBEDDINGS: embeddings}, trained)
 
     def embeddings(self, ids: Sequence[str]) -> Tensor:
         """Embeddings of some passages, float32 ``[n, d_model]``.
@@ -248,7 +248,7 @@ def write_shard(folder: Path, lessons: Mapping[str, str], adapters: Tensor, fing
     """Write one file of adapters; its name is that of what is in it, so that files of several runs do not meet.
 
     Args:
-        folder: Of the artifact.
+        folder: The file goes below it.
         lessons: The passages, by id, with the hash of what each was trained on.
         adapters: ``[passages, N]``, in the dtype to keep.
         fingerprint: Of all else that they depend on.
@@ -261,7 +261,7 @@ def write_shard(folder: Path, lessons: Mapping[str, str], adapters: Tensor, fing
 
 
 def write_index(folder: Path, lessons: Mapping[str, str]) -> None:
-    """Write which adapters are in force; this comes last."""
+    """Write which adapters of an artifact are in force; this comes last."""
     with atomic_path(folder / INDEX) as path:
         path.write_text(json.dumps(lessons, ensure_ascii=False), encoding="utf-8")
 
@@ -283,27 +283,32 @@ def shard_places(folder: Path) -> dict[tuple[str, str], tuple[Path, int, str]]:
     return places
 
 
-def write_bank(folder: Path, ids: Sequence[str], bank: Tensor, table: Tensor, dtype: torch.dtype) -> None:
+def write_bank(folder: Path, ids: Sequence[str], bank: Tensor, table: Tensor, dtype: torch.dtype) -> Path:
     """Write bank and table into one file."""
     tensors = {"bank": bank.detach().cpu().to(dtype).contiguous(), "table": table.detach().cpu().to(dtype).contiguous()}
     with atomic_path(folder / BANK) as path:
         save_file(tensors, path, metadata={"ids": json.dumps(list(ids))})
+    return folder / BANK
 
 
-def write_hypernetwork(folder: Path, network: Hypernetwork, dtype: torch.dtype) -> None:
+def write_hypernetwork(folder: Path, network: Hypernetwork, dtype: torch.dtype) -> Path:
     """Write its weights: ``first``, ``[2 targets, p, d_model + 1]``, and ``second``, ``[N, p]``."""
     tensors = {name: weight.detach().cpu().to(dtype).contiguous() for name, weight in network.state_dict().items()}
     with atomic_path(folder / HYPERNETWORK) as path:
         save_file(tensors, path)
+    return folder / HYPERNETWORK
 
 
-def write_embeddings(folder: Path, ids: Sequence[str], embeddings: Tensor) -> None:
+def write_embeddings(folder: Path, ids: Sequence[str], embeddings: Tensor) -> Path:
     """Write the embeddings of passages, float32."""
     with atomic_path(folder / EMBEDDINGS) as path:
         save_file({"embeddings": embeddings.float().contiguous()}, path, metadata={"ids": json.dumps(list(ids))})
+    return folder / EMBEDDINGS
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def read_index(folder: Path) -> dict[str, str]:
+    """The adapters of an artifact that are in force: passages by id, with the hash of what each was trained on."""
+    path = folder / INDEX
     try:
         lessons: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
         return {str(id): str(lesson) for id, lesson in lessons.items()}

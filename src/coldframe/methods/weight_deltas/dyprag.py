@@ -18,7 +18,13 @@ from coldframe.frozen.sequence_loss import TokenSequence, counted_states, mean_n
 from coldframe.methods.base import MethodContext
 from coldframe.methods.training_set import Problem, TrainingData
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
-from coldframe.methods.weight_deltas.banks import GeneratedAdapters, write_embeddings, write_hypernetwork
+from coldframe.methods.weight_deltas.banks import (
+    EMBEDDINGS,
+    HYPERNETWORK,
+    GeneratedAdapters,
+    write_embeddings,
+    write_hypernetwork,
+)
 from coldframe.methods.weight_deltas.hypernetwork import Hypernetwork
 from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters, passages_of
 from coldframe.methods.weight_deltas.passage_sequences import PassageSequences, where
@@ -125,24 +131,28 @@ class DyPRAG(PassageAdapters):
     teacher: PRAG
 
     def build(self, context: MethodContext) -> None:
-        """The layout, and the teacher in a workspace of its own."""
+        """The layout, and the teacher."""
         super().build(context)
         shares = [torch.full((size,), 1 / size) for size in self.layout.pieces]
         self.shares = torch.cat(shares).to(context.lm.device)  # squares add up to the sum of the factors' means
-        teacher = PRAG(self.config.teacher).setup(dataclasses.replace(context, workspace=self.folder / TEACHER))
-        object.__setattr__(self, "teacher", teacher)  # not a submodule: its adapters are not ours to save
+        # Not a submodule: its adapters are not ours to save.
+        object.__setattr__(self, "teacher", PRAG(self.config.teacher).setup(context))
 
     def problems(self, data: TrainingData) -> Iterator[Problem]:
         """PRAG's groups of passages, then the hypernetwork."""
         settings = {"epochs": self.config.teacher_epochs, "learning_rate": self.config.teacher_learning_rate}
-        store = tuple(passages_of(data)[: self.config.train_passages])
+        passages = self._embeddable(data)
+        first = {passage.id for passage in passages_of(data)[: self.config.train_passages]}
         seen = dataclasses.replace(
-            data, task=dataclasses.replace(data.task, store=store), settings={**data.settings, **settings}
+            data,
+            task=dataclasses.replace(data.task, store=tuple(passage for passage in passages if passage.id in first)),
+            workspace=None if data.workspace is None else data.workspace / TEACHER,
+            settings={**data.settings, **settings},
         )
-        for problem in self.teacher.problems(seen):
+        lessons = self.lessons(seen)  # before the teacher's: what cannot be used is told before the work
+        passages = [passage for passage in passages if passage.id not in self.left_out]
+        for problem in self.teacher.problems(dataclasses.replace(seen, quiet=True)):
             yield dataclasses.replace(problem, settings=settings)
-        lessons = self.lessons(seen)
-        passages = self._embeddable(passages_of(data))
         self._vectors = passage_embeddings(self.ready.lm, passages)
         rows = {passage.id: row for row, passage in enumerate(passages)}
         self._learned = [passage.id for passage, _, _ in lessons]
@@ -150,28 +160,31 @@ class DyPRAG(PassageAdapters):
         self.network = Hypernetwork(
             self.layout, self.ready.lm.d_model, self.config.width, self.config.init_std, data.seed
         ).to(self.ready.lm.device)
-        items = Pairs.of([sequences for _, sequences, _ in lessons], [where(passage) for passage, _, _ in lessons])
+        items = Pairs.of(lessons)
         self._taught = self._teach(items.items) if self.config.kl_weight else []
         numbered = [(number, *item) for number, item in enumerate(items.items)]
         yield Problem(self, dataclasses.replace(items, items=numbered), name=self.name)
-        write_hypernetwork(self.folder, self.network, self.stored_dtype)
-        write_embeddings(self.folder, [passage.id for passage in passages], self._vectors)
+        folder = self.scratch_folder()
+        write_hypernetwork(folder, self.network, self.stored_dtype)
+        write_embeddings(folder, [passage.id for passage in passages], self._vectors)
         del self.network, self._taught, self._inputs, self._vectors
-        self.load(self.folder)
+        self.load(folder)
 
     def growth(self, data: TrainingData) -> Iterator[Problem]:
         """Embeddings of the new passages: nothing is trained."""
         before = self.adapters
         assert isinstance(before, GeneratedAdapters)  # trained or loaded by this class
-        passages = self._embeddable(passages_of(data))
+        passages = self._embeddable(data)
         vectors = torch.cat((before.embeddings(before.ids), passage_embeddings(self.ready.lm, passages)))
-        write_embeddings(self.folder, [*before.ids, *(passage.id for passage in passages)], vectors)
-        self.load(self.folder)
+        ids = [*before.ids, *(passage.id for passage in passages)]
+        embeddings = write_embeddings(self.scratch_folder(), ids, vectors)
+        self.bank = GeneratedAdapters(before.files[HYPERNETWORK], embeddings, self.layout, self.config.scale)
         yield from ()
 
     def load(self, folder: Path) -> None:
         """Open what was stored."""
-        self.bank = GeneratedAdapters(folder, self.layout, self.config.scale)
+        network, embeddings = folder / HYPERNETWORK, folder / EMBEDDINGS
+        self.bank = GeneratedAdapters(network, embeddings, self.layout, self.config.scale)
 
     def sequences_of(self, passage: Passage, questions: Sequence[Example]) -> list[TokenSequence]:
         """What the hypernetwork is trained on for a passage."""
@@ -222,21 +235,14 @@ class DyPRAG(PassageAdapters):
         """The teacher's adapters of some passages, by their rows."""
         return self.teacher.adapters.adapters([self._learned[row] for row in rows.tolist()]).to(self.ready.lm.device)
 
-    def _embeddable(self, passages: Sequence[Passage]) -> list[Passage]:
+    def _embeddable(self, data: TrainingData) -> list[Passage]:
         """The passages that fit into the model's context."""
-        fitting = []
-        for passage in passages:
-            if passage.id in self.left_out:
-                continue
-            try:
-                embedding_ids(self.ready.lm, passage)
-            except DataError as error:
-                if not self.config.skip_unusable:
-                    raise
-                self.left_out[passage.id] = error.problem
-                continue
-            fitting.append(passage)
-        return fitting
+
+        def fits(passage: Passage) -> Passage:
+            embedding_ids(self.ready.lm, passage)
+            return passage
+
+        return self.usable(data, passages_of(data), fits)
 
 
 def embedding_ids(lm: FrozenLM, passage: Passage) -> tuple[int, ...]:

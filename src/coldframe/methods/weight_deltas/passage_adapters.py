@@ -6,9 +6,9 @@ import random
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import torch
 
@@ -28,12 +28,16 @@ from coldframe.retrieval.store import Retrieved
 from coldframe.storage.files import atomic_path
 from coldframe.tasks.task import Example, Passage, content_hash
 
+T = TypeVar("T")
+Lesson: TypeAlias = tuple[Passage, list[TokenSequence], str]
+"""A passage, what is trained for it, and a hash of what that is made of."""
+
 
 class PassageAdapters(Method):
     """A method that puts the adapters of the retrieved passages into the model: ``y = W x + (alpha / r) B A x``.
 
     A subclass trains a :class:`coldframe.methods.weight_deltas.banks.Bank`, which gives the adapter of a passage by its
-    id. What it trains goes into files of the workspace as it is finished, and is read from there when it is needed.
+    id and reads it from a file when it is needed. Files of an artifact change when it is saved, and not before.
     """
 
     config_class = AdapterConfig
@@ -52,19 +56,19 @@ class PassageAdapters(Method):
 
     layout: Layout
     bank: Bank | None = None
+    scratch: Scratch | None = None
 
     def build(self, context: MethodContext) -> None:
         """The layout of the adapters; there are none before they are trained or loaded."""
         self.layout = Layout.of(context.lm.anatomy, self.config.rank, self.config.targets)
         self.left_out: dict[str, str] = {}
-        self.bank = None
-        self.folder = context.workspace or self._temporary()
+        self.bank = self.scratch = None
 
-    def _temporary(self) -> Path:
-        """A workspace that goes when the method goes."""
-        folder = tempfile.mkdtemp(prefix="coldframe-")
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return Path(folder)
+    def scratch_folder(self) -> Path:
+        """A new folder, which goes when this method and its copies are gone."""
+        if self.scratch is None:
+            self.scratch = Scratch()
+        return Path(tempfile.mkdtemp(dir=self.scratch.folder))
 
     @property
     def adapters(self) -> Bank:
@@ -118,29 +122,37 @@ class PassageAdapters(Method):
         """How passages become sequences."""
         return PassageSequences(self.ready.schema, self.config.form, self.config.loss, self.config.full_answers)
 
-    def lessons(self, data: TrainingData) -> list[tuple[Passage, list[TokenSequence], str]]:
-        """The passages to learn, the sequences of each, and a hash of what they are made of.
+    def lessons(self, data: TrainingData) -> list[Lesson]:
+        """The passages to learn.
 
         Raises:
             DataError: A passage cannot be used, unless such are left out; or none can.
         """
         questions = questions_by_passage(data.task)
-        lessons = []
-        for passage in passages_of(data):
+
+        def lesson(passage: Passage) -> Lesson:
             about: Sequence[Example] = questions.get(passage.id, ())
-            try:
-                sequences = self.sequences_of(passage, about)
-            except DataError as error:
-                if not self.config.skip_unusable:
-                    raise
-                self.left_out[passage.id] = error.problem
-                continue
-            lessons.append((passage, sequences, lesson_hash(passage, about)))
-        if self.left_out:
+            return passage, self.sequences_of(passage, about), lesson_hash(passage, about)
+
+        lessons = self.usable(data, passages_of(data), lesson)
+        if self.left_out and not data.quiet:
             say(f"{len(self.left_out)} passages are left out; the first: {next(iter(self.left_out.values()))}")
         if not lessons:
             raise DataError("No passage can be learned", got=f"{len(self.left_out)} unusable", fix="See the first one.")
         return lessons
+
+    def usable(self, data: TrainingData, passages: Sequence[Passage], use: Callable[[Passage], T]) -> list[T]:
+        """What is made of some passages; those of which nothing can be made stop it, or are left out."""
+        skip = self.config.skip_unusable or data.task.options.get("on_error") == "skip"
+        results = []
+        for passage in passages:
+            try:
+                results.append(use(passage))
+            except DataError as error:
+                if not skip:
+                    raise
+                self.left_out[passage.id] = error.problem
+        return results
 
     def sequences_of(self, passage: Passage, questions: Sequence[Example]) -> list[TokenSequence]:
         """What is trained on for a passage."""
@@ -157,13 +169,12 @@ class PassageAdapters(Method):
     # ---- files ------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> list[str]:
-        """The bank's files, which lie in the workspace; copied where the artifact is written elsewhere."""
-        names = [path.relative_to(self.folder).as_posix() for path in self.adapters.files]
-        for name in names:
-            if folder.resolve() != self.folder.resolve():
+        """The bank's files; those that do not lie there already are copied."""
+        for name, path in self.adapters.files.items():
+            if (folder / name).resolve() != path.resolve():
                 with atomic_path(folder / name) as temporary:
-                    shutil.copyfile(self.folder / name, temporary)
-        return names
+                    shutil.copyfile(path, temporary)
+        return list(self.adapters.files)
 
     def export(self, out: Path, entries: Sequence[str] = ()) -> Path:
         """Write the adapter of one passage, or of several combined, as a LoRA folder that peft loads.
@@ -178,7 +189,7 @@ class PassageAdapters(Method):
             raise DataError("There is no passage to export", fix="Name one or several of the store.")
         if out.exists():
             raise ConfigError(f"{out} exists already", fix="Choose another folder.")
-        factors = [(a[0], b[0]) for a, b in self.adapters.factors([list(entries)], self.config.combine)]
+        factors = [(a[0], b[0]) for a, b in self.adapters.factors([list(entries)], self.config.combine, self.routing)]
         with atomic_path(out) as folder:
             write_lora(folder, self.ready.lm, self.layout, factors, self.adapters.scale)
         return out
@@ -187,6 +198,14 @@ class PassageAdapters(Method):
     def stored_dtype(self) -> torch.dtype:
         """Of what is kept."""
         return torch.bfloat16 if self.config.stored == "bfloat16" else torch.float32
+
+
+class Scratch:
+    """A folder that goes when nobody holds it any more."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.mkdtemp(prefix="coldframe-")
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
 
 def passages_of(data: TrainingData) -> list[Passage]:

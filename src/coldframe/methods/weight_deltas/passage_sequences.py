@@ -77,8 +77,8 @@ class PassageSequences:
 def questions_by_passage(task: Task) -> dict[str, list[Example]]:
     """The questions about each passage of a task's store, by passage id, in their order.
 
-    They are ``task.about``, or the training and validation rows: nothing is chosen by the latter where each passage is
-    learned apart. A question that takes several passages to answer teaches none of them.
+    They are ``task.about``, or the training and validation rows: nothing is chosen by the latter where the last epoch
+    is taken. A question that takes several passages to answer teaches none of them.
     """
     rows = task.about or (*task.train, *task.validation)
     questions: defaultdict[str, list[Example]] = defaultdict(list)
@@ -89,9 +89,9 @@ def questions_by_passage(task: Task) -> dict[str, list[Example]]:
 
 
 def lesson_hash(passage: Passage, questions: Sequence[Example]) -> str:
-    """Names all that a passage's adapter is trained on."""
+    """Names all that a passage's adapter is trained on; its id may be its user's, and says nothing."""
     parts = (part for question in questions for part in (question.text, question.target, question.full_target))
-    return content_hash(passage.rewrite, *parts)
+    return content_hash(passage.text, passage.rewrite, *parts)
 
 
 def where(passage: Passage) -> str:

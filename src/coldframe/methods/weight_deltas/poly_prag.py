@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from coldframe.config import check
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
-from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
+from coldframe.frozen.sequence_loss import mean_nll
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
-from coldframe.methods.weight_deltas.banks import RoutedBank, write_bank
-from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters
+from coldframe.methods.weight_deltas.banks import BANK, RoutedBank, write_bank
+from coldframe.methods.weight_deltas.passage_adapters import Lesson, PassageAdapters
+from coldframe.methods.weight_deltas.passage_sequences import where
 from coldframe.methods.weight_deltas.routing import Routing, compose, routing_weights
 from coldframe.methods.weight_deltas.row_adam import RowAdamW
 
@@ -65,11 +66,11 @@ class Pairs(TrainingSet):
     """
 
     @classmethod
-    def of(cls, sequences: Sequence[Sequence[TokenSequence]], names: Sequence[str] = (), first: int = 0) -> Pairs:
+    def of(cls, lessons: Sequence[Lesson], first: int = 0) -> Pairs:
         """All sequences of all passages; passages are counted from ``first``."""
-        items = [(row, sequence) for row, listed in enumerate(sequences, start=first) for sequence in listed]
-        named = [names[row - first] for row, _ in items] if names else ()
-        return cls(items, [len(sequence) for _, sequence in items], names=named)
+        items = [(row, sequence) for row, lesson in enumerate(lessons, start=first) for sequence in lesson[1]]
+        names = [where(lessons[row - first][0]) for row, _ in items]
+        return cls(items, [len(sequence) for _, sequence in items], names=names)
 
     def batches(self, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
         """Another order in every epoch, a function of seed and epoch."""
@@ -117,7 +118,7 @@ class PolyPRAG(PassageAdapters):
         lessons = self.lessons(data)
         start = [self.layout.start(data.seed + s) for s in range(self.config.adapters)]
         self._begin(torch.stack(start), self._rows(data.seed, len(lessons)))
-        yield self._problem([sequences for _, sequences, _ in lessons], data)
+        yield self._problem(lessons)
         self._finish([passage.id for passage, _, _ in lessons], self.latent, self.table)
 
     def growth(self, data: TrainingData) -> Iterator[Problem]:
@@ -133,7 +134,7 @@ class PolyPRAG(PassageAdapters):
         rows = self._rows(data.seed, len(known) + len(lessons))[len(known) :]  # each new one starts as no other does
         self._begin(before.bank, torch.cat((known, rows)))
         self.latent.requires_grad_(False)
-        yield self._problem([sequences for _, sequences, _ in lessons], data, first=len(known))
+        yield self._problem(lessons, first=len(known))
         self._finish([*before.ids, *(passage.id for passage, _, _ in lessons)], before.bank, self.table)
 
     def _rows(self, seed: int, count: int) -> Tensor:
@@ -147,24 +148,25 @@ class PolyPRAG(PassageAdapters):
         self.latent = nn.Parameter(latent.float().to(device))
         self.table = nn.Parameter(table.to(device), requires_grad=self.config.router_learning_rate > 0)
 
-    def _problem(self, sequences: Sequence[Sequence[TokenSequence]], data: TrainingData, first: int = 0) -> Problem:
+    def _problem(self, lessons: Sequence[Lesson], first: int = 0) -> Problem:
         groups: list[dict[str, Any]] = []
         if self.latent.requires_grad:
             groups.append({"params": [self.latent]})
         if self.table.requires_grad:
             groups.append({"params": [self.table], "rows": True, "lr": self.config.router_learning_rate})
-        return Problem(self, Pairs.of(sequences, first=first), parameters=groups, name=self.name)
+        return Problem(self, Pairs.of(lessons, first), parameters=groups, name=self.name)
 
     def _finish(self, ids: Sequence[str], latent: Tensor, table: Tensor) -> None:
         """Store bank and table, and answer from there."""
         shape = (len(ids), len(self.layout.names), self.config.adapters)
-        write_bank(self.folder, ids, latent, table.view(shape), self.stored_dtype)
+        folder = self.scratch_folder()
+        write_bank(folder, ids, latent, table.view(shape), self.stored_dtype)
         del self.latent, self.table
-        self.load(self.folder)
+        self.load(folder)
 
     def load(self, folder: Path) -> None:
         """Open what was stored."""
-        self.bank = RoutedBank(folder, self.layout, self.config.scale)
+        self.bank = RoutedBank(folder / BANK, self.layout, self.config.scale)
 
     def loss(self, lm: FrozenLM, batch: Any) -> Tensor:
         """The loss of each sequence under the mixture of its passage, ``[n]``, nats a token."""

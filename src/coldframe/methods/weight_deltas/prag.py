@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,18 +14,23 @@ from coldframe.config import check
 from coldframe.errors import ArtifactError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
-from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
+from coldframe.frozen.sequence_loss import mean_nll
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
-from coldframe.methods.weight_deltas.banks import SHARDS, AdapterShards, shard_places, write_index, write_shard
-from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters
+from coldframe.methods.weight_deltas.banks import (
+    INDEX,
+    SHARDS,
+    AdapterShards,
+    read_index,
+    shard_places,
+    write_index,
+    write_shard,
+)
+from coldframe.methods.weight_deltas.passage_adapters import Lesson, PassageAdapters
 from coldframe.methods.weight_deltas.passage_sequences import where
 from coldframe.progress import say
-from coldframe.tasks.task import Passage
 
 _TOKENS, _PASSAGES = 4096, 64  # on a processor: some gigabytes at most, and more at once is no faster
-
-Lesson = tuple[Passage, list[TokenSequence], str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,39 +107,51 @@ class PRAG(PassageAdapters):
 
     def problems(self, data: TrainingData) -> Iterator[Problem]:
         """Groups of passages, each stored as it is finished; a passage that is stored already is not trained again."""
+        folder = data.workspace or self.scratch_folder()
+        lessons = yield from self.trained(data, folder)
+        self.bank = AdapterShards([folder], self.layout, self.config.scale, lessons)
+
+    def growth(self, data: TrainingData) -> Iterator[Problem]:
+        """The new passages."""
+        before, folder = self.adapters, data.workspace or self.scratch_folder()
+        assert isinstance(before, AdapterShards)  # trained or loaded by this class
+        lessons = {**before.lessons, **(yield from self.trained(data, folder))}
+        self.bank = AdapterShards([*before.folders, folder], self.layout, self.config.scale, lessons)
+
+    def trained(self, data: TrainingData, folder: Path) -> Generator[Problem, None, dict[str, str]]:
+        """Train what the folder lacks; returns the passages by id, with the hash of what each is trained on.
+
+        Raises:
+            ArtifactError: The folder holds adapters of another run.
+        """
         lessons, fingerprint = self.lessons(data), self.fingerprint(data.settings)
-        wanted = {passage.id: lesson for passage, _, lesson in lessons}
-        places = shard_places(self.folder / SHARDS)
-        if foreign := [place for key, place in places.items() if key in wanted.items() and place[2] != fingerprint]:
+        places = shard_places(folder / SHARDS)
+        if foreign := [path for path, _, owner in places.values() if owner != fingerprint]:
             raise ArtifactError(
-                f"{foreign[0][0]} belongs to a run with another model or other settings",
+                f"{foreign[0]} belongs to a run with another model or other settings",
                 fix="Pass another --out, or delete the folder to start again.",
             )
         left = [lesson for lesson in lessons if (lesson[0].id, lesson[2]) not in places]
-        if 0 < len(left) < len(lessons):
+        if 0 < len(left) < len(lessons) and not data.quiet:
             say(f"{len(lessons) - len(left)} of {len(lessons)} passages are learned already; going on with the others")
         for group in self.groups(left):
             yield self.problem(group, data)
             flat = self.flat.detach().cpu().to(self.stored_dtype)
-            write_shard(self.folder, {passage.id: lesson for passage, _, lesson in group}, flat, fingerprint)
+            write_shard(folder, {passage.id: lesson for passage, _, lesson in group}, flat, fingerprint)
             del self.flat
-        self.finish(wanted)
+        return {passage.id: lesson for passage, _, lesson in lessons}
 
-    def growth(self, data: TrainingData) -> Iterator[Problem]:
-        """The new passages."""
-        before = AdapterShards(self.folder, self.layout, self.config.scale).lessons
-        yield from self.problems(data)
-        added = AdapterShards(self.folder, self.layout, self.config.scale).lessons
-        self.finish({**before, **added})
-
-    def finish(self, lessons: Mapping[str, str]) -> None:
-        """Put the stored adapters of some passages in force."""
-        write_index(self.folder, lessons)
-        self.bank = AdapterShards(self.folder, self.layout, self.config.scale)
+    def save(self, folder: Path) -> list[str]:
+        """The adapters, and which of them are in force."""
+        bank = self.adapters
+        assert isinstance(bank, AdapterShards)  # trained or loaded by this class
+        names = super().save(folder)
+        write_index(folder, bank.lessons)
+        return [*names, INDEX]
 
     def load(self, folder: Path) -> None:
         """Open what was stored."""
-        self.bank = AdapterShards(folder, self.layout, self.config.scale)
+        self.bank = AdapterShards([folder], self.layout, self.config.scale, read_index(folder))
 
     def problem(self, group: Sequence[Lesson], data: TrainingData) -> Problem:
         """The adapters of some passages, from their common start."""

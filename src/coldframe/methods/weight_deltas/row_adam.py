@@ -44,24 +44,23 @@ class RowAdamW(torch.optim.AdamW):
         for table in tables:
             table.grad = None
         loss = super().step(closure)
-        rates = [group["lr"] for group in self.param_groups if group["rows"] for _ in group["params"]]
-        for table, gradient, rate in zip(tables, gradients, rates, strict=True):
-            if gradient is not None and rate > 0:
-                self._move_rows(table, gradient.coalesce() if gradient.is_sparse else gradient.to_sparse(1), rate)
+        groups = [group for group in self.param_groups if group["rows"] for _ in group["params"]]
+        for table, gradient, group in zip(tables, gradients, groups, strict=True):
+            if gradient is not None:
+                self._move_rows(table, gradient.coalesce() if gradient.is_sparse else gradient.to_sparse(1), group)
             table.grad = gradient
         return loss
 
-    def _move_rows(self, table: Tensor, gradient: Tensor, rate: float) -> None:
-        rows, values = gradient.indices()[0], gradient.values()
-        state = self.state[table]
+    def _move_rows(self, table: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        rows, values, state = gradient.indices()[0], gradient.values(), self.state[table]
         if not state:
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
-            state["step"] = torch.zeros(len(table), 1, device=table.device)
-        first_decay, second_decay = 0.9, 0.999
-        state["step"][rows] += 1
+            state["steps"] = torch.zeros(len(table), 1, device=table.device)  # not "step": that is loaded to the CPU
+        first_decay, second_decay = group["betas"]
+        state["steps"][rows] += 1
         state["exp_avg"][rows] = first_decay * state["exp_avg"][rows] + (1 - first_decay) * values
         state["exp_avg_sq"][rows] = second_decay * state["exp_avg_sq"][rows] + (1 - second_decay) * values**2
-        count = state["step"][rows]
+        count = state["steps"][rows]
         mean = state["exp_avg"][rows] / (1 - first_decay**count)
         spread = state["exp_avg_sq"][rows] / (1 - second_decay**count)
-        table[rows] -= rate * mean / (spread.sqrt() + 1e-8)
+        table[rows] -= group["lr"] * mean / (spread.sqrt() + group["eps"])

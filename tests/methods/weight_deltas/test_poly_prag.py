@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from coldframe.methods.weight_deltas.passage_prompts import PassagePrompts
+from coldframe.tasks.fact_corpus import fact_corpus
 from tests.tiny import tiny
 
 from coldframe.errors import ConfigError
@@ -14,7 +16,6 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import EMPTY, Conditioning
 from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
 from coldframe.methods.weight_deltas.adapters import Layout
-from coldframe.methods.weight_deltas.passage_prompts import PassagePrompts
 from coldframe.methods.weight_deltas.poly_prag import (
     PolyBank,
     PolyPRAGConfig,
@@ -25,7 +26,6 @@ from coldframe.methods.weight_deltas.poly_prag import (
 )
 from coldframe.methods.weight_deltas.row_adam import RowAdam
 from coldframe.storage.checkpoints import CheckpointStore
-from coldframe.tasks.fact_corpus import fact_corpus
 
 FACTS = fact_corpus(4).corpus
 SMALL: dict[str, Any] = {"adapters": 3, "epochs": 4, "batch_size": 5}
