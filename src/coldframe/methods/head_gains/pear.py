@@ -228,4 +228,3 @@ class PEAR(Method):
         """Write the reweighted model: an ordinary checkpoint with the gains in it, and the gains beside it."""
         save_reweighted(self.ready.lm, self.config, self.reweighting, out)
         return out
-
