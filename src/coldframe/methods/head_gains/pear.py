@@ -114,6 +114,11 @@ class PEAR(Method):
         self.history: tuple[dict[str, float], ...] = ()
 
     @property
+    def ports(self) -> frozenset[str]:
+        """Head gains."""
+        return frozenset({"head gains"})
+
+    @property
     def effects(self) -> Effects:
         """Of all heads on the proxy task."""
         return Effects(self.clean, self.patched)
