@@ -32,11 +32,11 @@ from coldframe.methods.head_gains.ablation import one_by_one
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.fold import save_reweighted
 from coldframe.methods.head_gains.path_patching import path_patching
-from coldframe.methods.head_gains.pear import reweight
 from coldframe.methods.head_gains.proxy import ProxyTask, centred_logit
 from coldframe.methods.positions.attention_buckets import AttentionBuckets
 from coldframe.methods.positions.moice import MoICE
 from coldframe.methods.positions.ms_poe import MsPoE
+from coldframe.pipeline.reweight import reweight
 
 CHEAP, NAIVE, BASE, FOLDED = "cheap form", "naive loop", "base", "folded"
 
@@ -44,36 +44,36 @@ CHEAP, NAIVE, BASE, FOLDED = "cheap form", "naive loop", "base", "folded"
 def discovery(lm: FrozenLM, sequences: int, length: int, heads: int, rounds: int) -> dict[str, Any]:
     """Seconds of both forms, and how far their effects are apart."""
     ids = ProxyTask(lm).sequences(sequences, length)
-    given, targets = ids[:, :-1], ids[:, -1]
+    texts, targets = ids[:, :-1], ids[:, -1]
     n_layers, n_heads = lm.anatomy.n_layers, lm.anatomy.n_heads
-    every = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
-    some = every[:: max(1, len(every) // heads)][:heads]
+    places = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
+    timed = places[:: max(1, len(places) // heads)][:heads]
     effects: dict[str, Tensor] = {}
 
     def cheap(_: Any) -> None:
-        clean, patched = path_patching(lm, given)
+        clean, patched = path_patching(lm, texts)
         pi = centred_logit(lm, patched, targets) - centred_logit(lm, clean, targets)
-        effects[CHEAP] = torch.stack([pi[layer, head].mean() for layer, head in some])
+        effects[CHEAP] = torch.stack([pi[layer, head].mean() for layer, head in timed])
 
     def naive(_: Any) -> None:
-        clean, patched = one_by_one(lm, given, frozen=True, heads=some)
+        clean, patched = one_by_one(lm, texts, frozen=True, heads=timed)
         pi = centred_logit(lm, patched, targets) - centred_logit(lm, clean, targets)
         effects[NAIVE] = pi.mean(-1)
 
     times = interleaved({NAIVE: Way(naive), CHEAP: Way(cheap)}, rounds)
-    scale = (len(every) + 1) / (len(some) + 1)  # one run for each head, and the clean one
+    scale = (len(places) + 1) / (len(timed) + 1)  # one run for each head, and the clean one
     scaled = {NAIVE: [Time(t.wall * scale, t.cpu * scale) for t in times[NAIVE]], CHEAP: times[CHEAP]}
     apart = float((effects[CHEAP] - effects[NAIVE]).abs().max())
-    lines = rates(scaled, len(every), NAIVE)
+    lines = rates(scaled, len(places), NAIVE)
     return {
         "sequences": sequences,
         "length": length,
-        "heads": len(every),
-        "heads_timed_naively": len(some),
+        "heads": len(places),
+        "heads_timed_naively": len(timed),
         "ways": lines,
         "largest_difference_of_an_effect": apart,
         "goals": [
-            goal(f"finding heads, all {len(every)} against the naive loop", lines[1]["ratio"], 50.0),
+            goal(f"finding heads, all {len(places)} against the naive loop", lines[1]["ratio"], 50.0),
             goal("largest difference of an effect from the naive loop's", apart, 1e-4, unit="", least=False),
         ],
     }
@@ -154,12 +154,12 @@ def measure(
     lm: FrozenLM, *, sequences: int, length: int, heads: int, rounds: int, prompt: int, written: int
 ) -> dict[str, Any]:
     """Discovery, folding and rivals."""
-    found = {
+    parts = {
         "discovery": discovery(lm, sequences, length, heads, 1),
         "folding": folding(lm, prompt, written, rounds),
         "rivals": rivals(lm, prompt, written, rounds),
     }
-    return {**found, "goals": [line for part in found.values() for line in part.pop("goals")]}
+    return {**parts, "goals": [line for part in parts.values() for line in part.pop("goals")]}
 
 
 def main() -> None:

@@ -41,10 +41,10 @@ from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import Conditioning, Prompt
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import rank_correlation
-from coldframe.methods.head_gains.pear import reweight
 from coldframe.methods.head_gains.proxy import ProxyTask
+from coldframe.pipeline.reweight import reweight
 from coldframe.storage.files import atomic_path
-from reproduction.pear import Said, question_arguments, sets_of, settings_asked
+from reproduction.pear import Progress, question_arguments, reweight_settings, sets_of
 
 Floats = NDArray[np.float64]
 _RESAMPLES = 2000  # each ranks all heads
@@ -137,10 +137,10 @@ def agreement(
 
     def spread(of_mean: Callable[[Floats], float]) -> tuple[float, float, float]:
         def statistic(weights: Floats) -> Floats:
-            return np.array([of_mean(one) for one in weights @ rows / weights.sum(axis=1, keepdims=True)])
+            return np.array([of_mean(mean) for mean in weights @ rows / weights.sum(axis=1, keepdims=True)])
 
-        found = interval([statistic], n, kind="percentile", resamples=_RESAMPLES, seed=seed)
-        return found.value, found.low, found.high
+        result = interval([statistic], n, kind="percentile", resamples=_RESAMPLES, seed=seed)
+        return result.value, result.low, result.high
 
     mean, change = rows.mean(0), gains.ravel() - 1
     halves = []
@@ -150,76 +150,77 @@ def agreement(
     order = np.argsort(-mean, kind="stable")[:shown]
     return Agreement(
         questions=n,
-        effects=spread(lambda one: like(one, effects.ravel())),
-        copies=spread(lambda one: like(one, copies.ravel())),
+        effects=spread(lambda mean: like(mean, effects.ravel())),
+        copies=spread(lambda mean: like(mean, copies.ravel())),
         halves=float(np.mean(halves)),
-        foretold=spread(lambda one: float(one @ change)),
+        foretold=spread(lambda mean: float(mean @ change)),
         best=[
             (*divmod(int(i), effects.shape[1]), *(float(x.ravel()[i]) for x in (mean, copies, effects))) for i in order
         ],
     )
 
 
-def measured(lm: FrozenLM, one: QASet, out: Path, said: Said) -> Floats:
-    """Pulls of every question of a set, ``[questions, layers, heads]``; those measured before are found in ``out``."""
-    kept = ResultCache(out, f"pull-{one.name}", {"model": lm.weight_hash, "dtype": str(lm.dtype)})
-    named = one.by_key()
+def measured(lm: FrozenLM, qa: QASet, out: Path, report: Progress) -> Floats:
+    """Pulls of every question of a set, ``[questions, layers, heads]``; ``out`` holds those measured before."""
+    cache = ResultCache(out, f"pull-{qa.name}", {"model": lm.weight_hash, "dtype": str(lm.dtype)})
+    questions = qa.by_key()
 
-    def measure(ids: list[str]) -> list[Mapping[str, Any]]:
-        losses, pulls = choice_gradients(lm, *one.put(named[name] for name in ids))
+    def measure(keys: list[str]) -> list[Mapping[str, Any]]:
+        losses, pulls = choice_gradients(lm, *qa.put(questions[key] for key in keys))
         return [
-            {"id": name, "loss": loss, "pull": pull}
-            for name, loss, pull in zip(ids, losses.tolist(), pulls.tolist(), strict=True)
+            {"id": key, "loss": loss, "pull": pull}
+            for key, loss, pull in zip(keys, losses.tolist(), pulls.tolist(), strict=True)
         ]
 
-    sizes = {name: one.prompts[question.id][1] for name, question in named.items()}
-    rows = kept.fill(sizes, measure, 1, lambda done, total: said(one.name, done, total))
-    return np.array([rows[name]["pull"] for name in named])
+    sizes = {key: qa.prompts[question.id][1] for key, question in questions.items()}
+    rows = cache.fill(sizes, measure, 1, lambda done, total: report(qa.name, done, total))
+    return np.array([rows[key]["pull"] for key in questions])
 
 
-def markdown(found: Mapping[str, Agreement]) -> str:
+def markdown(agreements: Mapping[str, Agreement]) -> str:
     """Tables of all sets."""
     lines = [
         "| set | questions | rank correlation with effects | with pulls on a copy "
         "| between halves | reachable | foretold |"
     ]
     lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for name, one in found.items():
-        effects, copies = (f"{r:.2f} [{low:.2f}, {high:.2f}]" for r, low, high in (one.effects, one.copies))
-        told = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*one.foretold)
-        halves = f"{one.halves:.2f} | {one.reachable:.2f}"
-        lines.append(f"| {name} | {one.questions:,} | {effects} | {copies} | {halves} | {told} |")
-    for name, one in found.items():
+    for name, result in agreements.items():
+        effects, copies = (f"{r:.2f} [{low:.2f}, {high:.2f}]" for r, low, high in (result.effects, result.copies))
+        foretold = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*result.foretold)
+        halves = f"{result.halves:.2f} | {result.reachable:.2f}"
+        lines.append(f"| {name} | {result.questions:,} | {effects} | {copies} | {halves} | {foretold} |")
+    for name, result in agreements.items():
         lines += ["", f"Heads that hold back the right answer most, {name}:", ""]
         lines += ["| head | pull | pull on a copy | effect on a copy |", "| --- | ---: | ---: | ---: |"]
-        lines += [f"| {row[0]}.{row[1]} | {row[2]:+.3f} | {row[3]:+.3f} | {row[4]:+.3f} |" for row in one.best]
+        lines += [f"| {row[0]}.{row[1]} | {row[2]:+.3f} | {row[3]:+.3f} | {row[4]:+.3f} |" for row in result.best]
     return "\n".join(lines) + "\n"
 
 
 def run(argv: Sequence[str] | None = None) -> dict[str, Agreement]:
     """Measure what is missing; write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], parents=[question_arguments()])
-    asked = parser.parse_args(argv)
-    if asked.wrong < 1 or asked.questions < 4:
+    options = parser.parse_args(argv)
+    if options.wrong < 1 or options.questions < 4:
         raise ConfigError(
             "A choice needs a wrong answer, and halves two questions each", expected="--wrong 1, --questions 4"
         )
-    lm = load_lm(asked.model, dtype=asked.dtype, device=asked.device)
-    said, found = Said(), dict[str, Agreement]()
-    sets = sets_of(asked, lm)
-    config = ReweightConfig.from_dict({**settings_asked(asked), "seed": asked.seed})
-    shown, copies = reweight(lm, config), copy_gradient(lm, config).double().numpy()
-    effects, gains = shown.effects.mean(config.effect).double().numpy(), shown.trained.gains.double().numpy()
-    for one in sets:
-        found[one.name] = agreement(measured(lm, one, asked.out / "pulls", said), effects, copies, gains, asked.seed)
+    lm = load_lm(options.model, dtype=options.dtype, device=options.device)
+    report, agreements = Progress(), dict[str, Agreement]()
+    sets = sets_of(options, lm)
+    config = ReweightConfig.from_dict({**reweight_settings(options), "seed": options.seed})
+    reweighting, copies = reweight(lm, config), copy_gradient(lm, config).double().numpy()
+    effects, gains = (x.double().numpy() for x in (reweighting.effects.mean(config.effect), reweighting.gains))
+    for qa in sets:
+        pulls = measured(lm, qa, options.out / "pulls", report)
+        agreements[qa.name] = agreement(pulls, effects, copies, gains, options.seed)
         pages = {
-            "pull.json": json.dumps({name: dataclasses.asdict(x) for name, x in found.items()}, indent=1),
-            "pull.md": markdown(found),
+            "pull.json": json.dumps({name: dataclasses.asdict(x) for name, x in agreements.items()}, indent=1),
+            "pull.md": markdown(agreements),
         }
         for name, text in pages.items():
-            with atomic_path(asked.out / name) as path:
+            with atomic_path(options.out / name) as path:
                 path.write_text(text, encoding="utf-8")
-    return found
+    return agreements
 
 
 def main() -> None:

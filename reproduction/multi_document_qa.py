@@ -55,15 +55,15 @@ def build(
     known = all(0 <= place < documents for place in gold) and len(set(gold)) == len(gold) > 0
     check(known, "A place of the gold passage does not exist", got=list(gold), expected=f"0 to {documents - 1}, once")
     taken = draw(questions, count, seed)
-    found = []
+    built = []
     for question, near in zip(taken, _hard(taken, pool, documents - 1), strict=True):
         order = list(near)
         random.Random(f"{seed} {question.id}").shuffle(order)
         for place in gold:
             passages = (*order[:place], _gold_of(question), *order[place:])
             name = f"{question.id}@{place}"
-            found.append(Question(name, question.question, question.answers, passages, place, question.id))
-    return found
+            built.append(Question(name, question.question, question.answers, passages, place, question.id))
+    return built
 
 
 def draw(rows: Sequence[T], count: int | None, seed: int) -> list[T]:
@@ -73,20 +73,20 @@ def draw(rows: Sequence[T], count: int | None, seed: int) -> list[T]:
     return random.Random(seed).sample(list(rows), len(rows))[:count]
 
 
-def _hard(questions: Sequence[Question], pool: Sequence[Passage], wanted: int) -> Iterator[list[Passage]]:
+def _hard(questions: Sequence[Question], pool: Sequence[Passage], count: int) -> Iterator[list[Passage]]:
     """The passages most like each question that do not answer it."""
     index = BM25([f"{passage.title} {passage.text}" for passage in pool])
-    for question, scores in zip(questions, index.scan([one.question for one in questions]), strict=True):
+    for question, scores in zip(questions, index.scan([question.question for question in questions]), strict=True):
         title, near = _gold_of(question).title.casefold(), list[Passage]()
         for i in np.argsort(-scores, kind="stable"):
-            if len(near) == wanted:
+            if len(near) == count:
                 break
             passage = pool[i]
             if passage.title.casefold() != title and not answered_by(passage, question.answers) and passage not in near:
                 near.append(passage)
-        if len(near) < wanted:
+        if len(near) < count:
             raise DataError(
-                f"The pool has too few passages without an answer to {question.id}", got=len(near), expected=wanted
+                f"The pool has too few passages without an answer to {question.id}", got=len(near), expected=count
             )
         yield near
 
@@ -113,10 +113,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--gold", type=int, nargs="+", default=[0, 4, 9], help="places of the gold passage, from 0")
     parser.add_argument("--questions", type=int, default=None, help="how many are drawn; all if left out")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args(argv)
-    built = build(*load(asked.data), documents=asked.documents, gold=asked.gold, seed=asked.seed, count=asked.questions)
-    write_questions(built, asked.out)
-    print(f"wrote {len(built)} questions with {asked.documents} documents to {asked.out}")
+    options = parser.parse_args(argv)
+    settings = {name: getattr(options, name) for name in ("documents", "gold", "seed")}
+    built = build(*load(options.data), count=options.questions, **settings)
+    write_questions(built, options.out)
+    print(f"wrote {len(built)} questions with {options.documents} documents to {options.out}")
 
 
 if __name__ == "__main__":

@@ -39,10 +39,11 @@ from coldframe.evaluation.reweighted.report import render_markdown
 from coldframe.frozen.chat import in_chat
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.methods.head_gains.config import ReweightConfig
-from coldframe.methods.head_gains.pear import Reweighting, reweight
+from coldframe.methods.head_gains.reweighting import Reweighting
 from coldframe.methods.positions.attention_buckets import AttentionBuckets
 from coldframe.methods.positions.moice import MoICE
 from coldframe.methods.positions.ms_poe import MsPoE
+from coldframe.pipeline.reweight import reweight
 from coldframe.progress import say
 from coldframe.storage.files import sha256_of
 from coldframe.tasks.qa import READERS, QAPrompt, Question, question, read_questions
@@ -50,74 +51,75 @@ from coldframe.tasks.task import content_hash
 from reproduction import multi_document_qa
 from reproduction.pear_results import check_sources, retained, summary, write
 
-MADE = {"pear": {}, "random": {"choose": "random"}, "lowest": {"choose": "lowest"}, "all": {"choose": "all"}}
-MADE["zero"] = {"fixed": 0.0}
+VARIANTS = {"pear": {}, "random": {"choose": "random"}, "lowest": {"choose": "lowest"}, "all": {"choose": "all"}}
+VARIANTS["zero"] = {"fixed": 0.0}
 SCHEMES = {"ms-poe": MsPoE, "attention-buckets": AttentionBuckets}
 GAIN = re.compile(r"(\d+)\.(\d+):([^,:/]+)")
 PLACES = (0.0, 0.5, 1.0)  # of the gold document: first, middle, last
 
 
-def sets_of(asked: argparse.Namespace, lm: FrozenLM) -> list[QASet]:
+def sets_of(options: argparse.Namespace, lm: FrozenLM) -> list[QASet]:
     """All sets: drawn by the seed, so that more questions hold the fewer, and what was measured on them.
 
     Raises:
         ConfigError: If two have one name, or a number is out of range.
     """
     for name in ("wrong", "skip"):
-        check(getattr(asked, name) >= 0, f"--{name} cannot be negative", got=getattr(asked, name))
-    check(asked.questions >= 1, "--questions must be at least 1", got=asked.questions)
-    names = [Path(name).stem for name in asked.sets]
-    check(len(set(names)) == len(names), "Two sets have the same name", got=" ".join(asked.sets))
-    drawn = [questions_of(name, asked) for name in asked.sets]
+        check(getattr(options, name) >= 0, f"--{name} cannot be negative", got=getattr(options, name))
+    check(options.questions >= 1, "--questions must be at least 1", got=options.questions)
+    names = [Path(name).stem for name in options.sets]
+    check(len(set(names)) == len(names), "Two sets have the same name", got=" ".join(options.sets))
+    drawn = [questions_of(name, options) for name in options.sets]
     # Room for the longest answer of any question: the wrong ones are answers to others.
-    longest = max(len(lm.answer_tokens(one.target)) for _, pool in drawn for one in pool)
-    prompt = prompt_of(asked, lm, max(longest, getattr(asked, "max_new_tokens", 0)))
+    longest = max(len(lm.answer_tokens(question.target)) for _, pool in drawn for question in pool)
+    prompt = prompt_of(options, lm, max(longest, getattr(options, "max_new_tokens", 0)))
     return [
-        QASet.of(name, questions, prompt, asked.wrong, pool)
+        QASet.of(name, questions, prompt, options.wrong, pool)
         for name, (questions, pool) in zip(names, drawn, strict=True)
     ]
 
 
-def settings_asked(asked: argparse.Namespace) -> dict[str, Any]:
+def reweight_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Settings of the reweighting, all but the seed.
 
     Raises:
         ConfigError: If one has a word of its own.
     """
-    found = settings_of(asked.set)
+    settings = settings_of(options.set)
     for name, word in {"seed": "--seeds", "heads": "--heads"}.items():
-        check(name not in found, f"--set {name} is said with {word}", got=found.get(name))
-    return {"heads": asked.heads, **found}
+        check(name not in settings, f"--set {name} is said with {word}", got=settings.get(name))
+    return {"heads": options.heads, **settings}
 
 
-def questions_of(name: str, asked: argparse.Namespace) -> tuple[list[Question], list[Question]]:
+def questions_of(name: str, options: argparse.Namespace) -> tuple[list[Question], list[Question]]:
     """Questions that are drawn from a set, and all from which they were."""
     draw = multi_document_qa.draw
-    if found := re.fullmatch(r"mdqa(\d+)", name):
-        documents = int(found[1])
-        gold = asked.gold or sorted({round(share * (documents - 1)) for share in PLACES})
-        built = {"documents": documents, "gold": gold, "seed": asked.seed, "count": asked.skip + asked.questions}
-        rows, passages = multi_document_qa.load(_data(asked))
-        questions = multi_document_qa.build(rows, passages, **built)
-        left = dict.fromkeys(one.group for one in questions)
-        kept = set(list(left)[asked.skip :])
-        return [one for one in questions if one.group in kept], rows
+    if match := re.fullmatch(r"mdqa(\d+)", name):
+        documents = int(match[1])
+        gold = options.gold or sorted({round(share * (documents - 1)) for share in PLACES})
+        rows, passages = multi_document_qa.load(_data(options))
+        count = options.skip + options.questions
+        questions = multi_document_qa.build(
+            rows, passages, documents=documents, gold=gold, seed=options.seed, count=count
+        )
+        groups = set([*dict.fromkeys(question.group for question in questions)][options.skip :])
+        return [question for question in questions if question.group in groups], rows
     if name not in READERS and not Path(name).is_file():
         raise ConfigError(f"There is no set {name!r}", expected=f"mdqaN, {', '.join(READERS)}, or a file of questions")
-    rows = question.questions_of(READERS[name](_data(asked))) if name in READERS else read_questions(name)
-    return draw(rows, asked.skip + asked.questions, asked.seed)[asked.skip :], rows
+    rows = question.questions_of(READERS[name](_data(options))) if name in READERS else read_questions(name)
+    return draw(rows, options.skip + options.questions, options.seed)[options.skip :], rows
 
 
-def _data(asked: argparse.Namespace) -> Path:
-    if asked.data is None or not asked.data.is_dir():
-        raise DataError("The sets are read out of a folder", got=asked.data, fix="Name it with --data.")
-    return Path(asked.data)
+def _data(options: argparse.Namespace) -> Path:
+    if options.data is None or not options.data.is_dir():
+        raise DataError("The sets are read out of a folder", got=options.data, fix="Name it with --data.")
+    return Path(options.data)
 
 
 Maker: TypeAlias = Callable[[], System | None]
 
 
-def systems_of(asked: argparse.Namespace, lm: FrozenLM, notes: list[str]) -> tuple[list[System], Reweighting | None]:
+def systems_of(options: argparse.Namespace, lm: FrozenLM, notes: list[str]) -> tuple[list[System], Reweighting | None]:
     """All systems with their seeds, and the reweighting of the first seed, if PEAR is among them.
 
     Every word is understood before the first system is trained.
@@ -125,29 +127,28 @@ def systems_of(asked: argparse.Namespace, lm: FrozenLM, notes: list[str]) -> tup
     Raises:
         ConfigError: If a system is unknown, or two have one name.
     """
-    found: dict[str, Reweighting] = {}
+    reweightings: dict[str, Reweighting] = {}
     makers: dict[str, list[Maker]] = {}
-    for word in asked.systems:
-        name, made = _system(word, asked, lm, notes, found)
-        check(name not in makers, "Two systems have the same name", got=" ".join(asked.systems))
-        makers[name] = made
-    systems = [system for made in makers.values() for make in made if (system := make()) is not None]
-    return systems, found.get("pear")
+    for word in options.systems:
+        name, seeds = _system(word, options, lm, notes, reweightings)
+        check(name not in makers, "Two systems have the same name", got=" ".join(options.systems))
+        makers[name] = seeds
+    systems = [system for seeds in makers.values() for make in seeds if (system := make()) is not None]
+    return systems, reweightings.get("pear")
 
 
 def _system(
-    word: str, asked: argparse.Namespace, lm: FrozenLM, notes: list[str], found: dict[str, Reweighting]
+    word: str, options: argparse.Namespace, lm: FrozenLM, notes: list[str], reweightings: dict[str, Reweighting]
 ) -> tuple[str, list[Maker]]:
     """A system's name, and what makes each of its seeds."""
     name, _, function = word.partition("=")
-    own = {"base", *MADE, *SCHEMES}
+    own = {"base", *VARIANTS, *SCHEMES}
     if word == "base":
         return word, [lambda: LMSystem(lm)]
-    if word in MADE:
-        configs = [
-            ReweightConfig.from_dict({**settings_asked(asked), **MADE[word], "seed": seed}) for seed in asked.seeds
-        ]
-        return word, [partial(_reweighted, word, lm, config, notes, found) for config in configs]
+    if word in VARIANTS:
+        settings = {**reweight_settings(options), **VARIANTS[word]}
+        configs = [ReweightConfig.from_dict({**settings, "seed": seed}) for seed in options.seeds]
+        return word, [partial(_reweighted, word, lm, config, notes, reweightings) for config in configs]
     if word in SCHEMES:
         return word, [lambda: rival(word, SCHEMES[word](lm), lm, word)]
     if name == "moice" and Path(function).is_dir():
@@ -167,24 +168,24 @@ def _system(
     if Path(word).is_dir():
         name = Path(word).name
         check(name not in own, f"{name} is the name of another system", got=word, expected="another folder name")
-        return name, [lambda: LMSystem(load_lm(word, dtype=asked.dtype, device=asked.device), name)]
+        return name, [lambda: LMSystem(load_lm(word, dtype=options.dtype, device=options.device), name)]
     raise ConfigError(
         f"There is no system {word!r}",
-        expected=f"base, {', '.join([*MADE, *SCHEMES])}, a folder, NAME=LAYER.HEAD:GAIN,... or NAME=module:function",
+        expected=f"base, {', '.join([*VARIANTS, *SCHEMES])}, a folder, NAME=LAYER.HEAD:GAIN,..., NAME=module:function",
     )
 
 
 def _reweighted(
-    name: str, lm: FrozenLM, config: ReweightConfig, notes: list[str], found: dict[str, Reweighting]
+    name: str, lm: FrozenLM, config: ReweightConfig, notes: list[str], reweightings: dict[str, Reweighting]
 ) -> System | None:
     """PEAR or one of its controls; None, and a note, if its training came to nothing."""
     try:
-        made = reweight(lm, config)
+        reweighting = reweight(lm, config)
     except TrainingError as error:
         notes.append(f"{name}, seed {config.seed}, could not be trained: {error}")
         return None
-    found.setdefault(name, made)
-    return LMSystem(lm, name, made.trained.gains, config.seed)
+    reweightings.setdefault(name, reweighting)
+    return LMSystem(lm, name, reweighting.gains, config.seed)
 
 
 def by_hand(lm: FrozenLM, text: str) -> Tensor:
@@ -195,9 +196,9 @@ def by_hand(lm: FrozenLM, text: str) -> Tensor:
     """
     gains = torch.ones(lm.anatomy.n_layers, lm.anatomy.n_heads)
     for part in text.split(","):
-        said = GAIN.fullmatch(part)
+        match = GAIN.fullmatch(part)
         try:
-            layer, head, value = int(said[1]), int(said[2]), float(said[3])  # type: ignore[index]
+            layer, head, value = int(match[1]), int(match[2]), float(match[3])  # type: ignore[index]
         except (TypeError, ValueError):
             raise ConfigError("That is no gain", got=part, expected="LAYER.HEAD:GAIN, such as 17.0:0.5") from None
         if layer >= gains.shape[0] or head >= gains.shape[1]:
@@ -207,32 +208,32 @@ def by_hand(lm: FrozenLM, text: str) -> Tensor:
     return gains
 
 
-def rival(name: str, made: Any, lm: FrozenLM, settings: str) -> CallableSystem:
+def rival(name: str, scheme: Any, lm: FrozenLM, settings: str) -> CallableSystem:
     """A system out of ``generate``, or out of an object that has it and may have ``loss(prompts, answers)`` too."""
-    generate = getattr(made, "generate", made)
+    generate = getattr(scheme, "generate", scheme)
     loss = None
-    if hasattr(made, "loss"):
+    if hasattr(scheme, "loss"):
 
         def loss(prompts: list[str], answers: list[str]) -> list[float]:
-            sums = made.loss(prompts, answers).tolist()
+            sums = scheme.loss(prompts, answers).tolist()
             return [total / len(lm.answer_tokens(answer)) for total, answer in zip(sums, answers, strict=True)]
 
     fingerprint = content_hash(lm.weight_hash, str(lm.dtype), settings)
-    return CallableSystem(name, generate, fingerprint, loss=loss, copies=getattr(made, "copies", 1))
+    return CallableSystem(name, generate, fingerprint, loss=loss, copies=getattr(scheme, "copies", 1))
 
 
-def prompt_of(asked: argparse.Namespace, lm: FrozenLM, reserve: int = 32) -> QAPrompt:
+def prompt_of(options: argparse.Namespace, lm: FrozenLM, reserve: int = 32) -> QAPrompt:
     """How questions are put: as long as the model's context allows, or as ``--max-tokens`` says."""
     limit = lm.anatomy.max_positions - max(reserve, 32) - len(lm.bos)
     chat = None
-    if asked.chat:
+    if options.chat:
         if not lm.tokenizer.chat_template:
             raise ConfigError("The tokenizer has no chat template", fix="Leave --chat out.")
         chat = partial(in_chat, lm)
-    return QAPrompt(lm.tokenize, min(limit, asked.max_tokens or limit), chat)
+    return QAPrompt(lm.tokenize, min(limit, options.max_tokens or limit), chat)
 
 
-class Said:
+class Progress:
     """Progress, a line every half minute."""
 
     def __init__(self) -> None:
@@ -283,34 +284,33 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def run(argv: Sequence[str] | None = None) -> Reweighted:
     """Measure what is missing; write the results after every set."""
-    asked, notes, started, said = arguments(argv), list[str](), time.perf_counter(), Said()
+    options, notes, started, report = arguments(argv), list[str](), time.perf_counter(), Progress()
     # Everything that can be wrong with the words is found before the first hour of work.
     for name in ("max_new_tokens", "mmlu", "texts"):
-        check(getattr(asked, name) >= 0, f"--{name.replace('_', '-')} cannot be negative", got=getattr(asked, name))
-    writable(asked.out)
-    check_sources(asked)
-    lm = load_lm(asked.model, dtype=asked.dtype, device=asked.device)
-    sets = sets_of(asked, lm)
-    for one in sets:
-        if one.cut:
-            notes.append(f"{one.name}: {one.cut} of {len(one.questions)} prompts had passages cut to fit the context.")
-    systems, shown = systems_of(asked, lm, notes)
+        check(getattr(options, name) >= 0, f"--{name.replace('_', '-')} cannot be negative", got=getattr(options, name))
+    writable(options.out)
+    check_sources(options)
+    lm = load_lm(options.model, dtype=options.dtype, device=options.device)
+    sets = sets_of(options, lm)
+    for qa in sets:
+        if qa.cut:
+            notes.append(f"{qa.name}: {qa.cut} of {len(qa.questions)} prompts had passages cut to fit the context.")
+    systems, reweighting = systems_of(options, lm, notes)
     scores: Scores = {}
-    answers = asked.out / "answers"
-    measured = retained(systems, asked, answers, said)
-    for i, one in enumerate(sets, 1):
-        found = scores.setdefault(one.name, {})
+    answers = options.out / "answers"
+    measured = retained(systems, options, answers, report)
+    sizes = {"max_new_tokens": options.max_new_tokens, "batch_tokens": options.batch_tokens}
+    for i, qa in enumerate(sets, 1):
+        of_set = scores.setdefault(qa.name, {})
         for system in systems:
-            rows = ask(
-                system, one, answers, max_new_tokens=asked.max_new_tokens, batch_tokens=asked.batch_tokens, report=said
-            )
-            found.setdefault(system.name, {})[system.seed] = scored(one, rows)
+            rows = ask(system, qa, answers, **sizes, report=report)
+            of_set.setdefault(system.name, {})[system.seed] = scored(qa, rows)
             if empty := sum(row["text"] == "" for row in rows.values()):
-                notes.append(f"{one.name}: {empty} of {len(rows)} answers of {system.name} {system.seed} are empty.")
+                notes.append(f"{qa.name}: {empty} of {len(rows)} answers of {system.name} {system.seed} are empty.")
         spent = time.perf_counter() - started
-        done = summary(asked, lm, sets[:i], systems, scores, shown, measured, notes, spent)
-        write(done, asked.out)
-    return done
+        results = summary(options, lm, sets[:i], systems, scores, reweighting, measured, notes, spent)
+        write(results, options.out)
+    return results
 
 
 def main() -> None:

@@ -40,9 +40,9 @@ def document(rng: random.Random) -> str:
         lines = [WATCH.exemplar(dense_store.line(rng), rng.choice(list(dense_store.SHARES))) for _ in range(3)]
         return WATCH.header * (rng.random() < 0.5) + "".join(lines)
     known = [(facts.place(rng), rng.choice(facts.COLOURS)) for _ in range(rng.randint(1, 3))]
-    told = [FACTS.exemplar(facts.ENTRY.format(place), colour) for place, colour in known]
-    asked = [FACTS.exemplar(facts.QUERY.format(place), colour) for place, colour in rng.sample(known, len(known))]
-    return FACTS.header * (rng.random() < 0.5) + "".join([*told, *asked])
+    statements = [FACTS.exemplar(facts.ENTRY.format(place), colour) for place, colour in known]
+    questions = [FACTS.exemplar(facts.QUERY.format(place), colour) for place, colour in rng.sample(known, len(known))]
+    return FACTS.header * (rng.random() < 0.5) + "".join([*statements, *questions])
 
 
 def tokenizer_of(texts: Iterator[str]) -> PreTrainedTokenizerFast:
@@ -104,12 +104,12 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of the checkpoint")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    model, tokenizer = train(asked.steps, asked.seed)
-    with atomic_path(asked.out) as folder:
+    options = parser.parse_args()
+    model, tokenizer = train(options.steps, options.seed)
+    with atomic_path(options.out) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    print(f"wrote {asked.out}")
+    print(f"wrote {options.out}")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from coldframe.methods.head_gains.coefficients import GainTrainer
-from reproduction import head_gradients
 from reproduction.head_gradients import agreement, choice_gradients, copy_gradient
 from tests.qa.support import tiny_folder, write_data
 from tests.tiny import tiny
@@ -19,7 +17,12 @@ from tests.tiny import tiny
 from coldframe.errors import ConfigError
 from coldframe.evaluation.answers.systems import LMSystem
 from coldframe.frozen.model import FrozenLM
+from coldframe.methods.base import MethodContext
 from coldframe.methods.head_gains.config import ReweightConfig
+from coldframe.methods.head_gains.pear import PEAR
+from coldframe.methods.head_gains.proxy import ProxyTask
+from coldframe.pipeline.reweight import COPYING
+from reproduction import head_gradients
 
 PROMPTS = ["the answer is", "Question: molecule? Answer:"]
 TARGETS = [["yes", "no no", "the"], ["the molecule", "no", "yes"]]
@@ -31,7 +34,7 @@ def test_pulls_are_the_slopes_of_the_choice() -> None:
     def loss(gains: torch.Tensor, i: int) -> float:
         among = LMSystem(lm, gains=gains).answer(PROMPTS[i : i + 1], TARGETS[i : i + 1], 0)[0].among
         assert among is not None
-        return math.log(sum(math.exp(one - among[0]) for one in among))
+        return math.log(sum(math.exp(score - among[0]) for score in among))
 
     losses, pulls = choice_gradients(lm, PROMPTS, TARGETS)
     shape = (lm.anatomy.n_layers, lm.anatomy.n_heads)
@@ -49,10 +52,14 @@ def test_pulls_are_the_slopes_of_the_choice() -> None:
 def test_the_pull_on_a_copy_is_a_slope_too() -> None:
     lm = FrozenLM(*tiny("llama"))
     config = ReweightConfig(bos="never", length=12, held_out=10)
-    found = copy_gradient(lm, config)
-    trainer = GainTrainer(lm, [(1, 2)], config)
-    slope = (trainer._held_out_loss(torch.tensor([1.02])) - trainer._held_out_loss(torch.tensor([0.98]))) / 0.04
-    assert float(found[1, 2]) == pytest.approx(slope, rel=0.02, abs=1e-4)
+    method = PEAR(**config.to_dict()).setup(MethodContext(lm, COPYING.schema))
+    method.proxy, losses = ProxyTask(lm, config.bos, config.seed), []
+    method.chosen[1, 2] = True
+    for gain in (1.02, 0.98):
+        method.gains.data[1, 2] = gain
+        losses.append(method.held_out_loss())
+    slope = (losses[0] - losses[1]) / 0.04
+    assert float(copy_gradient(lm, config)[1, 2]) == pytest.approx(slope, rel=0.02, abs=1e-4)
 
 
 @pytest.mark.slow
@@ -89,14 +96,14 @@ def test_the_command(tmp_path: Path, cache: Path) -> None:
     ]
     words = [model, "--data", data, "--sets", "2wiki", "mdqa3", "--questions", 4, "--wrong", 2, "--heads", 3]
     words += ["--set", *quick, "--dtype", "float32", "--out", tmp_path / "out"]
-    found = head_gradients.run([str(word) for word in words])
-    assert list(found) == ["2wiki", "mdqa3"] and [one.questions for one in found.values()] == [4, 12]
-    kept = json.loads((tmp_path / "out" / "pull.json").read_text())
-    for name, one in found.items():
-        assert kept[name] == json.loads(json.dumps(dataclasses.asdict(one)))
+    agreements = head_gradients.run([str(word) for word in words])
+    assert {name: result.questions for name, result in agreements.items()} == {"2wiki": 4, "mdqa3": 12}
+    written = json.loads((tmp_path / "out" / "pull.json").read_text())
+    for name, result in agreements.items():
+        assert written[name] == json.loads(json.dumps(dataclasses.asdict(result)))
     assert "| mdqa3 | 12 |" in (tmp_path / "out" / "pull.md").read_text()
     rows = {path.name: path.read_bytes() for path in (tmp_path / "out" / "pulls").iterdir()}
-    assert head_gradients.run([str(word) for word in words]) == found
+    assert head_gradients.run([str(word) for word in words]) == agreements
     assert {path.name: path.read_bytes() for path in (tmp_path / "out" / "pulls").iterdir()} == rows
     with pytest.raises(ConfigError, match="wrong answer"):
         head_gradients.run([str(word) for word in (*words, "--wrong", 0)])

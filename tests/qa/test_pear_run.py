@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reproduction import pear
 from tests.qa.support import tiny_folder, write_data
 
 from coldframe.config import read_mapping
 from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingError
 from coldframe.evaluation.answers.systems import LMSystem
 from coldframe.evaluation.reweighted.data import Reweighted
+from reproduction import pear
 
 QUICK = ["bos=never", "steps=10", "evaluate_every=2", "repetitions=[[12, 8], [10, 10]]", "length=20", "batch_size=32"]
 QUICK += ["held_out=60", "learning_rate=0.01"]
@@ -34,8 +34,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def words(model: str, data: Path, cache: Path, tmp_path: Path) -> Callable[..., list[str]]:
     def build(*more: Any) -> list[str]:
-        given = [model, "--data", data, "--heads", 3, "--set", *QUICK, "--questions", 3, "--out", tmp_path / "out"]
-        return [str(word) for word in (*given, "--max-new-tokens", 4, "--dtype", "float32", *more)]
+        usual = [model, "--data", data, "--heads", 3, "--set", *QUICK, "--questions", 3, "--out", tmp_path / "out"]
+        return [str(word) for word in (*usual, "--max-new-tokens", 4, "--dtype", "float32", *more)]
 
     return build
 
@@ -52,7 +52,7 @@ def test_everything_once_and_again_for_nothing(
     systems = ("--systems", "base", "pear", "random", "lowest", "all", "zero", "ms-poe", f"rival={__name__}:upper")
     more = ("--seeds", 0, 1, "--mmlu", 4, "--texts", 5)
     done = pear.run(words(*sets, *systems, *more))
-    assert {one.name: (one.questions, one.rows) for one in done.sets} == {
+    assert {qa.name: (qa.questions, qa.rows) for qa in done.sets} == {
         "mdqa3": (3, 9), "2wiki": (3, 3), "hotpot": (3, 3), "popqa": (3, 3),
     }  # fmt: skip
     assert set(done.systems) >= {"base", "pear", "zero", "rival"} and done.systems["pear"] == [0, 1]
@@ -95,7 +95,7 @@ def test_losses_alone_and_a_folder_and_a_file_of_questions(
     main([str(data), str(tmp_path / "mine.jsonl"), "--documents", "3", "--gold", "1"])
     done = pear.run(words("--max-new-tokens", 0, "--sets", tmp_path / "mine.jsonl", "--systems", "base", model))
     assert {cell.metric for cell in done.cells} == {"chosen", "choice_loss", "loss"} and [
-        one.name for one in done.sets
+        qa.name for qa in done.sets
     ] == ["mine"]
     same = done.mean_gap(Path(model).name, "base", "loss")
     assert same is not None and (same.interval.low, same.interval.value, same.interval.high) == (0, 0, 0)
@@ -103,13 +103,13 @@ def test_losses_alone_and_a_folder_and_a_file_of_questions(
 
 
 def test_gains_by_hand(words: Callable[..., list[str]]) -> None:
-    given = ("--max-new-tokens", 0, "--sets", "popqa", "--systems", "base")
-    done = pear.run(words(*given, "none=0.0:1.0", "some=1.2:0.25,0.3:2"))
+    usual = ("--max-new-tokens", 0, "--sets", "popqa", "--systems", "base")
+    done = pear.run(words(*usual, "none=0.0:1.0", "some=1.2:0.25,0.3:2"))
     none, some = (done.mean_gap(name, "base", "loss") for name in ("none", "some"))
     assert none is not None and none.interval.value == 0 and some is not None and some.interval.value != 0
     assert float(pear.by_hand(loaded(words), "0.1:1e-1").min()) == pytest.approx(0.1)
     with pytest.raises(ConfigError, match="no such head"):
-        pear.run(words(*given, "some=99.0:0.5"))
+        pear.run(words(*usual, "some=99.0:0.5"))
 
 
 def loaded(words: Callable[..., list[str]]) -> Any:
@@ -126,8 +126,8 @@ def test_every_word_is_understood_before_the_first_training(
         with pytest.raises(ConfigError):
             pear.run(words("--sets", "popqa", "--systems", "base", "pear", wrong))
     with pytest.raises(DataError, match="Cannot read /nowhere"):
-        given = ("--sets", "popqa", "--systems", "base", "pear")
-        pear.run(words(*given, "--texts", 2, "--text-file", "/nowhere"))
+        systems = ("--sets", "popqa", "--systems", "base", "pear")
+        pear.run(words(*systems, "--texts", 2, "--text-file", "/nowhere"))
 
 
 def test_a_long_prompt_is_cut_and_that_is_said(words: Callable[..., list[str]]) -> None:
@@ -187,24 +187,24 @@ def test_a_chat_template_wraps_the_prompt(words: Callable[..., list[str]], model
     lm.tokenizer.chat_template = (
         "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[answer]"
     )
-    asked = pear.arguments(words("--chat"))
-    prompt = pear.prompt_of(asked, lm)
-    told = prompt(*pear.questions_of("popqa", asked)[0][0].as_row())
-    assert told.text.startswith("[user]") and told.text.endswith("?[answer]Answer:")
-    assert json.dumps(told.text).count("<bos>") == 0  # the model puts it there
+    options = pear.arguments(words("--chat"))
+    row = pear.questions_of("popqa", options)[0][0].as_row()
+    prompt = pear.prompt_of(options, lm)(*row)
+    assert prompt.text.startswith("[user]") and prompt.text.endswith("?[answer]Answer:")
+    assert json.dumps(prompt.text).count("<bos>") == 0  # the model puts it there
     lm.bos = ()
-    told = pear.prompt_of(asked, lm)(*pear.questions_of("popqa", asked)[0][0].as_row())
-    assert told.text.startswith("<bos>[user]")  # nobody puts it there
+    assert pear.prompt_of(options, lm)(*row).text.startswith("<bos>[user]")  # nobody puts it there
 
 
 def test_questions_may_be_left_out_that_something_was_chosen_on(words: Callable[..., list[str]]) -> None:
     def ids(*more: Any) -> list[str]:
-        return [one.id for one in pear.questions_of("popqa", pear.arguments(words(*more)))[0]]
+        return [question.id for question in pear.questions_of("popqa", pear.arguments(words(*more)))[0]]
 
     first, later = ids("--questions", "1"), ids("--questions", "2", "--skip", "1")
     assert len(first) == 1 and len(later) == 2 and ids("--questions", "3") == [*first, *later]
     groups = [
-        one.group for one in pear.questions_of("mdqa3", pear.arguments(words("--questions", "2", "--skip", "1")))[0]
+        question.group
+        for question in pear.questions_of("mdqa3", pear.arguments(words("--questions", "2", "--skip", "1")))[0]
     ]
-    every = [one.group for one in pear.questions_of("mdqa3", pear.arguments(words("--questions", "3")))[0]]
-    assert len(groups) == 6 and groups == every[3:]
+    both = [question.group for question in pear.questions_of("mdqa3", pear.arguments(words("--questions", "3")))[0]]
+    assert len(groups) == 6 and groups == both[3:]

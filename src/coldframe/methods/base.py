@@ -123,6 +123,11 @@ class Method(nn.Module):
         return False
 
     @property
+    def ports(self) -> frozenset[str]:
+        """What it fills: ``text``, ``soft tokens``, ``head gains``, or weights by their names once it is set up."""
+        return frozenset()
+
+    @property
     def trained_parameters(self) -> int:
         """How many parameters training changes."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)

@@ -8,9 +8,11 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import nn
 
 from coldframe.config import check
+from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import Method, MethodConfig, MethodContext
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
@@ -40,15 +42,16 @@ class ComposeConfig(MethodConfig):
 class Compose(Method):
     """``C(x, S) = C_1(x, S) + C_2(x, S) + ...``: every part fills its own port, for instance text and weights.
 
-    Each part sees the nearest entries it has asked for by its own ``k``. Parts are trained one after another: first
+    Each part sees as many of the nearest entries as its own ``k`` says. Parts are trained one after another: first
     those that learn nothing from the task (PEAR), then the others in their order, with the ports of those before them
-    in place where the loss is that of the task's answers.
+    in place where the loss is that of the task's answers. The training settings are those that the parts want; where
+    several want one, the last.
 
     Args:
         *parts: At least two, of different names.
 
     Raises:
-        ConfigError: Two parts have one name; or, once it is used, fill the same port.
+        ConfigError: Two parts have one name, or fill the same port.
 
     Example:
         >>> from coldframe.methods.head_gains.pear import PEAR
@@ -65,13 +68,15 @@ class Compose(Method):
         names = [part.name for part in parts]
         distinct = len(parts) >= 2 and len({*names}) == len(names)
         check(distinct, "A composition has parts of different names", got=names)
+        _check_ports(parts)
         most = max([part.config.k for part in parts if part.uses_retrieval], default=0)
         super().__init__(ComposeConfig(most, {part.name: part.config.to_dict() for part in parts}))
         self.parts = nn.ModuleList(parts)
         flags = ("uses_retrieval", "uses_encoder", "trainable", "needs_passages", "learns_from_task", "reads_text")
         facts: dict[str, Any] = {flag: any(getattr(part, flag) for part in parts) for flag in flags}
         facts["name"] = JOIN.join(names)
-        facts["order_invariant"] = True  # every part is handed the nearest first, whatever order they came in
+        facts["training_defaults"] = {k: value for part in parts for k, value in part.training_defaults.items()}
+        facts["order_invariant"] = all(part.order_invariant for part in parts)
         facts["query_settings"] = tuple(f"{part.name}.{key}" for part in parts for key in part.query_settings)
         for attribute, value in facts.items():  # those of the class hold for no composition in particular
             setattr(self, attribute, value)
@@ -127,21 +132,22 @@ class Compose(Method):
         for part in self.methods:
             encoder = context.encoder if part.uses_encoder else None
             part.setup(dataclasses.replace(context, encoder=encoder), seed)
+        _check_ports(self.methods)
         return self
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """The parts' conditionings, merged."""
-        nearest = retrieved.ranked()
         conditionings = [
-            part.condition(texts, nearest.top(part.config.k) if part.uses_retrieval else retrieved)
+            part.condition(texts, retrieved.nearest(part.config.k) if part.uses_retrieval else retrieved)
             for part in self._trained
         ]
         return reduce(Conditioning.merge, conditionings)
 
     def contexts(self, texts: Sequence[str], retrieved: Retrieved) -> tuple[tuple[str, ...], ...] | None:
         """Of the part that fills the text port."""
-        nearest = retrieved.ranked()
-        rendered = (part.contexts(texts, nearest.top(part.config.k)) for part in self.methods if part.uses_retrieval)
+        rendered = (
+            part.contexts(texts, retrieved.nearest(part.config.k)) for part in self.methods if part.uses_retrieval
+        )
         return next((contexts for contexts in rendered if contexts is not None), None)
 
     def problems(self, data: TrainingData) -> Iterator[Problem]:
@@ -188,7 +194,7 @@ class _Within(Method):
     whole: Compose
 
     def __init__(self, whole: Compose, part: Method) -> None:
-        super().__init__(part.config)
+        super().__init__(whole.config)  # all of it, because what the part learns depends on the others
         self.part = part
         object.__setattr__(self, "whole", whole)  # not a submodule: only the part's weights are kept
         object.__setattr__(self, "context", whole.context)
@@ -207,3 +213,19 @@ class _Within(Method):
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         return self.part.parameter_groups(learning_rate)
+
+    def optimizer(
+        self, groups: list[dict[str, Any]], learning_rate: float, weight_decay: float
+    ) -> torch.optim.Optimizer:
+        return self.part.optimizer(groups, learning_rate, weight_decay)
+
+
+def _check_ports(parts: Sequence[Method]) -> None:
+    filled: dict[str, str] = {}
+    for part in parts:
+        for port in sorted(part.ports):
+            if port in filled:
+                raise ConfigError(
+                    f"{filled[port]} and {part.name} fill the same port", got=port, fix="Compose different ports."
+                )
+            filled[port] = part.name

@@ -142,14 +142,17 @@ class Problem:
         validation: What the best epoch is chosen on; the training loss chooses, if there is nothing.
         parameters: Optimiser groups; those of ``method.parameter_groups``, if None.
         settings: Changes to the training settings for this problem.
+        rate: Factor of the learning rate at a step, from 0; that of the settings' schedule, if None.
         name: As progress and checkpoint have it.
         from_start: Whether the weights before training are a candidate too: they are validated first, and it is an
             error if no epoch does better.
         folder: Where its checkpoint is; beside the artifact, if None.
+        fingerprint: Names all that its result depends on, for one that tasks share; task, settings and items, if empty.
         checkpoints: Whether it has one. Problems that end within minutes are trained anew instead.
         summed: Whether a batch's loss is the weighted sum of its items' losses, and not their weighted mean: for items
             whose parameters are their own.
-        whole_batches: Whether a batch is read at once however long it is: its maker has seen to the memory.
+        at_once: The most items of a batch that are read at once, where its maker has seen to the memory; the loop
+            sees to it, if 0.
         records: What the loop says of it when it is trained, an epoch each.
     """
 
@@ -158,12 +161,14 @@ class Problem:
     validation: TrainingSet | None = None
     parameters: list[dict[str, Any]] | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    rate: Callable[[int], float] | None = None
     name: str = ""
     from_start: bool = False
     folder: Path | None = None
+    fingerprint: str = ""
     checkpoints: bool = True
     summed: bool = False
-    whole_batches: bool = False
+    at_once: int = 0
     records: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
 

@@ -127,9 +127,9 @@ def _train(
 ) -> list[dict[str, float]]:
     """Train one problem after another; the records of all, each saying of which problem it is."""
     hash_before, places = lm.weight_hash, 0
-    torch.manual_seed(config.seed)
     history: list[dict[str, float]] = []
     for number, problem in enumerate(problems):
+        torch.manual_seed(config.seed)  # for each: the problem before may have been finished by another run
         folder = problem.folder if problem.checkpoints else None
         if folder is None and checkpoints is not None and problem.checkpoints:
             # Problems without a checkpoint do not count: those that were finished before are not trained again.

@@ -110,6 +110,11 @@ class Retrieved:
         """Only the first ``k`` of each query."""
         return Retrieved(self.store, self.indices[:, :k], self.scores[:, :k])
 
+    def nearest(self, k: int) -> Retrieved:
+        """The ``k`` nearest of each query by the tie rule, in the order held."""
+        ranked = np.lexsort((self.indices, -self.scores, self.indices < 0), axis=1)
+        return self._taken(np.sort(ranked[:, :k], axis=1))
+
     def shuffled(self, rng: np.random.Generator) -> Retrieved:
         """The same sets in another order, to measure what the order does."""
         return self._taken(rng.permuted(np.tile(np.arange(self.k), (len(self), 1)), axis=1))

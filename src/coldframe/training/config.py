@@ -20,7 +20,6 @@ class TrainingConfig(Config):
         weight_decay: Of AdamW, at least 0.
         schedule: ``"cosine"`` or ``"linear"`` to zero over all steps, or ``"constant"``.
         warmup: Share of the steps that ramp up, in [0, 1).
-        decay_steps: Steps after which the schedule ends; None ends it with the training.
         clip: Largest gradient norm; 0 does not clip.
         class_weights: Weigh rows so that all classes count the same in sum; None does so where the task's
             metric counts all classes the same (effective and balanced accuracy) and not elsewhere.
@@ -44,7 +43,6 @@ class TrainingConfig(Config):
     weight_decay: float = 0.01
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = 0.05
-    decay_steps: int | None = None
     clip: float = 1.0
     class_weights: bool | None = None
     objective: Literal["labels", "answer"] = "labels"
@@ -61,5 +59,4 @@ class TrainingConfig(Config):
         for name in ("weight_decay", "clip", "patience", "checkpoint_every", "seed"):
             check(getattr(self, name) >= 0, f"{name} cannot be negative", got=getattr(self, name))
         check(self.learning_rate is None or self.learning_rate > 0, "A learning rate must be positive")
-        check(self.decay_steps is None or self.decay_steps >= 1, "decay_steps must be at least 1", got=self.decay_steps)
         check(0 <= self.warmup < 1, "warmup is a share of the steps", got=self.warmup, expected="[0, 1)")

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import Tensor
 
 from coldframe.errors import TrainingError
@@ -70,7 +71,7 @@ class Trainer:
         optimizer = self.method.optimizer(groups, rate, config.weight_decay)
         self.model, self.optimizer = self.accelerator.prepare(self.method, optimizer)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.rows_at_once = config.batch_size
+        self.rows_at_once = problem.at_once or config.batch_size
         batches = len(self.items.batches(config.batch_size, config.seed, 0))
         self.steps_per_epoch = math.ceil(batches / config.accumulation)
 
@@ -104,6 +105,13 @@ class Trainer:
         self.method.load_state_dict(best)
         if self.config.report_to != "none":
             self.accelerator.end_training()
+        if self.problem.from_start and progress.best_epoch < 0:
+            first, last = (progress.history[i]["validation_loss"] for i in (0, -1))
+            raise TrainingError(
+                f"{self.problem.name}: no step lowered the loss on what is held out",
+                got=f"{first:.4f} before, {last:.4f} at the end",
+                fix="Lower the learning rate, or change what is trained.",
+            )
         if _moments(self.parameters) == start:
             raise TrainingError(
                 f"{self.method.name} is as it was before training",
@@ -173,7 +181,7 @@ class Trainer:
             except RuntimeError as error:
                 if not _out_of_memory(error) or self.rows_at_once == 1:
                     raise
-                self.rows_at_once = max(1, self.rows_at_once // 2)
+                self.rows_at_once = max(1, min(self.rows_at_once, max(map(len, mine))) // 2)
                 print(f"Out of memory: going on with {self.rows_at_once} rows at a time.", file=sys.stderr)
         if self.config.clip:
             dense = [p for p in self.parameters if p.grad is not None and not p.grad.is_sparse]  # rows are their own
@@ -183,9 +191,7 @@ class Trainer:
 
     def _at_once(self, batch: Sequence[int]) -> int:
         """How many items of a batch go through the model together; most processors do not say that memory is short."""
-        if self.problem.whole_batches:
-            return max(len(batch), 1) if self.rows_at_once >= self.config.batch_size else self.rows_at_once
-        if self.method.shares_text:
+        if self.problem.at_once or self.method.shares_text:
             return self.rows_at_once
         longest = max(self.items.lengths[i] for i in batch)
         return max(1, min(self.rows_at_once, _GRADIENT_TOKENS // longest))
@@ -244,19 +250,16 @@ class Trainer:
         if isinstance(items, RetrievedRows) and self.method.ready.schema.kind == "classification":
             return self._validate_labels(items)
         losses: list[float] = []
-        for rows in _parts(range(len(items)), self.config.batch_size):
+        for rows in _parts(range(len(items)), self.problem.at_once or self.config.batch_size):
             losses += self.method.loss(self.lm, items.take(rows)).tolist()
+        _check_finite(np.array(losses), "losses")
         return {"validation_loss": float(np.mean(losses))}
 
     def _validate_labels(self, items: RetrievedRows) -> dict[str, float]:
         schema = self.method.ready.schema
         targets = np.array([schema.index(example.target) for example in items.items])
         probabilities = run(self.method, self.lm, schema, items.texts, items.retrieved).probabilities
-        if not np.isfinite(probabilities).all():
-            raise TrainingError(
-                "The label scores of the validation rows are not finite",
-                fix="The last step broke the weights: lower the learning rate. The last checkpoint is intact.",
-            )
+        _check_finite(probabilities, "label scores")
         chosen = probabilities[np.arange(len(targets)), targets]
         weights = np.array([items.weight(i) for i in range(len(items))])
         positive = None if schema.positive is None else schema.index(schema.positive)
@@ -267,7 +270,9 @@ class Trainer:
 
     def _rate(self, step: int) -> float:
         """The schedule's factor at a step."""
-        steps = self.config.decay_steps or self.config.epochs * self.steps_per_epoch
+        if self.problem.rate is not None:
+            return self.problem.rate(step)
+        steps = self.config.epochs * self.steps_per_epoch
         warm = int(self.config.warmup * self.config.epochs * self.steps_per_epoch)
         if step < warm:
             return (step + 1) / (warm + 1)
@@ -286,6 +291,8 @@ class Trainer:
 
     def _fingerprint(self) -> str:
         """Names everything the weights depend on."""
+        if self.problem.fingerprint:
+            return self.problem.fingerprint
         context = self.method.ready
         validation = self.validation
         return content_hash(
@@ -306,6 +313,14 @@ def _parts(rows: Sequence[_T], size: int) -> list[Sequence[_T]]:
 
 def _copy(method: Method) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in method.state_dict().items()}
+
+
+def _check_finite(values: NDArray[np.float64], what: str) -> None:
+    if not np.isfinite(values).all():
+        raise TrainingError(
+            f"The {what} of the validation rows are not finite",
+            fix="The last step broke the weights: lower the learning rate. The last checkpoint is intact.",
+        )
 
 
 def _moments(parameters: Sequence[Tensor]) -> list[tuple[float, float]]:

@@ -40,43 +40,34 @@ class PEARConfig(ReweightConfig, MethodConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Copies(TrainingSet):
-    """Random sequences that are repeated once, drawn anew for every step.
+    """What gains are trained on: random sequences that are repeated once, others in every step.
+
+    An epoch is what lies between two looks at the held-out sequences; the last may be shorter.
 
     Attributes:
         items: Empty: sequences are drawn when they are wanted.
-        task: Draws them.
-        length: n, tokens before the copy.
-        size: Sequences in all.
-        batch_size: In a step.
-        stream: Which of the seed's streams they come from: 1 is held out, 2 is trained on.
+        proxy: Draws them.
+        config: How many, and how long.
     """
 
-    task: ProxyTask = dataclasses.field(kw_only=True)
-    length: int = 50
-    size: int = 0
-    batch_size: int = 20
-    stream: int = 2
+    proxy: ProxyTask = dataclasses.field(kw_only=True)
+    config: ReweightConfig = dataclasses.field(kw_only=True)
 
     def __len__(self) -> int:
-        return self.size
+        """Sequences of an epoch."""
+        return self.config.evaluate_every * self.config.batch_size
 
-    def take(self, rows: Sequence[int]) -> Tensor:
-        """Token ids of some sequences, ``[n, BOS + 2 length]``."""
-        if self.stream == 1:
-            return self.task.sequences(self.size, self.length, 1)[list(rows)]
-        steps = sorted({row // self.batch_size for row in rows})
-        drawn = {step: self.task.sequences(self.batch_size, self.length, self.stream, step) for step in steps}
-        return torch.stack([drawn[row // self.batch_size][row % self.batch_size] for row in rows])
+    def take(self, rows: Sequence[int]) -> list[Tensor]:
+        """Token ids of some sequences of one step, ``[BOS + 2 length]`` each."""
+        size = self.config.batch_size
+        drawn = self.proxy.sequences(size, self.config.length, 2, rows[0] // size)
+        return [drawn[row % size] for row in rows]
 
     def batches(self, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-        """The steps between two looks at the held-out sequences; every step has sequences of its own."""
-        first = epoch * self.size
-        return [list(range(first + i, first + i + self.batch_size)) for i in range(0, self.size, self.batch_size)]
-
-    @property
-    def fingerprint(self) -> str:
-        """Names what is drawn."""
-        return content_hash(*map(str, (self.task.seed, self.task.start, self.length, self.size, self.stream)))
+        """The steps of an epoch."""
+        first = epoch * self.config.evaluate_every
+        last = min(first + self.config.evaluate_every, self.config.steps)
+        return [list(range(step * batch_size, (step + 1) * batch_size)) for step in range(first, last)]
 
 
 class PEAR(Method):
@@ -123,6 +114,11 @@ class PEAR(Method):
         self.history: tuple[dict[str, float], ...] = ()
 
     @property
+    def ports(self) -> frozenset[str]:
+        """Head gains."""
+        return frozenset({"head gains"})
+
+    @property
     def effects(self) -> Effects:
         """Of all heads on the proxy task."""
         return Effects(self.clean, self.patched)
@@ -158,49 +154,74 @@ class PEAR(Method):
         self.patched.copy_(effects.patched)
         for layer, head in choose_heads(effects.mean(config.effect), config):
             self.chosen[layer, head] = True
-        if config.fixed is not None:
-            with torch.no_grad():
-                self.gains[self.chosen] = config.fixed
-            return
         self.proxy = ProxyTask(lm, config.bos, config.seed)
-        lengths = _Lengths(2 * config.length)
-        per_look = config.evaluate_every * config.batch_size
-        # Sequences at once. A fixed number of logits, so that the same run adds up in the same order everywhere.
-        problem = Problem(
+        if config.fixed is None:
+            problem = self.problem(home / of_gains, of_gains)
+            yield problem
+            kept = ("step", "validation_loss", "train_loss")
+            self.history = tuple({key: record[key] for key in kept if key in record} for record in problem.records)
+            return
+        before = self.held_out_loss()
+        with torch.no_grad():
+            self.gains[self.chosen] = config.fixed
+        losses = (before, self.held_out_loss())
+        self.history = tuple({"step": 0, "validation_loss": loss} for loss in losses)
+
+    def problem(self, folder: Path, fingerprint: str) -> Problem:
+        """The gains of the chosen heads, on the proxy task."""
+        config = self.config
+        settings = {
+            "epochs": -(-config.steps // config.evaluate_every),
+            "batch_size": config.batch_size,
+            "accumulation": 1,
+            "learning_rate": config.learning_rate,
+            "weight_decay": 0.0,
+            "clip": 0.0,
+            "select": "loss",
+            "patience": config.patience,
+            "report_to": "none",
+        }
+        return Problem(
             self,
-            Copies((), lengths, task=self.proxy, length=config.length, size=per_look, batch_size=config.batch_size),
-            Copies((), lengths, task=self.proxy, length=config.length, size=config.held_out, stream=1),
-            settings={
-                "epochs": -(-config.steps // config.evaluate_every),
-                "batch_size": config.batch_size,
-                "accumulation": 1,
-                "learning_rate": config.learning_rate,
-                "weight_decay": 0.0,
-                "schedule": "linear",
-                "decay_steps": config.decay_steps,
-                "warmup": (config.warmup + 0.5) / (-(-config.steps // config.evaluate_every) * config.evaluate_every),
-                "clip": 0.0,
-                "select": "loss",
-                "patience": config.patience,
-                "seed": config.seed,
-                "report_to": "none",
-            },
+            Copies((), (), proxy=self.proxy, config=config),
+            TrainingSet(self.held_out(), ()),
+            settings=settings,
+            rate=self.rate,
             name="PEAR gains",
             from_start=True,
-            folder=home / of_gains,
-            whole_batches=True,
+            folder=folder,
+            fingerprint=fingerprint,
+            at_once=self.at_once,
         )
-        yield problem
-        self.history = tuple(problem.records)
+
+    @property
+    def at_once(self) -> int:
+        """Sequences that are read at once: a fixed number of logits, so that the same run adds up in the same order."""
+        return max(1, _LOGITS // (self.config.length * self.ready.lm.anatomy.vocab_size))
+
+    def rate(self, step: int) -> float:
+        """Factor of the learning rate at a step, from 0: it rises over ``warmup`` steps and then falls in a line."""
+        warm, end = self.config.warmup, self.config.decay_steps
+        return (step + 1) / (warm + 1) if step < warm else (end - step) / (end - warm)
+
+    def held_out(self) -> list[Tensor]:
+        """The sequences on which the loss is watched."""
+        return list(self.proxy.sequences(self.config.held_out, self.config.length, 1))
+
+    @torch.no_grad()
+    def held_out_loss(self) -> float:
+        """Mean loss of the copy's tokens in the held-out sequences, with the gains as they are, nats."""
+        sequences, size = self.held_out(), self.at_once
+        parts = [self.loss(self.ready.lm, sequences[i : i + size]) for i in range(0, len(sequences), size)]
+        return float(torch.cat(parts).double().mean())
 
     def loss(self, lm: FrozenLM, batch: Any) -> Tensor:
         """Mean loss of the copy's tokens in each sequence, ``[n]``, nats."""
         gains = torch.where(self.chosen, self.gains, torch.ones_like(self.gains))
         # Below the lowest chosen head nothing has a gradient: nothing is kept there, and nothing goes back through it.
         layers = self.chosen.any(1).nonzero().flatten().tolist()
-        rows = max(1, _LOGITS // (self.config.length * lm.anatomy.vocab_size))
         with head_gains(lm.anatomy, gains, layers):
-            return torch.cat([self.proxy.copy_losses(part).mean(1) for part in batch.split(rows)])
+            return self.proxy.copy_losses(torch.stack(batch)).mean(1)
 
     @property
     def reweighting(self) -> Reweighting:
@@ -212,16 +233,3 @@ class PEAR(Method):
         """Write the reweighted model: an ordinary checkpoint with the gains in it, and the gains beside it."""
         save_reweighted(self.ready.lm, self.config, self.reweighting, out)
         return out
-
-
-class _Lengths(Sequence[int]):
-    """The same length for every sequence, however many there are."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-
-    def __len__(self) -> int:
-        return 0
-
-    def __getitem__(self, place: Any) -> Any:
-        return self.length

@@ -88,6 +88,11 @@ class SoftTokenMethod(Method):
     config: SoftTokenConfig
 
     @property
+    def ports(self) -> frozenset[str]:
+        """Soft tokens."""
+        return frozenset({"soft tokens"})
+
+    @property
     def shares_text(self) -> bool:
         """Whether the tokens stand after the query's text, whose states are then the base model's."""
         return self.config.placement == "suffix"

@@ -112,6 +112,11 @@ class MHAESP(EncodedMethod):
         self.slope = nn.Parameter(torch.ones(heads)) if self.config.similarity else None
         self.deeper = nn.ModuleList(nn.Linear(d, 3 * d) for _ in range(self.config.layers - 1))
 
+    @property
+    def ports(self) -> frozenset[str]:
+        """Soft tokens, and text where exemplars stand in the prompt too."""
+        return super().ports | ({"text"} if self.config.text_exemplars else set())
+
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """Generate ``[batch, heads, d]`` from the queries and the set retrieved for each."""
         nearest = retrieved.ranked().top(self.config.k)  # the order given decides nothing, text exemplars included

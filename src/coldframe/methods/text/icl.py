@@ -50,6 +50,11 @@ class RetrievedICL(Method):
     query_settings: ClassVar[tuple[str, ...]] = ("k",)
     ablations: ClassVar[tuple[str, ...]] = ("swapped-store",)
 
+    @property
+    def ports(self) -> frozenset[str]:
+        """Text."""
+        return frozenset({"text"})
+
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """The exemplars, rendered by the task's template."""
         return Conditioning(contexts=self.contexts(texts, retrieved))

@@ -65,6 +65,11 @@ class LoRA(Method):
         for factor in self.a:
             nn.init.kaiming_uniform_(factor, a=math.sqrt(5))
 
+    @property
+    def ports(self) -> frozenset[str]:
+        """The targets."""
+        return frozenset() if self.context is None else frozenset(target.name for target in self.targets)
+
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """The same update for every query."""
         scale = self.config.alpha / self.config.rank

@@ -95,6 +95,11 @@ class PassageAdapters(Method):
         return "learned"
 
     @property
+    def ports(self) -> frozenset[str]:
+        """The weights that adapters are for."""
+        return frozenset() if self.context is None else frozenset(self.layout.names)
+
+    @property
     def trained_parameters(self) -> int:
         """Of all that is stored for the passages."""
         return 0 if self.bank is None else self.bank.parameters

@@ -175,7 +175,7 @@ class PRAG(PassageAdapters):
             name=f"{self.name}: {len(group)} passages",
             checkpoints=False,
             summed=True,
-            whole_batches=True,
+            at_once=len(items),
         )
 
     def loss(self, lm: FrozenLM, batch: Any) -> Tensor:

@@ -2,87 +2,91 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.pear.planted import SUPPRESSOR
+from tests.cli.conftest import Ran
+from tests.methods.head_gains.planted import SUPPRESSOR, planted
 from tests.tiny import tiny
 
-from coldframe.cli import main
 from coldframe.frozen.model import load_lm
-from coldframe.methods.head_gains.coefficients import GainTrainer
 from coldframe.methods.head_gains.gains_file import read_gains
+from coldframe.training.trainer import Trainer
 
 QUICK = ("--repetitions", 12, 10, 8, 15, "--length", 8, "--batch-size", 6, "--steps", 4, "--evaluate-every", 2)
 QUICK += ("--held-out", 8, "--dtype", "float32", "--quiet")
-Run = Callable[..., tuple[int, str, str]]
+Run = Callable[..., Ran]
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*words: Any) -> tuple[int, str, str]:
-        capsys.readouterr()
-        return main([str(word) for word in words]), *capsys.readouterr()
-
-    return call
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "planted"
+    model, tokens = planted()
+    model.save_pretrained(path)
+    tokens.save_pretrained(path)
+    return path
 
 
 def test_a_model_is_reweighted_and_the_checkpoint_is_a_model_like_any_other(
     run: Run, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "new"
-    status, printed, err = run("reweight", folder, "--out", out, "--json", *QUICK)
-    assert status == 0, err
-    found = json.loads(printed)
-    assert (found["heads"][0]["layer"], found["heads"][0]["head"]) == SUPPRESSOR
-    assert found["heads"][0]["gain"] < 1 and found["heads"][0]["effect"] > 0.5
-    assert found["loss_after"] < found["loss_before"] and -1 <= found["stability"] <= 1
-    assert found["weights"]["folded"] and found["checkpoint"] == str(out)
+    ran = run("reweight", folder, "--out", out, "--json", *QUICK)
+    assert ran.status == 0, ran.err
+    result = ran.json
+    assert (result["heads"][0]["layer"], result["heads"][0]["head"]) == SUPPRESSOR
+    assert result["heads"][0]["gain"] < 1 and result["heads"][0]["effect"] > 0.5
+    assert result["loss_after"] < result["loss_before"] and -1 <= result["stability"] <= 1
+    assert result["weights"]["folded"] and result["checkpoint"] == str(out)
     page = (out / "head_gains" / "report.html").read_text()
-    assert found["report"] == str(out / "head_gains" / "report.html")
+    assert result["report"] == str(out / "head_gains" / "report.html")
     assert "Which heads" in page and "Whether it answers better was not measured" in page
     gains, base, new = read_gains(out).gains, load_lm(str(folder), dtype="float32"), load_lm(str(out), dtype="float32")
     assert new.provenance["name"] == str(out) and new.weight_hash != base.weight_hash
     ids = torch.tensor([[5, 6, 7, 8, 5, 6, 7, 8]])
     assert float((new.logits(ids) - base.logits(ids)).abs().max()) > 1e-3
-    assert sorted(gains[gains != 1].tolist()) == sorted(one["gain"] for one in found["heads"])
+    assert sorted(gains[gains != 1].tolist()) == sorted(head["gain"] for head in result["heads"])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GainTrainer, "train", lambda self: pytest.fail("trained before it was refused"))
-        status, _, err = run("reweight", out, "--out", tmp_path / "twice", *QUICK)
-    assert status == 2 and "reweighted already" in err and "--out DIR" in err
+        patch.setattr(Trainer, "train", lambda self: pytest.fail("trained before it was refused"))
+        ran = run("reweight", out, "--out", tmp_path / "twice", *QUICK)
+    assert ran.status == 2 and "reweighted already" in ran.err and "--out DIR" in ran.err
 
-    status, printed, _ = run("reweight", folder, "--out", tmp_path / "control", "--fixed", 0, *QUICK)
-    assert status == 0 and "2.2" in printed and "0.000" in printed and "coldframe unfold" in printed
-
-    status, printed, _ = run("unfold", out, "--out", tmp_path / "back", "--base", folder, "--json")
-    assert status == 0 and json.loads(printed)["exact"] is True
+    ran = run("unfold", out, "--out", tmp_path / "back", "--base", folder, "--json")
+    assert ran.status == 0 and ran.json["exact"] is True
     assert load_lm(str(tmp_path / "back"), dtype="float32").weight_hash == base.weight_hash
-    status, printed, _ = run("unfold", out, "--out", tmp_path / "near", "--json")
+    ran = run("unfold", out, "--out", tmp_path / "near", "--json")
     near = load_lm(str(tmp_path / "near"), dtype="float32")
-    assert json.loads(printed)["exact"] is (near.weight_hash == base.weight_hash)
+    assert ran.json["exact"] is (near.weight_hash == base.weight_hash)
     torch.testing.assert_close(near.logits(ids), base.logits(ids), atol=1e-4, rtol=0)
+
+
+def test_heads_that_are_cut_out_have_a_page_too(run: Run, folder: Path, tmp_path: Path) -> None:
+    ran = run("reweight", folder, "--out", tmp_path / "control", "--fixed", 0, *QUICK)
+    assert ran.status == 0, ran.err
+    assert "2.2" in ran.out and "0.000" in ran.out and "coldframe unfold" in ran.out
+    assert "loss on held-out random sequences" in ran.out
+    assert "Which heads" in (tmp_path / "control" / "head_gains" / "report.html").read_text()
 
 
 def test_an_interrupted_command_goes_on(
     run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, done = GainTrainer._step, []
+    step, done = Trainer._step, []
 
-    def stopped(self: GainTrainer, number: int) -> float:
+    def stopped(self: Trainer, group: Any, number: int) -> Any:
         done.append(number)
         if len(done) == 4:
             raise KeyboardInterrupt
-        return step(self, number)
+        return step(self, group, number)
 
-    monkeypatch.setattr(GainTrainer, "_step", stopped)
-    status, _, err = run("reweight", folder, "--out", tmp_path / "new", *QUICK)
-    assert status == 130 and "goes on" in err and not (tmp_path / "new").exists()
-    assert run("reweight", folder, "--out", tmp_path / "new", *QUICK)[0] == 0
+    monkeypatch.setattr(Trainer, "_step", stopped)
+    ran = run("reweight", folder, "--out", tmp_path / "new", *QUICK)
+    assert ran.status == 130 and "goes on" in ran.err and not (tmp_path / "new").exists()
+    assert run("reweight", folder, "--out", tmp_path / "new", *QUICK).status == 0
     assert done == [0, 1, 2, 3, 2, 3]
 
 
@@ -108,12 +112,13 @@ def test_bad_input_is_told(run: Run, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "nowhere", (), ("Cannot get the model",)),
     ]
     for model, words, parts in cases:
-        status, out, err = run("reweight", model, "--out", tmp_path / "new", *QUICK, *words)
-        assert status == 2 and out == "", (words, out, err)
-        assert err.splitlines()[-1].startswith("coldframe: error: ") and all(part in err for part in parts), err
+        ran = run("reweight", model, "--out", tmp_path / "new", *QUICK, *words)
+        assert ran.status == 2 and ran.out == "", (words, ran)
+        assert ran.err.splitlines()[-1].startswith("coldframe: error: ")
+        assert all(part in ran.err for part in parts), ran.err
     assert not (tmp_path / "new").exists()
-    status, _, err = run("unfold", folder, "--out", tmp_path / "new")
-    assert status == 2 and "holds no head gains" in err
+    ran = run("unfold", folder, "--out", tmp_path / "new")
+    assert ran.status == 2 and "holds no head gains" in ran.err
 
 
 def test_an_architecture_without_known_heads_is_told(run: Run, folder: Path, tmp_path: Path) -> None:
@@ -124,5 +129,5 @@ def test_an_architecture_without_known_heads_is_told(run: Run, folder: Path, tmp
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "other")
     load_lm(str(folder)).tokenizer.save_pretrained(tmp_path / "other")
-    status, _, err = run("reweight", tmp_path / "other", "--out", tmp_path / "new", *QUICK)
-    assert status == 2 and "ANATOMIES['stablelm']" in err and "o_proj" in err
+    ran = run("reweight", tmp_path / "other", "--out", tmp_path / "new", *QUICK)
+    assert ran.status == 2 and "ANATOMIES['stablelm']" in ran.err and "o_proj" in ran.err

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from coldframe.methods.head_gains.coefficients import Trained
 from safetensors.torch import load_file, save_file
 from tests.tiny import ARCHITECTURES, tiny
 from torch import Tensor
@@ -23,7 +22,8 @@ from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import Effects
 from coldframe.methods.head_gains.fold import attach, fold_columns, save_reweighted, unfold, unfold_columns
 from coldframe.methods.head_gains.gains_file import read_gains
-from coldframe.methods.head_gains.pear import Reweighting
+from coldframe.methods.head_gains.reweighting import Reweighting
+from coldframe.storage.artifact import MANIFEST
 
 IDS = torch.tensor([[5, 80, 9, 77, 200, 31, 8, 80, 9]])
 CONFIG = ReweightConfig(heads=3)
@@ -42,12 +42,12 @@ def gains_of(lm: FrozenLM) -> Tensor:
     return gains
 
 
-def made(gains: Tensor) -> Reweighting:
-    """As if found and trained."""
+def reweighting_of(gains: Tensor) -> Reweighting:
+    """As if its heads were found and their gains trained."""
     shape = (1, *gains.shape)
-    history = [{"step": 0.0, "validation_loss": 2.0}, {"step": 1.0, "validation_loss": 1.0}]
+    history = ({"step": 0.0, "validation_loss": 2.0}, {"step": 1.0, "validation_loss": 1.0})
     heads = tuple((int(layer), int(head)) for layer, head in (gains != 1).nonzero())
-    return Reweighting(heads, Effects(torch.zeros(1), torch.rand(shape)), Trained(gains, history))
+    return Reweighting(heads, Effects(torch.zeros(1), torch.rand(shape)), gains, history)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -56,7 +56,7 @@ def test_a_folded_checkpoint_is_the_model_with_gains_on_its_heads(architecture: 
     lm = load_lm(str(base), dtype="float32")
     gains = gains_of(lm)
     wanted = lm.logits(IDS, conditioning=Conditioning(head_gains=gains))
-    done = save_reweighted(lm, CONFIG, made(gains), tmp_path / "new")
+    done = save_reweighted(lm, CONFIG, reweighting_of(gains), tmp_path / "new")
     assert done.folded and done.dtype == "float32" and 0 < done.rounding < 1e-6
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "new", dtype=torch.float32).eval()
     torch.testing.assert_close(plain(input_ids=IDS).logits, wanted, atol=1e-4, rtol=1e-4)
@@ -65,7 +65,7 @@ def test_a_folded_checkpoint_is_the_model_with_gains_on_its_heads(architecture: 
     before, after = (load_file(path / "model.safetensors") for path in (base, tmp_path / "new"))
     other = {name for name in before if not torch.equal(before[name], after[name])}
     assert set(before) == set(after)
-    assert len(other) == 2 and other == {entry["name"] for entry in read_gains(tmp_path / "new").described["tensors"]}
+    assert len(other) == 2 and other == {entry["name"] for entry in read_gains(tmp_path / "new").manifest["tensors"]}
 
 
 def test_gains_of_one_leave_the_base_model_bit_for_bit(tmp_path: Path) -> None:
@@ -75,9 +75,9 @@ def test_gains_of_one_leave_the_base_model_bit_for_bit(tmp_path: Path) -> None:
     weight = lm.anatomy.o_proj(1).weight
     assert torch.equal(fold_columns(weight, ones[0]), weight)
     one_head = torch.tensor([1.0, 0.8, 1.0, 1.0])
-    kept = [i for i in range(32) if not 8 <= i < 16]
+    others = [i for i in range(32) if not 8 <= i < 16]
     folded = fold_columns(weight, one_head)
-    assert torch.equal(folded[:, kept], weight[:, kept]) and not torch.equal(folded, weight)
+    assert torch.equal(folded[:, others], weight[:, others]) and not torch.equal(folded, weight)
 
 
 def test_bfloat16_weights_are_scaled_in_float32_and_rounded_once(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_bfloat16_weights_are_scaled_in_float32_and_rounded_once(tmp_path: Path)
 def test_weights_keep_the_dtype_of_the_checkpoint_however_the_model_was_loaded(tmp_path: Path) -> None:
     base = saved(tmp_path / "base")
     lm = load_lm(str(base), dtype="bfloat16")
-    done = save_reweighted(lm, CONFIG, made(gains_of(lm)), tmp_path / "new")
+    done = save_reweighted(lm, CONFIG, reweighting_of(gains_of(lm)), tmp_path / "new")
     assert done.dtype == "float32"
     name = "model.layers.0.self_attn.o_proj.weight"
     before, after = (load_file(path / "model.safetensors")[name] for path in (base, tmp_path / "new"))
@@ -108,7 +108,7 @@ def test_everything_but_a_note_is_as_it_was(tmp_path: Path) -> None:
     (base / "LICENSE").write_text("the licence")
     (base / "pytorch_model.bin").write_bytes(b"a pickle")
     lm = load_lm(str(base))
-    save_reweighted(lm, CONFIG, made(gains_of(lm)), tmp_path / "new")
+    save_reweighted(lm, CONFIG, reweighting_of(gains_of(lm)), tmp_path / "new")
     names = {path.name for path in (tmp_path / "new").iterdir()}
     assert names == {path.name for path in base.iterdir()} - {"README.md", "pytorch_model.bin"} | {"head_gains"}
     for name in names - {"head_gains", "config.json", "model.safetensors"}:
@@ -126,7 +126,7 @@ def test_shards_are_kept(tmp_path: Path) -> None:
     base = saved(tmp_path / "base", max_shard_size="20KB")
     assert len(list(base.glob("*.safetensors"))) > 2
     lm = load_lm(str(base), dtype="float32")
-    save_reweighted(lm, CONFIG, made(gains_of(lm)), tmp_path / "new")
+    save_reweighted(lm, CONFIG, reweighting_of(gains_of(lm)), tmp_path / "new")
     assert {p.name for p in base.glob("*.safetensors")} == {p.name for p in (tmp_path / "new").glob("*.safetensors")}
     wanted = lm.logits(IDS, conditioning=Conditioning(head_gains=gains_of(lm)))
     torch.testing.assert_close(load_lm(str(tmp_path / "new"), dtype="float32").logits(IDS), wanted, atol=1e-4, rtol=0)
@@ -138,7 +138,7 @@ def test_unfolding_gives_the_base_back_and_says_where_rounding_forbids_it(dtype:
     lm = load_lm(str(base))
     gains = gains_of(lm)
     gains[1, 2] = 0.5  # a power of two rounds nothing
-    save_reweighted(lm, CONFIG, made(gains), tmp_path / "new")
+    save_reweighted(lm, CONFIG, reweighting_of(gains), tmp_path / "new")
     alone = unfold(tmp_path / "new", tmp_path / "alone")
     before, after = (load_file(path / "model.safetensors") for path in (base, tmp_path / "alone"))
     other = {name for name in before if not torch.equal(before[name], after[name])}
@@ -161,7 +161,7 @@ def test_unfolding_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     lm = load_lm(str(base), dtype="float32")
     gains, new = gains_of(lm), tmp_path / "new"
     gains[1, 0] = 0.0
-    save_reweighted(lm, CONFIG, made(gains), new)
+    save_reweighted(lm, CONFIG, reweighting_of(gains), new)
     with pytest.raises(ArtifactError, match="A gain is 0.*Name the base model"):
         unfold(new, tmp_path / "out")
     with pytest.raises(ArtifactError, match="not the model that was reweighted"):
@@ -181,14 +181,14 @@ def test_a_folder_that_exists_is_never_overwritten_and_nothing_is_folded_twice(t
     lm = load_lm(str(saved(tmp_path / "base")), dtype="float32")
     (tmp_path / "there").mkdir()
     with pytest.raises(ColdframeError, match="exists already"):
-        save_reweighted(lm, CONFIG, made(gains_of(lm)), tmp_path / "there")
-    save_reweighted(lm, CONFIG, made(gains_of(lm)), tmp_path / "new")
+        save_reweighted(lm, CONFIG, reweighting_of(gains_of(lm)), tmp_path / "there")
+    save_reweighted(lm, CONFIG, reweighting_of(gains_of(lm)), tmp_path / "new")
     again = load_lm(str(tmp_path / "new"), dtype="float32")
     with pytest.raises(ConfigError, match="reweighted already.*coldframe unfold"):
-        save_reweighted(again, CONFIG, made(gains_of(lm)), tmp_path / "twice")
+        save_reweighted(again, CONFIG, reweighting_of(gains_of(lm)), tmp_path / "twice")
     model, tokens = tiny("llama")
     with pytest.raises(ConfigError, match="made in memory"):
-        save_reweighted(FrozenLM(model, tokens), CONFIG, made(gains_of(lm)), tmp_path / "memory")
+        save_reweighted(FrozenLM(model, tokens), CONFIG, reweighting_of(gains_of(lm)), tmp_path / "memory")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "new", "there"]
 
 
@@ -206,9 +206,9 @@ def test_packed_weights_keep_their_gains_as_hooks(tmp_path: Path) -> None:
     base = str(saved(tmp_path / "base"))
     lm = packed(load_lm(base, dtype="float32"))
     gains = gains_of(lm)
-    done = save_reweighted(lm, CONFIG, made(gains), tmp_path / "new")
+    done = save_reweighted(lm, CONFIG, reweighting_of(gains), tmp_path / "new")
     assert not done.folded and [path.name for path in (tmp_path / "new").iterdir()] == ["head_gains"]
-    assert read_gains(tmp_path / "new").described["folded"] is False
+    assert read_gains(tmp_path / "new").manifest["folded"] is False
     wanted = lm.logits(IDS, conditioning=Conditioning(head_gains=gains))
     assert float((wanted - lm.logits(IDS)).abs().max()) > 1e-2
     again = packed(load_lm(base, dtype="float32"))
@@ -227,11 +227,11 @@ def test_packed_weights_keep_their_gains_as_hooks(tmp_path: Path) -> None:
 
 def test_damaged_gains_are_told(tmp_path: Path) -> None:
     lm = load_lm(str(saved(tmp_path / "base")), dtype="float32")
-    save_reweighted(lm, CONFIG, made(gains_of(lm)), tmp_path / "new")
+    save_reweighted(lm, CONFIG, reweighting_of(gains_of(lm)), tmp_path / "new")
     for name, damage, message in (
         ("gains.safetensors", b"short", "not the file that was saved"),
-        ("gains.json", b"{}", "damaged"),
-        ("gains.json", b'{"format": 9, "files": {"gains.safetensors": ""}}', "newer coldframe"),
+        (MANIFEST, b"{}", "damaged"),
+        (MANIFEST, b'{"format": 9, "files": {"gains.safetensors": ""}}', "newer coldframe"),
     ):
         shutil.copytree(tmp_path / "new", tmp_path / "copy")
         (tmp_path / "copy" / "head_gains" / name).write_bytes(damage)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tests.pear.planted import planted, tokenizer
+from tests.methods.head_gains.planted import planted, tokenizer
 from tests.tiny import ARCHITECTURES, tiny
 
 from coldframe.errors import ConfigError, ModelError

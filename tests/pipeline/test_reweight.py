@@ -15,13 +15,15 @@ from coldframe.cli import main
 from coldframe.cli.options import ModelFlags
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.head_gains import in_cache
 from coldframe.methods.head_gains.gains_file import read_gains
+from coldframe.pipeline import reweight
 
 SETTINGS: dict[str, Any] = {
     "heads": 3, "steps": 10, "evaluate_every": 2, "repetitions": [[12, 8], [10, 10]], "length": 20, "batch_size": 32,
     "held_out": 60, "learning_rate": 0.01,
 }  # fmt: skip
+
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def test_the_model_of_a_recipe_is_the_base_with_its_gains(small: str, monkeypatc
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("made again")
 
-    monkeypatch.setattr(in_cache, "save_reweighted", never)
+    monkeypatch.setattr(reweight, "save_reweighted", never)
     assert ModelFlags(small, dtype="float32", reweight=SETTINGS).load().weight_hash == lm.weight_hash
     with pytest.raises(AssertionError, match="made again"):
         ModelFlags(small, dtype="float32", reweight={**SETTINGS, "heads": 2}).load()

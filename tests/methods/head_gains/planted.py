@@ -24,10 +24,10 @@ WORDS = 60
 
 def tokenizer(words: int = WORDS) -> PreTrainedTokenizerFast:
     vocabulary = {token: i for i, token in enumerate(["<pad>", "<bos>", "<eos>", *(f"w{i}" for i in range(words))])}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words_alone = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    words_alone.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<pad>"
+        tokenizer_object=words_alone, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<pad>"
     )
 
 
@@ -44,10 +44,10 @@ def planted() -> tuple[Any, PreTrainedTokenizerFast]:
         for parameter in model.transformer.h.parameters():
             if parameter.dim() == 2:
                 torch.nn.init.normal_(parameter, std=0.02)
-    one = torch.eye(FIELD)
-    model.transformer.wte.weight.data.zero_()[:, TOKEN] = one[: len(tokens)]
-    model.transformer.wpe.weight.data.zero_()[:, POSITION] = one
-    model.lm_head.weight.data.zero_()[:, NEXT] = 0.5 * one[: len(tokens)]
+    same = torch.eye(FIELD)
+    model.transformer.wte.weight.data.zero_()[:, TOKEN] = same[: len(tokens)]
+    model.transformer.wpe.weight.data.zero_()[:, POSITION] = same
+    model.lm_head.weight.data.zero_()[:, NEXT] = 0.5 * same[: len(tokens)]
     _head(model, (0, 0), query=POSITION, key=POSITION, reads=TOKEN, writes=BEFORE, amount=0.09, back=1)
     _head(model, COPIER, query=TOKEN, key=BEFORE, reads=TOKEN, writes=NEXT, amount=0.2)
     _head(model, SUPPRESSOR, query=NEXT, key=TOKEN, reads=TOKEN, writes=NEXT, amount=-0.1)
@@ -72,12 +72,12 @@ def _head(
 ) -> None:
     """Attend to where ``key`` holds what ``query`` holds here (positions: ``back`` places back); copy a field."""
     layer, head = at
-    attention, one = model.transformer.h[layer].attn, torch.eye(FIELD)
+    attention, same = model.transformer.h[layer].attn, torch.eye(FIELD)
     width, mine = model.config.n_embd, FIELD * head
     for third in range(3):
         attention.c_attn.weight.data[:, third * width + mine : third * width + mine + FIELD] = 0
-    attention.c_attn.weight.data[query, mine : mine + FIELD] = one.roll(-back, dims=1)
-    attention.c_attn.weight.data[key, width + mine : width + mine + FIELD] = one
-    attention.c_attn.weight.data[reads, 2 * width + mine : 2 * width + mine + FIELD] = one
+    attention.c_attn.weight.data[query, mine : mine + FIELD] = same.roll(-back, dims=1)
+    attention.c_attn.weight.data[key, width + mine : width + mine + FIELD] = same
+    attention.c_attn.weight.data[reads, 2 * width + mine : 2 * width + mine + FIELD] = same
     attention.c_proj.weight.data[mine : mine + FIELD] = 0
-    attention.c_proj.weight.data[mine : mine + FIELD, writes] = amount * one
+    attention.c_proj.weight.data[mine : mine + FIELD, writes] = amount * same

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from tests.pear.planted import COPIER, SUPPRESSOR
+from tests.methods.head_gains.planted import COPIER, SUPPRESSOR
 from tests.tiny import ARCHITECTURES, tiny
 from torch import Tensor
 
@@ -19,8 +19,8 @@ from coldframe.methods.head_gains.ablation import attribution, mean_of_heads, on
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import Effects, choose_heads, discover, threshold
 from coldframe.methods.head_gains.path_patching import path_patching
-from coldframe.methods.head_gains.pear import reweight
 from coldframe.methods.head_gains.proxy import ProxyTask
+from coldframe.pipeline.reweight import reweight
 from coldframe.storage.checkpoints import CheckpointStore
 
 QUICK = ReweightConfig(repetitions=((12, 10), (8, 15)))
@@ -114,10 +114,10 @@ def test_the_planted_head_is_found_first(lm: FrozenLM, way: str) -> None:
 
 
 def test_both_definitions_of_the_effect(lm: FrozenLM) -> None:
-    found = Effects(torch.tensor([2.0, 4.0]), torch.tensor([[[2.5, 1.0]], [[4.0, 6.0]]]))
-    torch.testing.assert_close(found.by_pair(), torch.tensor([[[0.5, -1.0]], [[0.0, 2.0]]]))
-    torch.testing.assert_close(found.by_pair("ratio"), torch.tensor([[[0.25, -0.5]], [[0.0, 0.5]]]))
-    torch.testing.assert_close(found.mean("ratio"), torch.tensor([[0.125, 0.0]]))
+    effects = Effects(torch.tensor([2.0, 4.0]), torch.tensor([[[2.5, 1.0]], [[4.0, 6.0]]]))
+    torch.testing.assert_close(effects.by_pair(), torch.tensor([[[0.5, -1.0]], [[0.0, 2.0]]]))
+    torch.testing.assert_close(effects.by_pair("ratio"), torch.tensor([[[0.25, -0.5]], [[0.0, 0.5]]]))
+    torch.testing.assert_close(effects.mean("ratio"), torch.tensor([[0.125, 0.0]]))
     assert discover(lm, QUICK).mean("ratio").argmax() == 4 * SUPPRESSOR[0] + SUPPRESSOR[1]
     with pytest.raises(ModelError, match="does not copy"):
         Effects(torch.tensor([-0.5]), torch.ones(1, 1, 1)).mean("ratio")
@@ -148,7 +148,7 @@ def test_who_is_chosen() -> None:
 
 
 def test_an_interrupted_discovery_goes_on(lm: FrozenLM, own_cache: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted, parts, measured = discover(lm, QUICK), CheckpointStore(own_cache / "a"), []
+    wanted, checkpoints, measured = discover(lm, QUICK), CheckpointStore(own_cache / "a"), []
     measure = discovery._measure
 
     def counted(*words: Any) -> Any:
@@ -159,8 +159,8 @@ def test_an_interrupted_discovery_goes_on(lm: FrozenLM, own_cache: Any, monkeypa
 
     monkeypatch.setattr(discovery, "_measure", counted)
     with pytest.raises(KeyboardInterrupt):
-        discover(lm, QUICK, parts)
-    again = discover(lm, QUICK, parts)
+        discover(lm, QUICK, checkpoints)
+    again = discover(lm, QUICK, checkpoints)
     assert measured == [(12, 20), (8, 30), (8, 30)]
     assert torch.equal(again.patched, wanted.patched) and torch.equal(again.clean, wanted.clean)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.pear.planted import planted, planted_lm
+from tests.methods.head_gains.planted import planted, planted_lm
 
 from coldframe.frozen.model import FrozenLM
 
