@@ -25,6 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from coldframe.parametric.banks import SHARDS, AdapterShards, Bank, RoutedBank, write_bank, write_shard
+from coldframe.parametric.encoded import Encoded
+from coldframe.parametric.folder import Described
+from coldframe.parametric.settings import AskConfig
+from coldframe.tasks.corpus import Corpus, Question
+from coldframe.tasks.fact_corpus import fact_corpus
 from torch import Tensor
 
 from benchmarks.common import Way, arguments, goal, interleaved, say, tell
@@ -34,12 +40,6 @@ from coldframe.frozen.sequence_loss import TokenSequence
 from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.poly_prag import PolyBank, PolyPRAGConfig, PolyTrainer
 from coldframe.methods.weight_deltas.prag import PRAGConfig, batches, train_adapters
-from coldframe.parametric.banks import SHARDS, AdapterShards, Bank, RoutedBank, write_bank, write_shard
-from coldframe.parametric.encoded import Encoded
-from coldframe.parametric.folder import Described
-from coldframe.parametric.settings import AskConfig
-from coldframe.tasks.corpus import Corpus, Question
-from coldframe.tasks.fact_corpus import fact_corpus
 
 PEER = "peft, one passage after another, float32"
 PEER_OWN = "peft, one passage after another, own number format"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from reproduction import small_gpt2
 
 from coldframe.frozen.model import load_lm
 from coldframe.frozen.ports import Prompt
 from coldframe.tasks.builtin import dense_store, facts
+from reproduction import small_gpt2
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the site promises without building it: it loads nothing from elsewhere, and its pictures are there and described."""
+"""What the site promises without building it: it loads nothing from elsewhere; pictures are there and described."""
 
 from __future__ import annotations
 

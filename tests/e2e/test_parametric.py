@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-
-import coldframe
-from coldframe.errors import ColdframeError
-from coldframe.frozen.ports import Conditioning
-from coldframe.methods.weight_deltas.poly_prag import PolyPRAGConfig
-from coldframe.methods.weight_deltas.prag import PRAGConfig
 from coldframe.parametric.encode import encode
 from coldframe.parametric.encoded import Encoded
 from coldframe.parametric.evaluate import evaluate
 from coldframe.parametric.settings import AskConfig
 from coldframe.tasks.corpus import Question
 from coldframe.tasks.fact_corpus import fact_corpus
+
+import coldframe
+from coldframe.errors import ColdframeError
+from coldframe.frozen.ports import Conditioning
+from coldframe.methods.weight_deltas.poly_prag import PolyPRAGConfig
+from coldframe.methods.weight_deltas.prag import PRAGConfig
 
 pytestmark = pytest.mark.e2e
 
