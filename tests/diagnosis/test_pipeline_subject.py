@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tests.contract.cases import QUERIES, SCHEMA, STORE, WRITE, Case, TinyEncoder, built, example, lm_of
 
-from coldframe.diagnosis.perturbations import derangement, set_labels, stand_in
+from coldframe.diagnosis.perturbations import other_queries, stand_in
 from coldframe.diagnosis.pipeline_subject import PipelineSubject, SoftTokenSubject
 from coldframe.diagnosis.subject import CONDITIONS, Condition, Subject, TokenSubject
 from coldframe.errors import ConfigError, DataError
@@ -107,7 +105,7 @@ def naive(subject: PipelineSubject, row: int, found: Retrieved, texts: list[str]
 def test_conditions_are_what_they_say(name: str, settings: dict[str, Any]) -> None:
     subject = subject_of(name, **settings)
     found, seed = subject.retrieved, subject._drawn(7)
-    others = derangement(set_labels(found), [0, 7])
+    others = other_queries(found, [0, 7])
     targets = [e.target for e in STORE.examples]
     moved = [targets[i] for i in np.random.default_rng(seed).permutation(len(STORE))]
     store = Store(tuple(dataclasses.replace(e, target=t) for e, t in zip(STORE.examples, moved, strict=True)))
@@ -320,28 +318,3 @@ def test_retrieved_ids_are_the_pipeline_s() -> None:
     np.testing.assert_array_equal(subject.retrieved_ids(), subject.pipeline.retrieve(subject.examples).indices)
     assert subject_of("prompt-tuning").retrieved_ids().shape == (len(LONGER), 0)
     assert isinstance(subject, SoftTokenSubject)
-
-
-# ---- derangements -------------------------------------------------------------------------------------------
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 5), min_size=2, max_size=40), st.integers(0, 2**31))
-def test_a_derangement_moves_everything_and_keeps_as_little_as_can_be_in_its_label(
-    labels: list[int], seed: int
-) -> None:
-    order, marks = derangement(labels, seed), np.array(labels)
-    n, largest = len(labels), int(np.bincount(marks).max())
-    assert sorted(order) == list(range(n)) and (order != np.arange(n)).all()
-    assert (marks[order] == marks).sum() == max(0, 2 * largest - n)
-
-
-def test_derangements_are_drawn() -> None:
-    assert len({tuple(derangement(np.arange(4), seed)) for seed in range(200)}) == 6  # all cycles of length 4
-
-
-def test_sets_count_as_equal_whatever_their_order() -> None:
-    found = Retrieved(STORE, np.array([[2, 0, 1], [1, 2, 0], [0, 1, 3]]), np.zeros((3, 3), np.float32))
-    labels = set_labels(found)
-    assert labels[0] == labels[1] != labels[2]
-    assert len(set(set_labels(Retrieved.nothing(STORE, 4)))) == 4

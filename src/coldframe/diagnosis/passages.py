@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.diagnosis.memory import Memory
-from coldframe.diagnosis.perturbations import derangement
 from coldframe.diagnosis.queries import Case, Passages, Query, as_texts
 from coldframe.diagnosis.subject import CONDITIONS, Condition
 from coldframe.errors import ConfigError, DataError, nearest
 from coldframe.progress import Bar
+from coldframe.retrieval.swap import donors
 from coldframe.tasks.task import content_hash
 
 FEW = 10
@@ -157,11 +157,11 @@ class PassageSubject(ABC):
             found.append(f"No store was given: 'random' draws from the {len(self.pool)} passages ever retrieved.")
         if nothing := sum(not passages for passages in self.retrieved):
             found.append(f"{nothing} of {len(self)} queries retrieved nothing.")
-        sets = np.array(self._sets)
-        if not sets.any():
+        sets = self._sets
+        if len(set(sets)) == 1:
             found.append("All queries retrieved the same passages: swapping them changes nothing.")
-        elif same := int((sets == sets[derangement(sets)]).sum()):
-            found.append(f"{same} of {len(self)} queries keep their passages when swapped: most retrieve the same.")
+        elif same := sum(not own.isdisjoint(sets[i]) for own, i in zip(sets, donors(sets), strict=True)):
+            found.append(f"{same} of {len(self)} queries keep passages of theirs when swapped: most retrieve the same.")
         return (*found, *([self._noise] if self._noise else []))
 
     def cases(self, condition: Condition, seed: int = 0) -> list[Case]:
@@ -238,7 +238,7 @@ class PassageSubject(ABC):
         if condition == "oracle":
             return self._from_oracle
         if condition == "swapped":
-            return [self.retrieved[i] for i in derangement(self._sets, seed)]
+            return [self.retrieved[i] for i in donors(self._sets, seed=seed)]
         if condition == "fixed":
             found = [passages for passages in self.retrieved if passages]
             return [found[rng.integers(len(found))]] * len(self)
@@ -253,10 +253,9 @@ class PassageSubject(ABC):
         return self.pool if self.store is None else tuple(dict.fromkeys(self.store))
 
     @cached_property
-    def _sets(self) -> list[int]:
-        """Equal for queries that retrieved the same set, ``[n]``."""
-        numbers: dict[frozenset[str], int] = {}
-        return [numbers.setdefault(frozenset(passages), len(numbers)) for passages in self.retrieved]
+    def _sets(self) -> list[frozenset[str]]:
+        """What each query retrieved, without its order."""
+        return [frozenset(passages) for passages in self.retrieved]
 
     @cached_property
     def _from_oracle(self) -> tuple[Passages, ...]:

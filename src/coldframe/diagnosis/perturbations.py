@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coldframe.diagnosis.subject import Condition
-from coldframe.errors import DataError
 from coldframe.methods.base import Method
 from coldframe.retrieval.store import Retrieved, Store
+from coldframe.retrieval.swap import donors
 
 StandIn: TypeAlias = Literal["gaussian", "mean"]
 #: ``method.exemplar_vectors``: a retrieved batch to vectors ``[n, k, d]`` and which are present, ``[n, k]``.
@@ -26,42 +26,13 @@ DRAWN: frozenset[Condition] = frozenset({"swapped", "swapped-conditioning", "ran
 MOMENT_ROWS = 20_000  # entries that mean and covariance are taken from; more would change neither
 
 
-def derangement(labels: Sequence[int] | NDArray[np.int64], seed: int | Sequence[int] = 0) -> NDArray[np.int64]:
-    """A random permutation that leaves nothing in its place, and as few as possible within their label.
+def other_queries(retrieved: Retrieved, seed: int | Sequence[int]) -> NDArray[np.int64]:
+    """For every query another one, by :func:`~coldframe.retrieval.swap.donors`; ``[n]``.
 
-    All places, sorted by label (the labels, and the places of one label, in random order), are moved on by the
-    size g of the largest label: that leaves ``max(0, 2 g - n)`` within their label, and no permutation leaves
-    fewer.
-
-    Args:
-        labels: ``[n]``; equal for places that had better not be exchanged with each other.
-        seed: Of the random orders.
-
-    Raises:
-        DataError: With fewer than two places.
-
-    Example:
-        >>> derangement([0, 0, 1, 2]).tolist()
-        [2, 3, 0, 1]
+    Without retrieval every query is as good as any other.
     """
-    n = len(labels)
-    if n < 2:
-        raise DataError("To give a query what belongs to another takes two queries", got=n, expected="at least 2")
-    rng = np.random.default_rng(seed)
-    _, place, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    order = np.lexsort((rng.permutation(n), rng.permutation(len(sizes))[place]))
-    largest = int(sizes.max())
-    found = np.empty(n, np.int64)
-    found[order] = np.roll(order, -(largest if largest < n else 1))
-    return found
-
-
-def set_labels(retrieved: Retrieved) -> NDArray[np.int64]:
-    """``[n]``: equal for queries that got the very same set. Without retrieval every query has its own."""
-    if not retrieved.k:
-        return np.arange(len(retrieved))
-    _, labels = np.unique(np.sort(retrieved.indices, axis=1), axis=0, return_inverse=True)
-    return np.asarray(labels, np.int64).reshape(-1)
+    sets = [set(row[row >= 0].tolist()) if retrieved.k else {i} for i, row in enumerate(retrieved.indices)]
+    return donors(sets, seed=seed)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coldframe.diagnosis.perturbations import DRAWN, derangement, reads_vectors, set_labels, stand_in
+from coldframe.diagnosis.perturbations import DRAWN, other_queries, reads_vectors, stand_in
 from coldframe.diagnosis.subject import CONDITIONS, Condition
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.runs import shuffled_labels
@@ -172,7 +172,7 @@ class PipelineSubject:
 
     def _others(self, seed: int) -> NDArray[np.int64]:
         """For every query another one."""
-        return derangement(set_labels(self.retrieved), [self.seed, seed])
+        return other_queries(self.retrieved, [self.seed, seed])
 
     def _drawn(self, seed: int) -> int:
         """One seed out of the subject's and the draw's."""

@@ -88,7 +88,7 @@ class Method(nn.Module):
     needs_passages: ClassVar[bool] = False
     learns_from_task: ClassVar[bool] = True
     reads_text: ClassVar[bool] = False
-    strategy: ClassVar[str] = "top"
+    strategy: ClassVar[str] = "auto"
     learning_rate: ClassVar[float] = 1e-3
     training_defaults: ClassVar[Mapping[str, Any]] = {}
     query_settings: ClassVar[tuple[str, ...]] = ()

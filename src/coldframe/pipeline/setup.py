@@ -33,7 +33,7 @@ def retriever_of(method: Method, schema: Schema, store: Store, config: Retrieval
     """The retriever a method wants, or None if it looks at no entries."""
     if not method.uses_retrieval:
         return None
-    if method.strategy != "top" and config.strategy == "top":
+    if config.strategy == "auto":
         config = config.replace(strategy=method.strategy)
     # One encoder for both where it is the same one: it remembers what it has encoded.
     encoder = method.ready.encoder

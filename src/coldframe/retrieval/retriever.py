@@ -16,16 +16,19 @@ from coldframe.config import Config, check
 from coldframe.errors import ConfigError, DataError
 from coldframe.progress import say
 from coldframe.retrieval import neighbours
+from coldframe.retrieval.draws import first_in_queue, queue_of_labels, random_rows
 from coldframe.retrieval.encoders import Encoder, default_encoder, load_encoder
 from coldframe.retrieval.exact import ExactCosine, ExactTanimoto
+from coldframe.retrieval.given import look_up, row_name
 from coldframe.retrieval.index import Index, Indices, Recall, Scores, nearest, stack
 from coldframe.retrieval.similarity import Similarity, morgan_sets, scaffold_sets
 from coldframe.retrieval.store import Retrieved, Store
+from coldframe.retrieval.swap import swapped
 from coldframe.tasks.task import Domain, Example, Passage, content_hash
 
 SimilarityChoice = Literal["auto", "tanimoto", "scaffold-tanimoto", "cosine", "bm25"]
 IndexKind = Literal["exact", "usearch"]
-Strategy = Literal["top", "random", "fixed", "oracle", "swapped", "none"]
+Strategy = Literal["auto", "top", "given", "random", "fixed", "oracle", "swapped", "none"]
 
 RECALL_QUERIES = 200
 CACHED_FROM = 64  # shorter query lists cost less to search than to keep
@@ -37,20 +40,22 @@ class RetrievalConfig(Config):
 
     Args:
         similarity: ``auto`` is Tanimoto for molecules, BM25 for a store of passages, and cosine for other text.
-        strategy: ``top``: the K most similar. ``random``: K at random, other ones for each query, decided by
-            seed and query id. ``fixed``: the same K for all queries, drawn evenly from the labels by the seed,
-            in store order, scored 0. ``oracle``: the K most similar with the query's own label (a diagnosis:
-            it needs the answers). ``swapped``: what another query gets, that shares none of it (a control).
-            ``none``: nothing.
+        strategy: ``auto``: what the method wants, which is ``given`` for rows that come with entries of their own
+            and ``top`` for others, unless it says otherwise. ``top``: the K most similar. ``given``: the first K
+            that came with the row, in its order; the r-th is scored 1/r. ``random``: K at random, other ones for
+            each query, decided by seed and query id. ``fixed``: the same K for all queries, drawn evenly from the
+            labels by the seed, in store order, scored 0. ``oracle``: the K most similar with the query's own label
+            (a diagnosis: it needs the answers). ``swapped``: what ``auto`` retrieves for another of the queries asked
+            together, by the seed; it shares no entry with the query's own (a control). ``none``: nothing.
         index: ``exact``, or ``usearch`` (approximate; extra ``ann``).
         encoder: Spec of the encoder behind cosine; ``auto`` is the domain's default.
-        seed: For ``random`` and ``fixed``.
+        seed: For ``random``, ``fixed`` and ``swapped``.
     """
 
     section = "retrieval settings"
 
     similarity: SimilarityChoice = "auto"
-    strategy: Strategy = "top"
+    strategy: Strategy = "auto"
     index: IndexKind = "exact"
     encoder: str = "auto"
     seed: int = 0
@@ -97,7 +102,7 @@ class Retriever:
         self._encoder = encoder
         self.recall: Recall | None = None
         check(k >= 0, "k cannot be negative", got=k)
-        if self.config.strategy != "none" and k > len(store):
+        if self.config.strategy not in ("none", "given") and k > len(store):
             raise ConfigError(
                 "The exemplar store has fewer rows than k",
                 got=f"{len(store)} rows, k = {k}",
@@ -154,7 +159,8 @@ class Retriever:
             n sets of k, padded with -1 where fewer than k rows may be used.
 
         Raises:
-            DataError: ``oracle`` is asked about a query without a label that the store knows.
+            DataError: ``oracle`` is asked about a query without a label that the store knows; a row names an entry that
+                the store does not have.
         """
         strategy = self.config.strategy
         if strategy == "none" or self.k == 0:
@@ -162,27 +168,51 @@ class Retriever:
         exclude = self._excluded(examples, exclude_same_key)
         if strategy == "fixed":
             return Retrieved(self.store, *self._fixed(exclude))
-        if len(examples) < CACHED_FROM:
-            indices, scores = self._search(examples, exclude)
-        else:
-            indices, scores = neighbours.remember(
-                self._key(examples, exclude_same_key),
-                (len(examples), self.k, len(self.store)),
-                lambda: self._search(examples, exclude),
+        if strategy not in ("auto", "given", "swapped"):
+            return Retrieved(self.store, *self._searched(examples, exclude, exclude_same_key))
+        retrieved = self._own_or_searched(examples, exclude, exclude_same_key)
+        if strategy != "swapped":
+            return retrieved
+        return swapped(retrieved, barred=exclude, seed=self.config.seed)
+
+    def _own_or_searched(
+        self, examples: Sequence[Example], exclude: list[NDArray[np.int64]], exclude_same_key: bool
+    ) -> Retrieved:
+        """Entries that came with a row; for rows without any the most similar ones."""
+        indices, scores, given = look_up(examples, self._by_id, self.k, exclude)
+        if rest := np.flatnonzero(~given).tolist():
+            if self.config.strategy == "given":
+                raise DataError(
+                    f"{row_name(examples[rest[0]])} came with no entries of its own",
+                    fix="Use strategy 'auto' or 'top'.",
+                )
+            indices[rest], scores[rest] = self._searched(
+                [examples[i] for i in rest], [exclude[i] for i in rest], exclude_same_key
             )
-        retrieved = Retrieved(self.store, indices, scores)
-        return retrieved.swapped() if strategy == "swapped" else retrieved
+        return Retrieved(self.store, indices, scores)
+
+    def _searched(
+        self, examples: Sequence[Example], exclude: list[NDArray[np.int64]], exclude_same_key: bool
+    ) -> tuple[Indices, Scores]:
+        """What a search gives, from the cache where there are many queries."""
+        if len(examples) < CACHED_FROM:
+            return self._search(examples, exclude)
+        return neighbours.remember(
+            self._key(examples, exclude_same_key),
+            (len(examples), self.k, len(self.store)),
+            lambda: self._search(examples, exclude),
+        )
 
     def _search(self, examples: Sequence[Example], exclude: list[NDArray[np.int64]]) -> tuple[Indices, Scores]:
         queries = self._features([example.text for example in examples])
         if self.config.strategy != "random":
             return self.index.search(queries, self.k, exclude)
         drawn = np.empty((len(examples), self.k), np.int64)
-        for i, (example, out) in enumerate(zip(examples, exclude, strict=True)):
-            drawn[i] = self._draw(example, out)
+        for i, (example, left_out) in enumerate(zip(examples, exclude, strict=True)):
+            drawn[i] = random_rows(example, len(self.store), self.k, left_out, self.config.seed)
         scores = self.index.score(queries, drawn)
-        there = drawn >= 0
-        return stack([nearest(d[t], s[t], self.k) for d, s, t in zip(drawn, scores, there, strict=True)], self.k)
+        present = drawn >= 0
+        return stack([nearest(d[p], s[p], self.k) for d, s, p in zip(drawn, scores, present, strict=True)], self.k)
 
     def _approximate(self, things: Any) -> Index[Any]:
         """The usearch index, and a line on how much it misses: each sampled row is asked for its own neighbours."""
@@ -217,7 +247,11 @@ class Retriever:
                 expected=", ".join(sorted(self._not_labelled)[:10]),
                 fix="Use strategy 'top'.",
             )
-        return [np.union1d(out, self._not_labelled[e.target]) for e, out in zip(examples, excluded, strict=True)]
+        return [np.union1d(own, self._not_labelled[e.target]) for e, own in zip(examples, excluded, strict=True)]
+
+    @cached_property
+    def _by_id(self) -> dict[str, int]:
+        return {example.id: position for position, example in enumerate(self.store.examples)}
 
     @cached_property
     def _by_key(self) -> dict[str, NDArray[np.int64]]:
@@ -231,37 +265,20 @@ class Retriever:
         targets = np.array([example.target for example in self.store.examples])
         return {str(target): np.flatnonzero(targets != target) for target in np.unique(targets)}
 
-    def _draw(self, example: Example, exclude: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Random rows for one query: the same whatever is asked beside it."""
-        rng = np.random.default_rng([self.config.seed, int(content_hash(example.id), 16)])
-        drawn = rng.choice(len(self.store), min(self.k + len(exclude), len(self.store)), replace=False)
-        kept = drawn[~np.isin(drawn, exclude)][: self.k]
-        return np.pad(kept, (0, self.k - len(kept)), constant_values=-1)
-
     @cached_property
-    def _queue(self) -> NDArray[np.int64]:
-        """All rows, shuffled, the labels taking turns: who is first in it is the fixed set."""
-        turns: dict[str, int] = defaultdict(int)
-        rank = np.empty(len(self.store), np.int64)
-        shuffled = np.random.default_rng(self.config.seed).permutation(len(self.store))
-        for position in shuffled:
-            target = self.store.examples[position].target
-            rank[position], turns[target] = turns[target], turns[target] + 1
-        return np.asarray(shuffled[np.argsort(rank[shuffled], kind="stable")], np.int64)
+    def _queue(self) -> Indices:
+        return queue_of_labels([example.target for example in self.store.examples], self.config.seed)
 
     def _fixed(self, exclude: list[NDArray[np.int64]]) -> tuple[Indices, Scores]:
-        """The first k of the queue; a query that is one of them gets the next in the queue instead."""
-        found = []
-        for out in exclude:
-            head = self._queue[: self.k + len(out)]
-            rows = np.sort(head[~np.isin(head, out)][: self.k])
-            found.append(nearest(rows, np.zeros(len(rows), np.float32), self.k))
-        return stack(found, self.k)
+        rows = [first_in_queue(self._queue, self.k, left_out) for left_out in exclude]
+        return stack([nearest(own, np.zeros(len(own), np.float32), self.k) for own in rows], self.k)
 
     def _key(self, examples: Sequence[Example], exclude_same_key: bool) -> str:
         """Names all that the neighbour lists depend on."""
         encoder = self.encoder.hash if self.similarity == "cosine" else ""
         rows = (f"{e.id}\x1e{e.text}\x1e{e.key}\x1e{e.target}" for e in examples)
         keys = content_hash(*(example.key for example in self.store.examples))
-        settings = (self.config.replace(similarity=self.similarity).to_dict(), self.k, exclude_same_key, encoder)
+        strategy = "top" if self.config.strategy in ("auto", "swapped") else self.config.strategy  # what is searched
+        config = self.config.replace(similarity=self.similarity, strategy=strategy)
+        settings = (config.to_dict(), self.k, exclude_same_key, encoder)
         return content_hash(__version__, self.store.hash, keys, repr(settings), *rows)

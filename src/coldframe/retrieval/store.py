@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coldframe.errors import ArtifactError, DataError
+from coldframe.errors import ArtifactError
 from coldframe.storage.files import atomic_path
 from coldframe.tasks.task import Example, Passage, content_hash
 
@@ -118,28 +118,6 @@ class Retrieved:
     def shuffled(self, rng: np.random.Generator) -> Retrieved:
         """The same sets in another order, to measure what the order does."""
         return self._taken(rng.permuted(np.tile(np.arange(self.k), (len(self), 1)), axis=1))
-
-    def swapped(self) -> Retrieved:
-        """For every query as many entries that were not retrieved for it, scored 0.
-
-        They are those of the next query that shares none with it; where all share some, the first others of the store.
-
-        Raises:
-            DataError: A query has the whole store.
-        """
-        indices = np.full_like(self.indices, -1)
-        sets = [frozenset(row[row >= 0].tolist()) for row in self.indices]
-        for i, own in enumerate(sets):
-            following = ((i + step) % len(sets) for step in range(1, len(sets)))
-            apart = next((j for j in following if not own & sets[j]), None)
-            if apart is not None:
-                indices[i] = self.indices[apart]
-                continue
-            rest = [row for row in range(len(self.store)) if row not in own][: self.k]
-            if own and not rest:
-                raise DataError("Nothing can be swapped: a query has the whole store", fix="Lower k.")
-            indices[i, : len(rest)] = rest
-        return Retrieved(self.store, indices, np.zeros_like(self.scores))
 
     def canonical(self) -> Retrieved:
         """The same sets in the one order that their members alone decide: by position, absent ones last."""

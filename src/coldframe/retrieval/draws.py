@@ -1,0 +1,42 @@
+"""Entries that no similarity chooses: at random for each query, or the same for all."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coldframe.retrieval.index import Indices
+from coldframe.tasks.task import Example, content_hash
+
+
+def random_rows(example: Example, rows: int, k: int, exclude: NDArray[np.int64], seed: int) -> Indices:
+    """Positions below ``rows`` for one query, k of them, padded with -1: the same whatever is retrieved beside it."""
+    rng = np.random.default_rng([seed, int(content_hash(example.id), 16)])
+    drawn = rng.choice(rows, min(k + len(exclude), rows), replace=False)
+    drawn = drawn[~np.isin(drawn, exclude)][:k]
+    return np.pad(drawn, (0, k - len(drawn)), constant_values=-1)
+
+
+def queue_of_labels(targets: Sequence[str], seed: int) -> Indices:
+    """All positions, shuffled, the labels taking turns: its first k are the fixed set.
+
+    Example:
+        >>> sorted(["A", "A", "B", "A"][i] for i in queue_of_labels(["A", "A", "B", "A"], seed=0)[:2])
+        ['A', 'B']
+    """
+    turns: dict[str, int] = defaultdict(int)
+    rank = np.empty(len(targets), np.int64)
+    shuffled = np.random.default_rng(seed).permutation(len(targets))
+    for position in shuffled:
+        target = targets[position]
+        rank[position], turns[target] = turns[target], turns[target] + 1
+    return np.asarray(shuffled[np.argsort(rank[shuffled], kind="stable")], np.int64)
+
+
+def first_in_queue(queue: Indices, k: int, exclude: NDArray[np.int64]) -> Indices:
+    """The first k of a queue, in store order; a query that is one of them gets the next in the queue instead."""
+    head = queue[: k + len(exclude)]
+    return np.sort(head[~np.isin(head, exclude)][:k])

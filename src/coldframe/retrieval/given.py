@@ -1,0 +1,51 @@
+"""Entries that come with a row: looked up, not searched for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coldframe.errors import DataError
+from coldframe.retrieval.index import Exclude, Indices, Scores
+from coldframe.tasks.task import Example
+
+
+def look_up(
+    examples: Sequence[Example], places: Mapping[str, int], k: int, exclude: Exclude
+) -> tuple[Indices, Scores, NDArray[np.bool_]]:
+    """The first k entries that came with each row, in its order; the r-th is scored 1/r, so that it stays the r-th.
+
+    An entry named twice counts once.
+
+    Args:
+        examples: n rows.
+        places: Where in the store the entries are, by id.
+        k: Entries per row.
+        exclude: For every row the store positions that it must not get.
+
+    Returns:
+        Positions ``[n, k]`` (-1: none left), scores ``[n, k]``, and which rows came with entries ``[n]``.
+
+    Raises:
+        DataError: A row names an entry that the store does not have.
+    """
+    indices = np.full((len(examples), k), -1, np.int64)
+    scores = np.zeros(indices.shape, np.float32)
+    for i, (example, left_out) in enumerate(zip(examples, exclude, strict=True)):
+        names = dict.fromkeys(example.contexts or ())
+        if missing := [name for name in names if name not in places]:
+            raise DataError(
+                f"{row_name(example)} came with the entry {missing[0]!r}, which the store does not have",
+                fix="Put every entry that a row names into the store.",
+            )
+        own = [places[name] for name in names if places[name] not in left_out][:k]
+        indices[i, : len(own)] = own
+        scores[i, : len(own)] = 1 / np.arange(1, len(own) + 1)
+    return indices, scores, np.array([example.contexts is not None for example in examples], bool)
+
+
+def row_name(example: Example) -> str:
+    """A row as messages name it."""
+    return f"Row {example.row}" if example.row else f"The row {example.id!r}"
