@@ -1,4 +1,4 @@
-"""Poly-PRAG: routing, composition and training, against peft's Poly, torch's Adam and plain loops."""
+"""Poly-PRAG: routing, composition and training, against peft's Poly, torch's Adam and plain loops; and what is kept."""
 
 from __future__ import annotations
 
@@ -7,54 +7,56 @@ from typing import Any
 
 import pytest
 import torch
-from coldframe.methods.weight_deltas.passage_prompts import PassagePrompts
-from coldframe.tasks.fact_corpus import fact_corpus
+from tests.methods.weight_deltas.support import (
+    adapters_of,
+    conditioning,
+    facts,
+    fitted,
+    loss_with,
+    part,
+    passages_of,
+    sequences_of,
+    set_up,
+    steps,
+    tiny_lm,
+    trained_problems,
+    with_passages,
+)
 from tests.tiny import tiny
 
-from coldframe.errors import ConfigError
+import coldframe as cf
+from coldframe.errors import ArtifactError, ConfigError, DataError, TrainingError
 from coldframe.frozen.model import FrozenLM
-from coldframe.frozen.ports import EMPTY, Conditioning
-from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
+from coldframe.frozen.sequence_loss import TokenSequence
 from coldframe.methods.weight_deltas.adapters import Layout
-from coldframe.methods.weight_deltas.poly_prag import (
-    PolyBank,
-    PolyPRAGConfig,
-    PolyTrainer,
-    compose,
-    routed,
-    routing_weights,
-)
-from coldframe.methods.weight_deltas.row_adam import RowAdam
-from coldframe.storage.checkpoints import CheckpointStore
+from coldframe.methods.weight_deltas.banks import RoutedBank
+from coldframe.methods.weight_deltas.poly_prag import Pairs, PolyPRAG, PolyPRAGConfig
+from coldframe.methods.weight_deltas.routing import compose, routed, routing_weights
+from coldframe.methods.weight_deltas.row_adam import RowAdamW
+from coldframe.pipeline.pipeline import Pipeline
+from coldframe.tasks.task import Passage
 
-FACTS = fact_corpus(4).corpus
-SMALL: dict[str, Any] = {"adapters": 3, "epochs": 4, "batch_size": 5}
+pytest.importorskip("bm25s")
+FOUR = facts(4)
+SMALL: dict[str, Any] = {"epochs": 3, "batch_size": 4}
 
 
-def sequences(lm: FrozenLM) -> list[list[TokenSequence]]:
-    return [PassagePrompts().of(lm, passage, FACTS.given[passage.id]) for passage in FACTS.passages]
+def poly(**settings: Any) -> PolyPRAG:
+    return PolyPRAG(**{"adapters": 3, "stored": "float32", **settings})
 
 
-def trainer(lm: FrozenLM, **settings: Any) -> PolyTrainer:
-    parts, bank = settings.pop("parts", None), settings.pop("bank", None)
-    config = PolyPRAGConfig(**{**SMALL, **settings})
-    return PolyTrainer(
-        lm, Layout.of(lm.anatomy, config.rank, config.targets), config, sequences(lm), parts=parts, bank=bank
-    )
+def bank_of(pipeline: Pipeline) -> RoutedBank:
+    bank = pipeline.method.bank
+    assert isinstance(bank, RoutedBank)
+    return bank
 
 
 def test_every_epoch_has_every_sequence_once_in_an_order_of_its_own() -> None:
-    lm = FrozenLM(*tiny("llama"))
-    some = [[TokenSequence((1,) * (3 + (7 * i) % 23))] for i in range(90)]
-    layout = Layout.of(lm.anatomy, 2, "mlp")
-
-    def epochs(seed: int) -> list[list[list[int]]]:
-        made = PolyTrainer(lm, layout, PolyPRAGConfig(adapters=2, batch_size=4, seed=seed), some)
-        return [[made.chosen(epoch * made.per_epoch + i) for i in range(made.per_epoch)] for epoch in (0, 1, 0)]
-
-    first, second, again = epochs(0)
-    assert all(sorted(i for batch in one for i in batch) == list(range(90)) for one in (first, second))
-    assert first == again and first != second and first != epochs(1)[0]
+    lessons = [(Passage.of(str(i)), [TokenSequence((1,) * (3 + (7 * i) % 23))], "") for i in range(90)]
+    pairs = Pairs.of(lessons)
+    first, second, again = (pairs.batches(4, 0, epoch) for epoch in (0, 1, 0))
+    assert all(sorted(i for batch in batches for i in batch) == list(range(90)) for batches in (first, second))
+    assert first == again and first != second and first != pairs.batches(4, 1, 0)
     assert [len(batch) for batch in first] == [4] * 22 + [2]
 
 
@@ -81,7 +83,6 @@ def test_the_model_computes_what_peft_computes() -> None:
     """Poly with one split, at its own scale 1 / r."""
     peft = pytest.importorskip("peft")
     lm = FrozenLM(*tiny("llama"))
-    config = PolyPRAGConfig(adapters=3, rank=2, alpha=1.0)
     layout = Layout.of(lm.anatomy, 2, "mlp")
     generator = torch.Generator().manual_seed(1)
     bank = 0.3 * torch.randn(3, layout.numbers, generator=generator)
@@ -99,7 +100,7 @@ def test_the_model_computes_what_peft_computes() -> None:
         module.poly_router["default"].module_logits.data.copy_(table[:, m])
     ids, tasks = torch.tensor([[1, 20, 30, 40], [1, 21, 31, 41]]), torch.tensor([3, 1])
     adapters = compose(layout, bank, routed(table, tasks.tolist()))
-    ours = lm.logits(ids, None, Conditioning(deltas=layout.deltas(layout.factors(adapters), config.scale)))
+    ours = lm.logits(ids, None, conditioning(layout, adapters, PolyPRAGConfig(adapters=3, rank=2, alpha=1.0).scale))
     theirs = wrapped(input_ids=ids, task_ids=tasks).logits
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     assert float((ours - lm.logits(ids)).abs().max()) > 0.01
@@ -140,88 +141,195 @@ def test_controls_of_the_routing() -> None:
         routed(table, [0], "randm")  # type: ignore[arg-type]
 
 
-def test_row_adam_is_adam_for_each_row_alone() -> None:
+@pytest.mark.parametrize("sparse", [True, False])
+def test_rows_move_as_adam_moves_each_alone_and_the_rest_as_adamw(sparse: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    start = torch.randn(4, 3, generator=generator)
-    rows = RowAdam(start.clone(), 0.05)
-    theirs = [torch.nn.Parameter(row.clone()) for row in start]
+    start, other = torch.randn(4, 3, generator=generator), torch.randn(5, generator=generator)
+    table, whole = torch.nn.Parameter(start.clone()), torch.nn.Parameter(other.clone())
+    ours = RowAdamW([{"params": [table], "rows": True, "lr": 0.05}, {"params": [whole]}], lr=0.01, weight_decay=0.1)
+    theirs, same = [torch.nn.Parameter(row.clone()) for row in start], torch.nn.Parameter(other.clone())
     adams = [torch.optim.Adam([row], lr=0.05) for row in theirs]
-    for seen in ([0, 2], [2], [1, 2, 3], [0]):
+    adamw = torch.optim.AdamW([same], lr=0.01, weight_decay=0.1)
+    for number, seen in enumerate(([0, 2], [2], [1, 2, 3], [0])):
         gradient = torch.randn(len(seen), 3, generator=generator)
-        rows.step(torch.tensor(seen), gradient)
+        table.grad = torch.sparse_coo_tensor(torch.tensor([seen]), gradient, (4, 3), check_invariants=True)
+        if not sparse:
+            table.grad = table.grad.to_dense()
+        whole.grad = same.grad = torch.randn(5, generator=generator)
+        ours.step()
+        adamw.step()
         for row, own in zip(seen, gradient, strict=True):
             theirs[row].grad = own
             adams[row].step()
-    torch.testing.assert_close(rows.values, torch.stack([row.detach() for row in theirs]))
+        if number == 1:  # as a checkpoint has it
+            state = ours.state_dict()
+            ours = RowAdamW([{"params": [table], "rows": True, "lr": 0.05}, {"params": [whole]}], 0.01, 0.1)
+            ours.load_state_dict(state)
+    torch.testing.assert_close(table.data, torch.stack([row.detach() for row in theirs]))
+    torch.testing.assert_close(whole, same)
+
+
+def loss_of(pipeline: Pipeline, routing: Any = "learned") -> float:
+    """Of the corpus' sequences under the adapters of their passages, weighted by nothing."""
+    method, bank, on = pipeline.method, bank_of(pipeline), FOUR
+    assert isinstance(method, PolyPRAG)
+    losses = [
+        loss_with(pipeline.lm, own, conditioning(method.layout, adapter, method.config.scale))
+        for own, adapter in zip(
+            sequences_of(pipeline.lm, on), bank.adapters([p.id for p in passages_of(on)], routing), strict=True
+        )
+    ]
+    return sum(losses) / len(losses)
 
 
 def test_training_learns_and_every_passage_is_routed() -> None:
     lm = FrozenLM(*tiny("llama"))
     before = lm.weight_hash
-    run = trainer(lm, epochs=12)
-    found = run.train()
-    assert found.table.shape == (4, 9, 3) and found.bank.shape == (3, run.layout.numbers)
-    assert len(found.losses) == 12 and found.losses[-1] < 0.8 * found.losses[0]
+    pipeline = fitted(poly(), lm, FOUR, epochs=12, batch_size=5)
+    bank, losses = bank_of(pipeline), [record["train_loss"] for record in pipeline.history]
+    assert bank.table.shape == (4, 9, 3) and bank.bank.shape == (3, bank.layout.numbers)
+    assert len(losses) == 12 and losses[-1] < 0.8 * losses[0]
     assert FrozenLM(lm.model, lm.tokenizer).weight_hash == before
-    own = losses(lm, run, found, "learned")
-    assert own < losses(lm, run, found, "random") and own < losses(lm, run, found, "uniform")
-
-
-def losses(lm: FrozenLM, run: PolyTrainer, found: PolyBank, routing: Any) -> float:
-    adapters = compose(run.layout, found.bank, routed(found.table, [row for row, _ in run.pairs], routing))
-    deltas = run.layout.deltas(run.layout.factors(adapters), run.config.scale)
-    return float(mean_nll(lm, [one for _, one in run.pairs], Conditioning(deltas=deltas)).mean())
-
-
-@pytest.mark.parametrize("relaxed", [False, True])
-def test_an_interrupted_training_ends_at_the_same_weights(
-    relaxed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(PolyTrainer, "CHECKPOINT_EVERY", 4)
-    lm = FrozenLM(*tiny("llama"))
-    whole = trainer(lm, relaxed=relaxed).train()
-
-    class Killed(Exception):
-        pass
-
-    def die(step: int, loss: float) -> None:
-        if step == 7:
-            raise Killed
-
-    first = trainer(lm, relaxed=relaxed, parts=CheckpointStore(tmp_path))
-    first.report = die
-    with pytest.raises(Killed):
-        first.train()
-    second = trainer(lm, relaxed=relaxed, parts=CheckpointStore(tmp_path))
-    steps: list[int] = []
-    second.report = lambda step, loss: steps.append(step)
-    found = second.train()
-    assert steps[0] == 5
-    assert torch.equal(found.bank, whole.bank) and torch.equal(found.table, whole.table)
-    assert found.losses == whole.losses
-
-
-def test_new_rows_leave_the_bank_alone() -> None:
-    lm = FrozenLM(*tiny("llama"))
-    bank = trainer(lm).train().bank
-    run = trainer(lm, bank=bank, epochs=8)
-    found = run.train()
-    assert torch.equal(found.bank, bank)
-    assert float((found.table - 0).abs().max()) > 1.0 and found.losses[-1] < found.losses[0]
-    with pytest.raises(ConfigError, match="bank is another size"):
-        trainer(lm, bank=bank[:2])
+    assert loss_of(pipeline) < min(loss_of(pipeline, "random"), loss_of(pipeline, "uniform"))
+    assert pipeline.method.trained_parameters == 3 * bank.layout.numbers + 4 * 9 * 3
 
 
 def test_a_router_that_does_not_learn_stays() -> None:
-    lm = FrozenLM(*tiny("llama"))
-    run = trainer(lm, router_learning_rate=0.0, router_start=0.0)
-    found = run.train()
-    assert not found.table.any() and found.losses[-1] < found.losses[0]
-    assert losses(lm, run, found, "learned") == losses(lm, run, found, "uniform")
-    assert losses(lm, run, found, "learned") < float(mean_nll(lm, [one for _, one in run.pairs], EMPTY).mean())
+    pipeline = fitted(poly(router_learning_rate=0.0, router_start=0.0), task=FOUR, epochs=4, batch_size=5)
+    assert not bank_of(pipeline).table.any()
+    assert loss_of(pipeline) == loss_of(pipeline, "uniform")
+    base = [loss_with(pipeline.lm, own) for own in sequences_of(pipeline.lm, FOUR)]
+    assert loss_of(pipeline) < sum(base) / len(base)
 
 
-@pytest.mark.parametrize("wrong", [{"adapters": 0}, {"router_learning_rate": -0.1}, {"batch_size": 0}])
+def test_relaxed_weights_are_drawn_in_training_and_nowhere_else() -> None:
+    plain, relaxed = (fitted(poly(relaxed=value), task=FOUR, **SMALL) for value in (False, True))
+    assert not torch.equal(adapters_of(plain), adapters_of(relaxed))
+    method = relaxed.method
+    assert isinstance(method, PolyPRAG)
+    method._begin(bank_of(relaxed).bank, bank_of(relaxed).table.flatten(1))
+    batch = [(row, sequences[0]) for row, sequences in enumerate(sequences_of(relaxed.lm, FOUR))]
+    drawn = [method.train().loss(relaxed.lm, batch).detach() for _ in "ab"]
+    still = [method.eval().loss(relaxed.lm, batch).detach() for _ in "ab"]
+    assert not torch.equal(*drawn) and torch.equal(*still)
+
+
+def test_a_loss_that_is_not_finite_names_the_passage() -> None:
+    with pytest.raises(TrainingError, match="not finite.*The passage in row"):
+        fitted(poly(), task=FOUR, learning_rate=1e30, epochs=3)
+
+
+@pytest.mark.parametrize("wrong", [{"adapters": 0}, {"router_learning_rate": -0.1}, {"router_start": -1.0}])
 def test_settings_out_of_range_are_told(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        PolyPRAGConfig(**wrong)
+        PolyPRAG(**wrong)
+
+
+# ---- what is kept -------------------------------------------------------------------------------------------
+
+
+def test_an_artifact_holds_bank_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = fitted(poly(), out=tmp_path / "a", **SMALL)
+    bank = bank_of(pipeline)
+    # Bytes as they are counted: S adapters, and a row of S for every target and passage.
+    numbers = 3 * bank.layout.numbers + 7 * 9 * 3
+    assert bank.parameters == numbers and 4 * numbers <= 7 * pipeline.method.entry_bytes < 4 * numbers + 1000
+    again = cf.load(tmp_path / "a", tiny_lm())
+    assert torch.equal(bank_of(again).bank, bank.bank) and torch.equal(bank_of(again).table, bank.table)
+    half = bank_of(fitted(poly(stored="bfloat16"), **SMALL))
+    torch.testing.assert_close(half.bank, bank.bank, atol=2e-3, rtol=1e-2)
+    # Several passages: their weights are averaged, unless another way is asked for.
+    ids = [passage.id for passage in passages_of(facts())]
+    a, b = bank.factors([[ids[0], ids[3]], [], ["unknown"]], "auto")[0]
+    assert a.shape == (3, 2, 32) and not a[1].any() and bool(a[2].any()) and bank.unknown == 1
+    weights, first = bank.weights([ids[0], ids[3]]).mean(0), bank.layout.factors(bank.bank)[0]
+    torch.testing.assert_close(b[0], sum(weights[0, s] * first[1][s] for s in range(3)))
+    a, b = bank.factors([[ids[0], ids[3]]], "mean")[0]
+    pairs = [bank.layout.factors(bank.adapters([id]))[0] for id in (ids[0], ids[3])]
+    torch.testing.assert_close(b[0] @ a[0], sum(b[0] @ a[0] for a, b in pairs) / 2, atol=1e-6, rtol=1e-4)
+    # The same command again trains nothing; another corpus or other settings are refused.
+    made = steps(monkeypatch)
+    assert torch.equal(adapters_of(fitted(poly(), out=tmp_path / "a", **SMALL)), adapters_of(pipeline))
+    assert not made
+    for method, on in ((poly(), part(facts(), 0, 4)), (poly(adapters=2), facts())):
+        with pytest.raises(ArtifactError, match="other settings, data or model"):
+            fitted(method, task=on, out=tmp_path / "a", **SMALL)
+    name = tmp_path / "a" / "bank.safetensors"
+    name.write_bytes(name.read_bytes()[:-8])
+    with pytest.raises(ArtifactError, match="not the file that was saved"):
+        cf.load(tmp_path / "a", tiny_lm())
+
+
+@pytest.mark.parametrize("relaxed", [False, True])
+def test_a_killed_run_ends_at_the_same_weights(relaxed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {**SMALL, "checkpoint_every": 2}
+    whole = fitted(poly(relaxed=relaxed), task=FOUR, **settings)
+    made = steps(monkeypatch, stop_at=5)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(poly(relaxed=relaxed), task=FOUR, out=tmp_path, **settings)
+    monkeypatch.undo()
+    rest = steps(monkeypatch)
+    pipeline = fitted(poly(relaxed=relaxed), task=FOUR, out=tmp_path, **settings)
+    assert made == [0, 1, 2, 3, 4] and rest == [4, 5, 6, 7, 8]
+    assert torch.equal(adapters_of(pipeline), adapters_of(whole))
+
+
+# ---- growth -------------------------------------------------------------------------------------------------
+
+
+def test_new_passages_get_rows_and_the_old_stay(tmp_path: Path) -> None:
+    start, lm = part(facts(), 0, 5), tiny_lm()
+    fitted(poly(stored="bfloat16"), task=start, out=tmp_path, **{**SMALL, "epochs": 10})
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    pipeline = cf.load(tmp_path, lm)
+    bank, before = bank_of(pipeline).bank, adapters_of(pipeline, start)
+    assert cf.grow(pipeline, facts(), quiet=True) == 2 and cf.grow(pipeline, facts(), quiet=True) == 0
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+    assert torch.equal(bank_of(pipeline).bank, bank) and torch.equal(adapters_of(pipeline, start), before)
+    new = adapters_of(pipeline, part(facts(), 5, 7))
+    assert not torch.equal(new[0], new[1])
+    layout, grown = bank_of(pipeline).layout, sequences_of(lm, facts())[5:]
+    own, swapped = (
+        sum(loss_with(lm, sequences, conditioning(layout, a, 16.0)) for sequences, a in zip(grown, rows, strict=True))
+        for rows in (new, new.flip(0))
+    )
+    assert own < swapped
+    pipeline.save_pretrained(tmp_path)
+    assert torch.equal(adapters_of(cf.load(tmp_path, lm)), adapters_of(pipeline))
+
+
+def test_a_new_row_starts_as_no_other_and_learns_or_is_refused() -> None:
+    method = set_up(poly())
+    assert isinstance(method, PolyPRAG)
+    rows = method._rows(0, 7)
+    assert len(rows.unique(dim=0)) == 7 and torch.equal(method._rows(0, 5), rows[:5])
+    fixed = fitted(poly(router_learning_rate=0.0), task=part(facts(), 0, 3), **SMALL)
+    with pytest.raises(ConfigError, match="do not learn"):
+        cf.grow(fixed, facts(), quiet=True)
+
+
+def test_added_passages_that_cannot_be_used_are_told_or_left_out() -> None:
+    bare = Passage.of("nothing is asked", row=9)
+    more = with_passages(part(facts(), 0, 4), bare)
+    pipeline = fitted(poly(), task=part(facts(), 0, 3), **SMALL)
+    with pytest.raises(DataError, match="row 9 has no questions"):
+        cf.grow(pipeline, more, quiet=True)
+    skipping = fitted(poly(skip_unusable=True), task=part(facts(), 0, 3), **SMALL)
+    assert cf.grow(skipping, more, quiet=True) == 1
+    assert {entry.id for entry in skipping.store.examples} == {p.id for p in passages_of(part(facts(), 0, 4))}
+
+
+def test_a_killed_growth_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, settings = tiny_lm(), {**SMALL, "checkpoint_every": 2}
+    for name in ("whole", "killed"):
+        fitted(poly(), task=part(facts(), 0, 3), out=tmp_path / name, **settings)
+    cf.grow(cf.load(tmp_path / "whole", lm), facts(), tmp_path / "whole", quiet=True)
+    steps(monkeypatch, stop_at=5)
+    with pytest.raises(KeyboardInterrupt):
+        cf.grow(cf.load(tmp_path / "killed", lm), facts(), tmp_path / "killed", quiet=True)
+    monkeypatch.undo()
+    rest, names = steps(monkeypatch), trained_problems(monkeypatch)
+    assert cf.grow(cf.load(tmp_path / "killed", lm), facts(), tmp_path / "killed", quiet=True) == 4
+    assert rest == [4, 5, 6, 7, 8] and names == ["poly-prag"]
+    ours, theirs = (adapters_of(cf.load(tmp_path / name, lm), facts()) for name in ("killed", "whole"))
+    assert torch.equal(ours, theirs)

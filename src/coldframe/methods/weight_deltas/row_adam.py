@@ -55,12 +55,13 @@ class RowAdamW(torch.optim.AdamW):
         rows, values, state = gradient.indices()[0], gradient.values(), self.state[table]
         if not state:
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
-            state["steps"] = torch.zeros(len(table), 1, device=table.device)  # not "step": that is loaded to the CPU
+            state["step"] = torch.zeros(len(table), 1)
+        steps = state["step"] = state["step"].to(table.device)  # AdamW restores it to the CPU
         first_decay, second_decay = group["betas"]
-        state["steps"][rows] += 1
+        steps[rows] += 1
         state["exp_avg"][rows] = first_decay * state["exp_avg"][rows] + (1 - first_decay) * values
         state["exp_avg_sq"][rows] = second_decay * state["exp_avg_sq"][rows] + (1 - second_decay) * values**2
-        count = state["steps"][rows]
+        count = steps[rows]
         mean = state["exp_avg"][rows] / (1 - first_decay**count)
         spread = state["exp_avg_sq"][rows] / (1 - second_decay**count)
         table[rows] -= group["lr"] * mean / (spread.sqrt() + group["eps"])

@@ -1,0 +1,79 @@
+"""An adapter as a LoRA folder says in peft what it says here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.methods.weight_deltas.support import facts, fitted, passages_of, tiny_lm
+from tests.tiny import tiny
+
+from coldframe.errors import ConfigError, DataError
+from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.ports import Conditioning
+from coldframe.methods.weight_deltas.dyprag import DyPRAG
+from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters
+from coldframe.methods.weight_deltas.poly_prag import PolyPRAG
+from coldframe.methods.weight_deltas.prag import PRAG
+from coldframe.pipeline.pipeline import Pipeline
+
+pytest.importorskip("bm25s")
+FOUR = facts(4)
+METHODS = {
+    "prag": lambda: PRAG(),
+    "poly-prag": lambda: PolyPRAG(adapters=3),
+    "dyprag": lambda: DyPRAG(width=4, init_std=0.1, teacher_epochs=1),
+}
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def pipeline(request: pytest.FixtureRequest) -> Pipeline:
+    return fitted(METHODS[request.param](), task=FOUR, epochs=4)
+
+
+def same_in_peft(pipeline: Pipeline, ids: list[str], folder: Path, architecture: str) -> Any:
+    peft = pytest.importorskip("peft")
+    lm, method = pipeline.lm, pipeline.method
+    assert isinstance(method, PassageAdapters)
+    assert pipeline.export(folder, ids) == folder
+    wrapped = peft.PeftModel.from_pretrained(tiny(architecture)[0], str(folder)).eval()
+    tokens, bank = torch.tensor([[1, 20, 30, 40, 50]]), method.adapters
+    factors = bank.factors([ids], method.config.combine, method.routing)
+    ours = lm.logits(tokens, None, Conditioning(deltas=bank.layout.deltas(factors, bank.scale)))
+    torch.testing.assert_close(ours, wrapped(input_ids=tokens).logits, atol=1e-4, rtol=1e-4)
+    assert float((ours - lm.logits(tokens)).abs().max()) > 1e-3
+    return wrapped.peft_config["default"]
+
+
+@pytest.mark.parametrize("combine", ["auto", "mean", "ties"])
+def test_an_exported_adapter_is_the_same_in_peft(pipeline: Pipeline, combine: str, tmp_path: Path) -> None:
+    changed, ids = pipeline.replace(combine=combine), [passage.id for passage in passages_of(FOUR)[:2]]
+    config = same_in_peft(changed, ids, tmp_path / "lora", "llama")
+    assert sorted(config.target_modules) == ["down_proj", "gate_proj", "up_proj"]
+    with pytest.raises(ConfigError, match="exists already"):
+        changed.export(tmp_path / "lora", ids)
+    with pytest.raises(DataError, match="no passage 'nobody'"):
+        changed.export(tmp_path / "other", ["nobody"])
+    with pytest.raises(DataError, match="no passage to export"):
+        changed.export(tmp_path / "other")
+
+
+def test_a_control_is_exported_as_it_answers(tmp_path: Path) -> None:
+    pipeline = fitted(PolyPRAG(adapters=3), task=FOUR, epochs=2).replace(routing="random")
+    same_in_peft(pipeline, [passages_of(FOUR)[0].id], tmp_path / "lora", "llama")
+
+
+@pytest.mark.parametrize("name", ["prag", "dyprag"])
+def test_export_where_names_are_not_unique(name: str, tmp_path: Path) -> None:
+    pipeline = fitted(METHODS[name](), FrozenLM(*tiny("gpt2")), FOUR, epochs=1)
+    same_in_peft(pipeline, [passages_of(FOUR)[0].id], tmp_path / "lora", "gpt2")
+
+
+def test_a_method_without_such_a_form_says_so(tmp_path: Path) -> None:
+    from coldframe.methods.text.zero_shot import ZeroShot
+
+    pipeline = fitted(ZeroShot(), tiny_lm(), FOUR)
+    with pytest.raises(ConfigError, match="no form that other libraries load"):
+        pipeline.export(tmp_path / "lora")
