@@ -25,7 +25,7 @@ from coldframe.evaluation.reweighted.data import HeadGains, QuestionSet, Reweigh
 from coldframe.evaluation.reweighted.report import render_markdown, render_page
 from coldframe.evaluation.reweighted.verdict import BASE, PEAR
 from coldframe.frozen.model import FrozenLM
-from coldframe.methods.head_gains.pear import Reweighting
+from coldframe.methods.head_gains.reweighting import Reweighting
 from coldframe.progress import say
 from coldframe.storage.files import write_json, write_text
 from coldframe.tasks.qa.read import read_rows
@@ -94,7 +94,7 @@ def summary(
     sets: Sequence[QASet],
     systems: Sequence[System],
     scores: Scores,
-    shown: Reweighting | None,
+    reweighting: Reweighting | None,
     measured: tuple[list[Cell], dict[str, list[list[float]]]],
     notes: Sequence[str],
     seconds: float,
@@ -110,7 +110,7 @@ def summary(
     settings = {**json.loads(json.dumps(words, default=str)), "dtype": str(lm.dtype)}
     return Reweighted(
         model=str(lm.provenance["name"]),
-        gains=None if shown is None else HeadGains.of(shown, effect),
+        gains=None if reweighting is None else HeadGains.of(reweighting, effect),
         systems=seeds,
         sets=tuple(map(_question_set, sets)),
         cells=tuple(cell for group in sets for cell in cells(group, scores[group.name], BASE)),

@@ -40,16 +40,16 @@ class Unfold(Config):
 
 def run(argv: Sequence[str]) -> None:
     """Write, and say whether it is the base model to the bit."""
-    asked = parse(Unfold, "unfold", argv)
+    options = parse(Unfold, "unfold", argv)
     from coldframe.methods.head_gains.fold import unfold
 
-    found = unfold(asked.checkpoint, asked.out, asked.base)
-    if asked.json:
-        print_json({"checkpoint": asked.out, "exact": not found.inexact, **dataclasses.asdict(found)})
+    result = unfold(options.checkpoint, options.out, options.base)
+    if options.json:
+        print_json({"checkpoint": options.out, "exact": not result.inexact, **dataclasses.asdict(result)})
         return
-    print(f"{len(found.tensors)} weights changed back")
-    if found.inexact:
-        print(f"{len(found.inexact)} of them differ from the base model's by rounding; --base makes them exact")
+    print(f"{len(result.tensors)} weights changed back")
+    if result.inexact:
+        print(f"{len(result.inexact)} of them differ from the base model's by rounding; --base makes them exact")
     else:
         print("all of them are the base model's, bit for bit")
-    print(f"wrote {asked.out}")
+    print(f"wrote {options.out}")

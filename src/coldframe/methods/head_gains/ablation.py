@@ -48,10 +48,10 @@ def one_by_one(
     projected: dict[str, Tensor] = {}
 
     def last_hidden() -> Tensor:
-        hidden: Tensor = lm.body(inputs_embeds=lm.embed(ids), use_cache=False).last_hidden_state
-        return hidden[:, -1]
+        states: Tensor = lm.body(inputs_embeds=lm.embed(ids), use_cache=False).last_hidden_state
+        return states[:, -1]
 
-    found = []
+    hidden = []
     with in_float32(lm.model.parameters()):
         with ExitStack() as hooks:
             for layer in range(anatomy.n_layers):
@@ -67,8 +67,8 @@ def one_by_one(
                 _on_input(hooks, anatomy.o_proj(layer), _always(replaced))
                 for at in qkv if frozen else ():
                     _on_output(hooks, at.module, _always(projected[at.name]))
-                found.append(last_hidden())
-    return clean, torch.stack(found)
+                hidden.append(last_hidden())
+    return clean, torch.stack(hidden)
 
 
 def attribution(lm: FrozenLM, ids: Tensor, targets: Tensor, mean_over: MeanOver = "batch") -> tuple[Tensor, Tensor]:

@@ -46,10 +46,10 @@ def find_tensor(names: Iterable[str], tail: str) -> str:
     >>> find_tensor(["h.1.attn.c_proj.weight", "h.11.attn.c_proj.weight"], "h.1.attn.c_proj.weight")
     'h.1.attn.c_proj.weight'
     """
-    found = [name for name in names if name == tail or name.endswith(f".{tail}")]
-    if len(found) != 1:
-        raise ModelError("The checkpoint names its weights in an unknown way", got=found, expected=f"one .. {tail}")
-    return found[0]
+    matches = [name for name in names if name == tail or name.endswith(f".{tail}")]
+    if len(matches) != 1:
+        raise ModelError("The checkpoint names its weights in an unknown way", got=matches, expected=f"one .. {tail}")
+    return matches[0]
 
 
 def read_tensor(files: Mapping[str, Path], name: str) -> Tensor:

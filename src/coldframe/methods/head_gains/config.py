@@ -73,4 +73,4 @@ class ReweightConfig(Config):
         check(bool(self.repetitions), "There must be a pair of N sequences and n tokens", got=self.repetitions)
         for pair in self.repetitions:
             known = len(pair) == 2 and min(pair) >= 2
-            check(known, "A repetition is a pair of N and n", got=pair, expected="two numbers, each at least 2")
+            check(known, "A repetition is a pair of N and n", got=pair, expected="two integers, each at least 2")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,8 +15,6 @@ from coldframe.methods.head_gains.path_patching import path_patching
 from coldframe.methods.head_gains.proxy import ProxyTask, centred_logit
 from coldframe.progress import Bar
 from coldframe.storage.checkpoints import CheckpointStore
-
-Report = Callable[[str, int, int, dict[str, float]], None]  # stage, units done, units in all, values beside it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +60,8 @@ class Effects:
     def stability(self, effect: str = "difference") -> float | None:
         """Mean rank correlation between the effects of two pairs; None if there is one pair only."""
         rows = self.by_pair(effect).flatten(1)
-        found = [rank_correlation(a, b) for i, a in enumerate(rows) for b in rows[:i]]
-        return sum(found) / len(found) if found else None
+        correlations = [rank_correlation(a, b) for i, a in enumerate(rows) for b in rows[:i]]
+        return sum(correlations) / len(correlations) if correlations else None
 
 
 def discover(
@@ -107,13 +104,13 @@ def discover(
 
 def _measure(lm: FrozenLM, config: ReweightConfig, ids: Tensor) -> tuple[Tensor, Tensor]:
     """``pi``, ``[N]``, and ``pi~``, ``[layers, heads, N]``, of one set of sequences."""
-    given, targets = ids[:, :-1], ids[:, -1]
+    context, targets = ids[:, :-1], ids[:, -1]
     if config.discovery == "attribution":
-        return attribution(lm, given, targets, config.mean_over)
+        return attribution(lm, context, targets, config.mean_over)
     if config.discovery == "path":
-        clean, patched = path_patching(lm, given, config.mean_over)
+        clean, patched = path_patching(lm, context, config.mean_over)
     else:
-        clean, patched = one_by_one(lm, given, config.mean_over)
+        clean, patched = one_by_one(lm, context, config.mean_over)
     pi, pi_patched = centred_logit(lm, clean, targets), centred_logit(lm, patched, targets)
     return pi, pi_patched.view(lm.anatomy.n_layers, lm.anatomy.n_heads, -1)
 
@@ -143,7 +140,7 @@ def choose_heads(effects: Tensor, config: ReweightConfig) -> list[tuple[int, int
         config: ``heads``, ``choose`` and ``seed`` count here.
 
     Raises:
-        ConfigError: If more heads are asked for than there are, or none stands out.
+        ConfigError: If there are not so many heads, or none stands out.
     """
     flat = effects.flatten()
     if config.heads is not None and config.heads > len(flat):

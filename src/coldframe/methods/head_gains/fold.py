@@ -246,9 +246,9 @@ class _Fold:
             raise ModelError(f"{name} is not stored as a plain matrix", got=f"{tuple(weight.shape)} {weight.dtype}")
         folded = fold_columns(weight, gains, axis)
         moved = (_factors(weight, gains, axis) != 1).expand(weight.shape)
-        wanted = (weight.double() * _factors(weight, gains, axis))[moved]
-        self._error += float((folded.double()[moved] - wanted).square().sum())
-        self._size += float(wanted.square().sum())
+        exact = (weight.double() * _factors(weight, gains, axis))[moved]
+        self._error += float((folded.double()[moved] - exact).square().sum())
+        self._size += float(exact.square().sum())
         self.dtype = str(weight.dtype).removeprefix("torch.")
         self.tensors.append(
             {

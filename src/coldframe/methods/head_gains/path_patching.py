@@ -122,9 +122,9 @@ class _Sweep:
         z = heads.reshape(n, tokens, n_heads, dim)
         mean = z[:, -1].mean(0, keepdim=True) if self.mean_over == "batch" else z.mean(1)
         replaced = z[:, -1].repeat(n_heads, 1, 1, 1)
-        each = torch.arange(n_heads, device=z.device)
-        replaced[each, :, each] = mean.expand(n, n_heads, dim).transpose(0, 1)
-        # Not called but asked for its forward: hooks are for the clean run.
+        heads_in_turn = torch.arange(n_heads, device=z.device)
+        replaced[heads_in_turn, :, heads_in_turn] = mean.expand(n, n_heads, dim).transpose(0, 1)
+        # Not the module but its forward: hooks are for the clean run.
         own = self.anatomy.o_proj(index).forward(replaced.reshape(n_heads, n, n_heads * dim))
         clean = answer.reshape(n, tokens, -1)[:, -1]
         before, after = index * n_heads, (index + 1) * n_heads
@@ -133,7 +133,7 @@ class _Sweep:
         self._through(index, call, entering.expand_as(new), own, new)
 
     def _through(self, index: int, call: Any, residuals: Tensor, answers: Tensor, out: Tensor) -> None:
-        """Block ``index`` over rows ``[rows, N, d_model]``, its attention answering as told."""
+        """Block ``index`` over rows ``[rows, N, d_model]``, its attention answering ``answers``."""
         args, kwargs = call
         block, attention = self.anatomy.layer(index), self.anatomy.attention(index)
         place = self.anatomy.anatomy.residual
@@ -141,8 +141,8 @@ class _Sweep:
         for start in range(0, len(residuals), size):
             part = slice(start, start + size)
 
-            def answering(*given: Any, part: slice = part, **_: Any) -> tuple[Tensor, None]:
-                return (answers[part] if place is None else answers[part] + given[place]), None
+            def answering(*inputs: Any, part: slice = part, **_: Any) -> tuple[Tensor, None]:
+                return (answers[part] if place is None else answers[part] + inputs[place]), None
 
             with _replaced_forward(attention, answering):
                 if args:
@@ -168,5 +168,5 @@ def _replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
 
 def _first(output: Any) -> Tensor:
     """The hidden states among what a block returns."""
-    found: Tensor = output[0] if isinstance(output, tuple) else output
-    return found
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden

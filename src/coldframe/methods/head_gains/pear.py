@@ -158,8 +158,8 @@ class PEAR(Method):
         if config.fixed is None:
             problem = self.problem(home / of_gains, of_gains)
             yield problem
-            kept = ("step", "validation_loss", "train_loss")
-            self.history = tuple({key: record[key] for key in kept if key in record} for record in problem.records)
+            keys = ("step", "validation_loss", "train_loss")
+            self.history = tuple({key: record[key] for key in keys if key in record} for record in problem.records)
             return
         before = self.held_out_loss()
         with torch.no_grad():
