@@ -3,7 +3,7 @@
     python -m benchmarks.parametric
 
 Encoding: the published way trains one passage after another through peft (batch 1, float32); the same loop in the
-model's number format stands beside it, then our PRAG and Poly-PRAG. All train the same sequences (of invented passages)
+model's dtype stands beside it, then our PRAG and Poly-PRAG. All train the same sequences (of invented passages)
 at the same rank, scale and epochs as the methods' own settings say.
 
 Storage: numbers as they follow from the shapes, and files as they are written, for 1,000 passages and more; and how
@@ -42,7 +42,7 @@ from coldframe.methods.weight_deltas.poly_prag import PolyBank, PolyPRAGConfig, 
 from coldframe.methods.weight_deltas.prag import PRAGConfig, batches, train_adapters
 
 PEER = "peft, one passage after another, float32"
-PEER_OWN = "peft, one passage after another, own number format"
+PEER_OWN = "peft, one passage after another, own dtype"
 NEW_TOKENS, K = 8, 3
 
 
@@ -123,7 +123,7 @@ def encoding(lm: FrozenLM, passages: int, peers: int, rounds: int) -> dict[str, 
 
 
 def storage(lm: FrozenLM, passages: int) -> dict[str, Any]:
-    """Bytes of both, by shapes and on the disk, at the same rank and in the same number format."""
+    """Bytes of both, by shapes and on the disk, at the same rank and in the same dtype."""
     config = PolyPRAGConfig()
     layout = Layout.of(lm.anatomy, config.rank, config.targets)
     size = 2  # bytes of a bfloat16
