@@ -48,6 +48,10 @@ class ModelError(ColdframeError, ValueError):
     """A model cannot be loaded, or is of an architecture coldframe does not know."""
 
 
+class NotFiniteError(ModelError):
+    """Scores or losses are not numbers, so nothing can be predicted from them."""
+
+
 class ArtifactError(ColdframeError, ValueError):
     """A saved artifact is truncated, tampered with, foreign or too new."""
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Prompt
+from coldframe.frozen.scoring import check_finite
 from coldframe.frozen.states import Prefilled
 from coldframe.frozen.tokens import end_text, end_tokens
 
@@ -49,7 +50,10 @@ def write(
     texts = [""] * len(prompts)
     open_rows = set(range(len(prompts)))
     for step in range(max_new_tokens):
-        chosen = choose(lm.head(ready.last))
+        logits = lm.head(ready.last)
+        if not step:  # broken weights show at once
+            check_finite(logits.amax(-1), "scores of the first token")
+        chosen = choose(logits)
         tokens = chosen.tolist()  # of a GPU at once: each number taken alone would wait for it anew
         for i in sorted(open_rows):
             if tokens[i] in ends:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from coldframe.config import check
+from coldframe.errors import NotFiniteError
 from coldframe.frozen.ports import Conditioning, Prompt
 from coldframe.frozen.states import Prefilled
 
@@ -29,6 +30,21 @@ def head(lm: FrozenLM, hidden: Tensor, token_ids: Tensor | None = None) -> Tenso
     cap = lm.anatomy.logit_softcap
     logits = logits.float()
     return cap * torch.tanh(logits / cap) if cap else logits
+
+
+def check_finite(values: Tensor, what: str) -> None:
+    """Raise unless all values are finite.
+
+    Raises:
+        NotFiniteError: Some are infinite or no numbers.
+    """
+    if not bool(torch.isfinite(values).all()):
+        raise NotFiniteError(
+            f"The {what} are not finite",
+            got=f"{int((~torch.isfinite(values)).sum())} of {values.numel()}",
+            fix="Weights of the model or of the method are damaged, or too large for its dtype: load or fit it again, "
+            "with dtype='float32'.",
+        )
 
 
 def losses(

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from coldframe.frozen.ports import LanguageModel
+from coldframe.frozen.scoring import check_finite
 from coldframe.inference.predictions import Predictions
 from coldframe.methods.base import Method, prompts
 from coldframe.retrieval.store import Retrieved
@@ -68,6 +69,9 @@ def run(
         batch_size: Queries per forward pass, at least 1.
         max_new_tokens: Longest written answer of a generation task; the schema's, if None.
         advance: Called with the number of queries done, for a progress bar.
+
+    Raises:
+        NotFiniteError: Scores or losses are not numbers: the weights are damaged.
     """
     classify = schema.kind == "classification"
     length = schema.max_new_tokens if max_new_tokens is None else max_new_tokens
@@ -85,6 +89,7 @@ def run(
         questions = prompts(schema, queries)
         if classify:
             logits = method.label_scores(lm, questions, schema.words, conditioning)
+            check_finite(logits, "scores of the labels")
             scores[batch] = logits.double().softmax(-1).cpu().numpy()
         else:
             if losses is None or gold is None:
@@ -92,6 +97,7 @@ def run(
             else:
                 targets = [[schema.template.answer(gold[i])] for i in batch]
                 sums, answers = lm.answer(questions, targets, conditioning, max_new_tokens=length)
+                check_finite(sums, "losses of the answers")
                 tokens = [len(lm.answer_tokens(target, schema.template.end)) for (target,) in targets]
                 losses[batch] = sums[:, 0].double().cpu().numpy() / np.array(tokens)
             for i, answer in zip(batch, answers, strict=True):

@@ -12,10 +12,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
 from torch import Tensor
 
-from coldframe.errors import TrainingError
+from coldframe.errors import NotFiniteError, TrainingError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.inference.run import run
@@ -252,14 +251,17 @@ class Trainer:
         losses: list[float] = []
         for rows in _parts(range(len(items)), self.problem.at_once or self.config.batch_size):
             losses += self.method.loss(self.lm, items.take(rows)).tolist()
-        _check_finite(np.array(losses), "losses")
+        if not np.isfinite(losses).all():
+            raise _not_finite("losses")
         return {"validation_loss": float(np.mean(losses))}
 
     def _validate_labels(self, items: RetrievedRows) -> dict[str, float]:
         schema = self.method.ready.schema
         targets = np.array([schema.index(example.target) for example in items.items])
-        probabilities = run(self.method, self.lm, schema, items.texts, items.retrieved).probabilities
-        _check_finite(probabilities, "label scores")
+        try:
+            probabilities = run(self.method, self.lm, schema, items.texts, items.retrieved).probabilities
+        except NotFiniteError as error:
+            raise _not_finite("label scores") from error
         chosen = probabilities[np.arange(len(targets)), targets]
         weights = np.array([items.weight(i) for i in range(len(items))])
         positive = None if schema.positive is None else schema.index(schema.positive)
@@ -315,12 +317,11 @@ def _copy(method: Method) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in method.state_dict().items()}
 
 
-def _check_finite(values: NDArray[np.float64], what: str) -> None:
-    if not np.isfinite(values).all():
-        raise TrainingError(
-            f"The {what} of the validation rows are not finite",
-            fix="The last step broke the weights: lower the learning rate. The last checkpoint is intact.",
-        )
+def _not_finite(what: str) -> TrainingError:
+    return TrainingError(
+        f"The {what} of the validation rows are not finite",
+        fix="The last step broke the weights: lower the learning rate. The last checkpoint is intact.",
+    )
 
 
 def _moments(parameters: Sequence[Tensor]) -> list[tuple[float, float]]:
