@@ -252,8 +252,8 @@ def augmented(task: Task, options: argparse.Namespace, lm: FrozenLM, rewrites: b
     say(f"{writer.provenance['name']} writes questions for {len(task.store or ())} passages")
     started = time.perf_counter()
     written = augment(task, author, options.out / "augmentations.jsonl")
-    asked = {identity for row in (*written.train, *written.validation) for identity in row.gold}
-    store = tuple(entry for entry in written.store or () if entry.id in asked)
+    taught = {identity for row in (*written.train, *written.validation) for identity in row.gold}
+    store = tuple(entry for entry in written.store or () if entry.id in taught)
     note = (
         f"{writer.provenance['name']} wrote three readable questions for {len(store)} of {len(task.store or ())} "
         f"passages ({time.perf_counter() - started:.0f} s now); the others are left out."
