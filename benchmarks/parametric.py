@@ -25,21 +25,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from coldframe.parametric.banks import SHARDS, AdapterShards, Bank, RoutedBank, write_bank, write_shard
-from coldframe.parametric.encoded import Encoded
-from coldframe.parametric.folder import Described
-from coldframe.parametric.settings import AskConfig
-from coldframe.tasks.corpus import Corpus, Question
-from coldframe.tasks.fact_corpus import fact_corpus
 from torch import Tensor
 
 from benchmarks.common import Way, arguments, goal, interleaved, say, tell
 from coldframe.frozen.model import FrozenLM, load_lm
-from coldframe.frozen.ports import EMPTY
 from coldframe.frozen.sequence_loss import TokenSequence
+from coldframe.methods.base import Method, prompts
+from coldframe.methods.text.icl import RetrievedICL
+from coldframe.methods.text.zero_shot import ZeroShot
 from coldframe.methods.weight_deltas.adapters import Layout
-from coldframe.methods.weight_deltas.poly_prag import PolyBank, PolyPRAGConfig, PolyTrainer
-from coldframe.methods.weight_deltas.prag import PRAGConfig, batches, train_adapters
+from coldframe.methods.weight_deltas.banks import BANK, AdapterShards, RoutedBank, write_bank, write_shard
+from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters
+from coldframe.methods.weight_deltas.poly_prag import PolyPRAG, PolyPRAGConfig
+from coldframe.methods.weight_deltas.prag import PRAG, PRAGConfig
+from coldframe.pipeline.pipeline import Pipeline
+from coldframe.pipeline.setup import context_of, training_data, training_settings
+from coldframe.retrieval.retriever import RetrievalConfig
+from coldframe.retrieval.store import Store
+from coldframe.tasks import load_task
+from coldframe.tasks.task import Example, Task
+from coldframe.training.config import TrainingConfig
+from coldframe.training.trainer import Trainer
 
 PEER = "peft, one passage after another, float32"
 PEER_OWN = "peft, one passage after another, own dtype"
@@ -49,10 +55,10 @@ NEW_TOKENS, K = 8, 3
 class Peer:
     """The loop of PRAG's authors: a LoRA from the shared start, batch 1, AdamW, one passage after another."""
 
-    def __init__(self, lm: FrozenLM, config: PRAGConfig, dtype: torch.dtype) -> None:
+    def __init__(self, lm: FrozenLM, config: PRAGConfig, training: TrainingConfig, dtype: torch.dtype) -> None:
         from peft import LoraConfig, get_peft_model
 
-        self.config = config
+        self.training = training
         targets = sorted({name.rpartition(".")[2] for name in Layout.of(lm.anatomy, config.rank, config.targets).names})
         lora = LoraConfig(r=config.rank, lora_alpha=int(config.alpha), target_modules=targets, task_type="CAUSAL_LM")
         with warnings.catch_warnings():
@@ -68,34 +74,42 @@ class Peer:
             with torch.no_grad():
                 for p, start in zip(self.trained, self.start, strict=True):
                     p.copy_(start)
-            settings = {"lr": self.config.learning_rate, "weight_decay": self.config.weight_decay}
-            optimizer = torch.optim.AdamW(self.trained, **settings)
-            for _ in range(self.config.epochs):
-                for one in sequences:
-                    ids = torch.tensor([one.ids], device=self.device)
+            rate = self.training.learning_rate or PRAG.learning_rate
+            optimizer = torch.optim.AdamW(self.trained, lr=rate, weight_decay=self.training.weight_decay)
+            for _ in range(self.training.epochs):
+                for sequence in sequences:
+                    ids = torch.tensor([sequence.ids], device=self.device)
                     labels = ids.clone()
-                    labels[:, : one.start] = -100
+                    labels[:, : sequence.start] = -100
                     optimizer.zero_grad()
                     self.model(input_ids=ids, labels=labels).loss.backward()
                     optimizer.step()
 
 
+def train(method: Method, lm: FrozenLM, task: Task) -> None:
+    """All of a method's problems; what comes of them stays in memory or in a temporary folder."""
+    training, store = training_settings(method, None), Store.of(task.exemplars)
+    method.setup(context_of(method, lm, task.schema), training.seed)
+    for problem in method.problems(training_data(method, lm, task, store, RetrievalConfig(), training, quiet=True)):
+        Trainer(problem, lm, training, quiet=True).train()
+
+
+def sequences_of(method: PassageAdapters, lm: FrozenLM, task: Task) -> list[list[TokenSequence]]:
+    """What a method trains, for every passage."""
+    method.setup(context_of(method, lm, task.schema))
+    data = training_data(method, lm, task, Store.of(task.exemplars), RetrievalConfig(), TrainingConfig())
+    return [sequences for _, sequences, _ in method.lessons(data)]
+
+
 def encoding(lm: FrozenLM, passages: int, peers: int, rounds: int) -> dict[str, Any]:
     """Passages a second, each way on as many passages as it is given; the peers get fewer."""
-    made = fact_corpus(passages).corpus
-    config, poly = PRAGConfig(), PolyPRAGConfig()
-    layout = Layout.of(lm.anatomy, config.rank, config.targets)
-    sequences = [config.prompts.of(lm, one, made.given[one.id]) for one in made.passages]
-
-    def prag(_: Any) -> None:
-        for group in batches(lm, sequences, config):
-            train_adapters(lm, layout, config, [sequences[i] for i in group])
-
+    task, config, poly = load_task(f"fact-corpus:{passages}"), PRAGConfig(), PolyPRAGConfig()
+    training, sequences = training_settings(PRAG(), None), sequences_of(PRAG(), lm, task)[:peers]
     ways = {
-        PEER: Way(Peer(lm, config, torch.float32).encode, lambda: sequences[:peers]),
-        PEER_OWN: Way(Peer(lm, config, lm.dtype).encode, lambda: sequences[:peers]),
-        "prag": Way(prag),
-        "poly-prag": Way(lambda _: PolyTrainer(lm, layout, poly, sequences).train()),
+        PEER: Way(Peer(lm, config, training, torch.float32).encode, lambda: sequences),
+        PEER_OWN: Way(Peer(lm, config, training, lm.dtype).encode, lambda: sequences),
+        "prag": Way(lambda _: train(PRAG(), lm, task)),
+        "poly-prag": Way(lambda _: train(PolyPRAG(), lm, task)),
     }
     counts = {name: peers if name in (PEER, PEER_OWN) else passages for name in ways}
     times = interleaved(ways, rounds)
@@ -119,7 +133,8 @@ def encoding(lm: FrozenLM, passages: int, peers: int, rounds: int) -> dict[str, 
     ]
     what = "poly-prag, seconds a passage as a multiple of prag's"
     goals.append(goal(what, ratio("poly-prag", "prag"), 1.0, least=False))
-    return {"settings": {"prag": config.to_dict(), "poly-prag": poly.to_dict()}, "ways": lines, "goals": goals}
+    settings = {"prag": config.to_dict(), "poly-prag": poly.to_dict(), "training": training.to_dict()}
+    return {"settings": settings, "ways": lines, "goals": goals}
 
 
 def storage(lm: FrozenLM, passages: int) -> dict[str, Any]:
@@ -134,18 +149,14 @@ def storage(lm: FrozenLM, passages: int) -> dict[str, Any]:
         return {"passages": count, "prag": prag * size, "poly-prag": poly * size, "ratio": prag / poly}
 
     ids = [f"{i:016x}" for i in range(passages)]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         for start in range(0, passages, 64):
-            some = ids[start : start + 64]
-            described = {"fingerprint": "f", "augmentations": some}
-            write_shard(
-                Path(folder) / SHARDS, some, torch.zeros(len(some), layout.numbers, dtype=torch.bfloat16), described
-            )
-        shards = AdapterShards(Path(folder) / SHARDS, layout, config.scale, ids, ids).nbytes
-        path = Path(folder) / "bank.safetensors"
-        bank = torch.zeros(config.adapters, layout.numbers)
-        write_bank(path, PolyBank(bank, torch.zeros(passages, len(layout.names), config.adapters)), torch.bfloat16)
-        routed = path.stat().st_size
+            lessons = {id: "" for id in ids[start : start + 64]}
+            write_shard(folder, lessons, torch.zeros(len(lessons), layout.numbers, dtype=torch.bfloat16), "f")
+        shards = AdapterShards([folder], layout, config.scale, dict.fromkeys(ids, "")).nbytes
+        bank, table = torch.zeros(config.adapters, layout.numbers), (passages, len(layout.names), config.adapters)
+        routed = write_bank(folder, ids, bank, torch.zeros(table), torch.bfloat16).stat().st_size
     files = {"passages": passages, "prag": shards, "poly-prag": routed, "ratio": shards / routed}
     shapes = [numbers(count) for count in sorted({100, 1_000, 10_000, 100_000, passages})]
     what = f"bytes of prag against poly-prag, {passages:,} passages, S = {config.adapters}, rank {config.rank}"
@@ -160,10 +171,9 @@ def lookup(lm: FrozenLM, rows: int, reads: int = 500) -> dict[str, Any]:
     adapters = PolyPRAGConfig.adapters
     ids = [f"{i:016x}" for i in range(rows)]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "bank.safetensors"
-        row = torch.zeros(1, len(layout.names), adapters, dtype=torch.bfloat16)
-        write_bank(path, PolyBank(torch.zeros(adapters, layout.numbers), row.expand(rows, -1, -1)), torch.bfloat16)
-        bank = RoutedBank(path, layout, 1.0, ids)
+        table = torch.zeros(1, len(layout.names), adapters, dtype=torch.bfloat16).expand(rows, -1, -1)
+        write_bank(Path(folder), ids, torch.zeros(adapters, layout.numbers), table, torch.bfloat16)
+        bank = RoutedBank(Path(folder) / BANK, layout, 1.0)
         taken = []
         for place in torch.randint(rows, (reads,), generator=torch.Generator().manual_seed(0)).tolist():
             started = time.perf_counter()
@@ -178,41 +188,42 @@ def lookup(lm: FrozenLM, rows: int, reads: int = 500) -> dict[str, Any]:
 
 def answering(lm: FrozenLM, passages: int, queries: int, rounds: int, folder: Path) -> dict[str, Any]:
     """Seconds a query of each way, in the same round."""
-    made = fact_corpus(passages)
-    questions = [one for one in made.questions if one.hops == 1][: queries + 1]
-    prag, poly = PRAGConfig(), PolyPRAGConfig()
-    layout = Layout.of(lm.anatomy, prag.rank, prag.targets)
-    ids = [one.id for one in made.corpus.passages]
-    draw = torch.Generator().manual_seed(0)
+    task = load_task(f"fact-corpus:{passages}")
+    schema = task.schema.replace(template=task.schema.template.replace(end=""))  # so that all write as much
+    questions = [row for row in task.test if row.hops == 1][: queries + 1]
+    ids, draw = [entry.id for entry in task.exemplars], torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=draw) * 1e-3
 
+    def answering_with(method: Method) -> Pipeline:
+        method.setup(context_of(method, lm, schema))
+        return Pipeline(method, lm, schema, Store.of(task.exemplars), RetrievalConfig(), TrainingConfig())
+
+    adapters_of, rows_of = PRAG(k=K), PolyPRAG(k=K)
+    prag, poly = answering_with(adapters_of), answering_with(rows_of)
+    layout = adapters_of.layout
     for start in range(0, passages, 64):
-        some = ids[start : start + 64]
-        adapters = random(len(some), layout.numbers).bfloat16()
-        write_shard(folder / SHARDS, some, adapters, {"fingerprint": "f", "augmentations": some})
-    table = random(passages, len(layout.names), poly.adapters)
-    write_bank(folder / "bank.safetensors", PolyBank(random(poly.adapters, layout.numbers), table), torch.bfloat16)
-    banks: dict[str, Bank] = {
-        "prag": AdapterShards(folder / SHARDS, layout, prag.scale, ids, ids),
-        "poly-prag": RoutedBank(folder / "bank.safetensors", layout, poly.scale, ids),
+        lessons = {id: "" for id in ids[start : start + 64]}
+        write_shard(folder, lessons, random(len(lessons), layout.numbers).bfloat16(), "f")
+    adapters_of.bank = AdapterShards([folder], layout, PRAGConfig().scale, dict.fromkeys(ids, ""))
+    adapters = PolyPRAGConfig().adapters
+    table = random(passages, len(layout.names), adapters)
+    write_bank(folder, ids, random(adapters, layout.numbers), table, torch.bfloat16)
+    rows_of.load(folder)
+    pipelines = {
+        "closed book": answering_with(ZeroShot()),
+        f"text RAG, k = {K}": answering_with(RetrievedICL(k=K)),
+        f"prag, k = {K}, summed": prag,
+        "prag, k = 1": prag.replace(k=1),
+        f"poly-prag, k = {K}": poly,
+        "poly-prag, k = 1": poly.replace(k=1),
     }
-    configs = {"prag": prag, "poly-prag": poly}
-    served = {name: _encoded(lm, made.corpus, name, configs[name], bank) for name, bank in banks.items()}
-    base = AskConfig(k=K, max_new_tokens=NEW_TOKENS)
-    asked = {
-        "closed book": (served["prag"], base.replace(mode="closed-book")),
-        f"text RAG, k = {K}": (served["prag"], base.replace(mode="passages")),
-        f"prag, k = {K}, summed": (served["prag"], base),
-        "prag, k = 1": (served["prag"], base.replace(k=1)),
-        f"poly-prag, k = {K}": (served["poly-prag"], base),
-        "poly-prag, k = 1": (served["poly-prag"], base.replace(k=1)),
-    }
-    goals, told = [], {}
+    goals: list[dict[str, Any]] = []
+    told: dict[str, list[dict[str, Any]]] = {}
     for batch in (1, 16):
         say(f"{batch} at a time")
-        ways = {name: _ask(one, questions, config.replace(batch_size=batch)) for name, (one, config) in asked.items()}
+        ways = {name: _ask(pipeline, questions, batch) for name, pipeline in pipelines.items()}
         times = interleaved(ways, rounds)
         told[f"{batch} at a time"] = [
             {
@@ -231,30 +242,24 @@ def answering(lm: FrozenLM, passages: int, queries: int, rounds: int, folder: Pa
     return {"new_tokens": NEW_TOKENS, "queries": queries, **told, "goals": goals}
 
 
-def _ask(encoded: Encoded, questions: Sequence[Question], config: AskConfig) -> Way:
-    """From text to so many new tokens. Nothing stops an answer early, so all ways write as much."""
-    lm = encoded.lm
+def _ask(pipeline: Pipeline, questions: Sequence[Example], batch_size: int) -> Way:
+    """From text to so many new tokens."""
+    lm, method = pipeline.lm, pipeline.method
 
-    def answer(some: Sequence[Question]) -> None:
-        prompts = [encoded.prompts.prompt(one.text) for one in some]
-        alone = config.mode == "closed-book"
-        conditioning = EMPTY if alone else encoded.condition(encoded.retrieve(some, config), config)
-        lm.generate(prompts, conditioning, max_new_tokens=NEW_TOKENS)
+    def answer(rows: Sequence[Example]) -> None:
+        texts = [row.text for row in rows]
+        conditioning = method.condition(texts, pipeline.retrieve(rows))
+        lm.generate(prompts(pipeline.schema, texts), conditioning, max_new_tokens=NEW_TOKENS)
 
     def prepare() -> None:
         lm.states.clear()
         answer(questions[:1])  # indexes the passages
 
     def run(_: Any) -> None:
-        for start in range(1, len(questions), config.batch_size):
-            answer(questions[start : start + config.batch_size])
+        for start in range(1, len(questions), batch_size):
+            answer(questions[start : start + batch_size])
 
     return Way(run, prepare)
-
-
-def _encoded(lm: FrozenLM, corpus: Corpus, method: str, config: Any, bank: Bank) -> Encoded:
-    base = {**lm.provenance, "weight_hash": lm.weight_hash, "dtype": str(lm.dtype)}
-    return Encoded(lm, Described(method, config, bank.layout, base, {"failed": {}}), corpus, bank)
 
 
 def measure(
@@ -262,13 +267,12 @@ def measure(
 ) -> dict[str, Any]:
     """All of it."""
     say("encoding")
-    encoded = encoding(lm, passages, peers, rounds)
+    parts = {"encoding": encoding(lm, passages, peers, rounds)}
     say("storage")
-    kept = storage(lm, stored)
+    parts |= {"storage": storage(lm, stored), "lookup": lookup(lm, rows)}
     say("a query")
     with tempfile.TemporaryDirectory() as folder:
-        asked = answering(lm, max(passages, 64), queries, rounds, Path(folder))
-    parts = {"encoding": encoded, "storage": kept, "lookup": lookup(lm, rows), "query": asked}
+        parts["query"] = answering(lm, max(passages, 64), queries, rounds, Path(folder))
     goals = [line for part in parts.values() for line in part.pop("goals")]
     return {"rounds": rounds, **parts, "goals": goals}
 

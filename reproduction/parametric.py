@@ -25,177 +25,252 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coldframe.parametric.augment import ByModel, augment
-from coldframe.parametric.encode import encode
-from coldframe.parametric.encoded import Encoded, name_of
-from coldframe.parametric.evaluate import MODES, controls_of
-from coldframe.parametric.folder import method_config
-from coldframe.parametric.settings import AskConfig
-from coldframe.tasks.corpus import Corpus, Passage, Question, source_of
-from coldframe.tasks.fact_corpus import as_asked, fact_corpus, spread
-
 from coldframe.cli.options import settings_of
-from coldframe.errors import ColdframeError, ConfigError, DataError
+from coldframe.config import check
+from coldframe.errors import ArtifactError, ColdframeError, ConfigError, DataError
+from coldframe.evaluation.variants import retrieval_recall, variants_of
 from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.inference.augmenters import by_model
 from coldframe.inference.predictions import Predictions
+from coldframe.inference.run import predict
+from coldframe.methods.registry import create
+from coldframe.methods.weight_deltas.dyprag import DyPRAGConfig
+from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters
+from coldframe.pipeline.fit import fit
+from coldframe.pipeline.pipeline import Pipeline, load
+from coldframe.pipeline.setup import training_settings
 from coldframe.progress import say
-from coldframe.retrieval.retriever import RetrievalConfig, Retriever
+from coldframe.retrieval.retriever import Retriever
 from coldframe.retrieval.store import Store
-from coldframe.tasks.qa import READERS, answered_by, questions_of
-from coldframe.tasks.task import content_hash
+from coldframe.storage.artifact import read_manifest
+from coldframe.tasks import load_task
+from coldframe.tasks.augmentation import augment
+from coldframe.tasks.corpora import spread
+from coldframe.tasks.passages import answered_by
+from coldframe.tasks.qa import READERS
+from coldframe.tasks.task import Example, Passage, Task, content_hash
+from coldframe.tasks.text_metrics import published_answer
+from coldframe.training.config import TrainingConfig
 from reproduction.multi_document_qa import draw
-from reproduction.parametric_results import System, summary
+from reproduction.parametric_results import Place, System, Way, summary
 from reproduction.parametric_tables import write
+
+PLACES: tuple[Place, ...] = ("closed-book", "text", "weights", "both")
+TRAINING = {field.name for field in dataclasses.fields(TrainingConfig)}
 
 
 class Spec(NamedTuple):
-    """A method with its settings, as it was asked for."""
+    """A method with its settings."""
 
     label: str
     method: str
     settings: dict[str, Any]
+    training: dict[str, Any]
 
     @classmethod
     def of(cls, text: str) -> Spec:
-        """From ``METHOD[,KEY=VALUE...]``.
+        """From ``METHOD[,KEY=VALUE...]``; training settings and the method's own stand side by side.
 
-        >>> Spec.of("poly-prag,adapters=20").settings
-        {'adapters': 20}
+        >>> Spec.of("poly-prag,adapters=20,epochs=3")[2:]
+        ({'adapters': 20}, {'epochs': 3})
         """
         method, *pairs = text.split(",")
-        return cls(text, method, settings_of(pairs))
+        values = settings_of(pairs)
+        training = {name: value for name, value in values.items() if name in TRAINING}
+        return cls(text, method, {name: value for name, value in values.items() if name not in training}, training)
+
+    def build(self, skip: bool = False) -> PassageAdapters:
+        """The method, not yet set up.
+
+        Raises:
+            ConfigError: It turns no passages into weights, or has no such setting.
+        """
+        method = create(self.method, {**self.settings, **({"skip_unusable": True} if skip else {})})
+        if not isinstance(method, PassageAdapters):
+            raise ConfigError(f"{self.method!r} turns no passages into weights", expected="prag, poly-prag or dyprag")
+        return method
 
 
-def asked_of(asked: argparse.Namespace) -> tuple[Corpus, tuple[Question, ...]]:
-    """The corpus and the questions, the same for the same words."""
-    if (made := as_asked(asked.corpus)) is not None:
-        found = fact_corpus(*made)
-        return found.corpus, spread(found.questions, asked.questions or len(found.questions))
-    if asked.corpus not in READERS:
-        raise ConfigError(f"There is no corpus {asked.corpus!r}", expected=f"fact-corpus, {', '.join(READERS)}")
-    if asked.data is None or not asked.data.is_dir():
-        raise DataError("The sets are read out of a folder", got=asked.data, fix="Name it with --data.")
-    rows = questions_of(READERS[asked.corpus](asked.data))
-    pool = {p.id: p for row in rows for p in (Passage.of(one.text, one.title) for one in row.passages)}
-    chosen = draw(rows, asked.questions or 100, asked.seed)
-    store = Store.of([passage.example() for passage in pool.values()])
-    plain = [Question.of(one.question, one.answers) for one in chosen]
-    retriever = Retriever(store, "text", min(max(asked.k), len(store)), RetrievalConfig(similarity="bm25"))
-    found = retriever.retrieve([one.example() for one in plain], exclude_same_key=False)
-    wanted = {example.id: pool[example.id] for row in range(len(plain)) for example in found.examples(row)}
-    notes = (f"{len(wanted)} passages, the first {max(asked.k)} for {len(chosen)} questions out of {len(pool)}.",)
-    passages = tuple(wanted.values())
-    return Corpus(asked.corpus, passages, {}, notes, source_of(asked.corpus, passages)), tuple(plain)
+def task_of(options: argparse.Namespace) -> Task:
+    """The corpus and the questions, the same for the same options."""
+    if options.corpus.partition(":")[0] == "fact-corpus":
+        task = load_task(options.corpus)
+        questions = spread(task.test, options.questions or len(task.test))
+    elif options.corpus not in READERS:
+        raise ConfigError(f"There is no corpus {options.corpus!r}", expected=f"fact-corpus, {', '.join(READERS)}")
+    elif options.data is None or not options.data.is_dir():
+        raise DataError("The sets are read out of a folder", got=options.data, fix="Name it with --data.")
+    else:
+        task = READERS[options.corpus](options.data)
+        rows = draw(task.test, options.questions or 100, options.seed)
+        # Searched for among the passages of all questions: not those that came with the question.
+        questions = tuple(dataclasses.replace(row, contexts=None, gold=()) for row in rows)
+        pool, k = Store.of(task.store or ()), max(options.k)
+        retrieved = Retriever(pool, "text", min(k, len(pool))).retrieve(questions, exclude_same_key=False)
+        first = {entry.id: entry for row in range(len(rows)) for entry in retrieved.examples(row)}
+        note = f"{len(first)} passages, the first {k} for {len(rows)} questions out of {len(pool)}."
+        task = dataclasses.replace(task, store=tuple(first.values()), notes=(note,))
+    schema = task.schema.replace(max_new_tokens=options.max_new_tokens)
+    return dataclasses.replace(task, schema=schema, test=questions)
 
 
-def settings(spec: Spec, asked: argparse.Namespace) -> Iterator[AskConfig]:
-    """All ways in which an encoded corpus is asked."""
-    base = AskConfig(max_new_tokens=asked.max_new_tokens, batch_size=asked.batch_size, cut=asked.cut)
-    for k in asked.k:
-        for mode in MODES:
-            yield base.replace(mode=mode, k=k)
+def ways(method: PassageAdapters, options: argparse.Namespace) -> Iterator[Way]:
+    """All ways in which the questions are answered with a method, its controls at the first k."""
+    for k in options.k:
+        for place in PLACES:
+            yield Way(place, 1 if place == "closed-book" else k)
         if k > 1:
-            for combine in asked.combine:
-                yield base.replace(k=k, combine=combine)
-    yield from controls_of(spec.method, base.replace(k=asked.k[0]))
+            for combine in options.combine:
+                yield Way("weights", k, combine)
+    for place in ("weights", "both"):
+        yield Way(place, options.k[0], control="swapped")
+    for ablation in method.ablations:
+        if ablation != "swapped-store":
+            yield Way("weights", options.k[0], control=ablation.replace("-", " "))
 
 
-def answered(encoded: Encoded, config: AskConfig, questions: Sequence[Question], folder: Path) -> Predictions:
-    """The answers, out of the folder if they are there."""
-    alone = config.mode in ("closed-book", "passages")  # these do not depend on the method
-    key = [encoded.lm.weight_hash, str(encoded.lm.dtype), encoded.corpus.hash, repr(config), repr(encoded.prompts)]
-    if not alone:
-        trained = sorted(f"{one} {made.hash}" for one, made in encoded.corpus.given.items())
-        key += [str(encoded.described.extra["fingerprint"]), *trained]
-    path = folder / f"{content_hash(*key, *(one.id for one in questions))}.jsonl"
+def answered(
+    pipeline: Pipeline, way: Way, questions: Sequence[Example], trained: str, options: argparse.Namespace
+) -> Predictions:
+    """The answers, out of the folder if they are there; ``trained`` names what the method has learned."""
+    changed = pipeline.replace(k=min(way.k, len(pipeline.store)), combine=way.combine)
+    answering = variants_of(changed)[way.variant(pipeline.method.name)]
+    about = [pipeline.lm.weight_hash, str(pipeline.lm.dtype), pipeline.store.hash, repr(way), options.cut]
+    about += [repr(pipeline.schema), *(question.id for question in questions)]
+    if way.place in ("weights", "both"):  # the others do not depend on the method
+        about.append(trained)
+    path = options.out / "answers" / f"{content_hash(*about)}.jsonl"
     if not path.exists():
-        encoded.answer(questions, config).save(path)
+        started = time.perf_counter()
+        method, lm, schema = answering.method, pipeline.lm, pipeline.schema
+        retrieved = answering.retrieve(questions)
+        run = predict(method, lm, schema, questions, retrieved, batch_size=options.batch_size)
+        written = run.generated or ()
+        if options.cut == "published":
+            written = tuple(map(published_answer, written))
+        dataclasses.replace(
+            run,
+            method=way.name(pipeline.method.name),
+            generated=written,
+            seed=pipeline.training.seed,
+            seconds=time.perf_counter() - started,
+        ).save(path)
     return Predictions.load(path)
+
+
+def encoded(spec: Spec, seed: int, task: Task, lm: FrozenLM, folder: Path, skip: bool) -> Pipeline:
+    """The corpus in weights: out of the folder, if it is finished there, else trained."""
+    method, pipeline = spec.build(skip), None
+    training = training_settings(method, {**spec.training, "seed": seed})
+    try:
+        pipeline = load(folder, lm)
+    except ArtifactError as error:
+        if "is not a coldframe artifact" not in str(error):
+            raise
+    finished = (
+        pipeline is not None
+        and (pipeline.method.config, pipeline.training) == (method.config, training)
+        and {entry.id for entry in pipeline.store.examples} == {entry.id for entry in task.store or ()}
+    )
+    if pipeline is None or not finished:
+        pipeline = fit(method, lm, task, training=training, out=folder)
+    return dataclasses.replace(pipeline, schema=task.schema)  # as long as its answers are to be
 
 
 def run(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Encode and answer what is missing; write the results after every method."""
-    asked = arguments(argv)
-    specs = [Spec.of(text) for text in asked.methods]
-    configs = [method_config(one.method, {**one.settings, "seed": s}) for one in specs for s in asked.seeds]
+    options = arguments(argv)
+    specs = [Spec.of(text) for text in options.methods]
     for spec in specs:  # settings that do not go together are told before the work
-        list(settings(spec, asked))
-    corpus, questions = asked_of(asked)
-    lm = load_lm(asked.model, dtype=asked.dtype, device=asked.device)
-    corpus = augmented(corpus, asked, lm, rewrites=any(one.form == "published" for one in configs))
-    systems: dict[tuple[str, AskConfig], System] = {}
+        training_settings(spec.build(), spec.training)
+        check(not spec.training.get("seed"), "Seeds are given by --seeds", got=spec.label)
+    task = task_of(options)
+    lm = load_lm(options.model, dtype=options.dtype, device=options.device)
+    task = augmented(task, options, lm, rewrites=any(spec.build().config.form == "published" for spec in specs))
+    systems: dict[tuple[str, Way], System] = {}
     costs: list[dict[str, Any]] = []
-    done: dict[str, Any] = {}
-    started = time.perf_counter()
+    results: dict[str, Any] = {}
+    started, skip = time.perf_counter(), options.on_error == "skip"
     for spec in specs:
-        for seed in asked.seeds:
-            config = configs.pop(0)
-            folder = asked.out / "encoded" / f"{spec.label.replace(',', '-').replace('=', '_')}-{seed}"
-            say(f"{spec.label}, seed {seed}: encoding {len(corpus)} passages")
-            made = encode(corpus, lm, config, folder, on_error=asked.on_error)
-            encoded = Encoded.load(folder, lm)
-            for one in settings(spec, asked):
-                baseline = one.mode in ("closed-book", "passages")
-                one = one.replace(k=1) if one.mode == "closed-book" else one
+        for seed in options.seeds:
+            folder = options.out / "encoded" / f"{spec.label.replace(',', '-').replace('=', '_')}-{seed}"
+            say(f"{spec.label}, seed {seed}: encoding {len(task.store or ())} passages")
+            pipeline = encoded(spec, seed, task, lm, folder, skip)
+            trained = repr(read_manifest(folder)["files"])
+            for way in ways(spec.build(), options):
+                baseline = way.place in ("closed-book", "text")
                 label = "" if baseline else spec.label
-                system = systems.setdefault((label, one), System(name_of(spec.label, one), label, one))
+                cut = " (published cut)" if options.cut == "published" else ""
+                system = systems.setdefault((label, way), System(way.name(spec.label) + cut, label, way))
                 if baseline and system.runs:
                     continue
                 say(f"  {system.title}")
-                system.runs.append(answered(encoded, one, questions, asked.out / "answers"))
-            told = encoded.described.extra
-            about = {"method": spec.label, "seed": seed, "encode_seconds": told["seconds"], "trained": told["trained"]}
-            costs.append({**encoded.summary(), **about, "left_out": dict(made.failed)})
-        recall = {str(k): _recall(encoded, questions, k) for k in asked.k}
-        done = summary(list(systems.values()), costs, questions, recall)
-        done["about"] = {
+                system.runs.append(answered(pipeline, way, task.test, trained, options))
+            costs.append({"method": spec.label, "seed": seed, **cost_of(pipeline, task)})
+        recall = {str(k): _recall(pipeline, task.test, k) for k in options.k}
+        results = summary(list(systems.values()), costs, task.test, recall)
+        results["about"] = {
             "command": " ".join(["python -m reproduction.parametric", *map(shlex.quote, argv or sys.argv[1:])]),
             "model": lm.provenance["name"],
             "dtype": str(lm.dtype),
-            "corpus": corpus.name,
-            "passages": len(encoded.corpus),
-            "questions": len(questions),
-            "notes": list(corpus.notes),
+            "corpus": task.schema.name,
+            "passages": len(pipeline.store),
+            "questions": len(task.test),
+            "notes": list(task.notes),
             "seconds": round(time.perf_counter() - started, 1),
         }
-        write(done, asked.out)
-    return done
+        write(results, options.out)
+    return results
 
 
-def augmented(corpus: Corpus, asked: argparse.Namespace, lm: FrozenLM, rewrites: bool) -> Corpus:
+def cost_of(pipeline: Pipeline, task: Task) -> dict[str, Any]:
+    """Size and time of what was trained."""
+    method, there = pipeline.method, {entry.id for entry in pipeline.store.examples}
+    assert isinstance(method, PassageAdapters)  # no other is built here
+    trained = len(there)
+    if isinstance(method.config, DyPRAGConfig):
+        trained = min(trained, method.config.train_passages or trained)
+    return {
+        "passages": len(there),
+        "rank": method.config.rank,
+        "numbers_per_adapter": method.layout.numbers,
+        "bytes": method.adapters.nbytes,
+        "bytes_per_passage": method.entry_bytes,
+        "encode_seconds": pipeline.seconds,
+        "trained": trained,
+        "left_out": [entry.id for entry in task.store or () if entry.id not in there],
+    }
+
+
+def augmented(task: Task, options: argparse.Namespace, lm: FrozenLM, rewrites: bool) -> Task:
     """The corpus with questions for its passages, once for all methods; passages without are left out, and counted."""
-    if corpus.given:
-        return corpus
-    writer = lm if asked.augment == "self" else load_lm(asked.augment, dtype=asked.dtype, device=asked.device)
-    by_model = ByModel(writer, retries=asked.retries, rewrites=rewrites, max_new_tokens=asked.augment_tokens)
-    say(f"{writer.provenance['name']} writes questions for {len(corpus)} passages")
+    if task.train or task.validation:
+        return task
+    same = options.augment == "self"
+    writer = lm if same else load_lm(options.augment, dtype=options.dtype, device=options.device)
+    author = by_model(writer, retries=options.retries, rewrites=rewrites, max_new_tokens=options.augment_tokens)
+    say(f"{writer.provenance['name']} writes questions for {len(task.store or ())} passages")
     started = time.perf_counter()
-    kept = augment(corpus, by_model, asked.out / "augmentations.jsonl")
-    if not kept.found:
-        raise DataError("No passage has questions", got=next(iter(kept.failed.values())))
+    written = augment(task, author, options.out / "augmentations.jsonl")
+    taught = {identity for row in (*written.train, *written.validation) for identity in row.gold}
+    store = tuple(entry for entry in written.store or () if entry.id in taught)
     note = (
-        f"{writer.provenance['name']} wrote three readable questions for {len(kept.found)} of {len(corpus)} passages "
+        f"{writer.provenance['name']} wrote three readable questions for {len(store)} of {len(task.store or ())} "
+        f"passages ({time.perf_counter() - started:.0f} s now); the others are left out."
     )
-    note += f"({time.perf_counter() - started:.0f} s now); the others are left out."
-    passages = tuple(passage for passage in corpus.passages if passage.id in kept.found)
-    return dataclasses.replace(corpus, passages=passages, given=kept.found, notes=(*corpus.notes, note))
+    return dataclasses.replace(written, store=store, notes=(*task.notes, note))
 
 
-def _recall(encoded: Encoded, questions: Sequence[Question], k: int) -> dict[str, float]:
+def _recall(pipeline: Pipeline, questions: Sequence[Example], k: int) -> dict[str, float]:
     """Shares of questions: all its passages retrieved (where they are known), an answer in a retrieved passage."""
-    found = encoded.retrieve(questions, AskConfig(k=k))
-    rows = [[encoded.corpus.by_id[example.id] for example in found.examples(row)] for row in range(len(questions))]
-    shares = {"answer": [any(_holds(p, one) for p in row) for one, row in zip(questions, rows, strict=True)]}
-    known = [(one, row) for one, row in zip(questions, rows, strict=True) if one.passages]
-    if known:
-        shares["passages"] = [set(one.passages) <= {p.id for p in row} for one, row in known]
-    return {name: sum(hits) / len(hits) for name, hits in shares.items()}
-
-
-def _holds(passage: Passage, question: Question) -> bool:
-    from coldframe.tasks.qa import Passage as Shown
-
-    return answered_by(Shown(passage.title, passage.text), question.answers)
+    searching = pipeline.replace(k=min(k, len(pipeline.store)))
+    retrieved = searching.retrieve(questions)
+    hits = [
+        any(isinstance(p, Passage) and answered_by(p, (q.target, *q.references)) for p in retrieved.examples(row))
+        for row, q in enumerate(questions)
+    ]
+    passages = retrieval_recall(searching, questions)
+    return {"answer": sum(hits) / len(hits), **({} if passages is None else {"passages": passages})}
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -4,18 +4,64 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from coldframe.parametric.evaluate import METRICS, broken
-from coldframe.parametric.settings import AskConfig
-from coldframe.tasks.corpus import Question
 
 from coldframe.evaluation.compare import paired_difference
 from coldframe.evaluation.intervals import score_interval
+from coldframe.evaluation.variants import METRICS, broken
 from coldframe.inference.predictions import Predictions
+from coldframe.methods.weight_deltas.adapter_config import Combination
+from coldframe.tasks.task import Example
 
 FACTS = {1: "one fact", 2: "two facts"}
+Place: TypeAlias = Literal["closed-book", "text", "weights", "both"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How questions are answered.
+
+    Attributes:
+        place: Where the retrieved passages go: nowhere, into the prompt, into the weights, or both.
+        k: Passages retrieved.
+        combine: How several adapters become one.
+        control: ``swapped``, ``uniform routing`` or ``random routing``; empty for none.
+    """
+
+    place: Place
+    k: int = 1
+    combine: Combination = "auto"
+    control: str = ""
+
+    @property
+    def plain(self) -> bool:
+        """The method itself: weights alone, and no control."""
+        return self == Way("weights", self.k)
+
+    @property
+    def swapped(self) -> Way:
+        """The same with adapters of other passages."""
+        return dataclasses.replace(self, control="swapped")
+
+    def variant(self, method: str) -> str:
+        """Its name in :func:`coldframe.evaluation.variants.variants_of`."""
+        if self.place == "both":
+            return f"icl+{method}, adapters of others" if self.control else f"icl+{method}"
+        control = {"swapped": "swapped store"}.get(self.control, self.control)
+        names = {"closed-book": "zero-shot", "text": "icl", "weights": f"{method}, {control}" if control else method}
+        return names[self.place]
+
+    def name(self, label: str) -> str:
+        """A row of a table, without k.
+
+        >>> Way("both", control="swapped").name("prag"), Way("text").name("")
+        ('prag+text (swapped)', 'text-rag')
+        """
+        names = {"closed-book": "closed-book", "text": "text-rag", "weights": label, "both": f"{label}+text"}
+        parts = [self.control, "" if self.combine == "auto" else self.combine]
+        return names[self.place] + "".join(f" ({part})" for part in parts if part)
 
 
 @dataclasses.dataclass
@@ -25,25 +71,25 @@ class System:
     Attributes:
         name: Of the method and the way, without k.
         label: Of the method; empty where none is used.
-        config: How questions were asked.
+        way: How questions were answered.
         runs: The answers, by seed.
     """
 
     name: str
     label: str
-    config: AskConfig
+    way: Way
     runs: list[Predictions] = dataclasses.field(default_factory=list)
 
     @property
     def title(self) -> str:
         """As in tables."""
-        return self.name if self.config.mode == "closed-book" else f"{self.name}, k = {self.config.k}"
+        return self.name if self.way.place == "closed-book" else f"{self.name}, k = {self.way.k}"
 
 
 def summary(
     systems: Sequence[System],
     costs: Sequence[Mapping[str, Any]],
-    questions: Sequence[Question],
+    questions: Sequence[Example],
     recall: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
     """All that is told, as plain data."""
@@ -54,7 +100,7 @@ def summary(
             FACTS.get(h, f"{h} facts"): np.flatnonzero([question.hops == h for question in questions]) for h in hops
         }
     parts = {
-        group: [dataclasses.replace(system, runs=[_rows(run, rows) for run in system.runs]) for system in systems]
+        group: [dataclasses.replace(system, runs=[run.at(rows) for run in system.runs]) for system in systems]
         for group, rows in groups.items()
     }
     return {
@@ -70,7 +116,7 @@ def summary(
 
 def pairs(systems: Sequence[System]) -> Iterator[tuple[System, System]]:
     """Which systems are compared: each with the baselines, a method with its controls and with the first method."""
-    closed = next((system for system in systems if system.config.mode == "closed-book"), None)
+    closed = next((system for system in systems if system.way.place == "closed-book"), None)
     first = next((system.label for system in systems if system.label), "")
     for system in systems:
         if not system.label:
@@ -78,45 +124,21 @@ def pairs(systems: Sequence[System]) -> Iterator[tuple[System, System]]:
         if closed is not None:
             yield system, closed
         for other in systems:
-            same_k = other.config.k == system.config.k
-            if other.config.mode == "passages" and same_k:
+            same_k = other.way.k == system.way.k
+            if other.way.place == "text" and same_k:
                 yield system, other
-            elif other.label == system.label and other is not system and same_k and _plain(system.config):
+            elif other.label == system.label and other is not system and same_k and system.way.plain:
                 yield system, other
-            elif other.label == system.label and other.config == system.config.replace(swapped=True) != system.config:
+            elif other.label == system.label and other.way == system.way.swapped != system.way:
                 yield system, other
-            elif other.label == first != system.label and other.config == system.config:
+            elif other.label == first != system.label and other.way == system.way:
                 yield system, other
-
-
-def _plain(config: AskConfig) -> bool:
-    """The method itself: parameters alone, and no control."""
-    return config == AskConfig(k=config.k, **_same(config)) and config.mode == "parameters"
-
-
-def _same(config: AskConfig) -> dict[str, Any]:
-    return {"max_new_tokens": config.max_new_tokens, "batch_size": config.batch_size, "cut": config.cut}
-
-
-def _rows(run: Predictions, rows: Any) -> Predictions:
-    """Some of the rows."""
-    return dataclasses.replace(
-        run,
-        ids=tuple(run.ids[i] for i in rows),
-        texts=tuple(run.texts[i] for i in rows),
-        targets=run.targets[rows],
-        probabilities=run.probabilities[rows],
-        neighbours=run.neighbours[rows],
-        similarities=run.similarities[rows],
-        references=tuple((run.references or ())[i] for i in rows),
-        generated=tuple((run.generated or ())[i] for i in rows),
-    )
 
 
 def _scores(group: str, systems: Sequence[System]) -> Iterator[dict[str, Any]]:
     for system in systems:
         scores = {metric: score_interval(system.runs, metric).to_dict() for metric in METRICS}
-        yield {"system": system.title, "method": system.label, "k": system.config.k, "group": group, **scores}
+        yield {"system": system.title, "method": system.label, "k": system.way.k, "group": group, **scores}
 
 
 def _differences(group: str, systems: Sequence[System]) -> Iterator[dict[str, Any]]:
@@ -128,8 +150,8 @@ def _differences(group: str, systems: Sequence[System]) -> Iterator[dict[str, An
 
 def _broken(systems: Sequence[System]) -> Iterator[dict[str, Any]]:
     for system in systems:
-        for other in systems if _plain(system.config) else ():
-            if other.label == system.label and other.config == system.config.replace(swapped=True):
+        for other in systems if system.way.plain else ():
+            if other.label == system.label and other.way == system.way.swapped:
                 shares = [broken(own, theirs) for own, theirs in zip(system.runs, other.runs, strict=True)]
                 for run, share in zip(system.runs, shares, strict=True):
                     yield {

@@ -13,6 +13,8 @@ from tests.contract.cases import TWO, TinyEncoder, task
 from tests.tiny import tiny
 
 from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.pipeline.fit import fit
+from coldframe.pipeline.setup import training_settings
 from coldframe.tasks.task import Task
 
 pytest.importorskip("peft", reason="the training benchmark's peer comes with the extra train")
@@ -128,17 +130,18 @@ def test_parametric(lm: FrozenLM, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_peer_trains_what_we_train(lm: FrozenLM) -> None:
-    made = parametric.fact_corpus(3).corpus
-    config = parametric.PRAGConfig(epochs=2)
-    sequences = [config.prompts.of(lm, one, made.given[one.id]) for one in made.passages][:1]
-    layout = parametric.Layout.of(lm.anatomy, config.rank, config.targets)
-    peer = parametric.Peer(lm, config, torch.float32)
-    start = layout.start(config.seed)
-    peer.start = [piece.reshape(p.shape) for piece, p in zip(start.split(layout.pieces), peer.trained, strict=True)]
-    peer.encode(sequences)
-    ours, _ = parametric.train_adapters(lm, layout, config, sequences)
+    task = parametric.load_task("fact-corpus:4")
+    task = dataclasses.replace(task, store=(task.store or ())[:1])
+    training = training_settings(parametric.PRAG(), {"epochs": 2})
+    peer = parametric.Peer(lm, parametric.PRAGConfig(), training, torch.float32)
+    pipeline = fit(parametric.PRAG(stored="float32"), lm, task, training=training, quiet=True)
+    layout = pipeline.method.layout
+    pieces = layout.start(training.seed).split(layout.pieces)
+    peer.start = [piece.reshape(p.shape) for piece, p in zip(pieces, peer.trained, strict=True)]
+    peer.encode(parametric.sequences_of(parametric.PRAG(), lm, task))
+    (ours,) = pipeline.method.adapters.adapters([entry.id for entry in pipeline.store.examples])
     theirs = torch.cat([p.detach().flatten() for p in peer.trained])
-    torch.testing.assert_close(theirs, ours[0], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-3)
 
 
 def test_ratios_are_taken_within_a_round() -> None:

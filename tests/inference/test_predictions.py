@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -47,6 +48,16 @@ def test_generation_round_trip(tmp_path):
     )
     run.save(tmp_path / "p.jsonl")
     assert same(Predictions.load(tmp_path / "p.jsonl"), run)
+
+
+def test_some_of_the_rows_are_whole(tmp_path):
+    run = noisy_run(np.random.default_rng(0), n=6, k=3, m=4)
+    part = run.at([4, 1])
+    assert part.records() == [run.records()[4], run.records()[1]] and same(run.at(np.arange(6)), run)
+    written = dict(labels=(), targets=np.full(6, -1), probabilities=np.empty((6, 0)))
+    texts = {"references": tuple((str(i),) for i in range(6)), "generated": tuple("abcdef")}
+    answers = dataclasses.replace(run, **written, **texts, losses=np.arange(6.0)).at([5, 0])
+    assert (answers.generated, answers.references, answers.losses.tolist()) == (("f", "a"), (("5",), ("0",)), [5, 0])
 
 
 def test_a_record_says_all(tmp_path):

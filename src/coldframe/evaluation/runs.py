@@ -97,19 +97,7 @@ class Outcome:
         if run.ids == tuple(ids):
             return run
         place = {name: row for row, name in enumerate(run.ids)}
-        rows = [place[name] for name in ids]
-        return dataclasses.replace(
-            run,
-            ids=tuple(ids),
-            texts=tuple(run.texts[i] for i in rows),
-            targets=run.targets[rows],
-            probabilities=run.probabilities[rows],
-            neighbours=run.neighbours[rows],
-            similarities=run.similarities[rows],
-            attention=None if run.attention is None else run.attention[rows],
-            references=None if run.references is None else tuple(run.references[i] for i in rows),
-            generated=None if run.generated is None else tuple(run.generated[i] for i in rows),
-        )
+        return run.at([place[name] for name in ids])
 
 
 @dataclasses.dataclass

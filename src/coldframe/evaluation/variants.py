@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -91,7 +90,7 @@ def variants_of(pipeline: Pipeline, controls: bool = True) -> dict[str, Pipeline
         text.name: _with(pipeline, text),
         name: pipeline,
     }
-    if not method.reads_text:
+    if method.trainable and not method.reads_text:
         variants[f"{text.name}+{name}"] = _beside(pipeline, text, method)
     if controls:
         for ablation in method.ablations:
@@ -140,11 +139,9 @@ def measure_variants(
     rows = []
     with Bar(len(variants) * len(questions), "ask", quiet) as bar:
         for name, pipeline in variants.items():
-            started = time.perf_counter()
             predictions = dataclasses.replace(pipeline.predictions(questions), method=name)
-            seconds = (time.perf_counter() - started) / len(questions)
             scores = {metric: score_interval([predictions], metric) for metric in METRICS}
-            rows.append(Variant(name, scores, seconds, predictions))
+            rows.append(Variant(name, scores, predictions.seconds / len(questions), predictions))
             bar.advance(len(questions))
     by_name = {row.name: row.predictions for row in rows}
     lost, cosine = None, None

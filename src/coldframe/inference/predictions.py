@@ -103,6 +103,27 @@ class Predictions:
         """Position of the most probable label, ``[n]``; the first of equals. There is no other threshold."""
         return np.asarray(np.argmax(self.probabilities, axis=1), np.int64)
 
+    def at(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
+        """Those of some queries, by their positions."""
+
+        def those(values: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(values[row] for row in rows)
+
+        places = np.asarray(rows, np.int64)
+        return dataclasses.replace(
+            self,
+            ids=those(self.ids),
+            texts=those(self.texts),
+            targets=self.targets[places],
+            probabilities=self.probabilities[places],
+            neighbours=self.neighbours[places],
+            similarities=self.similarities[places],
+            attention=None if self.attention is None else self.attention[places],
+            references=None if self.references is None else those(self.references),
+            generated=None if self.generated is None else those(self.generated),
+            losses=None if self.losses is None else self.losses[places],
+        )
+
     def records(self) -> list[dict[str, Any]]:
         """One dictionary per query, ready for JSON; each says of which method, seed and task it is."""
         predicted = self.predicted if self.labels else None

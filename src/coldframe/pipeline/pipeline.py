@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -128,11 +129,12 @@ class Pipeline:
             shuffle: A seed that permutes every query's exemplars, to see what their order does.
             quiet: No progress bar.
         """
+        started = time.perf_counter()
         retrieved = self.retrieve(examples)
         if shuffle is not None:
             retrieved = retrieved.shuffled(np.random.default_rng(shuffle))
         with Bar(len(examples), f"evaluate {self.method.name}", quiet) as bar:
-            return predict(
+            predictions = predict(
                 self.method,
                 self.lm,
                 self.schema,
@@ -141,6 +143,7 @@ class Pipeline:
                 seed=self.training.seed,
                 advance=bar.advance,
             )
+        return dataclasses.replace(predictions, seconds=time.perf_counter() - started)
 
     # ---- artifact ---------------------------------------------------------------------------------------
 

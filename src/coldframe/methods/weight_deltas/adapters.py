@@ -21,7 +21,7 @@ Factors: TypeAlias = list[tuple[Tensor, Tensor]]
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where factors lie in an adapter's vector of N numbers: A and B of the first target, then of the next.
+    """Where factors lie in an adapter's vector of N parameters: A and B of the first target, then of the next.
 
     An adapter is then one row of a matrix, read from a file in one piece.
 
@@ -39,16 +39,17 @@ class Layout:
     def of(cls, anatomy: BoundAnatomy, rank: int, targets: LinearKind) -> Self:
         """The layout for a model's linears."""
         linears = anatomy.linears(targets)
-        return cls(tuple(one.name for one in linears), tuple((one.d_in, one.d_out) for one in linears), rank)
+        sizes = tuple((linear.d_in, linear.d_out) for linear in linears)
+        return cls(tuple(linear.name for linear in linears), sizes, rank)
 
     @property
     def numbers(self) -> int:
-        """N, how many numbers an adapter has: ``sum of r (in + out)``."""
+        """N, how many parameters an adapter has: ``sum of r (in + out)``."""
         return sum(self.pieces)
 
     @property
     def pieces(self) -> list[int]:
-        """Numbers of A and B of every target, in order."""
+        """Parameters of A and B of every target, in order."""
         return [self.rank * width for size in self.sizes for width in size]
 
     @property
@@ -95,36 +96,36 @@ class Layout:
         return cls(tuple(values["names"]), tuple((int(i), int(o)) for i, o in values["sizes"]), int(values["rank"]))
 
 
-def combined(layout: Layout, adapters: Tensor, present: Tensor, how: Combine, density: float = 0.5) -> Factors:
+def combined(layout: Layout, adapters: Tensor, present: Tensor, rule: Combine, density: float = 0.5) -> Factors:
     """One update for each query from the adapters of its k passages, as factors.
 
     - ``sum``: ``dW = sum_i B_i A_i``, exactly: the factors stand side by side, so the rank is ``k r`` (peft calls it
       "cat", and so do PRAG's authors).
     - ``mean``: the sum divided by the number of passages.
     - ``average-factors``: ``dW = (mean B_i) (mean A_i)``, as DyPRAG does. Not the mean: B_i meets A_j.
-    - ``ties``: of every factor keep the share ``density`` of its numbers that are largest, let each place elect its
+    - ``ties``: of every factor keep the share ``density`` of its parameters that are largest, let each place elect its
       sign by the sum, average those that agree (arXiv 2306.01708); of A and of B apart, as peft does.
 
     Args:
         layout: Of the adapters.
         adapters: ``[queries, k, N]``.
         present: ``[queries, k]``, False where a query has fewer passages; those count for nothing.
-        how: See above.
+        rule: See above.
         density: For ``ties``, in (0, 1].
 
     Shapes:
         Returns A ``[queries, r', in]`` and B ``[queries, out, r']`` of every target; ``r'`` is ``k r`` for the first
         two, else ``r``.
     """
-    if how not in get_args(Combine):
-        raise ConfigError(f"Adapters cannot be combined by {how!r}", fix=nearest(str(how), get_args(Combine)))
+    if rule not in get_args(Combine):
+        raise ConfigError(f"Adapters cannot be combined by {rule!r}", fix=nearest(str(rule), get_args(Combine)))
     there = present.to(adapters)
     count = there.sum(1).clamp(min=1)
-    if how == "ties":
+    if rule == "ties":
         return [(_ties(a, there, density), _ties(b, there, density)) for a, b in layout.factors(adapters)]
-    if how == "average-factors":
+    if rule == "average-factors":
         return layout.factors(torch.einsum("qkn,qk->qn", adapters, there / count[:, None]))
-    share = there if how == "sum" else there / count[:, None]
+    share = there if rule == "sum" else there / count[:, None]
     return [
         (a.flatten(1, 2), (b * share[:, :, None, None]).transpose(1, 2).flatten(2))  # [q, k r, in], [q, out, k r]
         for a, b in layout.factors(adapters)
@@ -163,9 +164,9 @@ def mean_cosine(layout: Layout, adapters: Tensor) -> float:
 def _ties(factors: Tensor, there: Tensor, density: float) -> Tensor:
     """TIES over dimension 1 of ``[queries, k, ., .]``."""
     flat = factors.flatten(2) * there[..., None]
-    kept = int(density * flat.shape[-1])
+    count = int(density * flat.shape[-1])
     trimmed = torch.zeros_like(flat)
-    largest = flat.abs().topk(kept, dim=-1).indices
+    largest = flat.abs().topk(count, dim=-1).indices
     trimmed.scatter_(-1, largest, flat.gather(-1, largest))
     elected = torch.where(trimmed.sum(1, keepdim=True) >= 0, 1.0, -1.0)
     agree = trimmed.sign() == elected

@@ -58,11 +58,11 @@ def routed(table: Tensor, rows: Sequence[int | None], routing: Routing = "learne
     weights = torch.full((len(rows), targets, adapters), 1 / adapters)
     if routing == "uniform":
         return weights
-    whose = {row: row for row in range(count)}
+    source = {row: row for row in range(count)}
     if routing == "random":
         shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-        whose = dict(zip(shuffled, shuffled[1:] + shuffled[:1], strict=True))
+        source = dict(zip(shuffled, shuffled[1:] + shuffled[:1], strict=True))
     for place, row in enumerate(rows):
         if row is not None:
-            weights[place] = routing_weights(table[whose[row]].float())
+            weights[place] = routing_weights(table[source[row]].float())
     return weights
