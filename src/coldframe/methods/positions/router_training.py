@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from coldframe.config import Config, check
 from coldframe.errors import DataError, TrainingError
-from coldframe.methods.head_gains.discovery import Report
 from coldframe.methods.positions.moice import MoICE, balance_loss
+
+Report = Callable[[str, int, int, dict[str, float]], None]  # stage, units done, units in all, values beside it
 
 
 @dataclasses.dataclass(frozen=True)
