@@ -51,8 +51,8 @@ from coldframe.tasks.task import content_hash
 from reproduction import multi_document_qa
 from reproduction.pear_results import check_sources, retained, summary, write
 
-VARIANTS = {"pear": {}, "random": {"choose": "random"}, "lowest": {"choose": "lowest"}, "all": {"choose": "all"}}
-VARIANTS["zero"] = {"fixed": 0.0}
+VARIANTS: dict[str, dict[str, Any]] = {"pear": {}, "zero": {"fixed": 0.0}}
+VARIANTS |= {choice: {"choose": choice} for choice in ("random", "lowest", "all")}
 SCHEMES = {"ms-poe": MsPoE, "attention-buckets": AttentionBuckets}
 GAIN = re.compile(r"(\d+)\.(\d+):([^,:/]+)")
 PLACES = (0.0, 0.5, 1.0)  # of the gold document: first, middle, last

@@ -194,15 +194,15 @@ def _cells(title: str, metric: str, values: Mapping[str, list[Floats]], *, perce
 def _token_loss(rows: Mapping[str, list[list[dict[str, Any]]]]) -> list[Cell]:
     """Mean loss of a token over all texts, texts being what is resampled."""
     sums, counts = _values(rows, "loss"), _values(rows, "tokens")
-    rows = []
+    table = []
     for name, seeds in sums.items():
         tokens, gap = counts[name][0], None
         if name != BASE and BASE in sums:
             base = np.mean(sums[BASE], axis=0)
             spreads = [((values - base) / tokens).std(ddof=1) for values in seeds] if len(tokens) > 1 else [0.0]
             gap = Gap(ratio([values - base for values in seeds], tokens), float(np.mean(spreads)))
-        rows.append(Cell("ordinary text", name, "token_loss", ratio(seeds, tokens), gap))
-    return rows
+        table.append(Cell("ordinary text", name, "token_loss", ratio(seeds, tokens), gap))
+    return table
 
 
 def _question_set(qa: QASet) -> QuestionSet:
