@@ -42,6 +42,11 @@ class Savings(Config):
     flops: float | None = None
     storage: int | None = None
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether the pipeline has no store, and no soft tokens that a static prompt could replace."""
+        return self.parameters is not None and self.storage is None and self.static_parameters is None
+
     def is_simplest(self, outcome: Outcome) -> bool:
         """Whether the pipeline is already what an outcome would put in its place: as many parameters, and no store."""
         simpler = self.static_parameters if outcome == "prompt-tuning-like" else self.query_parameters
@@ -69,7 +74,7 @@ def advice(
         store_health: What is wrong with the store.
         savings: What a simpler method would save.
     """
-    spent, rungs = savings or Savings(), ladder.rungs if ladder else ()
+    saved, rungs = savings or Savings(), ladder.rungs if ladder else ()
     sentences = _leaks(store_health) if store_health else []
     if store_ablation.gain.high < 0:
         sentences.append("Leave the pipeline out: the model alone does better.")
@@ -78,21 +83,23 @@ def advice(
             "Keep the retriever: work on the store and on what is found in it pays.",
             *_oracle(store_ablation),
         ]
-    elif outcome in ("prompt-tuning-like", "query-driven") and spent.is_simplest(outcome):
+    elif outcome == "prompt-tuning-like" and saved.is_constant:
+        sentences.append("Nothing is to be replaced: it retrieves nothing and changes the model alike for all queries.")
+    elif outcome in ("prompt-tuning-like", "query-driven") and saved.is_simplest(outcome):
         what = "a static prompt" if outcome == "prompt-tuning-like" else "a prompt from the query alone"
         sentences.append(f"Nothing is to be replaced: it is {what} already.")
     elif outcome == "prompt-tuning-like":
         rung = best_static(rungs)
         sentences += [
             f"Replace it with a static prompt (Prompt Tuning){_reached(rung)}.",
-            _saved(spent, spent.static_parameters, rung, rungs),
+            _saving(saved, saved.static_parameters, rung, rungs),
             "If retrieval is meant to matter, see whether the answers are in the store and not already in the query.",
         ]
     elif outcome == "query-driven":
         rung = next((rung for rung in rungs if rung.name == "query-only"), None)
         sentences += [
             f"Replace the retriever with a prompt from the query alone (IDPG){_reached(rung)}.",
-            _saved(spent, spent.query_parameters, rung, rungs),
+            _saving(saved, saved.query_parameters, rung, rungs),
         ]
     elif outcome == "mixed":
         sentences += [
@@ -108,7 +115,7 @@ def _reached(rung: Rung | None) -> str:
     return f": trained for it, it reaches {percent_span(rung.share)} of the gain" if rung else ""
 
 
-def _saved(savings: Savings, parameters: int | None, rung: Rung | None, rungs: Sequence[Rung]) -> str:
+def _saving(savings: Savings, parameters: int | None, rung: Rung | None, rungs: Sequence[Rung]) -> str:
     full = next((other for other in rungs if other.name == "full"), None)
     before = savings.parameters if savings.parameters is not None or full is None else full.parameters
     after = parameters if parameters is not None or rung is None else rung.parameters

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from coldframe.config import check
 from coldframe.diagnosis.passages import PassageSubject
-from coldframe.diagnosis.queries import Case, Query, in_prompt
+from coldframe.diagnosis.queries import Case, in_prompt
 from coldframe.errors import ConfigError, ModelError, nearest
 from coldframe.inference.client import Client, Refusal
 from coldframe.tasks.questions import QUESTION
-from coldframe.tasks.task import Template, content_hash
+from coldframe.tasks.task import Example, Template, content_hash
 from coldframe.tasks.text_metrics import TEXT_METRICS
 
 Mode = Literal["auto", "logprobs", "answers"]
@@ -65,7 +65,7 @@ class Endpoint(PassageSubject):
         url: str,
         model: str,
         retrieve: Callable[[str], Sequence[str]],
-        queries: Sequence[Query],
+        queries: Sequence[Example | tuple[str, str]],
         *,
         api_key: str | None = None,
         mode: Mode = "auto",
@@ -126,7 +126,7 @@ class Endpoint(PassageSubject):
     def _mode(self, mode: Mode) -> Mode:
         """The mode that works, found with one question."""
         query = self.queries[0]
-        case = Case(query.text, (), query.answer)
+        case = Case(query.text, (), query.target)
         if mode != "answers":
             try:
                 self._mean_token_nll(case, threading.Event())
