@@ -14,9 +14,9 @@ from coldframe.config import check
 from coldframe.diagnosis.evidence import Control, Ladder, Rung
 from coldframe.diagnosis.ladder_plan import RUNGS, Step, count_tokens, head, plan
 from coldframe.diagnosis.ladder_runs import RungRun, RungRuns
+from coldframe.diagnosis.outcomes import ladder_outcome
 from coldframe.diagnosis.queries import groups_of
 from coldframe.diagnosis.shares import Measured, Shares
-from coldframe.diagnosis.verdict import ladder_outcome
 from coldframe.errors import ConfigError, TrainingError
 from coldframe.evaluation.controls import all_controls, control_data
 from coldframe.evaluation.runs import Job, Runner

@@ -212,8 +212,8 @@ class Shares:
         >>> rng = np.random.default_rng(0)
         >>> full = rng.exponential(size=400)
         >>> shares = Shares(full, full + rng.normal(0.4, 0.3, 400), resamples=2000)
-        >>> found = shares.of(full + rng.normal(0.2, 0.3, 400)).share
-        >>> f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+        >>> share = shares.of(full + rng.normal(0.2, 0.3, 400)).share
+        >>> f"{share.value:.2f} [{share.low:.2f}, {share.high:.2f}]"
         '0.47 [0.39, 0.55]'
     """
 

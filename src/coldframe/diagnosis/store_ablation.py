@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from coldframe.config import check
 from coldframe.diagnosis.evidence import Ablation, StoreAblation
+from coldframe.diagnosis.outcomes import store_ablation_outcome
 from coldframe.diagnosis.perturbations import DRAWN, UninformativeVectors, shuffled_contents
 from coldframe.diagnosis.pipeline_subject import PipelineSubject
 from coldframe.diagnosis.shares import Measured, Shares
 from coldframe.diagnosis.subject import CONDITIONS, Condition, Subject
-from coldframe.diagnosis.verdict import store_ablation_outcome
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.intervals import RESAMPLES
 from coldframe.evaluation.runs import duration

@@ -51,16 +51,16 @@ def predicted_tokens(
     flat = tokens.reshape(len(tokens), -1).astype(np.float64)
     mean = flat.mean(axis=0)
     left, sizes, right = np.linalg.svd(flat - mean, full_matrices=False)
-    kept = sizes > 1e-6 * sizes[0]
+    present = sizes > 1e-6 * sizes[0]
     fitted = cross_val_predict(
         make_pipeline(StandardScaler(), RidgeCV(RIDGES)),
         queries.astype(np.float64),
-        left[:, kept] * sizes[kept],
+        left[:, present] * sizes[present],
         groups=units,
         cv=GroupKFold(min(folds, several), shuffle=True, random_state=seed),
     )
-    found = mean + fitted.reshape(len(flat), -1) @ right[kept]
-    return np.asarray(found.reshape(tokens.shape), np.float32)
+    predicted = mean + fitted.reshape(len(flat), -1) @ right[present]
+    return np.asarray(predicted.reshape(tokens.shape), np.float32)
 
 
 def retrieved_clusters(
@@ -112,15 +112,15 @@ def probe(
     except ImportError as error:
         raise MissingExtraError("scikit-learn", "train", "A probe of the tokens") from error
     _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    kept = counts[place] >= 4
-    if len(set(labels[kept].tolist())) < 2:
+    frequent = counts[place] >= 4
+    if len(set(labels[frequent].tolist())) < 2:
         return float("nan"), float("nan"), float("nan")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a fit to permuted labels need not converge
         score, permuted, p_value = permutation_test_score(
             make_pipeline(StandardScaler(), LogisticRegression(max_iter=50)),
-            _principal(tokens[kept].reshape(int(kept.sum()), -1), seed),
-            labels[kept],
+            _principal(tokens[frequent].reshape(int(frequent.sum()), -1), seed),
+            labels[frequent],
             cv=StratifiedKFold(2, shuffle=True, random_state=seed),
             n_permutations=permutations,
             random_state=seed,

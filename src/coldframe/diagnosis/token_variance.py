@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from coldframe.config import check
 from coldframe.diagnosis.evidence import Estimate, TokenVariance
+from coldframe.diagnosis.outcomes import token_outcome
 from coldframe.diagnosis.shares import UNDEFINED, Shares
 from coldframe.diagnosis.soft_token_subject import SoftTokenSubject
 from coldframe.diagnosis.subject import TokenSubject
@@ -23,7 +24,6 @@ from coldframe.diagnosis.token_statistics import (
     slot_cosines,
     unit_rows,
 )
-from coldframe.diagnosis.verdict import token_outcome
 from coldframe.errors import DataError
 from coldframe.evaluation.intervals import RESAMPLES
 
