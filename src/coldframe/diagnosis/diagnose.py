@@ -43,7 +43,7 @@ def diagnose(
     queries: Sequence[Example] | None = None,
     *,
     task: Task | None = None,
-    retrain: Sequence[Condition] = (),
+    retrain: Sequence[str] = (),
     ladder: Ladder | bool = False,
     ladder_seeds: Sequence[int] = (0, 1, 2, 3, 4),
     resamples: int = RESAMPLES,
@@ -118,7 +118,7 @@ def diagnose(
         _announce(pipelines, retrain, ladder is True, len(ladder_seeds))
     remarks += _noise(subjects)
     retrained: dict[Condition, NDArray[np.float64]] = {}
-    for condition in retrain:
+    for condition in (name for name in RETRAINABLE if name in retrain):
         assert task is not None  # loaded above
         retrained[condition] = np.stack([retrain_under(condition, trained, task) for trained in own])
     ablation = store_ablation(subjects, retrained, resamples=resamples, seed=seed)
@@ -151,7 +151,7 @@ def diagnose(
     )
 
 
-def _check_pipelines(pipelines: Sequence[Pipeline], count: int, retrain: Sequence[Condition]) -> None:
+def _check_pipelines(pipelines: Sequence[Pipeline], count: int, retrain: Sequence[str]) -> None:
     first = pipelines[0]
     check(len(pipelines) == count, "Pipelines and other subjects cannot be diagnosed together")
     for other in pipelines[1:]:
@@ -190,7 +190,7 @@ def _checked(entries: Sequence[object]) -> list[Subject]:
     return subjects
 
 
-def _announce(pipelines: Sequence[Pipeline], retrain: Sequence[Condition], climb: bool, seeds: int) -> None:
+def _announce(pipelines: Sequence[Pipeline], retrain: Sequence[str], climb: bool, seeds: int) -> None:
     """What will be trained, and about how long that takes, before anything is done."""
     runs = {"trained again": len(retrain) * len(pipelines)}
     runs["for the ladder, at most"] = len(RUNGS) * (len(FACTORS) + seeds - 1) if climb else 0

@@ -141,7 +141,7 @@ class Method(nn.Module):
 
     @property
     def makes_entry_vectors(self) -> bool:
-        """Whether what it makes of the retrieved entries is made from one vector for each, see ``with_entry_vectors``."""
+        """Whether it makes one vector of each retrieved entry, which ``with_entry_vectors`` can replace."""
         return False
 
     @property

@@ -45,8 +45,9 @@ class RetrievalConfig(Config):
             that came with the row, in its order; the r-th is scored 1/r. ``random``: K at random, other ones for
             each query, decided by seed and query id. ``fixed``: the same K for all queries, drawn evenly from the
             labels by the seed, in store order, scored 0. ``oracle``: the K most similar with the query's own label,
-            or of its gold entries where they are known (a diagnosis: it needs the answers). ``swapped``: what ``auto`` retrieves for another of the queries asked
-            together, by the seed; it shares no entry with the query's own (a control). ``none``: nothing.
+            or of its gold entries where they are known (a diagnosis: it needs the answers). ``swapped``: what
+            ``auto`` retrieves for another of the queries asked together, by the seed; it shares no entry with the
+            query's own (a control). ``none``: nothing.
         index: ``exact``, or ``usearch`` (approximate; extra ``ann``).
         encoder: Spec of the encoder behind cosine; ``auto`` is the domain's default.
         seed: For ``random``, ``fixed`` and ``swapped``.
@@ -243,7 +244,7 @@ class Retriever:
         return [np.union1d(out, self._without_answer(e)) for e, out in zip(examples, excluded, strict=True)]
 
     def _without_answer(self, example: Example) -> NDArray[np.int64]:
-        """Entries that do not answer a query: all but its gold ones where they are known, else those of other labels."""
+        """Entries that do not answer a query: all but its gold ones, or where none are known those of other labels."""
         if gold := [self._by_id[id] for id in example.gold if id in self._by_id]:
             return np.setdiff1d(np.arange(len(self.store)), gold)
         if example.target not in self._not_labelled:
