@@ -8,7 +8,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from tests.contract.cases import METHODS, TWO, Case, corpus, lm_of, task
+from tests.contract.cases import FOUND, METHODS, QUERIES, SCHEMA, TWO, Case, built, corpus, lm_of, task
 
 import coldframe as cf
 from coldframe.diagnosis.evidence import Diagnosis
@@ -36,6 +36,18 @@ ALL = set(CONDITIONS) - {"full", "empty"}
 @functools.cache
 def lm() -> FrozenLM:
     return lm_of("llama")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_a_method_says_whether_it_looks_at_the_query(case: Case) -> None:
+    method, sets = built(case, lm(), SCHEMA), FOUND.rows([0])
+    with torch.no_grad():
+        first, second = (method.condition([text], sets) for text in (QUERIES[0], QUERIES[2]))
+    same = first.contexts == second.contexts
+    for one, other in ((first.soft_tokens, second.soft_tokens), (first.head_gains, second.head_gains)):
+        same = same and (one is None or other is None or torch.equal(one, other))
+    same = same and all(torch.equal(delta.a, second.deltas[name].a) for name, delta in first.deltas.items())
+    assert same != method.uses_query
 
 
 def pipeline_of(case: Case, on: Task) -> Pipeline:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.contract.cases import SCHEMA, STORE, Case, built, example, lm_of
 
-from coldframe.diagnosis.soft_token_subject import subject_of
+from coldframe.diagnosis.soft_token_subject import SoftTokenSubject, subject_of
 from coldframe.diagnosis.subject import TokenSubject
 from coldframe.diagnosis.token_probes import predicted_tokens, probe, retrieved_clusters
 from coldframe.diagnosis.token_statistics import (
@@ -20,7 +20,7 @@ from coldframe.diagnosis.token_statistics import (
     mean_cosine,
     slot_cosines,
 )
-from coldframe.diagnosis.token_variance import OpenTokenSubject, reference_note, token_variance
+from coldframe.diagnosis.token_variance import reference_note, token_variance
 from coldframe.errors import DataError
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.retriever import RetrievalConfig
@@ -198,7 +198,7 @@ def test_planted_parts_are_found(
     parts: tuple[float, ...], mean_share: float, predicted_share: float, outcome: str
 ) -> None:
     subject = planted(*parts)
-    assert isinstance(subject, TokenSubject) and not isinstance(subject, OpenTokenSubject)
+    assert isinstance(subject, TokenSubject)
     found = token_variance([subject], resamples=500)
     assert found.mean_share.value == pytest.approx(mean_share, abs=0.05)
     assert found.predicted_share.value == pytest.approx(predicted_share, abs=0.1)
@@ -236,7 +236,7 @@ def test_prompt_tuning_is_static() -> None:
 @pytest.mark.slow
 def test_a_pipeline_s_tokens_are_described_whole() -> None:
     subject = pipeline_subject("mha-esp", encoder="tiny", adapter=8, heads=2, k=3)
-    assert isinstance(subject, OpenTokenSubject)
+    assert isinstance(subject, SoftTokenSubject)
     found = token_variance([subject], resamples=200)
     tokens = subject.tokens()
     assert found.energy_share.value == pytest.approx(naive_energy_share(tokens), rel=1e-6)

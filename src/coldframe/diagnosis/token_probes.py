@@ -38,13 +38,12 @@ def predicted_tokens(
         folds: At least 2.
         seed: Of the folds.
     """
-    try:
-        from sklearn.linear_model import RidgeCV
-        from sklearn.model_selection import GroupKFold, cross_val_predict
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "train", "Predicting tokens from the query") from error
+    _need_sklearn("Predicting tokens from the query")
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     units = np.arange(len(tokens)) if groups is None else groups
     if (several := len(np.unique(units))) < 2:
         raise DataError("All queries are of one group, so none can be predicted from others", got=several)
@@ -74,10 +73,9 @@ def retrieved_clusters(
         clusters: At most this many.
         seed: Of the clustering.
     """
-    try:
-        from sklearn.cluster import KMeans
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "train", "Clustering what was retrieved") from error
+    _need_sklearn("Clustering what was retrieved")
+    from sklearn.cluster import KMeans
+
     vectors, sums = unit_rows(entries), np.zeros((len(ids), entries.shape[1]))
     for column in ids.T:
         sums += vectors[column] * (column >= 0)[:, None]
@@ -104,13 +102,12 @@ def probe(
     Returns:
         NaN three times if fewer than two labels are left.
     """
-    try:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.model_selection import StratifiedKFold, permutation_test_score
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "train", "A probe of the tokens") from error
+    _need_sklearn("A probe of the tokens")
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, permutation_test_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
     frequent = counts[place] >= 4
     if len(set(labels[frequent].tolist())) < 2:
@@ -126,6 +123,13 @@ def probe(
             random_state=seed,
         )
     return float(score), float(np.mean(permuted)), float(p_value)
+
+
+def _need_sklearn(purpose: str) -> None:
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("scikit-learn", "train", purpose) from error
 
 
 def _principal(rows: NDArray[np.floating[Any]], seed: int) -> NDArray[np.float64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,19 +27,6 @@ from coldframe.errors import DataError
 from coldframe.evaluation.intervals import RESAMPLES
 
 SHOWN = 32  # queries in the heatmap
-
-
-@runtime_checkable
-class OpenTokenSubject(TokenSubject, Protocol):
-    """A token subject whose label distributions and store can be looked at as well."""
-
-    def divergence(self, tokens: NDArray[np.float32]) -> NDArray[np.float64]:
-        """``KL(p(. | own tokens, x) || p(. | tokens, x))``, ``[n]``, nats; NaN where there are no labels."""
-        ...
-
-    def store_vectors(self) -> NDArray[np.float32]:
-        """Encoder vectors of the store's entries, ``[entries, d']``."""
-        ...
 
 
 def token_variance(
@@ -101,7 +87,7 @@ def token_variance(
     energy, cosines = energy_share(tokens, groups, seed=seed), slot_cosines(tokens, groups)
     accuracy, chance, p_value = float("nan"), float("nan"), float("nan")
     divergence = UNDEFINED
-    if isinstance(first, OpenTokenSubject):
+    if isinstance(first, SoftTokenSubject):
         divergence = _mean(first.divergence(means[0]), groups, seed)
         if not static[0] and first.retrieved_ids().shape[1]:
             labels = retrieved_clusters(first.retrieved_ids(), first.store_vectors(), seed=seed)

@@ -72,8 +72,8 @@ class Compose(Method):
         most = max([part.config.k for part in parts if part.uses_retrieval], default=0)
         super().__init__(ComposeConfig(most, {part.name: part.config.to_dict() for part in parts}))
         self.parts = nn.ModuleList(parts)
-        flags = ("uses_retrieval", "uses_query", "uses_encoder", "reads_text")
-        flags += ("trainable", "needs_passages", "learns_from_task")
+        flags = ["uses_retrieval", "uses_query", "uses_encoder", "reads_text"]
+        flags += ["trainable", "needs_passages", "learns_from_task"]
         facts: dict[str, Any] = {flag: any(getattr(part, flag) for part in parts) for flag in flags}
         facts["name"] = JOIN.join(names)
         facts["training_defaults"] = {k: value for part in parts for k, value in part.training_defaults.items()}
