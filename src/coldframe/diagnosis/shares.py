@@ -152,12 +152,7 @@ def ratio(loss: MeanLoss, full: MeanLoss, empty: MeanLoss, gain: Estimate) -> Es
 
 
 def remainder(share: Estimate) -> Estimate:
-    """What is left of the gain, 1 - ``share``.
-
-    Example:
-        >>> remainder(Estimate(0.25, 0.125, 0.5))
-        Estimate(value=0.75, low=0.5, high=0.875, p_value=nan)
-    """
+    """What is left of the gain, 1 - ``share``."""
     return Estimate(1 - share.value, 1 - share.high, 1 - share.low)
 
 
