@@ -134,12 +134,11 @@ class Compose(Method):
     def with_settings(self, **settings: Any) -> Self:
         """The same composition with other settings of its parts: ``icl={"k": 3}``, or ``**{"icl.k": 3}``."""
         changes: dict[str, dict[str, Any]] = {}
+        names = [part.name for part in self.methods]
         for key, value in settings.items():
             name, _, setting = key.partition(".")
-            changes.setdefault(name, {}).update({setting: value} if setting else value)
-        names = [part.name for part in self.methods]
-        for name in changes:
             check(name in names, f"{name!r} is not a part of {self.name}", got=name, expected=", ".join(names))
+            changes.setdefault(name, {}).update({setting: value} if setting else value)
         parts = [part.with_settings(**changes.get(part.name, {})) for part in self.methods]
         changed = type(self)(*parts)
         object.__setattr__(changed, "context", self.context)
