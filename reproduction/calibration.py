@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 from coldframe.config import Config, check
 from coldframe.diagnosis.evidence import Outcome
-from coldframe.diagnosis.verdict import MOST, NEGLIGIBLE
+from coldframe.diagnosis.outcomes import MOST, NEGLIGIBLE
 from coldframe.progress import say
 from coldframe.reports import markdown
 from coldframe.reports.blocks import Table

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from coldframe.config import Config, check
 from coldframe.diagnosis.advice import STATIC_RUNGS
 from coldframe.diagnosis.evidence import Ablation, Outcome, Rung
-from coldframe.diagnosis.shares import UNDEFINED, MeanLoss, Resampling, difference, ratio, remainder
-from coldframe.diagnosis.subject import Condition
-from coldframe.diagnosis.verdict import (
+from coldframe.diagnosis.outcomes import (
     MOST,
     NEGLIGIBLE,
     joint_outcome,
@@ -21,6 +19,8 @@ from coldframe.diagnosis.verdict import (
     store_ablation_outcome,
     token_outcome,
 )
+from coldframe.diagnosis.shares import UNDEFINED, MeanLoss, Resampling, difference, ratio, remainder
+from coldframe.diagnosis.subject import Condition
 
 #: Shape of the log-normal noise: skewness 3.3.
 SHAPE = 0.75

@@ -160,3 +160,32 @@ def test_what_the_report_needs_is_missed_before_the_work(
     monkeypatch.setitem(sys.modules, "jinja2", None)
     found = run("diagnose", tmp_path / "not looked at", *QUICK)
     assert found.status == 2 and "coldframe[report]" in found.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("icl", "--set", "k=1"),
+        ("prag", "--set", "rank=1"),
+        ("icl+prag", "--set", "icl.k=1", "--set", "prag.rank=1"),
+        ("mha-esp", "--set", "heads=2", "--set", "k=2", "--set", "adapter=8"),
+        ("lora", "--set", "rank=1"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_any_method_on_a_corpus_is_diagnosed_as_it_is(
+    run: Run, lm: str, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    out = tmp_path / "artifact"
+    epochs = () if words[0] == "icl" else ("--epochs", 1)
+    fitted = run("fit", "fact-corpus:6", "--model", lm, "--method", *words, "--out", out, *epochs, "--quiet")
+    assert fitted.status == 0, fitted.err
+    found = run("diagnose", out, "--rows", 12, "--out", tmp_path / "diagnosis", "--json", "--resamples", 100, "--quiet")
+    assert found.status == 0, found.err
+    assert found.json["subject"] == words[0] and found.json["task"].startswith("fact-corpus")
+    conditions = {row["condition"] for row in found.json["store_ablation"]["ablations"]}
+    assert {"swapped", "random", "fixed", "oracle"} <= conditions
+    reasons = dict(found.json["store_ablation"]["missing"])
+    assert ("shuffled" in reasons) == ("prag" in words[0])
+    assert (tmp_path / "diagnosis" / "diagnosis.html").is_file()

@@ -14,6 +14,7 @@ from coldframe.diagnosis.memory import Memory
 from coldframe.diagnosis.queries import Case
 from coldframe.diagnosis.subject import CONDITIONS, Subject
 from coldframe.errors import ConfigError, DataError
+from coldframe.tasks.task import Example
 
 N = 24
 TOWNS = ["Rome", "Oslo", "Lima", "Cairo", "Quito", "Bern"]
@@ -69,6 +70,14 @@ def test_losses_are_those_of_the_pipeline():
         np.testing.assert_allclose(subject.losses(condition), 2.0 + own)
     there = [STORE[i] in found for i, found in enumerate(passages(subject, "swapped"))]
     np.testing.assert_allclose(subject.losses("swapped"), np.where(there, 0.5, 2.0) + own)
+
+
+def test_pairs_and_examples_are_queries_too():
+    pairs = [(query.text, query.target) for query in QUERIES]
+    examples = [Example(text, answer, f"row {i}", text) for i, (text, answer) in enumerate(pairs)]
+    for queries in (pairs, examples):
+        subject = ContextSubject(queries, Pipeline().retrieve, Pipeline().loss)
+        np.testing.assert_array_equal(subject.losses("swapped"), make().losses("swapped"))
 
 
 def test_a_score_is_a_loss_with_the_sign_turned():
@@ -307,7 +316,9 @@ def test_empty_queries_are_refused(text, answer):
 
 def test_wrong_arguments():
     with pytest.raises(DataError, match=r"Pass Query\(text, answer\)"):
-        ContextSubject([("a", "b"), ("c", "d")], Pipeline().retrieve, Pipeline().loss)
+        ContextSubject([("a", "b"), ["c", "d"]], Pipeline().retrieve, Pipeline().loss)
+    with pytest.raises(DataError, match="answer is empty"):
+        ContextSubject([("a", "b"), ("c", "")], Pipeline().retrieve, Pipeline().loss)
     with pytest.raises(ConfigError, match="exactly one of loss, score and losses"):
         ContextSubject(QUERIES, Pipeline().retrieve)
     with pytest.raises(ConfigError, match="exactly one"):

@@ -182,7 +182,7 @@ def trained(method: Any, lm: FrozenLM, task: Task, seed: int = 0) -> Pipeline:
 
 
 def test_a_static_prompt_is_called_so(lm: FrozenLM, task: Task) -> None:
-    method = PromptTuning(tokens=2).fit(lm, task, training=TRAINING.replace(epochs=6, learning_rate=0.1), quiet=True)
+    method = fit(PromptTuning(tokens=2), lm, task, training=TRAINING.replace(epochs=6, learning_rate=0.1), quiet=True)
     found = cf.diagnose(method, task=task, **FAST)
     assert found.verdict.outcome == "prompt-tuning-like"
     assert found.token_variance is not None and found.token_variance.mean_share.value == 0

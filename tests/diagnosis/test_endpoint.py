@@ -83,11 +83,11 @@ def test_written_answers_are_scored(server, lm):
     written = [lm.generate([Prompt(prompt)], max_new_tokens=4)[0] for prompt in prompts]
     # Gold answers that the model half knows, so that the scores are neither all 0 nor all 1.
     queries = [
-        Query(query.text, f"{text.split()[0]} and more" if i % 2 and text.split() else query.answer)
+        Query(query.text, f"{text.split()[0]} and more" if i % 2 and text.split() else query.target)
         for i, (query, text) in enumerate(zip(QUERIES, written, strict=True))
     ]
     subject = make(server, queries=queries, generation={"temperature": 0, "max_tokens": 4})
-    scores = TEXT_METRICS["token_f1"].statistics(written, [[query.answer] for query in queries])[:, 0]
+    scores = TEXT_METRICS["token_f1"].statistics(written, [[query.target] for query in queries])[:, 0]
     assert scores.max() > 0 and scores.min() < 1
     np.testing.assert_allclose(subject.losses("full"), 1 - scores)
     assert (subject.mode, subject.unit) == ("answers", "Token F1")

@@ -203,7 +203,7 @@ def test_what_retrieves_nothing_is_not_trained_again(monkeypatch: pytest.MonkeyP
     ("name", "settings", "condition", "reason"),
     [
         ("mha-esp", MHA, "swapped", "Nothing is trained"),
-        ("mha-esp", {**MHA, "windows": 2}, "mean", "single exemplars"),
+        ("mha-esp", {**MHA, "windows": 2}, "mean", "single entries"),
         ("icl", {"k": 2}, "random", "nothing to train"),
     ],
 )

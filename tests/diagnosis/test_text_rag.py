@@ -85,7 +85,7 @@ def test_a_file_of_losses_belongs_to_one_model_and_template(lm, tmp_path):
 
 
 def test_answers_are_read_with_one_space_before_them(lm):
-    spaced = [Query(query.text, f" {query.answer}") for query in QUERIES]
+    spaced = [Query(query.text, f" {query.target}") for query in QUERIES]
     np.testing.assert_array_equal(
         TextRAG(lm, retrieve, spaced).losses("full"), TextRAG(lm, retrieve, QUERIES).losses("full")
     )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.contract.cases import SCHEMA, STORE, Case, built, example, lm_of
 
-from coldframe.diagnosis.pipeline_subject import PipelineSubject
+from coldframe.diagnosis.soft_token_subject import SoftTokenSubject, subject_of
 from coldframe.diagnosis.subject import TokenSubject
 from coldframe.diagnosis.token_probes import predicted_tokens, probe, retrieved_clusters
 from coldframe.diagnosis.token_statistics import (
@@ -20,7 +20,7 @@ from coldframe.diagnosis.token_statistics import (
     mean_cosine,
     slot_cosines,
 )
-from coldframe.diagnosis.token_variance import OpenTokenSubject, reference_note, token_variance
+from coldframe.diagnosis.token_variance import reference_note, token_variance
 from coldframe.errors import DataError
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.retriever import RetrievalConfig
@@ -198,7 +198,7 @@ def test_planted_parts_are_found(
     parts: tuple[float, ...], mean_share: float, predicted_share: float, outcome: str
 ) -> None:
     subject = planted(*parts)
-    assert isinstance(subject, TokenSubject) and not isinstance(subject, OpenTokenSubject)
+    assert isinstance(subject, TokenSubject)
     found = token_variance([subject], resamples=500)
     assert found.mean_share.value == pytest.approx(mean_share, abs=0.05)
     assert found.predicted_share.value == pytest.approx(predicted_share, abs=0.1)
@@ -218,15 +218,15 @@ def test_seeds_are_averaged() -> None:
 TEXTS = [f"{'is' if i % 3 else 'the no'} {chr(97 + i % 26)}{chr(97 + i * 7 % 26)}" + " CC" * (i % 4) for i in range(24)]
 
 
-def subject_of(name: str, **settings: Any) -> Any:
+def pipeline_subject(name: str, **settings: Any) -> Any:
     lm = lm_of("llama")
     method = built(Case(name, name, settings), lm, SCHEMA)
     pipeline = Pipeline(method, lm, SCHEMA, STORE, RetrievalConfig(encoder="tiny"), TrainingConfig())
-    return PipelineSubject(pipeline, [example(i, "ABC"[i % 3], text) for i, text in enumerate(TEXTS)])
+    return subject_of(pipeline, [example(i, "ABC"[i % 3], text) for i, text in enumerate(TEXTS)])
 
 
 def test_prompt_tuning_is_static() -> None:
-    found = token_variance([subject_of("prompt-tuning", tokens=3)], resamples=200)
+    found = token_variance([pipeline_subject("prompt-tuning", tokens=3)], resamples=200)
     assert (found.tokens, found.energy_share.value, found.effective_ranks) == (3, 0.0, (0.0, 0.0, 0.0))
     assert all(one.value == pytest.approx(1) for one in found.cosines)
     assert found.divergence.value == pytest.approx(0, abs=1e-9)
@@ -235,8 +235,8 @@ def test_prompt_tuning_is_static() -> None:
 
 @pytest.mark.slow
 def test_a_pipeline_s_tokens_are_described_whole() -> None:
-    subject = subject_of("mha-esp", encoder="tiny", adapter=8, heads=2, k=3)
-    assert isinstance(subject, OpenTokenSubject)
+    subject = pipeline_subject("mha-esp", encoder="tiny", adapter=8, heads=2, k=3)
+    assert isinstance(subject, SoftTokenSubject)
     found = token_variance([subject], resamples=200)
     tokens = subject.tokens()
     assert found.energy_share.value == pytest.approx(naive_energy_share(tokens), rel=1e-6)
@@ -250,7 +250,7 @@ def test_a_pipeline_s_tokens_are_described_whole() -> None:
 
 
 def test_references_are_of_the_untrained_method_and_of_words() -> None:
-    subject = subject_of("mha-esp", encoder="tiny", adapter=8, heads=2, k=3)
+    subject = pipeline_subject("mha-esp", encoder="tiny", adapter=8, heads=2, k=3)
     fresh = subject.initial_tokens()
     assert not np.allclose(fresh, subject.tokens()) and fresh.shape == subject.tokens().shape
     with torch.no_grad():

@@ -18,15 +18,15 @@ from coldframe.diagnosis.evidence import (
     TokenVariance,
     Verdict,
 )
-from coldframe.diagnosis.shares import UNDEFINED, queries_needed
-from coldframe.diagnosis.verdict import (
+from coldframe.diagnosis.outcomes import (
     band,
     joint_outcome,
     ladder_outcome,
     store_ablation_outcome,
     token_outcome,
-    verdict,
 )
+from coldframe.diagnosis.shares import UNDEFINED, queries_needed
+from coldframe.diagnosis.verdict import verdict
 
 GAIN = Estimate(0.4, 0.35, 0.45)
 OUTCOMES = get_args(Outcome)

@@ -78,7 +78,7 @@ class Diagnose(Config):
 
 def run(argv: Sequence[str]) -> int:
     """Load, diagnose, write the report, print; the exit status."""
-    asked = parse(Diagnose, "diagnose", argv)
+    options = parse(Diagnose, "diagnose", argv)
     from coldframe.diagnosis.diagnose import diagnose
     from coldframe.diagnosis.evidence import Outcome
     from coldframe.diagnosis.report import render_table, write_report
@@ -86,46 +86,46 @@ def run(argv: Sequence[str]) -> int:
     from coldframe.pipeline.pipeline import load
     from coldframe.reports.html import environment
 
-    unwanted = _chosen("--fail-on", asked.fail_on, get_args(Outcome))
-    retrain = _words(asked.retrain)
-    if asked.rows is not None and asked.rows < 2:
-        raise ConfigError("--rows is too small", got=asked.rows, expected="at least 2; 30 for a verdict")
+    unwanted = _chosen("--fail-on", options.fail_on, get_args(Outcome))
+    if options.rows is not None and options.rows < 2:
+        raise ConfigError("--rows is too small", got=options.rows, expected="at least 2; 30 for a verdict")
     environment()  # what the report needs is missed now, not after the work
-    pipeline = load(asked.artifact)
-    out = writable(Path(asked.out or f"{asked.artifact.rstrip('/')}-diagnosis"))
-    others = [load(folder, pipeline.lm) for folder in asked.seed_artifacts]
-    if asked.data is None:
+    pipeline = load(options.artifact)
+    out = writable(Path(options.out or f"{options.artifact.rstrip('/')}-diagnosis"))
+    others = [load(folder, pipeline.lm) for folder in options.seed_artifacts]
+    if options.data is None:
         examples, notes = own_test(pipeline)
     else:
-        examples, notes = labelled(pipeline, asked.data, asked.text, asked.label, asked.on_error, asked.allow_leaks)
-    if asked.rows is not None and asked.rows < len(examples):
-        notes = [*notes, f"Asked were {asked.rows} of {len(examples)} rows, drawn at random."]
-        examples = sample(examples, asked.rows)
-    tell(notes, asked.quiet)
-    found = diagnose(
+        names = options.text, options.label
+        examples, notes = labelled(pipeline, options.data, *names, options.on_error, options.allow_leaks)
+    if options.rows is not None and options.rows < len(examples):
+        notes = [*notes, f"Asked were {options.rows} of {len(examples)} rows, drawn at random."]
+        examples = sample(examples, options.rows)
+    tell(notes, options.quiet)
+    diagnosis = diagnose(
         [pipeline, *others],
         examples,
-        retrain=retrain,  # type: ignore[arg-type]  # checked there
-        ladder=asked.ladder,
-        ladder_seeds=asked.ladder_seeds,
-        resamples=asked.resamples,
+        retrain=_words(options.retrain),
+        ladder=options.ladder,
+        ladder_seeds=options.ladder_seeds,
+        resamples=options.resamples,
         out=out,
         notes=notes,
-        quiet=asked.quiet,
+        quiet=options.quiet,
         command=shlex.join(["coldframe", "diagnose", *argv]),
     )
-    write_report(found, out / "diagnosis.html")
-    if asked.json:
-        print_json(found.to_dict())
+    write_report(diagnosis, out / "diagnosis.html")
+    if options.json:
+        print_json(diagnosis.to_dict())
     else:
-        show(render_table(found))
+        show(render_table(diagnosis))
         print(f"wrote {out / 'diagnosis.html'} and {out / 'diagnosis.json'}")
-    return UNWANTED if found.verdict.outcome in unwanted else 0
+    return UNWANTED if diagnosis.verdict.outcome in unwanted else 0
 
 
 def _words(given: Sequence[str]) -> list[str]:
     """Words that were separated by spaces, by commas or by both."""
-    return [word for one in given for word in one.split(",") if word]
+    return [word for part in given for word in part.split(",") if word]
 
 
 def _chosen(flag: str, given: Sequence[str], known: Sequence[str]) -> list[str]:

@@ -14,9 +14,9 @@ STATIC_RUNGS = ("prompt-tuning", "reparameterised", "constant")
 
 #: Skewness of the retrieval counts from which on a store has hubs (Radovanovic et al. 2010 call 1 strong).
 HUBNESS = 1.0
-#: Share of entries never found, mean cosine of two entries, overlap of two queries' sets and contrast of the
+#: Share of entries never retrieved, mean cosine of two entries, overlap of two queries' sets and contrast of the
 #: nearest entry from which on a store gets advice. Ours.
-NEVER_FOUND = 0.5
+NEVER_RETRIEVED = 0.5
 NARROW_CONE = 0.5
 SAME_SETS = 0.5
 SMALL_CONTRAST = 0.1
@@ -30,7 +30,7 @@ class Savings(Config):
         parameters: Trained by the pipeline.
         static_parameters: Trained by a static prompt in its place.
         query_parameters: Trained by a prompt from the query alone in its place.
-        flops: Operations a query that finding and encoding entries takes.
+        flops: Operations a query that searching and encoding entries takes.
         storage: Bytes of the store and its index.
     """
 
@@ -41,6 +41,11 @@ class Savings(Config):
     query_parameters: int | None = None
     flops: float | None = None
     storage: int | None = None
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the pipeline has no store, and no soft tokens that a static prompt could replace."""
+        return self.parameters is not None and self.storage is None and self.static_parameters is None
 
     def is_simplest(self, outcome: Outcome) -> bool:
         """Whether the pipeline is already what an outcome would put in its place: as many parameters, and no store."""
@@ -69,30 +74,32 @@ def advice(
         store_health: What is wrong with the store.
         savings: What a simpler method would save.
     """
-    spent, rungs = savings or Savings(), ladder.rungs if ladder else ()
+    saved, rungs = savings or Savings(), ladder.rungs if ladder else ()
     sentences = _leaks(store_health) if store_health else []
     if store_ablation.gain.high < 0:
         sentences.append("Leave the pipeline out: the model alone does better.")
     elif outcome == "retrieval-driven":
         sentences += [
-            "Keep the retriever: work on the store and on what is found in it pays.",
+            "Keep the retriever: work on the store and on what is retrieved from it pays.",
             *_oracle(store_ablation),
         ]
-    elif outcome in ("prompt-tuning-like", "query-driven") and spent.is_simplest(outcome):
+    elif outcome == "prompt-tuning-like" and saved.is_constant:
+        sentences.append("Nothing is to be replaced: it retrieves nothing and changes the model alike for all queries.")
+    elif outcome in ("prompt-tuning-like", "query-driven") and saved.is_simplest(outcome):
         what = "a static prompt" if outcome == "prompt-tuning-like" else "a prompt from the query alone"
         sentences.append(f"Nothing is to be replaced: it is {what} already.")
     elif outcome == "prompt-tuning-like":
         rung = best_static(rungs)
         sentences += [
             f"Replace it with a static prompt (Prompt Tuning){_reached(rung)}.",
-            _saved(spent, spent.static_parameters, rung, rungs),
+            _saving(saved, saved.static_parameters, rung, rungs),
             "If retrieval is meant to matter, see whether the answers are in the store and not already in the query.",
         ]
     elif outcome == "query-driven":
         rung = next((rung for rung in rungs if rung.name == "query-only"), None)
         sentences += [
             f"Replace the retriever with a prompt from the query alone (IDPG){_reached(rung)}.",
-            _saved(spent, spent.query_parameters, rung, rungs),
+            _saving(saved, saved.query_parameters, rung, rungs),
         ]
     elif outcome == "mixed":
         sentences += [
@@ -108,7 +115,7 @@ def _reached(rung: Rung | None) -> str:
     return f": trained for it, it reaches {percent_span(rung.share)} of the gain" if rung else ""
 
 
-def _saved(savings: Savings, parameters: int | None, rung: Rung | None, rungs: Sequence[Rung]) -> str:
+def _saving(savings: Savings, parameters: int | None, rung: Rung | None, rungs: Sequence[Rung]) -> str:
     full = next((other for other in rungs if other.name == "full"), None)
     before = savings.parameters if savings.parameters is not None or full is None else full.parameters
     after = parameters if parameters is not None or rung is None else rung.parameters
@@ -121,7 +128,7 @@ def _saved(savings: Savings, parameters: int | None, rung: Rung | None, rungs: S
         parts.append(f"{si(savings.storage)}B less to store")
     if parts:
         return f"That makes {', '.join(parts)}."
-    return "That saves the store, the search, the encoding of what is found, and the parameters trained for it."
+    return "That saves the store, the search, the encoding of entries, and the parameters trained for it."
 
 
 def _oracle(store_ablation: StoreAblation) -> list[str]:
@@ -152,17 +159,17 @@ def _store(health: StoreHealth) -> list[str]:
     if health.duplicates:
         sentences.append(
             f"Remove duplicates from the store: {health.duplicates} of {health.entries} entries have the key of "
-            "another one, and take the place of something new among those found."
+            "another one, and take the place of something new among those retrieved."
         )
     # Few queries of a large store find most of it never, and the rest unevenly, whatever the retriever does.
     if health.hubness > max(HUBNESS, 2 * health.hubness_chance):
         sentences.append(
-            f"Correct for hubs: some entries are found for very many queries (skewness {health.hubness:.1f}) and "
+            f"Correct for hubs: some entries are retrieved for very many queries (skewness {health.hubness:.1f}) and "
             f"{health.never:.0%} for none. Subtract the mean vector, or use a similarity that is "
             "corrected for hubs (CSLS, mutual proximity)."
         )
-    elif health.never > max(NEVER_FOUND, health.never_chance + 0.25):
-        sentences.append(f"A smaller store may do: {health.never:.0%} of the entries are found for no query.")
+    elif health.never > max(NEVER_RETRIEVED, health.never_chance + 0.25):
+        sentences.append(f"A smaller store may do: {health.never:.0%} of the entries are retrieved for no query.")
     if health.anisotropy > NARROW_CONE and health.anisotropy_centred < health.anisotropy / 2:
         sentences.append(
             f"Subtract the mean vector before searching: any two entries have a cosine of {health.anisotropy:.2f}, "
@@ -170,7 +177,7 @@ def _store(health: StoreHealth) -> list[str]:
         )
     if health.overlap.low > SAME_SETS:
         sentences.append(
-            f"Use an encoder that tells queries apart: two queries share {health.overlap.value:.0%} of what is found."
+            f"Use an encoder that tells queries apart: two queries share {health.overlap.value:.0%} of their entries."
         )
     if health.contrast < SMALL_CONTRAST:
         sentences.append(

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from coldframe.diagnosis.passages import PassageSubject
 from coldframe.diagnosis.queries import Case, Query
 from coldframe.errors import ConfigError, DataError
+from coldframe.tasks.task import Example
 
 Measure: TypeAlias = Callable[[str, Sequence[str], str], float]
 MeasureMany: TypeAlias = Callable[[Sequence[Case]], Iterable[float]]
@@ -20,7 +21,7 @@ class ContextSubject(PassageSubject):
     call is split into its retriever and its answering half.
 
     Args:
-        queries: At least 2; a verdict needs 30.
+        queries: At least 2, as :func:`Query`, examples, or pairs of question and answer; a verdict needs 30.
         retrieve: The passages for a question, most relevant first; called once per query.
         loss: Of the gold answer: ``(text, passages, answer)``, lower is better; without passages it is the
             model alone.
@@ -46,7 +47,7 @@ class ContextSubject(PassageSubject):
 
     def __init__(
         self,
-        queries: Sequence[Query],
+        queries: Sequence[Example | tuple[str, str]],
         retrieve: Callable[[str], Sequence[str]],
         loss: Measure | None = None,
         *,
@@ -54,23 +55,23 @@ class ContextSubject(PassageSubject):
         losses: MeasureMany | None = None,
         **options: Any,
     ) -> None:
-        ways = [_one_by_one(one) for one in (loss, score) if one is not None]
-        ways += [] if losses is None else [losses]
-        if len(ways) != 1:
+        measures = [_case_by_case(measure) for measure in (loss, score) if measure is not None]
+        measures += [] if losses is None else [losses]
+        if len(measures) != 1:
             raise ConfigError("A pipeline is measured in one way", fix="Pass exactly one of loss, score and losses.")
         super().__init__(queries, retrieve, **{"unit": "nats" if score is None else "score", **options})
         self.greater_is_better = score is not None
-        self._ask = ways[0]
+        self._measure_all = measures[0]
 
     def measure(self, cases: Sequence[Case]) -> Iterator[tuple[int, float]]:
         """Losses (or scores) as the callables give them."""
-        for i, loss in enumerate(self._ask(cases)):
+        for i, loss in enumerate(self._measure_all(cases)):
             if i == len(cases):
                 raise DataError("The pipeline gave more losses than it was asked for", expected=len(cases))
             yield i, loss
 
 
-def _one_by_one(measure: Measure) -> MeasureMany:
+def _case_by_case(measure: Measure) -> MeasureMany:
     return lambda cases: (measure(*case) for case in cases)
 
 

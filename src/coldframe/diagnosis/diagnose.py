@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,9 @@ from coldframe.diagnosis.evidence import Diagnosis, Ladder, StoreHealth, TokenVa
 from coldframe.diagnosis.ladder import ladder as train_ladder
 from coldframe.diagnosis.ladder_plan import FACTORS, RUNGS, count_tokens
 from coldframe.diagnosis.passages import PassageSubject
-from coldframe.diagnosis.pipeline_subject import PipelineSubject, SoftTokenSubject
+from coldframe.diagnosis.pipeline_subject import PipelineSubject
 from coldframe.diagnosis.savings import savings_of
+from coldframe.diagnosis.soft_token_subject import SoftTokenSubject, subject_of
 from coldframe.diagnosis.store_ablation import RETRAINABLE, retrain_under, store_ablation
 from coldframe.diagnosis.store_health import Searched, health_of, store_health
 from coldframe.diagnosis.subject import Condition, Subject, TokenSubject
@@ -43,7 +43,7 @@ def diagnose(
     queries: Sequence[Example] | None = None,
     *,
     task: Task | None = None,
-    retrain: Sequence[Condition] = (),
+    retrain: Sequence[str] = (),
     ladder: Ladder | bool = False,
     ladder_seeds: Sequence[int] = (0, 1, 2, 3, 4),
     resamples: int = RESAMPLES,
@@ -65,7 +65,7 @@ def diagnose(
     mean and how they are reached.
 
     Args:
-        subject: A fitted pipeline or method; several, trained with different seeds (the intervals then hold over
+        subject: A fitted pipeline of any method; several, trained with different seeds (the intervals then hold over
             seeds too); or any :class:`coldframe.diagnosis.subject.Subject`.
         queries: Labelled queries, for a pipeline; the test rows of its own task if None.
         task: What a pipeline was fitted on, if it was made by hand; loaded again from where it came if None.
@@ -90,61 +90,49 @@ def diagnose(
 
     Example:
         >>> import coldframe as cf
-        >>> found = cf.diagnose(cf.load("runs/b3db"))               # doctest: +SKIP
-        >>> found.verdict.outcome, found.verdict.headline           # doctest: +SKIP
+        >>> diagnosis = cf.diagnose(cf.load("runs/b3db"))               # doctest: +SKIP
+        >>> diagnosis.verdict.outcome, diagnosis.verdict.headline       # doctest: +SKIP
     """
     started = time.perf_counter()
-    given = list(subject) if isinstance(subject, Sequence) else [subject]
-    pipelines = [subject for subject in given if isinstance(subject, Pipeline)]
-    training = bool(retrain) or ladder is True
-    said = list(notes)
+    entries = list(subject) if isinstance(subject, Sequence) else [subject]
+    pipelines = [entry for entry in entries if isinstance(entry, Pipeline)]
+    training, remarks = bool(retrain) or ladder is True, list(notes)
+    own: list[PipelineSubject] = []
     if pipelines:
-        _check_pipelines(pipelines, len(given), retrain)
+        _check_pipelines(pipelines, len(entries), retrain)
         if task is None and (training or queries is None):
             task = load_again(pipelines[0].task)
-            said += [] if queries is not None else task.notes
+            remarks += [] if queries is not None else task.notes
         if queries is None:
             assert task is not None  # loaded above
             queries = task.test
-        subjects: list[Subject] = [PipelineSubject(one, queries, quiet=quiet) for one in pipelines]
-    else:
-        subjects = _check_subjects(given)
-        check(queries is None, "Queries are for a pipeline; this subject has its own", got=type(given[0]).__name__)
-        check(not training, "Only a coldframe pipeline can be trained again", got=type(given[0]).__name__)
+        own = [subject_of(pipeline, queries, quiet=quiet) for pipeline in pipelines]
+    subjects: Sequence[Subject] = own or _checked(entries)
+    if not own:
+        check(queries is None, "Queries are for a pipeline; this subject has its own", got=type(entries[0]).__name__)
+        check(not training, "Only a coldframe pipeline can be trained again", got=type(entries[0]).__name__)
     first = subjects[0]
-    if ladder is True and task is not None:
-        count_tokens(
-            pipelines[0].method, pipelines[0].lm, task, pipelines[0].retrieval
-        )  # an error now, not hours later
+    if ladder is True and task is not None:  # an error now, not hours later
+        count_tokens(pipelines[0].method, pipelines[0].lm, task, pipelines[0].retrieval)
     if training and not quiet:
         _announce(pipelines, retrain, ladder is True, len(ladder_seeds))
-    said += _noise(subjects)
+    remarks += _noise(subjects)
     retrained: dict[Condition, NDArray[np.float64]] = {}
-    for condition in retrain:
+    for condition in (name for name in RETRAINABLE if name in retrain):
         assert task is not None  # loaded above
-        retrained[condition] = np.stack(
-            [retrain_under(condition, cast(PipelineSubject, one), task) for one in subjects]
-        )
+        retrained[condition] = np.stack([retrain_under(condition, trained, task) for trained in own])
     ablation = store_ablation(subjects, retrained, resamples=resamples, seed=seed)
-    tokens = _tokens(subjects, resamples, seed, said)
+    tokens = _tokens(subjects, resamples, seed, remarks)
     health = _health(first, seed)
     if ladder is True:
         assert task is not None and queries is not None  # a pipeline has both
-        asked = dataclasses.replace(task, test=tuple(queries))
-        ladder = train_ladder(pipelines[0], pipelines[0].lm, asked, seeds=ladder_seeds, out=out, quiet=quiet)
+        rows = dataclasses.replace(task, test=tuple(queries))
+        ladder = train_ladder(pipelines[0], pipelines[0].lm, rows, seeds=ladder_seeds, out=out, quiet=quiet)
     rungs = ladder if isinstance(ladder, Ladder) else None
-    said += getattr(first, "notes", ())
-    if len(subjects) == 1 and pipelines and pipelines[0].method.trainable:
-        said.append("One training seed: what another training would have given is not in the intervals.")
-    found = verdict(
-        first.name,
-        ablation,
-        tokens,
-        rungs,
-        health,
-        n=len(first),
-        savings=savings_of(first) if isinstance(first, PipelineSubject) else None,
-    )
+    remarks += getattr(first, "notes", ())
+    if len(own) == 1 and pipelines[0].method.trainable:
+        remarks.append("One training seed: what another training would have given is not in the intervals.")
+    savings = savings_of(own[0]) if own else None
     return Diagnosis(
         subject=first.name,
         task=first.task,
@@ -152,20 +140,20 @@ def diagnose(
         unit=first.unit,
         n=len(first),
         seeds=len(subjects),
-        verdict=found,
+        verdict=verdict(first.name, ablation, tokens, rungs, health, n=len(first), savings=savings),
         store_ablation=ablation,
         token_variance=tokens,
         ladder=rungs,
         store_health=health,
-        notes=tuple(dict.fromkeys(said)),
+        notes=tuple(dict.fromkeys(remarks)),
         command=command,
         seconds=round(time.perf_counter() - started, 2),
     )
 
 
-def _check_pipelines(pipelines: Sequence[Pipeline], given: int, retrain: Sequence[Condition]) -> None:
+def _check_pipelines(pipelines: Sequence[Pipeline], count: int, retrain: Sequence[str]) -> None:
     first = pipelines[0]
-    check(len(pipelines) == given, "Pipelines and other subjects cannot be diagnosed together")
+    check(len(pipelines) == count, "Pipelines and other subjects cannot be diagnosed together")
     for other in pipelines[1:]:
         same = (
             other.method.name == first.method.name
@@ -179,7 +167,7 @@ def _check_pipelines(pipelines: Sequence[Pipeline], given: int, retrain: Sequenc
             got=f"{first.method.name} on {first.schema.name} and {other.method.name} on {other.schema.name}",
             expected="the same method, settings, task and model",
         )
-    seeds = [one.training.seed for one in pipelines]
+    seeds = [pipeline.training.seed for pipeline in pipelines]
     check(len(set(seeds)) == len(seeds), "Pipelines that are diagnosed together need different seeds", got=seeds)
     for condition in retrain:
         if condition not in RETRAINABLE:
@@ -188,63 +176,63 @@ def _check_pipelines(pipelines: Sequence[Pipeline], given: int, retrain: Sequenc
             )
 
 
-def _check_subjects(given: Sequence[object]) -> list[Subject]:
-    if not given:
+def _checked(entries: Sequence[object]) -> list[Subject]:
+    if not entries:
         raise DataError("There is nothing to diagnose", got="an empty sequence")
-    for one in given:
-        if not isinstance(one, Subject):
-            raise ConfigError(
-                "This cannot be diagnosed",
-                got=type(one).__name__,
-                expected="a fitted pipeline or method, or a Subject",
-                fix="Wrap your own pipeline: coldframe.diagnosis.contexts.ContextSubject(queries, retrieve, loss).",
-            )
-    return cast(list[Subject], list(given))
+    subjects = [entry for entry in entries if isinstance(entry, Subject)]
+    if len(subjects) < len(entries):
+        raise ConfigError(
+            "This cannot be diagnosed",
+            got=next(type(entry).__name__ for entry in entries if not isinstance(entry, Subject)),
+            expected="a fitted pipeline, or a Subject",
+            fix="Wrap your own pipeline: coldframe.diagnosis.contexts.ContextSubject(queries, retrieve, loss).",
+        )
+    return subjects
 
 
-def _announce(pipelines: Sequence[Pipeline], retrain: Sequence[Condition], climb: bool, seeds: int) -> None:
+def _announce(pipelines: Sequence[Pipeline], retrain: Sequence[str], climb: bool, seeds: int) -> None:
     """What will be trained, and about how long that takes, before anything is done."""
     runs = {"trained again": len(retrain) * len(pipelines)}
     runs["for the ladder, at most"] = len(RUNGS) * (len(FACTORS) + seeds - 1) if climb else 0
-    count, each = sum(runs.values()), pipelines[0].seconds
-    parts = ", ".join(f"{count} {what}" for what, count in runs.items() if count)
-    say(f"diagnose: {count} runs to train ({parts}): about {duration(count * each)}, as long as the pipeline took each")
+    count, seconds = sum(runs.values()), pipelines[0].seconds
+    parts = ", ".join(f"{number} {purpose}" for purpose, number in runs.items() if number)
+    total = duration(count * seconds)
+    say(f"diagnose: {count} runs to train ({parts}): about {total}, if all take as long as the pipeline took")
 
 
 def _noise(subjects: Sequence[Subject]) -> list[str]:
-    """Ask every subject twice for the same losses; what differs is noise, which the reader is told of."""
-    found = []
-    for one in subjects:
-        losses = one.losses("full")
-        if len(losses) != len(one):
-            raise DataError("There is not one loss per query", got=len(losses), expected=len(one))
-        off = np.abs(one.losses("full") - losses)
+    """Compute the same losses twice; what differs is noise, which the reader is told of."""
+    notes = []
+    for subject in subjects:
+        losses = subject.losses("full")
+        if len(losses) != len(subject):
+            raise DataError("There is not one loss per query", got=len(losses), expected=len(subject))
+        off = np.abs(subject.losses("full") - losses)
         if np.isfinite(off).all() and off.max() > SAME:
-            found.append(
-                f"Not deterministic: the same losses asked for twice differ by {off.mean():.3g} {one.unit} on average "
-                f"and {off.max():.3g} at most. This noise is part of the intervals."
+            notes.append(
+                f"Not deterministic: the same losses asked for twice differ by {off.mean():.3g} {subject.unit} on "
+                f"average and {off.max():.3g} at most. This noise is part of the intervals."
             )
-    return found
+    return notes
 
 
 def _tokens(subjects: Sequence[Subject], resamples: int, seed: int, notes: list[str]) -> TokenVariance | None:
-    seen = [one for one in subjects if isinstance(one, TokenSubject)]
-    if len(seen) < len(subjects):
+    with_tokens = [subject for subject in subjects if isinstance(subject, TokenSubject)]
+    if len(with_tokens) < len(subjects):
         return None
-    if len(subjects[0]) < MIN_TOKEN_QUERIES:
+    first = with_tokens[0]
+    if len(first) < MIN_TOKEN_QUERIES:
         notes.append(f"Fewer than {MIN_TOKEN_QUERIES} queries: how the soft tokens vary was not looked at.")
         return None
-    first = subjects[0]
-    if isinstance(first, SoftTokenSubject) and first.pipeline.method.trainable:
-        notes.append(reference_note(first))
-    return token_variance(seen, resamples=resamples, seed=seed)
+    if isinstance(first, SoftTokenSubject) and (note := reference_note(first)):
+        notes.append(note)
+    return token_variance(with_tokens, resamples=resamples, seed=seed)
 
 
 def _health(subject: Subject, seed: int) -> StoreHealth | None:
     """The state of the store; None where there is none, or it is not known."""
     if isinstance(subject, PipelineSubject):
-        uses = subject.pipeline.method.uses_retrieval and subject.pipeline.retriever is not None
-        return store_health(subject.pipeline, subject.examples, seed=seed) if uses else None
+        return store_health(subject.pipeline, subject.examples, seed=seed) if subject.pipeline.retriever else None
     if not isinstance(subject, PassageSubject) or subject.store is None:
         return None
     place = {passage: i for i, passage in enumerate(subject.store)}
@@ -257,7 +245,7 @@ def _health(subject: Subject, seed: int) -> StoreHealth | None:
     return health_of(
         Searched(
             entries=len(subject.store),
-            found=ids,
+            retrieved=ids,
             similarities=np.full(ids.shape, np.nan, np.float32),  # the retriever does not say
             keys=subject.store,
             query_keys=[query.text for query in subject.queries],

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from coldframe.config import check
 from coldframe.diagnosis.passages import PassageSubject
-from coldframe.diagnosis.queries import Case, Query, in_prompt
+from coldframe.diagnosis.queries import Case, in_prompt
 from coldframe.errors import ConfigError, ModelError, nearest
 from coldframe.inference.client import Client, Refusal
 from coldframe.tasks.questions import QUESTION
-from coldframe.tasks.task import Template, content_hash
+from coldframe.tasks.task import Example, Template, content_hash
 from coldframe.tasks.text_metrics import TEXT_METRICS
 
 Mode = Literal["auto", "logprobs", "answers"]
@@ -65,7 +65,7 @@ class Endpoint(PassageSubject):
         url: str,
         model: str,
         retrieve: Callable[[str], Sequence[str]],
-        queries: Sequence[Query],
+        queries: Sequence[Example | tuple[str, str]],
         *,
         api_key: str | None = None,
         mode: Mode = "auto",
@@ -112,8 +112,8 @@ class Endpoint(PassageSubject):
 
     def fingerprint(self) -> str:
         """Names server, model, and how it is asked and scored."""
-        how = (self.client.url, self.mode, self.metric, repr(self.template), repr(sorted(self.generation.items())))
-        return content_hash(*how, super().fingerprint())
+        settings = (self.client.url, self.mode, self.metric, repr(self.template), repr(sorted(self.generation.items())))
+        return content_hash(*settings, super().fingerprint())
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -126,7 +126,7 @@ class Endpoint(PassageSubject):
     def _mode(self, mode: Mode) -> Mode:
         """The mode that works, found with one question."""
         query = self.queries[0]
-        case = Case(query.text, (), query.answer)
+        case = Case(query.text, (), query.target)
         if mode != "answers":
             try:
                 self._mean_token_nll(case, threading.Event())
@@ -146,8 +146,8 @@ class Endpoint(PassageSubject):
         try:
             return measure(case, stop)
         except ModelError as error:
-            asked = f"{case.text[:60]!r} with {len(case.passages)} passages"
-            raise ModelError(f"No answer to {asked}: {error.problem}", got=error.got, fix=error.fix) from error
+            question = f"{case.text[:60]!r} with {len(case.passages)} passages"
+            raise ModelError(f"No answer to {question}: {error.problem}", got=error.got, fix=error.fix) from error
 
     def _prompt(self, case: Case) -> str:
         return self.template.header + "".join(in_prompt(self.template, case.passages)) + self.template.query(case.text)
@@ -170,10 +170,10 @@ class Endpoint(PassageSubject):
         # A letter may be split over tokens, and none of them shows it; then the prompt alone tells where it ends.
         if "".join(tokens[start:]) != answer:
             start = len(self._echo(prompt, stop)[0])
-        found = values[start:]
-        if not found or not all(isinstance(value, int | float) for value in found):
+        own = values[start:]
+        if not own or not all(isinstance(value, int | float) for value in own):
             raise Refusal("The server gave no log-probabilities for the answer", got=repr(answer))
-        return -float(sum(found)) / len(found)
+        return -float(sum(own)) / len(own)
 
     def _echo(self, text: str, stop: threading.Event) -> tuple[list[str], list[Any]]:
         """The tokens of a text and their log-probabilities given those before them.
@@ -184,13 +184,13 @@ class Endpoint(PassageSubject):
         reply = self.client.post("completions", body, stop)
         try:
             choice = reply["choices"][0]
-            said, tokens = choice["text"], list(choice["logprobs"]["tokens"])
+            reply_text, tokens = choice["text"], list(choice["logprobs"]["tokens"])
             values = list(choice["logprobs"]["token_logprobs"])
-            written = said[len(text) :] if said.startswith(text) else None
+            written = reply_text[len(text) :] if reply_text.startswith(text) else None
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise Refusal("The server gave no log-probabilities", got=repr(reply)[:200]) from error
         if written is None or len(tokens) != len(values):
-            raise Refusal("The server did not give the text back that it was to score", got=repr(said[:80]))
+            raise Refusal("The server did not give the text back that it was to score", got=repr(reply_text[:80]))
         # An end-of-text token is written without a trace in the text, and not all servers list it.
         unlisted = not written and bool(tokens) and bool(tokens[-1]) and text.endswith(tokens[-1])
         end = len(tokens) if unlisted else len(tokens) - 1

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from coldframe.diagnosis.evidence import Ablation, Estimate, Ladder, StoreAblation, StoreHealth, TokenVariance
+from coldframe.diagnosis.outcomes import MOST, NEGLIGIBLE
 from coldframe.diagnosis.subject import CONDITIONS
-from coldframe.diagnosis.verdict import MOST, NEGLIGIBLE
 from coldframe.reports.figures import Bar, Chart, Forest, Heatmap, Kind, Line
 from coldframe.reports.numbers import MetricInfo, percent_span
 

@@ -14,8 +14,9 @@ from coldframe.config import check
 from coldframe.diagnosis.evidence import Control, Ladder, Rung
 from coldframe.diagnosis.ladder_plan import RUNGS, Step, count_tokens, head, plan
 from coldframe.diagnosis.ladder_runs import RungRun, RungRuns
+from coldframe.diagnosis.outcomes import ladder_outcome
+from coldframe.diagnosis.queries import groups_of
 from coldframe.diagnosis.shares import Measured, Shares
-from coldframe.diagnosis.verdict import ladder_outcome
 from coldframe.errors import ConfigError, TrainingError
 from coldframe.evaluation.controls import all_controls, control_data
 from coldframe.evaluation.runs import Job, Runner
@@ -80,7 +81,7 @@ def ladder(
         quiet: Say nothing on standard error.
 
     Returns:
-        All that was found. A control's loss is NaN where it gave the right answer of a row the probability 0.
+        What the rungs reach. A control's loss is NaN where it gave the right answer of a row the probability 0.
 
     Raises:
         ConfigError: The method has no soft tokens, a rung does not exist, or there is nothing to choose a rate by.
@@ -113,8 +114,7 @@ def ladder(
     alone = runs.of(Job("the model alone", None, "zero-shot", {}, seeds[0]))
     reached = {step.name: climb(step, runs, seeds, quiet) for step in steps}
 
-    _, groups = np.unique([example.key for example in task.test], return_inverse=True)
-    shares = Shares(reached["full"].losses, alone.losses, groups)
+    shares = Shares(reached["full"].losses, alone.losses, groups_of(task.test))
     measured = {}
     for place, name in enumerate(RUNGS, start=1):
         # A rung that is the full method is the same training, seed by seed.
@@ -208,10 +208,10 @@ def _controls(
     task = runner.task
     if task.schema.kind != "classification":
         return ()
-    found = all_controls(control_data(task, retrieval, getattr(method.config, "encoder", "auto")), seeds=seeds)
+    predictions = all_controls(control_data(task, retrieval, getattr(method.config, "encoder", "auto")), seeds=seeds)
     heads = runner.run([head(method, tokens, seed) for seed in seeds])
-    found |= {name: [one.predictions for one in outcomes] for name, outcomes in heads.items()}
-    return tuple(_control(name, runs) for name, runs in found.items())
+    predictions |= {name: [outcome.predictions for outcome in outcomes] for name, outcomes in heads.items()}
+    return tuple(_control(name, runs) for name, runs in predictions.items())
 
 
 def _control(name: str, runs: Sequence[Predictions]) -> Control:

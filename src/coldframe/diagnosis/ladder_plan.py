@@ -14,7 +14,7 @@ from coldframe.evaluation import linear_head
 from coldframe.evaluation.runs import Job
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method, MethodConfig
-from coldframe.methods.registry import method_class
+from coldframe.methods.registry import create
 from coldframe.methods.soft_tokens.base import EncodedConfig, SoftTokenConfig
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.pipeline.setup import context_of
@@ -23,9 +23,44 @@ from coldframe.retrieval.store import Store
 from coldframe.tasks.task import Task
 from coldframe.training.config import TrainingConfig
 
-RUNGS = ("prompt-tuning", "reparameterised", "constant", "query-only", "full")
 #: Rates of a rung's sweep, as multiples of its method's natural rate.
 FACTORS = (1 / 3, 1.0, 3.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rung:
+    """A line of the table of rungs.
+
+    Attributes:
+        name: Of the rung.
+        what: The method and what it may look at, in words, for ``m`` tokens and the full method's ``name``.
+        method: The method; None for the full one, with all its settings.
+        shared: Which of its settings it has from the full method: those of this config, but what is retrieved.
+        constant: Whether the method is told the same whatever is asked.
+    """
+
+    name: str
+    what: str
+    method: str | None = None
+    shared: type[MethodConfig] = MethodConfig
+    constant: bool = False
+
+
+_TABLE = (
+    _Rung("prompt-tuning", "{m} free tokens, the same for all queries", "prompt-tuning", SoftTokenConfig),
+    _Rung(
+        "reparameterised",
+        "{m} tokens out of a network, the same for all queries",
+        "reparameterised-prompt-tuning",
+        SoftTokenConfig,
+    ),
+    _Rung("constant", "{name}, told one query and its exemplars for all", constant=True),
+    _Rung("query-only", "{m} tokens from the query alone (IDPG)", "idpg", EncodedConfig),
+    _Rung("full", "{name}"),
+)
+RUNGS = tuple(rung.name for rung in _TABLE)
+#: The control that reads soft tokens without a language model: its method is this one.
+_HEADED = "mha-esp"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +97,18 @@ def count_tokens(method: Method, lm: FrozenLM, task: Task, retrieval: RetrievalC
         ConfigError: It puts none there.
     """
     first = task.train[:1]
-    fresh = type(method)(method.config)
+    fresh = create(method.name, method.config.to_dict())
     fresh.setup(context_of(fresh, lm, task.schema)).eval()
     pipeline = Pipeline(fresh, lm, task.schema, Store.of(task.exemplars), retrieval, TrainingConfig())
-    with torch.no_grad():
-        tokens = fresh.condition([first[0].text], pipeline.retrieve(first)).soft_tokens
+    tokens = None
+    if not fresh.needs_passages:
+        with torch.no_grad():
+            conditioning = fresh.condition([first[0].text], pipeline.retrieve(first))
+        tokens = None if conditioning.changes_backbone else conditioning.soft_tokens
     if tokens is None:
         raise ConfigError(
-            f"{method.name} puts no soft tokens into the model, so there is no static prompt to set beside it",
+            f"{method.name} puts no soft tokens into the model, or other things too, so there is no static prompt "
+            "to set beside it",
             expected="a trained method of the soft-token port, as mha-esp or idpg",
             fix="The ladder asks how far a prompt of as many tokens gets without the query and its exemplars. What "
             "retrieval does for a method without soft tokens, the store ablation says; for exemplars in the prompt, "
@@ -94,40 +133,32 @@ def plan(
             raise ConfigError(f"There is no rung {name!r}", fix=nearest(name, RUNGS))
         check(bool(rates) and min(rates) > 0, f"Learning rates of {name!r} must be positive", got=list(rates))
 
-    def step(name: str, what: str, of: str, settings: Mapping[str, Any], constant: bool = False) -> Step:
-        natural = method_class(of).learning_rate
-        if of == method.name and training.learning_rate is not None:
+    steps = []
+    for rung in _TABLE:
+        if rung.method is None:
+            settings = method.config.to_dict()
+        else:
+            settings = {**_shared(method.config, rung.shared), "tokens": tokens}
+        name = rung.method or method.name
+        natural = method.learning_rate if name == method.name else create(name).learning_rate
+        if name == method.name and training.learning_rate is not None:
             natural = training.learning_rate
-        rates = learning_rates.get(name) or [float(f"{natural * factor:.3g}") for factor in FACTORS]
-        return Step(name, what, of, settings, tuple(rates), constant)
-
-    prompt = {**_shared(method.config, SoftTokenConfig), "tokens": tokens}
-    query = {**_shared(method.config, EncodedConfig), "tokens": tokens}
-    own = method.config.to_dict()
-    return [
-        step("prompt-tuning", f"{tokens} free tokens, the same for all queries", "prompt-tuning", prompt),
-        step(
-            "reparameterised",
-            f"{tokens} tokens out of a network, the same for all queries",
-            "reparameterised-prompt-tuning",
-            prompt,
-        ),
-        step("constant", f"{method.name}, told one query and its exemplars for all", method.name, own, True),
-        step("query-only", f"{tokens} tokens from the query alone (IDPG)", "idpg", query),
-        step("full", method.name, method.name, own),
-    ]
+        rates = learning_rates.get(rung.name) or [float(f"{natural * factor:.3g}") for factor in FACTORS]
+        what = rung.what.format(m=tokens, name=method.name)
+        steps.append(Step(rung.name, what, name, settings, tuple(rates), rung.constant))
+    return steps
 
 
 def head(method: Method, tokens: int, seed: int) -> Job:
     """The control that reads the soft tokens of MHA-ESP without a language model, with the full method's inputs."""
-    settings: dict[str, Any] = method.config.to_dict()
-    if method.name != "mha-esp":
-        settings = {**_shared(method.config, EncodedConfig), "heads": tokens, "training": {"learning_rate": None}}
-        settings |= {"k": method.config.k} if method.config.k else {}
-    return Job(linear_head.NAME, "no-lm", "mha-esp", settings, seed, headed=True)
+    settings = {**_shared(method.config, create(_HEADED).config_class), "heads": tokens}
+    settings |= {"k": method.config.k} if method.config.k else {}
+    if method.name != _HEADED:  # a rate that was set is the full method's
+        settings["training"] = {"learning_rate": None}
+    return Job(linear_head.NAME, "no-lm", _HEADED, settings, seed, headed=True)
 
 
-def _shared(config: MethodConfig, like: type[SoftTokenConfig]) -> dict[str, Any]:
+def _shared(config: MethodConfig, like: type[MethodConfig]) -> dict[str, Any]:
     """Settings of the full method that a kind of method has as well; what is retrieved is not among them."""
     names = [field.name for field in dataclasses.fields(like) if field.name != "k"]
     return {name: getattr(config, name) for name in names if hasattr(config, name)}

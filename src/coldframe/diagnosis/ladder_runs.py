@@ -14,7 +14,7 @@ from coldframe.errors import ConfigError, DataError, TrainingError
 from coldframe.evaluation.runs import Job, Runner, duration
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.progress import say
-from coldframe.storage.files import atomic_path
+from coldframe.storage.files import write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class RungRuns:
             now: The first jobs.
             later: How many more will follow, at most.
         """
-        self._left = len({self.runner.key(job) for job in now if not self._is_kept(job)}) + later
+        self._left = len({self.runner.key(job) for job in now if not self._is_stored(job)}) + later
         if self.runner.quiet:
             return
         known = f"about {duration(self._left * self._expected)} if all take as long as the pipeline took"
@@ -69,42 +69,41 @@ class RungRuns:
         key = self.runner.key(job)
         if key not in self._known:
             path = self._path(job)
-            found = path is not None and path.is_file()
-            self._known[key] = _read(path) if path is not None and found else self._make(job, path)
-            self._tell(job, self._known[key], found)
+            stored = path is not None and path.is_file()
+            self._known[key] = _read(path) if path is not None and stored else self._train(job, path)
+            self._tell(job, self._known[key], stored)
         return self._known[key]
 
-    def _make(self, job: Job, path: Path | None) -> RungRun:
+    def _train(self, job: Job, path: Path | None) -> RungRun:
         started = time.perf_counter()
         try:
-            run = self._trained(self.runner.fit(job))
+            run = self._measured(self.runner.fit(job))
         except TrainingError as error:  # too high a rate, or too low a one: the sweep goes on
             run = RungRun((), None, 0, 0.0, str(error))
         run = run.replace(seconds=time.perf_counter() - started)
         if path is not None:
-            with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps(run.to_dict()), encoding="utf-8")
+            write_text(path, json.dumps(run.to_dict()))
         return run
 
-    def _trained(self, pipeline: Pipeline) -> RungRun:
-        kept = [record for record in pipeline.history if record["best"]]
+    def _measured(self, pipeline: Pipeline) -> RungRun:
+        best = [record for record in pipeline.history if record["best"]]
         return RungRun(
             losses=tuple(PipelineSubject(pipeline, self.runner.task.test).losses("full").tolist()),
-            validation_loss=kept[-1].get("validation_loss") if kept else None,
-            parameters=sum(p.numel() for p in pipeline.method.parameters() if p.requires_grad),
+            validation_loss=best[-1].get("validation_loss") if best else None,
+            parameters=pipeline.method.trained_parameters,
             seconds=0.0,
         )
 
-    def _tell(self, job: Job, run: RungRun, found: bool) -> None:
-        self._left -= not found and bool(run.parameters or run.failure)
+    def _tell(self, job: Job, run: RungRun, stored: bool) -> None:
+        self._left -= not stored and bool(run.parameters or run.failure)
         if self.runner.quiet:
             return
         result = run.failure or ("" if run.validation_loss is None else f"validation loss {run.validation_loss:.3f}, ")
-        timed = [one.seconds for one in self._known.values() if one.parameters]
+        timed = [known.seconds for known in self._known.values() if known.parameters]
         left = f"; about {duration(self._left * sum(timed) / len(timed))} left" if self._left > 0 and timed else ""
-        say(f"{job.title}, seed {job.seed}: {result}{'kept from before' if found else duration(run.seconds)}{left}")
+        say(f"{job.title}, seed {job.seed}: {result}{'kept from before' if stored else duration(run.seconds)}{left}")
 
-    def _is_kept(self, job: Job) -> bool:
+    def _is_stored(self, job: Job) -> bool:
         path = self._path(job)
         return path is not None and path.is_file()
 

@@ -63,8 +63,8 @@ class Memory:
         unreadable = 0
         for line in text.splitlines():
             try:
-                kept = json.loads(line)
-                self._losses[str(kept["case"])] = float(kept["loss"])
+                record = json.loads(line)
+                self._losses[str(record["case"])] = float(record["loss"])
             except (ValueError, TypeError, KeyError):
                 unreadable += 1
         if unreadable:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -15,22 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.diagnosis.memory import Memory
-from coldframe.diagnosis.queries import Case, Passages, Query, as_texts
+from coldframe.diagnosis.perturbations import deal_words
+from coldframe.diagnosis.queries import Case, Passages, as_examples, as_texts, groups_of
 from coldframe.diagnosis.subject import CONDITIONS, Condition
 from coldframe.errors import ConfigError, DataError, nearest
 from coldframe.progress import Bar
 from coldframe.retrieval.swap import donors
-from coldframe.tasks.task import content_hash
+from coldframe.tasks.task import Example, content_hash
 
 FEW = 10
 """Fewer queries than this get a warning."""
 
-ASKED_TWICE = 8
+REPEATED = 8
 """Queries asked twice, to see whether the pipeline is deterministic."""
 
 _ROUNDING = 1e-4  # two losses closer than this are the same: float additions in another order
-
-_WORD = re.compile(r"\S+")
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +50,7 @@ class PassageSubject(ABC):
     are asked once more (unless :attr:`deterministic`); if their losses differ, :attr:`notes` says how much.
 
     Args:
-        queries: At least 2; a verdict needs 30.
+        queries: At least 2, as examples or pairs of question and answer; a verdict needs 30.
         retrieve: The passages for a question, most relevant first; called once per query.
         store: All passages that could be retrieved, if they are known.
         oracle: Passages chosen with knowledge of the answer.
@@ -78,7 +76,7 @@ class PassageSubject(ABC):
 
     def __init__(
         self,
-        queries: Sequence[Query],
+        queries: Sequence[Example | tuple[str, str]],
         retrieve: Callable[[str], Sequence[str]],
         *,
         store: Sequence[str] | None = None,
@@ -90,15 +88,13 @@ class PassageSubject(ABC):
         resume: str | Path | None = None,
         quiet: bool = False,
     ) -> None:
-        self.queries = tuple(queries)
-        if wrong := [query for query in self.queries if not isinstance(query, Query)]:
-            raise DataError("Queries are Query objects", got=repr(wrong[0])[:80], fix="Pass Query(text, answer).")
+        self.queries = as_examples(queries)
         if len(self.queries) < 2:
             raise DataError("There is nothing to compare", got=f"{len(self.queries)} queries", expected="at least 2")
         if len(self.queries) < FEW:
             _log.warning("%d queries are too few to tell anything; 30 are the least for a verdict", len(self.queries))
         self.name, self.task, self.model, self.unit, self.quiet = name, task, model, unit, quiet
-        self.groups = _groups(self.queries)
+        self.groups = groups_of(self.queries)
         self.store = None if store is None else as_texts(store, "The store")
         if self.store == ():
             raise DataError("The store is empty", fix="Leave it out if it is not known.")
@@ -124,10 +120,10 @@ class PassageSubject(ABC):
     @cached_property
     def retrieved(self) -> tuple[Passages, ...]:
         """What was retrieved for every query."""
-        found = self._ask_all(self._retrieve, "retrieve")
-        if not any(found):
+        sets = self._call(self._retrieve, "retrieve")
+        if not any(sets):
             raise DataError("Nothing was retrieved for any query", fix="Call retrieve on a question and look.")
-        return found
+        return sets
 
     @cached_property
     def pool(self) -> Passages:
@@ -152,17 +148,17 @@ class PassageSubject(ABC):
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the numbers should know, in sentences."""
-        found = []
+        notes = []
         if self.store is None:
-            found.append(f"No store was given: 'random' draws from the {len(self.pool)} passages ever retrieved.")
+            notes.append(f"No store was given: 'random' draws from the {len(self.pool)} passages ever retrieved.")
         if nothing := sum(not passages for passages in self.retrieved):
-            found.append(f"{nothing} of {len(self)} queries retrieved nothing.")
+            notes.append(f"{nothing} of {len(self)} queries retrieved nothing.")
         sets = self._sets
         if len(set(sets)) == 1:
-            found.append("All queries retrieved the same passages: swapping them changes nothing.")
+            notes.append("All queries retrieved the same passages: swapping them changes nothing.")
         elif same := sum(not own.isdisjoint(sets[i]) for own, i in zip(sets, donors(sets), strict=True)):
-            found.append(f"{same} of {len(self)} queries keep passages of theirs when swapped: most retrieve the same.")
-        return (*found, *([self._noise] if self._noise else []))
+            notes.append(f"{same} of {len(self)} queries keep passages of theirs when swapped: most retrieve the same.")
+        return (*notes, *([self._noise] if self._noise else []))
 
     def cases(self, condition: Condition, seed: int = 0) -> list[Case]:
         """The questions as they are asked under a condition."""
@@ -171,7 +167,7 @@ class PassageSubject(ABC):
         if condition in (missing := self.missing()):
             raise ConfigError(f"The condition {condition!r} cannot be run: {missing[condition]}")
         passages = self._passages(condition, seed)
-        return [Case(query.text, own, query.answer) for query, own in zip(self.queries, passages, strict=True)]
+        return [Case(query.text, own, query.target) for query, own in zip(self.queries, passages, strict=True)]
 
     def losses(self, condition: Condition, seed: int = 0) -> NDArray[np.float64]:
         """Loss of every query's gold answer under a condition, ``[n]``; lower is better.
@@ -184,23 +180,23 @@ class PassageSubject(ABC):
             DataError: A loss is not a finite number, or is missing; names the query.
         """
         cases = self.cases(condition, seed)
-        wanted: dict[Case, int] = {}
+        unknown: dict[Case, int] = {}
         for i, case in enumerate(cases):
             if case not in self.remembered:
-                wanted.setdefault(case, i)
-        self._measure(list(wanted), list(wanted.values()), condition, self.remembered)
+                unknown.setdefault(case, i)
+        self._measure(list(unknown), list(unknown.values()), condition, self.remembered)
         if condition == "full" and self._noise is None and not self.deterministic:
-            self._noise = self._difference(cases[:ASKED_TWICE])
+            self._noise = self._difference(cases[:REPEATED])
         return np.array([self.remembered[case] for case in cases])
 
     def _measure(
         self, cases: Sequence[Case], rows: Sequence[int], title: str, into: Memory | dict[Case, float]
     ) -> None:
-        """Measure cases, which belong to the queries ``rows``; each is kept as soon as it is known."""
-        seen: set[int] = set()
+        """Measure cases, which belong to the queries ``rows``; every loss is kept as soon as it is known."""
+        measured: set[int] = set()
         with Bar(len(cases), f"{self.name}: {title}", self.quiet) as bar:
             for position, value in self.measure(cases) if cases else ():
-                where = f"The loss of {self._which(rows[position])} under {title!r}"
+                where = f"The loss of {self._label(rows[position])} under {title!r}"
                 try:
                     loss = float(value)
                 except (TypeError, ValueError) as error:
@@ -208,12 +204,12 @@ class PassageSubject(ABC):
                 if not math.isfinite(loss):
                     raise DataError(f"{where} is not finite", got=loss, fix="Leave the query out, or mend its loss.")
                 into[cases[position]] = 0.0 - loss if self.greater_is_better else loss
-                seen.add(position)
+                measured.add(position)
                 bar.advance(1)
-        if unseen := sorted(set(range(len(cases))) - seen):
+        if left_out := sorted(set(range(len(cases))) - measured):
             raise DataError(
-                f"The pipeline gave no loss for {self._which(rows[unseen[0]])} under {title!r}",
-                got=f"{len(seen)} losses",
+                f"The pipeline gave no loss for {self._label(rows[left_out[0]])} under {title!r}",
+                got=f"{len(measured)} losses",
                 expected=f"{len(cases)}, one per case",
             )
 
@@ -240,10 +236,10 @@ class PassageSubject(ABC):
         if condition == "swapped":
             return [self.retrieved[i] for i in donors(self._sets, seed=seed)]
         if condition == "fixed":
-            found = [passages for passages in self.retrieved if passages]
-            return [found[rng.integers(len(found))]] * len(self)
+            sets = [passages for passages in self.retrieved if passages]
+            return [sets[rng.integers(len(sets))]] * len(self)
         if condition == "shuffled":
-            dealt = _deal_words(self.pool, rng)
+            dealt = deal_words(self.pool, rng)
             return [tuple(dealt[passage] for passage in passages) for passages in self.retrieved]
         return [_others(self._drawn_from, passages, rng) for passages in self.retrieved]
 
@@ -259,17 +255,16 @@ class PassageSubject(ABC):
 
     @cached_property
     def _from_oracle(self) -> tuple[Passages, ...]:
-        if self._oracle is None:
-            raise ConfigError("No oracle was given")
-        return self._ask_all(self._oracle, "oracle")
+        assert self._oracle is not None  # else the condition is missing
+        return self._call(self._oracle, "oracle")
 
-    def _ask_all(self, ask: Callable[[str], Sequence[str]], name: str) -> tuple[Passages, ...]:
-        found = []
-        for i, query in enumerate(self.queries):
-            found.append(as_texts(ask(query.text), f"What {name} returned for {self._which(i)}"))
-        return tuple(found)
+    def _call(self, function: Callable[[str], Sequence[str]], name: str) -> tuple[Passages, ...]:
+        return tuple(
+            as_texts(function(query.text), f"What {name} returned for {self._label(i)}")
+            for i, query in enumerate(self.queries)
+        )
 
-    def _which(self, i: int) -> str:
+    def _label(self, i: int) -> str:
         return f"query {self.queries[i].id or i + 1} ({self.queries[i].text[:60]!r})"
 
 
@@ -277,19 +272,3 @@ def _others(pool: Passages, own: Passages, rng: np.random.Generator) -> Passages
     """As many as ``own`` at random out of ``pool``, none of them in ``own``; fewer if there are fewer."""
     drawn = rng.choice(len(pool), min(2 * len(own), len(pool)), replace=False)
     return tuple(pool[i] for i in drawn if pool[i] not in own)[: len(own)]
-
-
-def _deal_words(pool: Passages, rng: np.random.Generator) -> dict[str, str]:
-    """Every passage with its words replaced by words of all; spaces and line breaks stay."""
-    words = [word for passage in pool for word in _WORD.findall(passage)]
-    dealt = (words[i] for i in rng.permutation(len(words)))
-    return {passage: _WORD.sub(lambda _: next(dealt), passage) for passage in pool}
-
-
-def _groups(queries: Sequence[Query]) -> NDArray[np.int64] | None:
-    """Numbers of the groups, in order of appearance; None if every query stands alone."""
-    if not any(query.group for query in queries):
-        return None
-    numbers: dict[tuple[str, int], int] = {}
-    keys = [(query.group, -1 if query.group else i) for i, query in enumerate(queries)]
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)

@@ -1,29 +1,33 @@
-"""Ways to spoil what was retrieved, and nothing else: other queries' sets, and stand-ins for exemplar vectors."""
+"""Ways to spoil what was retrieved and nothing else: other queries' sets, dealt contents, vectors that say nothing."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import re
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from coldframe.diagnosis.subject import Condition
-from coldframe.methods.base import Method
+from coldframe.evaluation.runs import shuffled_labels
+from coldframe.methods.base import EntryVectors
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.retrieval.swap import donors
+from coldframe.tasks.task import Passage
 
 StandIn: TypeAlias = Literal["gaussian", "mean"]
-#: ``method.exemplar_vectors``: a retrieved batch to vectors ``[n, k, d]`` and which are present, ``[n, k]``.
-Vectors: TypeAlias = Callable[[Retrieved], tuple[Tensor, Tensor]]
 
 #: Conditions that a seed decides; the others are the same for every seed.
 DRAWN: frozenset[Condition] = frozenset({"swapped", "swapped-conditioning", "random", "fixed", "shuffled", "gaussian"})
 
 MOMENT_ROWS = 20_000  # entries that mean and covariance are taken from; more would change neither
+
+_WORD = re.compile(r"\S+")
 
 
 def other_queries(retrieved: Retrieved, seed: int | Sequence[int]) -> NDArray[np.int64]:
@@ -35,72 +39,70 @@ def other_queries(retrieved: Retrieved, seed: int | Sequence[int]) -> NDArray[np
     return donors(sets, seed=seed)
 
 
-@contextlib.contextmanager
-def vectors_as(method: Method, replacement: Vectors) -> Iterator[None]:
-    """The exemplar vectors of a method come from ``replacement`` while the block runs."""
-    before = vars(method).get("exemplar_vectors")  # a stand-in that is in force already
-    method.exemplar_vectors = replacement  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del method.exemplar_vectors
-        if before is not None:
-            method.exemplar_vectors = before
+def deal_words(texts: Iterable[str], rng: np.random.Generator) -> Mapping[str, str]:
+    """Every text with its words replaced by words of all; spaces and line breaks stay.
+
+    >>> deal_words(["a b", "c"], np.random.default_rng(0))
+    {'a b': 'c a', 'c': 'b'}
+    """
+    distinct = list(dict.fromkeys(texts))
+    words = [word for text in distinct for word in _WORD.findall(text)]
+    dealt = (words[i] for i in rng.permutation(len(words)))
+    return {text: _WORD.sub(lambda _: next(dealt), text) for text in distinct}
 
 
-def reads_vectors(method: Method, texts: Sequence[str], retrieved: Retrieved) -> bool:
-    """Whether a method's conditioning of these queries is made from exemplar vectors."""
-    own: Vectors | None = getattr(method, "exemplar_vectors", None)
-    if own is None:
-        return False
-    asked = []
-
-    def watching(some: Retrieved) -> tuple[Tensor, Tensor]:
-        asked.append(len(some))
-        return own(some)
-
-    with vectors_as(method, watching):
-        method.condition(texts, retrieved)
-    return bool(asked)
+def shuffled_contents(store: Store, seed: int) -> Store:
+    """The same entries, which say something else: exemplars with permuted labels, passages with words dealt anew."""
+    if not any(isinstance(entry, Passage) for entry in store.examples):
+        return shuffled_labels(store, seed)
+    dealt = deal_words((e.text for e in store.examples if isinstance(e, Passage)), np.random.default_rng(seed))
+    return Store(
+        tuple(
+            dataclasses.replace(e, text=dealt[e.text], title="", body=dealt[e.text]) if isinstance(e, Passage) else e
+            for e in store.examples
+        )
+    )
 
 
-def stand_in(method: Method, kind: StandIn, seed: int = 0) -> contextlib.AbstractContextManager[None]:
-    """Something without information in the place of every exemplar vector, while the block runs.
+class UninformativeVectors:
+    """Something without information in the place of every entry's vector, see ``Method.with_entry_vectors``.
 
     With the vectors ``e_s`` of the store's N entries, labels included, as the method sees them::
 
         mean: e = mean_s(e_s)        gaussian: e ~ N(mean_s(e_s), Cov_s(e_s)), drawn anew each time
 
-    How many exemplars a query got, and how similar they are, stays. A method that is being trained changes
-    how it sees the store; the moments are those of the first call.
+    How many entries a query got, and how similar they are, stays. A method that is being trained changes how it sees
+    the store; the moments are those of the first call, without dropout.
 
     Args:
-        method: One that has ``exemplar_vectors``.
         kind: ``"mean"`` or ``"gaussian"``.
         seed: Of the noise.
 
     Cost: every entry encoded once, and a QR decomposition of ``[N, d]``.
     """
-    own: Vectors = method.exemplar_vectors  # type: ignore[assignment]
-    generator = torch.Generator().manual_seed(seed)
-    moments: list[tuple[Tensor, Tensor]] = []
 
-    def replacement(retrieved: Retrieved) -> tuple[Tensor, Tensor]:
-        if not moments:
-            moments.append(_moments(method, own, retrieved.store))
-        mean, root = moments[0]
-        present = torch.from_numpy(retrieved.indices >= 0).to(mean.device)
-        vectors = mean.expand(*present.shape, -1)
-        if kind == "gaussian":
-            noise = torch.randn(*present.shape, len(root), generator=generator)
-            vectors = vectors + noise.to(mean.device) @ root
+    def __init__(self, kind: StandIn, seed: int = 0) -> None:
+        self.kind = kind
+        self._generator = torch.Generator().manual_seed(seed)
+        self._lock = threading.Lock()
+        self._moments: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, method: nn.Module, vectors_of: EntryVectors, retrieved: Retrieved) -> tuple[Tensor, Tensor]:
+        """Vectors for a batch, and which are present."""
+        with self._lock:
+            if self._moments is None:
+                self._moments = _moments(method, vectors_of, retrieved.store)
+            mean, root = self._moments
+            present = torch.from_numpy(retrieved.indices >= 0).to(mean.device)
+            vectors = mean.expand(*present.shape, -1)
+            if self.kind == "gaussian":
+                noise = torch.randn(*present.shape, len(root), generator=self._generator)
+                vectors = vectors + noise.to(mean.device) @ root
         return vectors * present.unsqueeze(-1), present
-
-    return vectors_as(method, replacement)
 
 
 @torch.no_grad()
-def _moments(method: Method, vectors_of: Vectors, store: Store) -> tuple[Tensor, Tensor]:
+def _moments(method: nn.Module, vectors_of: EntryVectors, store: Store) -> tuple[Tensor, Tensor]:
     """Mean ``[d]`` of the store's vectors, and a root R of their covariance, ``R^T R = Cov``."""
     rows = np.unique(np.linspace(0, len(store) - 1, min(MOMENT_ROWS, len(store))).astype(np.int64))[:, None]
     was_training = method.training

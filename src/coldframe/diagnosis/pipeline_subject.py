@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coldframe.diagnosis.perturbations import DRAWN, other_queries, reads_vectors, stand_in
+from coldframe.diagnosis.perturbations import DRAWN, UninformativeVectors, other_queries, shuffled_contents
+from coldframe.diagnosis.queries import groups_of
 from coldframe.diagnosis.subject import CONDITIONS, Condition
 from coldframe.errors import ConfigError, DataError
-from coldframe.evaluation.runs import shuffled_labels
-from coldframe.frozen.ports import EMPTY, Conditioning, broadcast_rows
+from coldframe.frozen.ports import EMPTY, Conditioning
 from coldframe.inference.run import by_length
 from coldframe.methods.base import Method, prompts
-from coldframe.methods.soft_tokens.base import EncodedMethod
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.pipeline.setup import retriever_of
 from coldframe.progress import Bar
-from coldframe.retrieval.encoders import Encoder
-from coldframe.retrieval.retriever import Retriever, Strategy
+from coldframe.retrieval.retriever import Strategy
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Example
 
 #: Positions of some queries to what is put into the model for them.
 Conditioner: TypeAlias = Callable[[NDArray[np.int64]], Conditioning]
 
-_BATCH = 64
+BATCH = 64
 _STRATEGIES: Mapping[Condition, Strategy] = {"random": "random", "fixed": "fixed", "oracle": "oracle"}
-#: Conditions that do something else than changing what was retrieved.
-_OTHER = frozenset({"full", "empty", "swapped-conditioning"})
 
 
 @dataclasses.dataclass(frozen=True)
-class _Answers:
+class Answers:
     """Losses ``[n]``; for labels also their log-probabilities ``[n, labels]``."""
 
     losses: NDArray[np.float64]
@@ -46,21 +41,21 @@ class _Answers:
 
 
 class PipelineSubject:
-    """A fitted pipeline and labelled queries; a :class:`coldframe.diagnosis.subject.Subject`.
+    """A fitted pipeline of any method and labelled queries; a :class:`coldframe.diagnosis.subject.Subject`.
 
     The loss of a query with the gold answer y is, in nats::
 
         classification: -log softmax_labels(score)_y        generation: -1/T sum_t log p(y_t | y_<t, x)
 
-    Made for a method that puts soft tokens into its model, it is a :class:`SoftTokenSubject`, which has the
-    tokens to look at as well. A method that retrieves nothing loses nothing under any change of what is
-    retrieved: those losses are its losses, and are not computed again. Other losses are computed once per
-    condition and seed, and the model's states of the queries' text are kept between conditions where the
-    method leaves them as they are (suffix placement).
+    where y goes on to what ends an answer. A method that retrieves nothing loses nothing under any change of what is
+    retrieved: those losses are its losses, and are not computed again. Other losses are computed once per condition
+    and seed, and the model's states of the queries' text are kept between conditions where the method leaves them as
+    they are (suffix placement). :func:`coldframe.diagnosis.soft_token_subject.subject_of` gives a subject whose soft
+    tokens can be looked at as well, where there are any.
 
     Args:
         pipeline: Fitted, or loaded.
-        examples: At least two queries with their targets. Queries of one key are one group.
+        examples: At least two queries with their targets. Queries of one group (else of one key) are one group.
         seed: Of all that is drawn, beside the seed given to :meth:`losses`.
         quiet: No progress bars.
 
@@ -71,36 +66,28 @@ class PipelineSubject:
     """
 
     unit = "nats"
-    _vectors: bool
-    _text: bool
-
-    def __new__(cls, pipeline: Pipeline, examples: Sequence[Example], *settings: Any, **named: Any) -> PipelineSubject:
-        """What the method does with a first query decides the class."""
-        if len(examples) < 2:
-            raise DataError("A pipeline is diagnosed on two queries at least", got=len(examples))
-        method, texts = pipeline.method.eval(), [examples[0].text]
-        with torch.no_grad():
-            found = pipeline.retrieve(examples[:1])
-            first = method.condition(texts, found)
-            vectors = reads_vectors(method, texts, found)
-        subject = super().__new__(cls if first.soft_tokens is None else SoftTokenSubject)
-        subject._vectors, subject._text = vectors, first.contexts is not None
-        return subject
 
     def __init__(self, pipeline: Pipeline, examples: Sequence[Example], seed: int = 0, quiet: bool = True) -> None:
+        if len(examples) < 2:
+            raise DataError("A pipeline is diagnosed on two queries at least", got=len(examples))
         self.pipeline, self.examples, self.seed, self.quiet = pipeline, tuple(examples), seed, quiet
         self.name, self.task = pipeline.method.name, pipeline.schema.name
         self.model = str(pipeline.lm.provenance.get("name", "a model"))
-        _, groups = np.unique([e.key for e in examples], return_inverse=True)
-        self.groups: NDArray[np.int64] | None = groups if len(set(groups.tolist())) < len(examples) else None
+        self.groups = groups_of(self.examples)
         self.retrieved = pipeline.retrieve(self.examples)
-        self._texts = [e.text for e in self.examples]
-        self._classify = pipeline.schema.kind == "classification"
-        self._gold = [pipeline.schema.index(e.target) if self._classify else -1 for e in self.examples]
-        self._kept: dict[tuple[str, int], _Answers] = {}
+        self._texts = [example.text for example in self.examples]
+        classify = pipeline.schema.kind == "classification"
+        self._gold = [pipeline.schema.index(example.target) for example in self.examples] if classify else None
+        self._answered: dict[tuple[str, int], Answers] = {}
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    @cached_property
+    @torch.no_grad()
+    def first(self) -> Conditioning:
+        """What the method puts into the model for the first query: which ports it fills."""
+        return self.pipeline.method.eval().condition(self._texts[:1], self.retrieved.rows([0]))
 
     def missing(self) -> Mapping[Condition, str]:
         """The conditions that cannot be run here, each with the reason in words."""
@@ -108,18 +95,25 @@ class PipelineSubject:
 
     @cached_property
     def _missing(self) -> dict[Condition, str]:
-        reasons: dict[Condition, str] = {}
-        if not isinstance(self, SoftTokenSubject):
-            reasons["swapped-conditioning"] = f"{self.name} puts no soft tokens into the model"
-        if not self.pipeline.method.uses_retrieval:
+        method, reasons = self.pipeline.method, dict[Condition, str]()
+        if not method.uses_retrieval:
             return reasons
-        if self._text:
-            reasons["gaussian"] = reasons["mean"] = f"{self.name} puts exemplars into the prompt as text"
-        elif not self._vectors:
-            reasons["gaussian"] = reasons["mean"] = f"{self.name} makes no vectors of single exemplars"
-        known = {e.target for e in self.pipeline.store.examples}
-        if not all(e.target in known for e in self.examples):
-            reasons["oracle"] = "no entry of the store has the answer of some of the queries"
+        if not method.uses_query:
+            reasons["swapped-conditioning"] = (
+                f"all that {self.name} puts into the model comes from what it retrieves, and 'swapped' swaps that"
+            )
+        if method.needs_passages:
+            reasons["shuffled"] = f"{self.name} has learned its passages and does not read them again"
+        if self.first.contexts is not None:
+            reasons["gaussian"] = reasons["mean"] = f"{self.name} puts entries into the prompt as text"
+        elif method.needs_passages:
+            reasons["gaussian"] = reasons["mean"] = f"{self.name} makes weights of its passages, and no vectors"
+        elif not method.makes_entry_vectors:
+            reasons["gaussian"] = reasons["mean"] = f"{self.name} makes no vectors of single entries"
+        entries = self.pipeline.store.examples
+        ids, targets = {entry.id for entry in entries}, {entry.target for entry in entries}
+        if not all(ids.intersection(query.gold) or query.target in targets for query in self.examples):
+            reasons["oracle"] = "for some queries it is not known which entries of the store answer them"
         return reasons
 
     def losses(self, condition: Condition, seed: int = 0) -> NDArray[np.float64]:
@@ -134,43 +128,44 @@ class PipelineSubject:
         """
         if (reason := self._missing.get(condition)) is not None:
             raise ConfigError(f"The condition {condition!r} cannot be run here: {reason}")
-        if condition not in _OTHER and not self.pipeline.method.uses_retrieval:
+        method = self.pipeline.method
+        depends = method.uses_retrieval or (method.uses_query and condition == "swapped-conditioning")
+        if condition != "empty" and not depends:
             condition = "full"
-        return self._answers(condition, seed if condition in DRAWN else 0).losses
+        return self.answers(condition, seed if condition in DRAWN else 0).losses
 
-    def _answers(self, condition: Condition, seed: int = 0) -> _Answers:
-        if (condition, seed) not in self._kept:
-            self._kept[condition, seed] = self._compute(condition, seed)
-        return self._kept[condition, seed]
+    def answers(self, condition: Condition, seed: int = 0) -> Answers:
+        """Losses and label probabilities under a condition, computed once."""
+        if (condition, seed) not in self._answered:
+            self._answered[condition, seed] = self.run(self._conditioner_under(condition, seed), CONDITIONS[condition])
+        return self._answered[condition, seed]
 
-    def _compute(self, condition: Condition, seed: int) -> _Answers:
-        what = CONDITIONS[condition]
+    def _conditioner_under(self, condition: Condition, seed: int) -> Conditioner:
         if condition == "empty":
-            return self._run(lambda rows: EMPTY, what)
+            return lambda rows: EMPTY
         if condition == "gaussian" or condition == "mean":
-            with stand_in(self.pipeline.method, condition, self._drawn(seed)):
-                return self._run(self._conditioner(self.retrieved), what)
+            vectors = UninformativeVectors(condition, self._drawn(seed))
+            return self.conditioner(self.pipeline.method.with_entry_vectors(vectors))
         if condition == "swapped-conditioning":
-            own, other = self._conditioner(self.retrieved), self._others(seed)
-            return self._run(lambda rows: own(other[rows]), what)
-        return self._run(self._conditioner(self._found(condition, seed)), what)
+            own, partners = self.conditioner(), self._partners(seed)
+            return lambda rows: own(partners[rows])
+        return self.conditioner(retrieved=self._retrieved_under(condition, seed))
 
-    def _found(self, condition: Condition, seed: int) -> Retrieved:
+    def _retrieved_under(self, condition: Condition, seed: int) -> Retrieved:
         """What stands under a condition where the retrieved sets were."""
+        pipeline, own = self.pipeline, self.retrieved
         if condition == "full":
-            return self.retrieved
+            return own
         if condition == "swapped":
-            return self.retrieved.rows(self._others(seed))
-        pipeline = self.pipeline
+            return own.rows(self._partners(seed))
         if condition == "shuffled":
-            store = shuffled_labels(pipeline.store, self._drawn(seed))
-            return Retrieved(store, self.retrieved.indices, self.retrieved.scores)
+            return Retrieved(shuffled_contents(pipeline.store, self._drawn(seed)), own.indices, own.scores)
         config = pipeline.retrieval.replace(strategy=_STRATEGIES[condition], seed=self._drawn(seed))
         retriever = retriever_of(pipeline.method, pipeline.schema, pipeline.store, config)
         assert retriever is not None  # asked for only where something is retrieved
         return retriever.retrieve(self.examples, exclude_same_key=False)
 
-    def _others(self, seed: int) -> NDArray[np.int64]:
+    def _partners(self, seed: int) -> NDArray[np.int64]:
         """For every query another one."""
         return other_queries(self.retrieved, [self.seed, seed])
 
@@ -178,114 +173,32 @@ class PipelineSubject:
         """One seed out of the subject's and the draw's."""
         return int(np.random.SeedSequence([self.seed, seed]).generate_state(1)[0])
 
-    def _conditioner(self, found: Retrieved, method: Method | None = None) -> Conditioner:
-        condition = (method or self.pipeline.method).condition
-        return lambda rows: condition([self._texts[i] for i in rows], found.rows(rows))
+    def conditioner(self, method: Method | None = None, retrieved: Retrieved | None = None) -> Conditioner:
+        """What a method makes of the queries; this one, and what was retrieved for them, if nothing else is named."""
+        condition = (method or self.pipeline.method).eval().condition
+        sets = self.retrieved if retrieved is None else retrieved
+        return lambda rows: condition([self._texts[i] for i in rows], sets.rows(rows))
 
     @torch.no_grad()
-    def _run(self, conditioner: Conditioner, what: str) -> _Answers:
+    def run(self, conditioner: Conditioner, title: str) -> Answers:
         """Losses of all queries, each under what ``conditioner`` puts into the model for it."""
-        lm, schema, n = self.pipeline.lm, self.pipeline.schema, len(self)
+        lm, schema, n, gold = self.pipeline.lm, self.pipeline.schema, len(self), self._gold
         losses = np.empty(n)
-        log_probabilities = np.empty((n, len(schema.labels))) if self._classify else None
-        self.pipeline.method.eval()
-        with Bar(n, what, self.quiet) as bar:
-            for batch in by_length(self._texts, _BATCH):
+        log_probabilities = None if gold is None else np.empty((n, len(schema.labels)))
+        with Bar(n, title, self.quiet) as bar:
+            for batch in by_length(self._texts, BATCH):
                 conditioning = conditioner(np.array(batch))
-                asked = prompts(schema, [self._texts[i] for i in batch])
-                if log_probabilities is not None:
-                    scores = lm.label_scores(asked, schema.words, conditioning)
+                queries = prompts(schema, [self._texts[i] for i in batch])
+                if log_probabilities is not None and gold is not None:
+                    if conditioning is EMPTY:
+                        scores = lm.label_scores(queries, schema.words, EMPTY)
+                    else:
+                        scores = self.pipeline.method.label_scores(lm, queries, schema.words, conditioning)
                     log_probabilities[batch] = scores.double().log_softmax(-1).cpu().numpy()
-                    losses[batch] = -log_probabilities[batch, [self._gold[i] for i in batch]]
+                    losses[batch] = -log_probabilities[batch, [gold[i] for i in batch]]
                 else:
-                    answers = [schema.template.answer(schema.word(self.examples[i].target)) for i in batch]
+                    answers = [schema.template.answer(self.examples[i].target) for i in batch]
                     tokens = np.array([len(lm.answer_tokens(answer, schema.template.end)) for answer in answers])
-                    losses[batch] = lm.loss(asked, answers, conditioning).double().cpu().numpy() / tokens
+                    losses[batch] = lm.loss(queries, answers, conditioning).double().cpu().numpy() / tokens
                 bar.advance(len(batch))
-        return _Answers(losses, log_probabilities)
-
-
-class SoftTokenSubject(PipelineSubject):
-    """A pipeline that conditions its model through soft tokens; a ``TokenSubject``, whose labels can be seen too.
-
-    Exemplars that stand in the prompt beside the soft tokens stay as they are when tokens are replaced.
-    """
-
-    _tokens: NDArray[np.float32] | None = None
-
-    def tokens(self) -> NDArray[np.float32]:
-        """What stands in the soft-token port for every query, ``[n, m, d_model]``."""
-        if self._tokens is None:
-            self._tokens = self._tokens_of(self._conditioner(self.retrieved))
-        return self._tokens
-
-    @torch.no_grad()
-    def _tokens_of(self, conditioner: Conditioner) -> NDArray[np.float32]:
-        self.pipeline.method.eval()
-        parts, order = [], []
-        for batch in by_length(self._texts, _BATCH):
-            soft = conditioner(np.array(batch)).soft_tokens
-            assert soft is not None  # the class was chosen for it
-            parts.append(broadcast_rows(soft, len(batch)).float().cpu().numpy())
-            order += batch
-        return np.concatenate(parts)[np.argsort(order)]
-
-    def initial_tokens(self) -> NDArray[np.float32]:
-        """The tokens as they were before training, ``[n, m, d_model]``."""
-        method = self.pipeline.method
-        fresh = type(method)(method.config).setup(method.ready, self.pipeline.training.seed).eval()
-        return self._tokens_of(self._conditioner(self.retrieved, fresh))
-
-    @torch.no_grad()
-    def word_embeddings(self) -> NDArray[np.float32]:
-        """The mean embedding of the tokens of each query's text, ``[n, 1, d_model]``."""
-        lm = self.pipeline.lm
-        embedded = [lm.embed(torch.tensor(lm.tokenize(text), device=lm.device)) for text in self._texts]
-        return np.stack([one.float().mean(0, keepdim=True).cpu().numpy() for one in embedded])
-
-    @torch.no_grad()
-    def query_vectors(self) -> NDArray[np.float32]:
-        """Vectors of the queries alone, ``[n, d']``, as the method sees them: encoded, and adapted if it does so."""
-        method = self.pipeline.method.eval()
-        if isinstance(method, EncodedMethod):
-            return method.encode(self._texts).cpu().numpy()
-        return self._encoder.encode(self._texts)
-
-    def store_vectors(self) -> NDArray[np.float32]:
-        """Encoder vectors of the store's entries, ``[entries, d']``."""
-        return self._encoder.encode(self.pipeline.store.texts)
-
-    def retrieved_ids(self) -> NDArray[np.int64]:
-        """Store positions of what was retrieved, nearest first, ``[n, k]``; -1 where there is none."""
-        return self.retrieved.ranked().indices
-
-    def losses_with(self, tokens: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Losses with other soft tokens, ``[n]``; ``tokens`` is ``[m, d]`` for all or ``[n, m, d]``."""
-        return self._with(tokens).losses
-
-    def divergence(self, tokens: NDArray[np.float32]) -> NDArray[np.float64]:
-        """``KL(p(. | own tokens, x) || p(. | tokens, x))`` over the labels, ``[n]``, nats; NaN for written answers."""
-        own, other = self._answers("full").log_probabilities, self._with(tokens).log_probabilities
-        if own is None or other is None:
-            return np.full(len(self), np.nan)
-        return np.asarray((np.exp(own) * (own - other)).sum(axis=1))
-
-    def _with(self, tokens: NDArray[np.float32]) -> _Answers:
-        key = hashlib.sha256(np.ascontiguousarray(tokens).tobytes()).hexdigest()
-        if (key, tokens.ndim) not in self._kept:
-            own = self._conditioner(self.retrieved)
-            soft = torch.from_numpy(np.array(tokens, np.float32)).to(self.pipeline.lm.device)
-
-            def replaced(rows: NDArray[np.int64]) -> Conditioning:
-                some = soft if soft.dim() == 2 else soft[torch.from_numpy(rows)]
-                return dataclasses.replace(own(rows), soft_tokens=some)
-
-            self._kept[key, tokens.ndim] = self._run(replaced, "other soft tokens")
-        return self._kept[key, tokens.ndim]
-
-    @property
-    def _encoder(self) -> Encoder:
-        """The method's encoder, or else the one that retrieval by cosine would take."""
-        pipeline = self.pipeline
-        searching = Retriever(pipeline.store, pipeline.schema.domain, 0, pipeline.retrieval)
-        return pipeline.method.ready.encoder or searching.encoder
+        return Answers(losses, log_probabilities)

@@ -152,12 +152,7 @@ def ratio(loss: MeanLoss, full: MeanLoss, empty: MeanLoss, gain: Estimate) -> Es
 
 
 def remainder(share: Estimate) -> Estimate:
-    """What is left of the gain, 1 - ``share``.
-
-    Example:
-        >>> remainder(Estimate(0.25, 0.125, 0.5))
-        Estimate(value=0.75, low=0.5, high=0.875, p_value=nan)
-    """
+    """What is left of the gain, 1 - ``share``."""
     return Estimate(1 - share.value, 1 - share.high, 1 - share.low)
 
 
@@ -212,8 +207,8 @@ class Shares:
         >>> rng = np.random.default_rng(0)
         >>> full = rng.exponential(size=400)
         >>> shares = Shares(full, full + rng.normal(0.4, 0.3, 400), resamples=2000)
-        >>> found = shares.of(full + rng.normal(0.2, 0.3, 400)).share
-        >>> f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+        >>> share = shares.of(full + rng.normal(0.2, 0.3, 400)).share
+        >>> f"{share.value:.2f} [{share.low:.2f}, {share.high:.2f}]"
         '0.47 [0.39, 0.55]'
     """
 

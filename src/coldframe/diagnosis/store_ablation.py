@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.config import check
 from coldframe.diagnosis.evidence import Ablation, StoreAblation
-from coldframe.diagnosis.perturbations import DRAWN, stand_in
+from coldframe.diagnosis.outcomes import store_ablation_outcome
+from coldframe.diagnosis.perturbations import DRAWN, UninformativeVectors, shuffled_contents
 from coldframe.diagnosis.pipeline_subject import PipelineSubject
 from coldframe.diagnosis.shares import Measured, Shares
 from coldframe.diagnosis.subject import CONDITIONS, Condition, Subject
-from coldframe.diagnosis.verdict import store_ablation_outcome
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.intervals import RESAMPLES
-from coldframe.evaluation.runs import duration, shuffled_labels
+from coldframe.evaluation.runs import duration
+from coldframe.methods.registry import create
 from coldframe.pipeline.fit import fit
 from coldframe.progress import say
-from coldframe.retrieval.retriever import Strategy
 from coldframe.tasks.task import Task
 
 #: Conditions that a method can be trained under.
@@ -65,29 +63,29 @@ def store_ablation(
     check(draws >= 1, "A random condition must be drawn", got=draws, expected="at least 1")
     if not subjects or len({len(subject) for subject in subjects}) > 1:
         raise DataError("All subjects must be asked the same queries", got=[len(subject) for subject in subjects])
-    missing = {condition: why for subject in subjects for condition, why in subject.missing().items()}
+    missing = {condition: reason for subject in subjects for condition, reason in subject.missing().items()}
     full, empty = _losses(subjects, "full", 1), _losses(subjects, "empty", 1)
     shares = Shares(full, empty, subjects[0].groups, resamples=resamples, seed=seed)
-    found = []
+    ablations = []
     for condition in CONDITIONS:
         if condition not in missing and condition not in ("full", "empty"):
             losses = _losses(subjects, condition, draws if condition in DRAWN else 1)
-            found.append(_ablation(condition, False, shares.of(losses)))
+            ablations.append(_ablation(condition, False, shares.of(losses)))
     for training, (condition, losses) in enumerate((retrained or {}).items(), start=1):
-        found.append(_ablation(condition, True, shares.of(losses, training=training)))
-    outcome, reason = store_ablation_outcome(shares.gain, found)
-    return StoreAblation(shares.gain, tuple(found), tuple(missing.items()), outcome, reason)
+        ablations.append(_ablation(condition, True, shares.of(losses, training=training)))
+    outcome, reason = store_ablation_outcome(shares.gain, ablations)
+    return StoreAblation(shares.gain, tuple(ablations), tuple(missing.items()), outcome, reason)
 
 
 def _losses(subjects: Sequence[Subject], condition: Condition, draws: int) -> NDArray[np.float64]:
     """``[S, n]``, the mean over draws."""
-    drawn = np.array([[one.losses(condition, draw) for draw in range(draws)] for one in subjects])
+    drawn = np.array([[subject.losses(condition, draw) for draw in range(draws)] for subject in subjects])
     # As differences, because the mean of equal floats need not be that float.
     return np.asarray(drawn[:, 0] + (drawn - drawn[:, :1]).mean(axis=1))
 
 
-def _ablation(condition: Condition, retrained: bool, found: Measured) -> Ablation:
-    return Ablation(condition, retrained, found.loss, found.rise, found.share)
+def _ablation(condition: Condition, retrained: bool, measured: Measured) -> Ablation:
+    return Ablation(condition, retrained, measured.loss, measured.rise, measured.share)
 
 
 def retrain_under(condition: Condition, subject: PipelineSubject, task: Task) -> NDArray[np.float64]:
@@ -106,8 +104,8 @@ def retrain_under(condition: Condition, subject: PipelineSubject, task: Task) ->
     Raises:
         ConfigError: The method cannot be trained under this condition.
 
-    Cost: as much as the pipeline's own training, which ``pipeline.seconds`` remembers. None for a method that
-    retrieves nothing: it would be trained as it was.
+    Cost: as much as the pipeline's own training, which ``pipeline.seconds`` remembers. None for a method whose
+    training does not look at what is retrieved (a static prompt, adapters of passages): it would be trained as it was.
 
     Example:
         >>> retrained = {"random": retrain_under("random", subject, task)}            # doctest: +SKIP
@@ -120,25 +118,18 @@ def retrain_under(condition: Condition, subject: PipelineSubject, task: Task) ->
         raise ConfigError(f"{method.name} cannot be trained under the condition {condition!r}: {reason}")
     if not method.trainable:
         raise ConfigError(f"{method.name} has nothing to train", fix="Ask for its ablations at evaluation only.")
-    if not method.uses_retrieval:
-        return subject.losses("full")
+    if not method.trains_on_retrieved:
+        return subject.losses(condition)
     if not subject.quiet:
         say(f"training {method.name} again with {CONDITIONS[condition]}: about {duration(pipeline.seconds)}")
     seed, store, retrieval = pipeline.training.seed, pipeline.store, pipeline.retrieval
+    fresh = create(method.name, method.config.to_dict())
     if condition == "shuffled":
-        store = shuffled_labels(store, seed)
-    elif condition in ("random", "fixed"):
-        retrieval = retrieval.replace(strategy=cast(Strategy, condition), seed=seed)
-    again = type(method)(method.config)
-    spoiled = stand_in(again, condition, seed) if condition in ("gaussian", "mean") else contextlib.nullcontext()
-    with spoiled:
-        fitted = fit(
-            again,
-            pipeline.lm,
-            task,
-            retrieval=retrieval,
-            training=pipeline.training,
-            store=store,
-            quiet=subject.quiet,
-        )
-        return PipelineSubject(fitted, subject.examples, quiet=subject.quiet).losses("full")
+        store = shuffled_contents(store, seed)
+    elif condition == "random" or condition == "fixed":
+        retrieval = retrieval.replace(strategy=condition, seed=seed)
+    elif condition == "gaussian" or condition == "mean":
+        fresh = fresh.with_entry_vectors(UninformativeVectors(condition, seed))
+    quiet, training = subject.quiet, pipeline.training
+    fitted = fit(fresh, pipeline.lm, task, retrieval=retrieval, training=training, store=store, quiet=quiet)
+    return PipelineSubject(fitted, subject.examples, quiet=quiet).losses("full")

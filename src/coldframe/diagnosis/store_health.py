@@ -28,11 +28,11 @@ POINTS = 200  # of the curve
 
 @dataclasses.dataclass(frozen=True)
 class Searched:
-    """A store, what was asked of it, and what was found.
+    """A store, and what was retrieved from it.
 
     Attributes:
         entries: In the store.
-        found: int64 ``[n, k]``, positions of entries, nearest first; -1 where there is none.
+        retrieved: int64 ``[n, k]``, positions of entries, nearest first; -1 where there is none.
         similarities: ``[n, k]``, larger is nearer.
         distances: ``[q, entries]``, of some queries to all entries, at least 0; None if there is no distance.
         vectors: ``[e, d]`` of (some of the) entries; None if there are none.
@@ -41,7 +41,7 @@ class Searched:
     """
 
     entries: int
-    found: NDArray[np.int64]
+    retrieved: NDArray[np.int64]
     similarities: NDArray[np.float32]
     distances: NDArray[np.float32] | None = None
     vectors: NDArray[np.float32] | None = None
@@ -49,16 +49,17 @@ class Searched:
     query_keys: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if not self.found.size:
+        if not self.retrieved.size:
             raise DataError("Nothing was retrieved, so there is nothing to say of the store")
-        check(self.found.max() < self.entries, "A position lies outside the store", got=int(self.found.max()))
+        last = int(self.retrieved.max())
+        check(last < self.entries, "A position lies outside the store", got=last)
 
 
 def store_health(pipeline: Pipeline, examples: Sequence[Example], *, seed: int = 0) -> StoreHealth:
     """The health of a pipeline's store, as some queries meet it; see :func:`health_of`.
 
     Distances are 1 - Tanimoto (or 1 - cosine) as the retriever compares, vectors are those of the method's
-    encoder, or of the one that retrieval by cosine would take.
+    encoder, or of the one that retrieval by cosine would take; a search by words alone (bm25) has neither.
 
     Args:
         pipeline: Fitted, or loaded.
@@ -73,17 +74,19 @@ def store_health(pipeline: Pipeline, examples: Sequence[Example], *, seed: int =
     retriever, store = pipeline.retriever, pipeline.store
     if retriever is None:
         raise ConfigError(f"{pipeline.method.name} retrieves nothing, so its store does not matter")
-    found = pipeline.retrieve(examples).ranked()
+    retrieved = pipeline.retrieve(examples).ranked()
     rng = np.random.default_rng(seed)
-    asked = [examples[i].text for i in _sample(len(examples), max(1, min(ROWS, DISTANCES // len(store))), rng)]
-    encoder = pipeline.method.ready.encoder or retriever.encoder
+    texts = [examples[i].text for i in _sample(len(examples), max(1, min(ROWS, DISTANCES // len(store))), rng)]
+    encoder = pipeline.method.ready.encoder or (None if retriever.similarity == "bm25" else retriever.encoder)
+    sampled = [store.texts[i] for i in _sample(len(store), ENTRIES, rng)]
+    vectors = None if encoder is None else encoder.encode(sampled)
     return health_of(
         Searched(
             entries=len(store),
-            found=found.indices,
-            similarities=found.scores,
-            distances=_distances(retriever, asked),
-            vectors=encoder.encode([store.texts[i] for i in _sample(len(store), ENTRIES, rng)]),
+            retrieved=retrieved.indices,
+            similarities=retrieved.scores,
+            distances=_distances(retriever, texts),
+            vectors=vectors,
             keys=store.keys.tolist(),
             query_keys=[e.key for e in examples],
         ),
@@ -105,21 +108,21 @@ def health_of(searched: Searched, *, seed: int = 0) -> StoreHealth:
     Paper: Radovanovic et al. 2010 (hubness); Beyer et al. 1999 (contrast).
 
     Args:
-        searched: A store, and what was found in it.
+        searched: A store, and what was retrieved from it.
         seed: Of the sample of queries, and of the interval.
 
     Example:
-        >>> found = np.array([[0, 1], [0, 2], [0, 3], [0, 1]])
-        >>> health = health_of(Searched(5, found, np.ones((4, 2), np.float32)))
+        >>> retrieved = np.array([[0, 1], [0, 2], [0, 3], [0, 1]])
+        >>> health = health_of(Searched(5, retrieved, np.ones((4, 2), np.float32)))
         >>> health.never, health.curve[0]
         (0.2, (1, 4))
     """
     rng = np.random.default_rng(seed)
-    found, n, k = searched.found, len(searched.found), searched.found.shape[1]
-    counts = np.bincount(found[found >= 0], minlength=searched.entries)
-    some = found[_sample(n, ROWS, rng)]
-    jaccard = overlaps(some)
-    last = np.take_along_axis(searched.similarities, np.maximum((found >= 0).sum(axis=1) - 1, 0)[:, None], axis=1)
+    retrieved, present = searched.retrieved, searched.retrieved >= 0
+    n, k = retrieved.shape
+    counts = np.bincount(retrieved[present], minlength=searched.entries)
+    jaccard = overlaps(retrieved[_sample(n, ROWS, rng)])
+    last = np.take_along_axis(searched.similarities, np.maximum(present.sum(axis=1) - 1, 0)[:, None], axis=1)
     gaps = searched.similarities[:, 0] - last[:, 0]
     keys, known = Counter(searched.keys), set(searched.keys)
     vectors = searched.vectors
@@ -131,7 +134,7 @@ def health_of(searched: Searched, *, seed: int = 0) -> StoreHealth:
         never=float(np.mean(counts == 0)),
         gini=gini(counts),
         entropy=entropy(counts),
-        overlap=bootstrapped(lambda weights: _pairs(weights, jaccard), len(some), seed=seed),
+        overlap=bootstrapped(lambda weights: _pairs(weights, jaccard), len(jaccard), seed=seed),
         overlap_chance=k / (2 * searched.entries - k),
         contrast=float("nan") if searched.distances is None else contrast(searched.distances),
         score_gap=float(np.median(gaps)),
@@ -170,11 +173,11 @@ def entropy(counts: NDArray[np.int64]) -> float:
     return float(-(shares * np.log(shares)).sum() / math.log(len(counts))) if len(counts) > 1 else 1.0
 
 
-def overlaps(found: NDArray[np.int64]) -> NDArray[np.float64]:
+def overlaps(sets: NDArray[np.int64]) -> NDArray[np.float64]:
     """Jaccard overlap of the sets of all pairs of queries, ``[n, n]``, 0 on the diagonal; -1 is in no set."""
-    used, columns = np.unique(found, return_inverse=True)
-    member = np.zeros((len(found), len(used)), np.float32)
-    member[np.arange(len(found))[:, None], columns.reshape(found.shape)] = 1
+    used, columns = np.unique(sets, return_inverse=True)
+    member = np.zeros((len(sets), len(used)), np.float32)
+    member[np.arange(len(sets))[:, None], columns.reshape(sets.shape)] = 1
     member[:, used < 0] = 0
     shared, sizes = (member @ member.T).astype(np.float64), member.sum(axis=1, dtype=np.float64)
     out: NDArray[np.float64] = shared / np.maximum(sizes[:, None] + sizes - shared, 1)
@@ -229,39 +232,41 @@ def _distances(retriever: Retriever, texts: Sequence[str]) -> NDArray[np.float32
 def _warnings(health: StoreHealth) -> list[str]:
     """What is suspicious, in sentences. Thresholds are ours, but for hubness > 1."""
     n, k, entries = health.queries, health.k, health.entries
-    found = []
+    warnings = []
     if health.hubness > 1 and health.hubness > 2 * health.hubness_chance:
         most = health.curve[0][1]
-        found.append(
+        warnings.append(
             f"A few entries are hubs: the skewness of the retrieval counts is {health.hubness:.1f} "
-            f"({health.hubness_chance:.1f} if drawn at random), and one entry is found by {most / n:.0%} of the "
+            f"({health.hubness_chance:.1f} if drawn at random), and one entry is retrieved for {most / n:.0%} of the "
             "queries."
         )
     if health.never > health.never_chance + 0.25:
-        found.append(
+        warnings.append(
             f"{health.never:.0%} of the entries are never retrieved by these {n} queries "
             f"({health.never_chance:.0%} if drawn at random)."
         )
     if health.overlap.low > max(0.1, 5 * health.overlap_chance):
-        found.append(
+        warnings.append(
             f"Different queries get much the same: their sets overlap by {health.overlap.value:.0%} on average "
             f"({health.overlap_chance:.2%} if drawn at random)."
         )
     if health.contrast < 0.1:
-        found.append(
+        warnings.append(
             f"The nearest entry is hardly nearer than any: distances have a contrast of {health.contrast:.2f}."
         )
     if k > 1 and health.score_gap < 1e-3:
-        found.append(
+        warnings.append(
             f"The nearest entry is no nearer than the {k}th: their similarities differ by {health.score_gap:.4f}."
         )
     if health.anisotropy > 0.5:
-        found.append(
+        warnings.append(
             f"All entries point the same way: their mean cosine is {health.anisotropy:.2f} "
             f"({health.anisotropy_centred:.2f} after the mean is subtracted)."
         )
     if health.duplicates:
-        found.append(f"{health.duplicates} of {entries} entries are the same thing as another entry.")
+        warnings.append(f"{health.duplicates} of {entries} entries are the same thing as another entry.")
     if health.leaks:
-        found.append(f"{health.leaks} of {n} queries stand in the store themselves, so their answers can be looked up.")
-    return found
+        warnings.append(
+            f"{health.leaks} of {n} queries stand in the store themselves, so their answers can be looked up."
+        )
+    return warnings

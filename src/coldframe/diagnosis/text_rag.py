@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 
 from coldframe.diagnosis.passages import PassageSubject
-from coldframe.diagnosis.queries import Case, Query, in_prompt
+from coldframe.diagnosis.queries import Case, in_prompt
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning, Prompt
 from coldframe.tasks.questions import QUESTION
-from coldframe.tasks.task import Template, content_hash
+from coldframe.tasks.task import Example, Template, content_hash
 
 
 class TextRAG(PassageSubject):
@@ -40,7 +40,7 @@ class TextRAG(PassageSubject):
         >>> from coldframe import load_lm
         >>> lm = load_lm("smollm2")                                             # doctest: +SKIP
         >>> people = ["Ada lives in Rome.", "Bo lives in Oslo."]
-        >>> queries = [Query("Where does Ada live?", "Rome"), Query("Where does Bo live?", "Oslo")]
+        >>> queries = [("Where does Ada live?", "Rome"), ("Where does Bo live?", "Oslo")]
         >>> subject = TextRAG(lm, lambda text: [people["Bo" in text]], queries)  # doctest: +SKIP
         >>> bool((subject.losses("full") < subject.losses("empty")).all())      # doctest: +SKIP
         True
@@ -52,7 +52,7 @@ class TextRAG(PassageSubject):
         self,
         lm: FrozenLM,
         retrieve: Callable[[str], Sequence[str]],
-        queries: Sequence[Query],
+        queries: Sequence[Example | tuple[str, str]],
         *,
         template: Template = QUESTION,
         batch_size: int = 16,

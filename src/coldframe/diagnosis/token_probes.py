@@ -38,29 +38,28 @@ def predicted_tokens(
         folds: At least 2.
         seed: Of the folds.
     """
-    try:
-        from sklearn.linear_model import RidgeCV
-        from sklearn.model_selection import GroupKFold, cross_val_predict
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "train", "Predicting tokens from the query") from error
+    _need_sklearn("Predicting tokens from the query")
+    from sklearn.linear_model import RidgeCV
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     units = np.arange(len(tokens)) if groups is None else groups
     if (several := len(np.unique(units))) < 2:
         raise DataError("All queries are of one group, so none can be predicted from others", got=several)
     flat = tokens.reshape(len(tokens), -1).astype(np.float64)
     mean = flat.mean(axis=0)
     left, sizes, right = np.linalg.svd(flat - mean, full_matrices=False)
-    kept = sizes > 1e-6 * sizes[0]
+    present = sizes > 1e-6 * sizes[0]
     fitted = cross_val_predict(
         make_pipeline(StandardScaler(), RidgeCV(RIDGES)),
         queries.astype(np.float64),
-        left[:, kept] * sizes[kept],
+        left[:, present] * sizes[present],
         groups=units,
         cv=GroupKFold(min(folds, several), shuffle=True, random_state=seed),
     )
-    found = mean + fitted.reshape(len(flat), -1) @ right[kept]
-    return np.asarray(found.reshape(tokens.shape), np.float32)
+    predicted = mean + fitted.reshape(len(flat), -1) @ right[present]
+    return np.asarray(predicted.reshape(tokens.shape), np.float32)
 
 
 def retrieved_clusters(
@@ -74,10 +73,9 @@ def retrieved_clusters(
         clusters: At most this many.
         seed: Of the clustering.
     """
-    try:
-        from sklearn.cluster import KMeans
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "train", "Clustering what was retrieved") from error
+    _need_sklearn("Clustering what was retrieved")
+    from sklearn.cluster import KMeans
+
     vectors, sums = unit_rows(entries), np.zeros((len(ids), entries.shape[1]))
     for column in ids.T:
         sums += vectors[column] * (column >= 0)[:, None]
@@ -104,28 +102,34 @@ def probe(
     Returns:
         NaN three times if fewer than two labels are left.
     """
-    try:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.model_selection import StratifiedKFold, permutation_test_score
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ImportError as error:
-        raise MissingExtraError("scikit-learn", "train", "A probe of the tokens") from error
+    _need_sklearn("A probe of the tokens")
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, permutation_test_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    kept = counts[place] >= 4
-    if len(set(labels[kept].tolist())) < 2:
+    frequent = counts[place] >= 4
+    if len(set(labels[frequent].tolist())) < 2:
         return float("nan"), float("nan"), float("nan")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a fit to permuted labels need not converge
         score, permuted, p_value = permutation_test_score(
             make_pipeline(StandardScaler(), LogisticRegression(max_iter=50)),
-            _principal(tokens[kept].reshape(int(kept.sum()), -1), seed),
-            labels[kept],
+            _principal(tokens[frequent].reshape(int(frequent.sum()), -1), seed),
+            labels[frequent],
             cv=StratifiedKFold(2, shuffle=True, random_state=seed),
             n_permutations=permutations,
             random_state=seed,
         )
     return float(score), float(np.mean(permuted)), float(p_value)
+
+
+def _need_sklearn(purpose: str) -> None:
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("scikit-learn", "train", purpose) from error
 
 
 def _principal(rows: NDArray[np.floating[Any]], seed: int) -> NDArray[np.float64]:

@@ -62,7 +62,7 @@ def slot_cosines(tokens: NDArray[np.float32], groups: NDArray[np.int64] | None =
     unit = np.arange(len(tokens)) if groups is None else np.unique(groups, return_inverse=True)[1]
     order, sizes = np.argsort(unit, kind="stable"), np.bincount(unit)
     starts = np.concatenate([[0], np.cumsum(sizes[:-1])])
-    found = []
+    cosines = []
     for j in range(tokens.shape[1]):
         vectors = unit_rows(tokens[:, j])
         value = mean_cosine(tokens[:, j])
@@ -71,8 +71,8 @@ def slot_cosines(tokens: NDArray[np.float32], groups: NDArray[np.int64] | None =
         total, rest = sums.sum(axis=0), len(tokens) - sizes
         left_out = (((total - sums) ** 2).sum(axis=1) - (squares.sum() - squares)) / (rest * (rest - 1.0))
         half = 1.96 * float(np.sqrt((1 - 1 / len(sizes)) * ((left_out - left_out.mean()) ** 2).sum()))
-        found.append(Estimate(value, max(value - half, -1.0), min(value + half, 1.0)))
-    return found
+        cosines.append(Estimate(value, max(value - half, -1.0), min(value + half, 1.0)))
+    return cosines
 
 
 def mean_cosine(vectors: NDArray[np.floating[Any]]) -> float:
@@ -122,8 +122,9 @@ def bootstrapped(
 ) -> Estimate:
     """A function of query weights ``[R, n]`` with its BCa interval; queries of one group are drawn together."""
     unit = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
-    found = interval([lambda weights: statistic(weights[:, unit])], int(unit.max()) + 1, resamples=resamples, seed=seed)
-    return Estimate(found.value, found.low, found.high)
+    units = int(unit.max()) + 1
+    bounds = interval([lambda weights: statistic(weights[:, unit])], units, resamples=resamples, seed=seed)
+    return Estimate(bounds.value, bounds.low, bounds.high)
 
 
 def unit_rows(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

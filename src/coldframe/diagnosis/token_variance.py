@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.config import check
 from coldframe.diagnosis.evidence import Estimate, TokenVariance
-from coldframe.diagnosis.pipeline_subject import SoftTokenSubject
+from coldframe.diagnosis.outcomes import token_outcome
 from coldframe.diagnosis.shares import UNDEFINED, Shares
+from coldframe.diagnosis.soft_token_subject import SoftTokenSubject
 from coldframe.diagnosis.subject import TokenSubject
 from coldframe.diagnosis.token_probes import FOLDS, predicted_tokens, probe, retrieved_clusters
 from coldframe.diagnosis.token_statistics import (
@@ -23,24 +23,10 @@ from coldframe.diagnosis.token_statistics import (
     slot_cosines,
     unit_rows,
 )
-from coldframe.diagnosis.verdict import token_outcome
 from coldframe.errors import DataError
 from coldframe.evaluation.intervals import RESAMPLES
 
 SHOWN = 32  # queries in the heatmap
-
-
-@runtime_checkable
-class OpenTokenSubject(TokenSubject, Protocol):
-    """A token subject whose label distributions and store can be looked at as well."""
-
-    def divergence(self, tokens: NDArray[np.float32]) -> NDArray[np.float64]:
-        """``KL(p(. | own tokens, x) || p(. | tokens, x))``, ``[n]``, nats; NaN where there are no labels."""
-        ...
-
-    def store_vectors(self) -> NDArray[np.float32]:
-        """Encoder vectors of the store's entries, ``[entries, d']``."""
-        ...
 
 
 def token_variance(
@@ -77,31 +63,31 @@ def token_variance(
     n, groups = len(first), first.groups
     if n < 10:
         raise DataError("Too few queries to say how their tokens vary", got=n, expected="at least 10")
-    all_tokens = [one.tokens() for one in subjects]
+    all_tokens = [subject.tokens() for subject in subjects]
     tokens = all_tokens[0]
     shares = Shares(
-        np.stack([one.losses("full") for one in subjects]),
-        np.stack([one.losses("empty") for one in subjects]),
+        np.stack([subject.losses("full") for subject in subjects]),
+        np.stack([subject.losses("empty") for subject in subjects]),
         groups,
         resamples=resamples,
         seed=seed,
     )
-    static = [bool((some == some[:1]).all()) for some in all_tokens]
+    static = [bool((own == own[:1]).all()) for own in all_tokens]
     # The mean of equal floats need not be that float.
     means = [
-        some[0] if alike else some.mean(axis=0, dtype=np.float64).astype(np.float32)
-        for some, alike in zip(all_tokens, static, strict=True)
+        own[0] if alike else own.mean(axis=0, dtype=np.float64).astype(np.float32)
+        for own, alike in zip(all_tokens, static, strict=True)
     ]
     mean_share = shares.of(_with(subjects, means)).share
     predicted = [
-        some if alike else predicted_tokens(some, one.query_vectors(), groups, folds=folds, seed=seed)
-        for one, some, alike in zip(subjects, all_tokens, static, strict=True)
+        own if alike else predicted_tokens(own, subject.query_vectors(), groups, folds=folds, seed=seed)
+        for subject, own, alike in zip(subjects, all_tokens, static, strict=True)
     ]
     predicted_share = shares.of(_with(subjects, predicted)).share
     energy, cosines = energy_share(tokens, groups, seed=seed), slot_cosines(tokens, groups)
     accuracy, chance, p_value = float("nan"), float("nan"), float("nan")
     divergence = UNDEFINED
-    if isinstance(first, OpenTokenSubject):
+    if isinstance(first, SoftTokenSubject):
         divergence = _mean(first.divergence(means[0]), groups, seed)
         if not static[0] and first.retrieved_ids().shape[1]:
             labels = retrieved_clusters(first.retrieved_ids(), first.store_vectors(), seed=seed)
@@ -126,13 +112,16 @@ def token_variance(
 
 
 def reference_note(subject: SoftTokenSubject) -> str:
-    """What to hold a pipeline's energy share and cosine against, as a sentence.
+    """What to hold a pipeline's energy share and cosine against, as a sentence; empty where training left no start.
 
     Args:
         subject: The pipeline.
 
     Cost: the method's conditioning of every query once more, without the model.
     """
+    method = subject.pipeline.method
+    if not method.trainable or method.needs_passages:
+        return ""
     at_start, words = subject.initial_tokens(), subject.word_embeddings()
 
     def described(tokens: NDArray[np.float32]) -> str:
@@ -146,7 +135,7 @@ def reference_note(subject: SoftTokenSubject) -> str:
 
 
 def _with(subjects: Sequence[TokenSubject], tokens: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-    return np.stack([one.losses_with(some) for one, some in zip(subjects, tokens, strict=True)])
+    return np.stack([subject.losses_with(own) for subject, own in zip(subjects, tokens, strict=True)])
 
 
 def _mean(values: NDArray[np.float64], groups: NDArray[np.int64] | None, seed: int) -> Estimate:

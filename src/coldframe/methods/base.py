@@ -6,9 +6,9 @@ import copy
 import dataclasses
 import inspect
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -26,6 +26,11 @@ from coldframe.storage.files import atomic_path
 from coldframe.tasks.task import Schema
 
 WEIGHTS = "model.safetensors"
+
+#: Vectors of what was retrieved, ``[n, k, d]``, and which are present, ``[n, k]``.
+EntryVectors: TypeAlias = Callable[[Retrieved], tuple[Tensor, Tensor]]
+#: Other vectors in their place: gets the method, its own ``EntryVectors`` and what was retrieved.
+VectorSource: TypeAlias = Callable[[nn.Module, EntryVectors, Retrieved], tuple[Tensor, Tensor]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Method(nn.Module):
         config_class: Its settings.
         order_invariant: Whether a permutation of the retrieved set leaves the logits bit-identical.
         uses_retrieval: Whether ``condition`` looks at the retrieved entries.
+        uses_query: Whether ``condition`` looks at the query itself, and not only at what was retrieved for it.
         uses_encoder: Whether it needs vectors of the inputs (or of the entries).
         trainable: Whether there is anything to train.
         needs_passages: Whether its store must hold passages with questions about them.
@@ -83,6 +89,7 @@ class Method(nn.Module):
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
     order_invariant: ClassVar[bool] = True
     uses_retrieval: ClassVar[bool] = False
+    uses_query: ClassVar[bool] = False
     uses_encoder: ClassVar[bool] = False
     trainable: ClassVar[bool] = True
     needs_passages: ClassVar[bool] = False
@@ -128,6 +135,16 @@ class Method(nn.Module):
         return frozenset()
 
     @property
+    def trains_on_retrieved(self) -> bool:
+        """Whether its training looks at what is retrieved for a row."""
+        return self.trainable and self.uses_retrieval and self.learns_from_task and not self.needs_passages
+
+    @property
+    def makes_entry_vectors(self) -> bool:
+        """Whether it makes one vector of each retrieved entry, which ``with_entry_vectors`` can replace."""
+        return False
+
+    @property
     def trained_parameters(self) -> int:
         """How many parameters training changes."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
@@ -159,6 +176,14 @@ class Method(nn.Module):
         changed = copy.copy(self)
         changed.config = self.config.replace(**settings)
         return changed
+
+    def with_entry_vectors(self, source: VectorSource) -> Self:
+        """The same method, which takes the vectors of the retrieved entries from elsewhere: for controls.
+
+        Raises:
+            ConfigError: It makes no vectors of single entries.
+        """
+        raise ConfigError(f"{self.name} makes no vectors of single entries")
 
     # ---- what a method defines --------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from torch import nn
 from coldframe.config import check
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, MethodConfig, MethodContext
+from coldframe.methods.base import Method, MethodConfig, MethodContext, VectorSource
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
 from coldframe.retrieval.store import Retrieved
 
@@ -72,7 +72,8 @@ class Compose(Method):
         most = max([part.config.k for part in parts if part.uses_retrieval], default=0)
         super().__init__(ComposeConfig(most, {part.name: part.config.to_dict() for part in parts}))
         self.parts = nn.ModuleList(parts)
-        flags = ("uses_retrieval", "uses_encoder", "trainable", "needs_passages", "learns_from_task", "reads_text")
+        flags = ["uses_retrieval", "uses_query", "uses_encoder", "reads_text"]
+        flags += ["trainable", "needs_passages", "learns_from_task"]
         facts: dict[str, Any] = {flag: any(getattr(part, flag) for part in parts) for flag in flags}
         facts["name"] = JOIN.join(names)
         facts["training_defaults"] = {k: value for part in parts for k, value in part.training_defaults.items()}
@@ -97,6 +98,24 @@ class Compose(Method):
         return all(part.shares_text for part in self.methods)
 
     @property
+    def trains_on_retrieved(self) -> bool:
+        """Whether the training of a part does."""
+        return any(part.trains_on_retrieved for part in self.methods)
+
+    @property
+    def makes_entry_vectors(self) -> bool:
+        """Whether all parts do that look at entries."""
+        readers = [part for part in self.methods if part.uses_retrieval]
+        return bool(readers) and all(part.makes_entry_vectors for part in readers)
+
+    def with_entry_vectors(self, source: VectorSource) -> Self:
+        """The same parts, the readers of entries with vectors from ``source``."""
+        parts = (part.with_entry_vectors(source) if part.uses_retrieval else part for part in self.methods)
+        changed = type(self)(*parts)
+        object.__setattr__(changed, "context", self.context)
+        return changed
+
+    @property
     def trained_parameters(self) -> int:
         """Of all parts."""
         return sum(part.trained_parameters for part in self.methods)
@@ -115,12 +134,11 @@ class Compose(Method):
     def with_settings(self, **settings: Any) -> Self:
         """The same composition with other settings of its parts: ``icl={"k": 3}``, or ``**{"icl.k": 3}``."""
         changes: dict[str, dict[str, Any]] = {}
+        names = [part.name for part in self.methods]
         for key, value in settings.items():
             name, _, setting = key.partition(".")
-            changes.setdefault(name, {}).update({setting: value} if setting else value)
-        names = [part.name for part in self.methods]
-        for name in changes:
             check(name in names, f"{name!r} is not a part of {self.name}", got=name, expected=", ".join(names))
+            changes.setdefault(name, {}).update({setting: value} if setting else value)
         parts = [part.with_settings(**changes.get(part.name, {})) for part in self.methods]
         changed = type(self)(*parts)
         object.__setattr__(changed, "context", self.context)

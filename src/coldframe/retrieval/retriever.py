@@ -44,9 +44,10 @@ class RetrievalConfig(Config):
             and ``top`` for others, unless it says otherwise. ``top``: the K most similar. ``given``: the first K
             that came with the row, in its order; the r-th is scored 1/r. ``random``: K at random, other ones for
             each query, decided by seed and query id. ``fixed``: the same K for all queries, drawn evenly from the
-            labels by the seed, in store order, scored 0. ``oracle``: the K most similar with the query's own label
-            (a diagnosis: it needs the answers). ``swapped``: what ``auto`` retrieves for another of the queries asked
-            together, by the seed; it shares no entry with the query's own (a control). ``none``: nothing.
+            labels by the seed, in store order, scored 0. ``oracle``: the K most similar with the query's own label,
+            or of its gold entries where they are known (a diagnosis: it needs the answers). ``swapped``: what
+            ``auto`` retrieves for another of the queries asked together, by the seed; it shares no entry with the
+            query's own (a control). ``none``: nothing.
         index: ``exact``, or ``usearch`` (approximate; extra ``ann``).
         encoder: Spec of the encoder behind cosine; ``auto`` is the domain's default.
         seed: For ``random``, ``fixed`` and ``swapped``.
@@ -240,14 +241,20 @@ class Retriever:
         excluded = [self._by_key.get(e.key, nobody) if same_key else nobody for e in examples]
         if self.config.strategy != "oracle":
             return excluded
-        if unknown := [e for e in examples if e.target not in self._not_labelled]:
+        return [np.union1d(out, self._without_answer(e)) for e, out in zip(examples, excluded, strict=True)]
+
+    def _without_answer(self, example: Example) -> NDArray[np.int64]:
+        """Entries that do not answer a query: all but its gold ones, or where none are known those of other labels."""
+        if gold := [self._by_id[id] for id in example.gold if id in self._by_id]:
+            return np.setdiff1d(np.arange(len(self.store)), gold)
+        if example.target not in self._not_labelled:
             raise DataError(
-                "The oracle needs each query's own label, and exemplars that have it",
-                got=f"{unknown[0].target!r} for {unknown[0].id!r}",
+                "The oracle needs each query's own label, and exemplars that have it (or its gold entries)",
+                got=f"{example.target!r} for {example.id!r}",
                 expected=", ".join(sorted(self._not_labelled)[:10]),
                 fix="Use strategy 'top'.",
             )
-        return [np.union1d(own, self._not_labelled[e.target]) for e, own in zip(examples, excluded, strict=True)]
+        return self._not_labelled[example.target]
 
     @cached_property
     def _by_id(self) -> dict[str, int]:
@@ -276,7 +283,7 @@ class Retriever:
     def _key(self, examples: Sequence[Example], exclude_same_key: bool) -> str:
         """Names all that the neighbour lists depend on."""
         encoder = self.encoder.hash if self.similarity == "cosine" else ""
-        rows = (f"{e.id}\x1e{e.text}\x1e{e.key}\x1e{e.target}" for e in examples)
+        rows = (f"{e.id}\x1e{e.text}\x1e{e.key}\x1e{e.target}\x1e{e.gold}" for e in examples)
         keys = content_hash(*(example.key for example in self.store.examples))
         strategy = "top" if self.config.strategy in ("auto", "swapped") else self.config.strategy  # what is searched
         config = self.config.replace(similarity=self.similarity, strategy=strategy)

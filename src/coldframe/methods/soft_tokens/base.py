@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from coldframe.config import check
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Placement
-from coldframe.methods.base import Method, MethodConfig, MethodContext
+from coldframe.methods.base import Method, MethodConfig, MethodContext, VectorSource
 from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Example, Passage
@@ -108,8 +109,24 @@ class EncodedMethod(SoftTokenMethod):
     config_class = EncodedConfig
     config: EncodedConfig
     ablations: ClassVar[tuple[str, ...]] = ("shuffled-labels", "random-exemplars", "swapped-store")
+    uses_query: ClassVar[bool] = True
     uses_encoder: ClassVar[bool] = True
     learning_rate: ClassVar[float] = 3e-4
+
+    _vector_source: VectorSource | None = None
+
+    @property
+    def makes_entry_vectors(self) -> bool:
+        """Whether ``condition`` asks for :meth:`exemplar_vectors`."""
+        return self.uses_retrieval
+
+    def with_entry_vectors(self, source: VectorSource) -> Self:
+        """The same method, whose :meth:`exemplar_vectors` come from ``source``."""
+        if not self.makes_entry_vectors:
+            return super().with_entry_vectors(source)
+        changed = copy.copy(self)
+        changed._vector_source = source
+        return changed
 
     def build_inputs(self, context: MethodContext, tokens: int) -> None:
         """Create the adapter and the static part; sets ``d_in``, the width of an encoded text."""
@@ -179,6 +196,10 @@ class EncodedMethod(SoftTokenMethod):
         Shapes:
             Returns ``[n, k, d_in + d_label]`` and a boolean ``[n, k]``; absent exemplars are zero.
         """
+        source = self._vector_source
+        return self._own_vectors(retrieved) if source is None else source(self, self._own_vectors, retrieved)
+
+    def _own_vectors(self, retrieved: Retrieved) -> tuple[Tensor, Tensor]:
         store, n, k = retrieved.store, len(retrieved), retrieved.k
         present = torch.from_numpy(retrieved.indices >= 0).to(self.ready.lm.device)
         used = np.unique(retrieved.indices[retrieved.indices >= 0])

@@ -117,6 +117,11 @@ class MHAESP(EncodedMethod):
         """Soft tokens, and text where exemplars stand in the prompt too."""
         return super().ports | ({"text"} if self.config.text_exemplars else set())
 
+    @property
+    def makes_entry_vectors(self) -> bool:
+        """Whether an entry has one vector, and not one for each of its windows."""
+        return self.config.windows == 1
+
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """Generate ``[batch, heads, d]`` from the queries and the set retrieved for each."""
         nearest = retrieved.ranked().top(self.config.k)  # the order given decides nothing, text exemplars included

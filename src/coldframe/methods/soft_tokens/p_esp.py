@@ -39,6 +39,11 @@ class PESP(EncodedMethod):
         wide = self.d_in if self.label_in_text else 2 * self.d_in + self.d_label
         self.project = self.scaled_linear(wide, context.lm.d_model)
 
+    @property
+    def makes_entry_vectors(self) -> bool:
+        """Whether entries are encoded one by one: where labels enter as text, each is one text with the query."""
+        return not self.label_in_text
+
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """Generate ``[batch, K, d]``; absent exemplars give the projection of nothing."""
         tokens = self.project(self._paired(texts, retrieved.top(self.config.k))).flip(1)

@@ -57,6 +57,11 @@ class UESP(EncodedMethod):
         wide = self.d_in if self.label_in_text else self.d_in + self.config.k * (self.d_in + self.d_label)
         self.project = self.scaled_linear(wide, context.lm.d_model)
 
+    @property
+    def makes_entry_vectors(self) -> bool:
+        """Whether entries are encoded one by one: where labels enter as text, query and entries are one text."""
+        return not self.label_in_text
+
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """Generate ``[batch, 1, d]``."""
         tokens = self.project(self._joined(texts, retrieved.top(self.config.k))).unsqueeze(1)
