@@ -93,14 +93,14 @@ def render_table(diagnosis: Diagnosis) -> RichGroup:
     """Verdict, reasons and advice, then the numbers; to be printed by a ``rich.console.Console``."""
     d, tokens, health = diagnosis, diagnosis.token_variance, diagnosis.store_health
     title = f"{d.subject} on {d.task}, {d.model}, {_counted(d)}; losses in {d.unit}"
-    gain = Text.of(f"Gain over the model alone: {LOSS.span(d.store_ablation.gain)} {d.unit}.")
+    gain = Text(f"Gain over the model alone: {LOSS.span(d.store_ablation.gain)} {d.unit}.")
     parts: list[Block] = [_banner(d), _ablation_table(d.store_ablation, title=title), gain]
     if tokens and not math.isnan(tokens.mean_share.value):
         mean, alone = percent_span(tokens.mean_share), percent_span(tokens.predicted_share)
         lost = f"with the mean token for all {mean} of the gain is lost, with tokens from the query alone {alone}"
-        parts.append(Text.of(f"Soft tokens: {lost}."))
+        parts.append(Text(f"Soft tokens: {lost}."))
     parts += [_rung_table(d.ladder)] if d.ladder else []
-    return terminal.render([*parts, *(Text.of(f"Store: {line}") for line in (health.warnings if health else ()))])
+    return terminal.render([*parts, *(Text(f"Store: {line}") for line in (health.warnings if health else ()))])
 
 
 def write_report(diagnosis: Diagnosis, path: str | Path) -> None:
@@ -163,7 +163,7 @@ def _store_ablation(diagnosis: Diagnosis) -> tuple[Block, ...]:
         else "The gain is not significantly above 0, so there are no shares of it. The bars show by how much the loss "
         "rises, with 95% intervals."
     )
-    return Text.of(told), Figure(drawing, explained)
+    return Text(told), Figure(drawing, explained)
 
 
 def _tokens(diagnosis: Diagnosis) -> tuple[Block, ...]:
@@ -185,14 +185,14 @@ def _tokens(diagnosis: Diagnosis) -> tuple[Block, ...]:
         told += " What counts is the share of the gain that is lost when they are replaced."
         lost = "What the second line loses is what only the retrieved entries could have brought."
         parts.append(Figure(shares, f"{lost} Bars are 95% intervals."))
-    return Text.of(told), Group(tuple(parts), "grid pair" if len(parts) == 2 else "grid")
+    return Text(told), Group(tuple(parts), "grid pair" if len(parts) == 2 else "grid")
 
 
 def _ladder(diagnosis: Diagnosis) -> tuple[Block, ...]:
     if diagnosis.ladder is None:
         why = "Not measured: the simpler methods of this diagnostic have to be trained. For a pipeline of coldframe, "
         ladder = Mark("coldframe diagnose DIR --ladder", "code")
-        return (Text.of(why, ladder, " trains them, and says first how long that takes.", kind="soft"),)
+        return (Text((why, ladder, " trains them, and says first how long that takes."), "soft"),)
     told = (
         "Simpler methods, trained on the same rows with the same budget, each with its own best learning rate. Every "
         "step begins where the one above it ended; retrieval can claim what the last step adds."
@@ -201,12 +201,12 @@ def _ladder(diagnosis: Diagnosis) -> tuple[Block, ...]:
         f"Gain over the model alone in {diagnosis.unit}. The dot and its 95% interval are the method's own gain, the "
         "bar is the step to it. Squares are controls without a language model, from the model alone."
     )
-    return Text.of(told), Figure(figures.ladder(diagnosis.ladder), caption)
+    return Text(told), Figure(figures.ladder(diagnosis.ladder), caption)
 
 
 def _store(health: StoreHealth) -> tuple[Block, ...]:
     told = f"The store has {health.entries:,} entries; {health.queries:,} queries retrieved {health.k} each."
-    parts: list[Block] = [Text.of(told), *blocks.notes(health.warnings, "warn")]
+    parts: list[Block] = [Text(told), *blocks.notes(health.warnings, "warn")]
     if chart := figures.hubness(health):
         counts = (
             "How often each entry was retrieved, the most retrieved first, beside what random retrieval would give."
@@ -220,18 +220,18 @@ def _numbers(diagnosis: Diagnosis) -> tuple[Block, ...]:
     """All tables."""
     d, ladder = diagnosis, diagnosis.ladder
     over = "queries and training seeds" if d.seeds > 1 else "queries"
-    told = Text.of(f"All intervals are 95% bootstrap intervals over {over}; losses are in {d.unit}.", kind="soft")
+    told = Text(f"All intervals are 95% bootstrap intervals over {over}; losses are in {d.unit}.", "soft")
     parts: list[Block] = [told, Heading("Store ablation"), _ablation_table(d.store_ablation, page=True)]
     if d.store_ablation.missing:
         missing = "; ".join(f"{name} ({reason})" for name, reason in d.store_ablation.missing)
-        parts.append(Text.of(f"Not run: {missing}.", kind="soft"))
+        parts.append(Text(f"Not run: {missing}.", "soft"))
     if d.token_variance:
         parts += [Heading("Soft tokens"), _token_facts(d.token_variance), _each_token(d.token_variance)]
     if ladder:
         gap = f"The full pipeline against the best rung below it: {LOSS.span(ladder.gap)} {d.unit};"
         alone = f"what it has over the query alone: {percent_span(ladder.retrieval)} of its gain."
         seeds = plural(ladder.seeds, "training seed")
-        parts += [Heading("Ladder"), _rung_table(ladder, page=True), Text.of(f"{seeds}. {gap} {alone}", kind="soft")]
+        parts += [Heading("Ladder"), _rung_table(ladder, page=True), Text(f"{seeds}. {gap} {alone}", "soft")]
         rows = [(control.name, LOSS.show(control.loss), percent(control.accuracy)) for control in ladder.controls]
         parts += [Table.plain(("without a language model", "loss", "answered right"), rows)] if rows else []
         if chart := figures.sweeps(ladder):
@@ -264,8 +264,12 @@ def _ablation_table(evidence: StoreAblation, *, page: bool = False, title: str =
 
 
 def _rung_table(evidence: Ladder, *, page: bool = False) -> Table:
+    def name(rung: Rung) -> Cell:
+        shown, kind = figures.RUNGS.get(rung.name, rung.name), "main" if rung.name == "full" else ""
+        return Cell(shown, rung.what if page else "", kind)
+
     columns: list[Column[Rung]] = [
-        Column("rung", lambda rung: Cell(figures.RUNGS.get(rung.name, rung.name), rung.what if page else "")),
+        Column("rung", name),
         Column("trained", lambda rung: si(rung.parameters), "parameters"),
         Column(
             "learning rate", lambda rung: Cell(f"{rung.learning_rate:.2g}", f"of {len(rung.sweep)}"), "best of sweep"
@@ -274,8 +278,7 @@ def _rung_table(evidence: Ladder, *, page: bool = False) -> Table:
         Column("gain", lambda rung: _loss(rung.gain), "[95%]"),
         Column("share of the gain reached", lambda rung: _share(rung.share), "[95%]"),
     ]
-    title = "Ladder: the same rows and budget"
-    return Table.of(columns, evidence.rungs, lambda rung: rung.name == "full", title=title)
+    return Table.of(columns, evidence.rungs, title="Ladder: the same rows and budget")
 
 
 def _facts(rows: Sequence[tuple[str, Cell | str | None, str]]) -> Table:
