@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from coldframe.diagnosis import figures
 from coldframe.diagnosis.evidence import (
     Ablation,
     Diagnosis,
-    Estimate,
     Ladder,
     Outcome,
     Rung,
@@ -29,23 +29,24 @@ from coldframe.reports.blocks import Block, Cell, Column, Figure, Group, Heading
 from coldframe.reports.numbers import DASH, fixed, p_value, percent, percent_span, plural, si
 from coldframe.storage.files import write_json, write_text
 
-#: What each verdict says.
-MEANINGS: Mapping[Outcome, str] = {
-    "retrieval-driven": "Most of the gain is lost without the entries that were retrieved: the store does the work.",
-    "query-driven": "The retrieved entries could be anything, but what is made of the query itself could not: an "
-    "encoder of the query does the work.",
-    "prompt-tuning-like": "Neither the retrieved entries nor the query's part in the adaptation matter: one fixed "
-    "prompt for all queries would do.",
-    "mixed": "Part of the gain comes from retrieval, or two diagnostics disagree.",
-    "cannot-tell": "The intervals are too wide for any of these, or there is no gain to explain.",
-}
-
-TONES: Mapping[Outcome, blocks.Tone] = {
-    "retrieval-driven": "gain",
-    "query-driven": "main",
-    "prompt-tuning-like": "loss",
-    "mixed": "undecided",
-    "cannot-tell": "undecided",
+#: What each verdict says, and its colour.
+OUTCOMES: Mapping[Outcome, tuple[blocks.Tone, str]] = {
+    "retrieval-driven": (
+        "gain",
+        "Most of the gain is lost without the entries that were retrieved: the store does the work.",
+    ),
+    "query-driven": (
+        "main",
+        "The retrieved entries could be anything, but what is made of the query itself could not: an encoder of the "
+        "query does the work.",
+    ),
+    "prompt-tuning-like": (
+        "loss",
+        "Neither the retrieved entries nor the query's part in the adaptation matter: one fixed prompt for all queries "
+        "would do.",
+    ),
+    "mixed": ("undecided", "Part of the gain comes from retrieval, or two diagnostics disagree."),
+    "cannot-tell": ("undecided", "The intervals are too wide for any of these, or there is no gain to explain."),
 }
 
 WORDS = {
@@ -74,7 +75,7 @@ def render_report(diagnosis: Diagnosis, data_name: str = "diagnosis.json") -> st
         MissingExtraError: jinja2 (extra ``report``) is not installed.
     """
     d, tokens, rungs, health = diagnosis, diagnosis.token_variance, diagnosis.ladder, diagnosis.store_health
-    words = [(_badge(outcome), meaning) for outcome, meaning in MEANINGS.items()]
+    words = [(_badge(outcome), meaning) for outcome, (_, meaning) in OUTCOMES.items()]
     sections = (
         Section("Is the store needed?", _store_ablation(d), _badge(d.store_ablation.outcome)),
         Section("Do the soft tokens follow the query?", _tokens(d), _badge(tokens.outcome) if tokens else None),
@@ -131,7 +132,7 @@ def _with_nan(value: Any) -> Any:
 
 
 def _badge(outcome: Outcome) -> Mark:
-    return Mark(outcome.replace("-tell", " tell"), f"badge {TONES[outcome]}")
+    return Mark(outcome.replace("-tell", " tell"), f"badge {OUTCOMES[outcome][0]}")
 
 
 def _counted(diagnosis: Diagnosis) -> str:
@@ -144,7 +145,7 @@ def _banner(diagnosis: Diagnosis) -> blocks.Banner:
     parts: list[Block] = []
     for title, lines in {"Why": verdict.reasons, "What to do": verdict.advice}.items():
         parts += [Heading(title), *blocks.notes(lines, "")] if lines else []
-    return blocks.Banner(TONES[verdict.outcome], verdict.headline, tuple(parts), _badge(verdict.outcome).text)
+    return blocks.Banner(OUTCOMES[verdict.outcome][0], verdict.headline, tuple(parts), _badge(verdict.outcome).text)
 
 
 def _store_ablation(diagnosis: Diagnosis) -> tuple[Block, ...]:
@@ -241,12 +242,8 @@ def _numbers(diagnosis: Diagnosis) -> tuple[Block, ...]:
     return tuple(parts)
 
 
-def _share(share: Estimate) -> Cell | None:
-    return ranged(share, 0, scale=100, unit="%")
-
-
-def _loss(estimate: Estimate) -> Cell | None:
-    return ranged(estimate, LOSS.decimals)
+_share = partial(ranged, decimals=0, scale=100, unit="%")
+_loss = partial(ranged, decimals=LOSS.decimals)
 
 
 def _ablation_table(evidence: StoreAblation, *, page: bool = False, title: str = "") -> Table:

@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from coldframe.reports.figures import Drawing
-from coldframe.reports.numbers import DASH, Outcome, Ranged, fixed, flatten
+from coldframe.reports.numbers import DASH, Outcome, Ranged, flatten, span
 
 T = TypeVar("T")
 
@@ -105,14 +105,12 @@ class Cell:
     picture: Picture | None = None
 
 
-def ranged(
-    interval: Ranged | None, decimals: int = 1, *, sign: bool = False, scale: float = 1, unit: str = "", kind: str = ""
-) -> Cell | None:
-    """A value with its interval as the detail; None where there is no value."""
+def ranged(interval: Ranged | None, decimals: int = 1, *, kind: str = "", **how: Any) -> Cell | None:
+    """A value with its interval as the detail, see :func:`span`; None where there is no value."""
     if interval is None or math.isnan(interval.value):
         return None
-    low, value, high = (fixed(scale * x, decimals, sign=sign) for x in (interval.low, interval.value, interval.high))
-    return Cell(value + unit, f"[{low}, {high}]", kind)
+    value, _, ends = span(interval, decimals, **how).partition(" ")
+    return Cell(value, ends, kind)
 
 
 @dataclasses.dataclass(frozen=True)
