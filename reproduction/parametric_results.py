@@ -96,9 +96,7 @@ def summary(
     hops = sorted({question.hops for question in questions})
     groups = {"all": np.arange(len(questions))}
     if len(hops) > 1:
-        groups |= {
-            FACTS.get(h, f"{h} facts"): np.flatnonzero([question.hops == h for question in questions]) for h in hops
-        }
+        groups |= {FACTS.get(h, f"{h} facts"): np.flatnonzero([q.hops == h for q in questions]) for h in hops}
     parts = {
         group: [dataclasses.replace(system, runs=[run.at(rows) for run in system.runs]) for system in systems]
         for group, rows in groups.items()
@@ -154,11 +152,8 @@ def _broken(systems: Sequence[System]) -> Iterator[dict[str, Any]]:
             if other.label == system.label and other.way == system.way.swapped:
                 shares = [broken(own, theirs) for own, theirs in zip(system.runs, other.runs, strict=True)]
                 for run, share in zip(system.runs, shares, strict=True):
-                    yield {
-                        "system": system.title,
-                        "seed": run.seed,
-                        "share": None if share is None else share.to_dict(),
-                    }
+                    told = None if share is None else share.to_dict()
+                    yield {"system": system.title, "seed": run.seed, "share": told}
 
 
 def _mean(values: Sequence[float]) -> float:

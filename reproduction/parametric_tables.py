@@ -23,10 +23,10 @@ def write(results: Mapping[str, Any], out: Path) -> None:
 def _blocks(results: Mapping[str, Any]) -> Iterator[Block]:
     about, seconds = results["about"], results["seconds_per_question"]
     yield Heading(f"{about['corpus']}, {about['model']} ({about['dtype'].removeprefix('torch.')})", 1)
-    yield Text.of(f"{about['passages']} passages, {about['questions']} questions. {' '.join(about['notes'])}")
+    yield Text(f"{about['passages']} passages, {about['questions']} questions. {' '.join(about['notes'])}")
     for k, shares in results["retrieval"].items():
         told = ", ".join(f"{name} {percent(share)}" for name, share in shares.items())
-        yield Text.of(f"Retrieved with k = {k}: {told}.")
+        yield Text(f"Retrieved with k = {k}: {told}.")
     for group, n in results["groups"].items():
         lines = [line for line in results["scores"] if line["group"] == group]
         gaps = [line for line in results["differences"] if line["group"] == group and line["metric"] == "token_f1"]

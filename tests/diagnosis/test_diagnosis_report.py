@@ -26,7 +26,7 @@ from coldframe.diagnosis.evidence import (
     TokenVariance,
     Verdict,
 )
-from coldframe.diagnosis.report import MEANINGS, read_diagnosis, render_report, render_table, write_report
+from coldframe.diagnosis.report import OUTCOMES, read_diagnosis, render_report, render_table, write_report
 from coldframe.diagnosis.subject import CONDITIONS
 
 NAN = float("nan")
@@ -173,7 +173,7 @@ def test_the_verdict_stands_first_and_parts_only_with_data() -> None:
         assert heading in everything and heading not in little
     assert "have to be trained" in little and "--ladder" in little
     assert "not significantly above 0" in little and "not significantly above 0" not in everything
-    for meaning in MEANINGS.values():
+    for _, meaning in OUTCOMES.values():
         assert meaning in little
 
 

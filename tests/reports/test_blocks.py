@@ -58,17 +58,17 @@ def everything(word: str) -> tuple[blocks.Block, ...]:
         Column[Cell]("title" + word, lambda cell: cell, "unit" + word),
         Column[Cell]("", lambda cell: "z" + word),
     ]
-    table = Table.of(columns, cells, lambda cell: cell.text == "y", title="table" + word)
+    table = Table.of(columns, cells, title="table" + word)
     return (
-        Banner("gain", "headline" + word, (Text.of("warning" + word, kind="warn"),), "badge" + word),
-        Text.of("plain" + word, Mark("code" + word, "code"), Mark("strong" + word, "strong")),
+        Banner("gain", "headline" + word, (Text("warning" + word, "warn"),), "badge" + word),
+        Text(("plain" + word, Mark("code" + word, "code"), Mark("strong" + word, "strong"))),
         Heading("heading" + word),
         Bullets(("first" + word, Mark("better" + word, "gain")), "against"),
         Code("command" + word),
         Terms((("word" + word, "meaning" + word), (Mark("badge" + word, "badge main"), "m"))),
         table,
-        Group((Text.of("inner" + word),), "fold", "fold" + word),
-        Group((Text.of("card" + word),), "card", picture=picture),
+        Group((Text("inner" + word),), "fold", "fold" + word),
+        Group((Text("card" + word),), "card", picture=picture),
         Group(tuple(Figure(drawing, "caption" + word) for drawing in drawings(word))),
     )
 
@@ -111,11 +111,11 @@ def test_markdown_escapes_what_would_be_html_or_a_cell() -> None:
 
 def test_the_main_row_is_bold_and_numbers_stand_on_the_right() -> None:
     columns = [
-        Column[str]("name", str),
+        Column[str]("name", lambda name: Cell(name, kind="main" if name == "b" else "")),
         Column[str]("kind", lambda name: "k", words=True),
         Column[str]("n", lambda name: Cell("3", "[1, 5]"), "[95%]"),
     ]
-    table = Table.of(columns, ["a", "b"], lambda name: name == "b")
+    table = Table.of(columns, ["a", "b"])
     assert markdown.render([table]).splitlines() == [
         "| name | kind | n [95%] |", "| --- | --- | ---: |", "| a | k | 3 [1, 5] |", "| **b** | k | 3 [1, 5] |",
     ]  # fmt: skip
@@ -137,7 +137,7 @@ def test_columns_without_a_value_are_left_out_and_a_missing_one_is_a_dash() -> N
     ]
     table = Table.of(columns, [1, 2])
     assert [column.title for column in table.columns] == ["n", "half"]
-    assert [[cell.text for cell in row.cells] for row in table.rows] == [["1", "–"], ["2", "1"]]
+    assert [[cell.text for cell in row] for row in table.rows] == [["1", "–"], ["2", "1"]]
     assert Table.of(columns, []).columns == ()
 
 

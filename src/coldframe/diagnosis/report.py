@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from coldframe.diagnosis import figures
 from coldframe.diagnosis.evidence import (
     Ablation,
     Diagnosis,
-    Estimate,
     Ladder,
     Outcome,
     Rung,
@@ -29,23 +29,24 @@ from coldframe.reports.blocks import Block, Cell, Column, Figure, Group, Heading
 from coldframe.reports.numbers import DASH, fixed, p_value, percent, percent_span, plural, si
 from coldframe.storage.files import write_json, write_text
 
-#: What each verdict says.
-MEANINGS: Mapping[Outcome, str] = {
-    "retrieval-driven": "Most of the gain is lost without the entries that were retrieved: the store does the work.",
-    "query-driven": "The retrieved entries could be anything, but what is made of the query itself could not: an "
-    "encoder of the query does the work.",
-    "prompt-tuning-like": "Neither the retrieved entries nor the query's part in the adaptation matter: one fixed "
-    "prompt for all queries would do.",
-    "mixed": "Part of the gain comes from retrieval, or two diagnostics disagree.",
-    "cannot-tell": "The intervals are too wide for any of these, or there is no gain to explain.",
-}
-
-TONES: Mapping[Outcome, blocks.Tone] = {
-    "retrieval-driven": "gain",
-    "query-driven": "main",
-    "prompt-tuning-like": "loss",
-    "mixed": "undecided",
-    "cannot-tell": "undecided",
+#: What each verdict says, and its colour.
+OUTCOMES: Mapping[Outcome, tuple[blocks.Tone, str]] = {
+    "retrieval-driven": (
+        "gain",
+        "Most of the gain is lost without the entries that were retrieved: the store does the work.",
+    ),
+    "query-driven": (
+        "main",
+        "The retrieved entries could be anything, but what is made of the query itself could not: an encoder of the "
+        "query does the work.",
+    ),
+    "prompt-tuning-like": (
+        "loss",
+        "Neither the retrieved entries nor the query's part in the adaptation matter: one fixed prompt for all queries "
+        "would do.",
+    ),
+    "mixed": ("undecided", "Part of the gain comes from retrieval, or two diagnostics disagree."),
+    "cannot-tell": ("undecided", "The intervals are too wide for any of these, or there is no gain to explain."),
 }
 
 WORDS = {
@@ -74,7 +75,7 @@ def render_report(diagnosis: Diagnosis, data_name: str = "diagnosis.json") -> st
         MissingExtraError: jinja2 (extra ``report``) is not installed.
     """
     d, tokens, rungs, health = diagnosis, diagnosis.token_variance, diagnosis.ladder, diagnosis.store_health
-    words = [(_badge(outcome), meaning) for outcome, meaning in MEANINGS.items()]
+    words = [(_badge(outcome), meaning) for outcome, (_, meaning) in OUTCOMES.items()]
     sections = (
         Section("Is the store needed?", _store_ablation(d), _badge(d.store_ablation.outcome)),
         Section("Do the soft tokens follow the query?", _tokens(d), _badge(tokens.outcome) if tokens else None),
@@ -93,14 +94,14 @@ def render_table(diagnosis: Diagnosis) -> RichGroup:
     """Verdict, reasons and advice, then the numbers; to be printed by a ``rich.console.Console``."""
     d, tokens, health = diagnosis, diagnosis.token_variance, diagnosis.store_health
     title = f"{d.subject} on {d.task}, {d.model}, {_counted(d)}; losses in {d.unit}"
-    gain = Text.of(f"Gain over the model alone: {LOSS.span(d.store_ablation.gain)} {d.unit}.")
+    gain = Text(f"Gain over the model alone: {LOSS.span(d.store_ablation.gain)} {d.unit}.")
     parts: list[Block] = [_banner(d), _ablation_table(d.store_ablation, title=title), gain]
     if tokens and not math.isnan(tokens.mean_share.value):
         mean, alone = percent_span(tokens.mean_share), percent_span(tokens.predicted_share)
         lost = f"with the mean token for all {mean} of the gain is lost, with tokens from the query alone {alone}"
-        parts.append(Text.of(f"Soft tokens: {lost}."))
+        parts.append(Text(f"Soft tokens: {lost}."))
     parts += [_rung_table(d.ladder)] if d.ladder else []
-    return terminal.render([*parts, *(Text.of(f"Store: {line}") for line in (health.warnings if health else ()))])
+    return terminal.render([*parts, *(Text(f"Store: {line}") for line in (health.warnings if health else ()))])
 
 
 def write_report(diagnosis: Diagnosis, path: str | Path) -> None:
@@ -131,7 +132,7 @@ def _with_nan(value: Any) -> Any:
 
 
 def _badge(outcome: Outcome) -> Mark:
-    return Mark(outcome.replace("-tell", " tell"), f"badge {TONES[outcome]}")
+    return Mark(outcome.replace("-tell", " tell"), f"badge {OUTCOMES[outcome][0]}")
 
 
 def _counted(diagnosis: Diagnosis) -> str:
@@ -144,7 +145,7 @@ def _banner(diagnosis: Diagnosis) -> blocks.Banner:
     parts: list[Block] = []
     for title, lines in {"Why": verdict.reasons, "What to do": verdict.advice}.items():
         parts += [Heading(title), *blocks.notes(lines, "")] if lines else []
-    return blocks.Banner(TONES[verdict.outcome], verdict.headline, tuple(parts), _badge(verdict.outcome).text)
+    return blocks.Banner(OUTCOMES[verdict.outcome][0], verdict.headline, tuple(parts), _badge(verdict.outcome).text)
 
 
 def _store_ablation(diagnosis: Diagnosis) -> tuple[Block, ...]:
@@ -163,7 +164,7 @@ def _store_ablation(diagnosis: Diagnosis) -> tuple[Block, ...]:
         else "The gain is not significantly above 0, so there are no shares of it. The bars show by how much the loss "
         "rises, with 95% intervals."
     )
-    return Text.of(told), Figure(drawing, explained)
+    return Text(told), Figure(drawing, explained)
 
 
 def _tokens(diagnosis: Diagnosis) -> tuple[Block, ...]:
@@ -185,14 +186,14 @@ def _tokens(diagnosis: Diagnosis) -> tuple[Block, ...]:
         told += " What counts is the share of the gain that is lost when they are replaced."
         lost = "What the second line loses is what only the retrieved entries could have brought."
         parts.append(Figure(shares, f"{lost} Bars are 95% intervals."))
-    return Text.of(told), Group(tuple(parts), "grid pair" if len(parts) == 2 else "grid")
+    return Text(told), Group(tuple(parts), "grid pair" if len(parts) == 2 else "grid")
 
 
 def _ladder(diagnosis: Diagnosis) -> tuple[Block, ...]:
     if diagnosis.ladder is None:
         why = "Not measured: the simpler methods of this diagnostic have to be trained. For a pipeline of coldframe, "
         ladder = Mark("coldframe diagnose DIR --ladder", "code")
-        return (Text.of(why, ladder, " trains them, and says first how long that takes.", kind="soft"),)
+        return (Text((why, ladder, " trains them, and says first how long that takes."), "soft"),)
     told = (
         "Simpler methods, trained on the same rows with the same budget, each with its own best learning rate. Every "
         "step begins where the one above it ended; retrieval can claim what the last step adds."
@@ -201,12 +202,12 @@ def _ladder(diagnosis: Diagnosis) -> tuple[Block, ...]:
         f"Gain over the model alone in {diagnosis.unit}. The dot and its 95% interval are the method's own gain, the "
         "bar is the step to it. Squares are controls without a language model, from the model alone."
     )
-    return Text.of(told), Figure(figures.ladder(diagnosis.ladder), caption)
+    return Text(told), Figure(figures.ladder(diagnosis.ladder), caption)
 
 
 def _store(health: StoreHealth) -> tuple[Block, ...]:
     told = f"The store has {health.entries:,} entries; {health.queries:,} queries retrieved {health.k} each."
-    parts: list[Block] = [Text.of(told), *blocks.notes(health.warnings, "warn")]
+    parts: list[Block] = [Text(told), *blocks.notes(health.warnings, "warn")]
     if chart := figures.hubness(health):
         counts = (
             "How often each entry was retrieved, the most retrieved first, beside what random retrieval would give."
@@ -220,18 +221,18 @@ def _numbers(diagnosis: Diagnosis) -> tuple[Block, ...]:
     """All tables."""
     d, ladder = diagnosis, diagnosis.ladder
     over = "queries and training seeds" if d.seeds > 1 else "queries"
-    told = Text.of(f"All intervals are 95% bootstrap intervals over {over}; losses are in {d.unit}.", kind="soft")
+    told = Text(f"All intervals are 95% bootstrap intervals over {over}; losses are in {d.unit}.", "soft")
     parts: list[Block] = [told, Heading("Store ablation"), _ablation_table(d.store_ablation, page=True)]
     if d.store_ablation.missing:
         missing = "; ".join(f"{name} ({reason})" for name, reason in d.store_ablation.missing)
-        parts.append(Text.of(f"Not run: {missing}.", kind="soft"))
+        parts.append(Text(f"Not run: {missing}.", "soft"))
     if d.token_variance:
         parts += [Heading("Soft tokens"), _token_facts(d.token_variance), _each_token(d.token_variance)]
     if ladder:
         gap = f"The full pipeline against the best rung below it: {LOSS.span(ladder.gap)} {d.unit};"
         alone = f"what it has over the query alone: {percent_span(ladder.retrieval)} of its gain."
         seeds = plural(ladder.seeds, "training seed")
-        parts += [Heading("Ladder"), _rung_table(ladder, page=True), Text.of(f"{seeds}. {gap} {alone}", kind="soft")]
+        parts += [Heading("Ladder"), _rung_table(ladder, page=True), Text(f"{seeds}. {gap} {alone}", "soft")]
         rows = [(control.name, LOSS.show(control.loss), percent(control.accuracy)) for control in ladder.controls]
         parts += [Table.plain(("without a language model", "loss", "answered right"), rows)] if rows else []
         if chart := figures.sweeps(ladder):
@@ -241,12 +242,8 @@ def _numbers(diagnosis: Diagnosis) -> tuple[Block, ...]:
     return tuple(parts)
 
 
-def _share(share: Estimate) -> Cell | None:
-    return ranged(share, 0, scale=100, unit="%")
-
-
-def _loss(estimate: Estimate) -> Cell | None:
-    return ranged(estimate, LOSS.decimals)
+_share = partial(ranged, decimals=0, scale=100, unit="%")
+_loss = partial(ranged, decimals=LOSS.decimals)
 
 
 def _ablation_table(evidence: StoreAblation, *, page: bool = False, title: str = "") -> Table:
@@ -264,8 +261,12 @@ def _ablation_table(evidence: StoreAblation, *, page: bool = False, title: str =
 
 
 def _rung_table(evidence: Ladder, *, page: bool = False) -> Table:
+    def name(rung: Rung) -> Cell:
+        shown, kind = figures.RUNGS.get(rung.name, rung.name), "main" if rung.name == "full" else ""
+        return Cell(shown, rung.what if page else "", kind)
+
     columns: list[Column[Rung]] = [
-        Column("rung", lambda rung: Cell(figures.RUNGS.get(rung.name, rung.name), rung.what if page else "")),
+        Column("rung", name),
         Column("trained", lambda rung: si(rung.parameters), "parameters"),
         Column(
             "learning rate", lambda rung: Cell(f"{rung.learning_rate:.2g}", f"of {len(rung.sweep)}"), "best of sweep"
@@ -274,8 +275,7 @@ def _rung_table(evidence: Ladder, *, page: bool = False) -> Table:
         Column("gain", lambda rung: _loss(rung.gain), "[95%]"),
         Column("share of the gain reached", lambda rung: _share(rung.share), "[95%]"),
     ]
-    title = "Ladder: the same rows and budget"
-    return Table.of(columns, evidence.rungs, lambda rung: rung.name == "full", title=title)
+    return Table.of(columns, evidence.rungs, title="Ladder: the same rows and budget")
 
 
 def _facts(rows: Sequence[tuple[str, Cell | str | None, str]]) -> Table:

@@ -54,7 +54,7 @@ def render_markdown(data: ReportData) -> str:
         True
     """
     remarks = [f"{row.name}: {row.note}" for row in data.rows if row.note] + list(data.notes)
-    parts = [_banner(data), Text.of(f"{data.task}, {data.model}."), scores(data), *blocks.notes(remarks)]
+    parts = [_banner(data), Text(f"{data.task}, {data.model}."), scores(data), *blocks.notes(remarks)]
     return markdown.render([*parts, *_published(data), *([Code(data.command)] if data.command else [])])
 
 
@@ -99,7 +99,7 @@ def scores(data: ReportData, *, page: bool = False) -> Table:
         "p", lambda row: p_value(row.difference.p_value) if row.difference else None, "permutation"
     )
     columns: list[Column[MethodRow]] = [
-        Column("method", lambda row: Cell(row.name, row.note if page else "")),
+        Column("method", lambda row: Cell(row.name, row.note if page else "", "main" if row.name == data.main else "")),
         Column("kind", lambda row: "no LM" if row.role == "no-lm" else row.role, words=True),
         metric(primary, interval=True),
         Column(f"{data.main} minus it", difference, "[95%], paired"),
@@ -110,7 +110,7 @@ def scores(data: ReportData, *, page: bool = False) -> Table:
         Column("order std", lambda row: None if row.order_std is None else fixed(row.order_std, 2), "over shuffles"),
         *(COSTS if page else COSTS[:4]),
     ]
-    return Table.of(columns, data.ranked(), lambda row: row.name == data.main, title=f"{data.task}, {data.model}")
+    return Table.of(columns, data.ranked(), title=f"{data.task}, {data.model}")
 
 
 def _cost(title: str, unit: str, name: str, show: Callable[[float], str] = si) -> Column[MethodRow]:
@@ -138,7 +138,7 @@ COSTS: tuple[Column[MethodRow], ...] = (
 
 def _banner(data: ReportData, *, comparisons: bool = False) -> blocks.Banner:
     result = verdict(data)
-    parts: list[Block] = [Text.of(result.too_few, kind="warn")] if result.too_few else []
+    parts: list[Block] = [Text(result.too_few, "warn")] if result.too_few else []
     if comparisons and result.comparisons:
         parts.append(blocks.Bullets(tuple(Mark(c.text, c.outcome) for c in result.comparisons), "against"))
     return blocks.Banner(result.outcome or "undecided", result.headline, tuple(parts))
@@ -163,7 +163,7 @@ def _scores(data: ReportData) -> tuple[Block, ...]:
     keys = {"main": data.main, "method": "with the language model", "control": "control with it", "no-lm": "without it"}
     shown = {bar.kind for bar in bars}
     return (
-        Text.of(told, kind="soft"),
+        Text(told, "soft"),
         Text(tuple(Mark(words, f"key {kind}") for kind, words in keys.items() if kind in shown), "soft"),
         Figure(Forest.of(data.primary.title, bars, [bar.value for bar in bars if bar.kind == "main"])),
         scores(data, page=True),
@@ -187,7 +187,7 @@ def _scatter(data: ReportData) -> tuple[Block, ...]:
 
 def _learning(data: ReportData) -> tuple[Block, ...]:
     """For each method training loss and validation score by epoch, one line for each seed."""
-    parts: list[Block] = [Text.of("One line for each seed; the ring is the epoch whose weights are used.", kind="soft")]
+    parts: list[Block] = [Text("One line for each seed; the ring is the epoch whose weights are used.", "soft")]
     for method in dict.fromkeys(curve.method for curve in data.curves):
         losses, scores, epochs = [], [], []
         for curve in (curve for curve in data.curves if curve.method == method):
@@ -214,7 +214,7 @@ def _sweeps(data: ReportData) -> tuple[Block, ...]:
             lines.append(Line(sweep.method, tuple((place, interval.value) for place, interval in points), band))
         ticks = {float(place): f"{value:g}" for place, value in enumerate(values)}
         charts.append(Chart.of(f"{data.primary.title} by {setting}", setting, lines, ticks=ticks))
-    note = Text.of("The main method with other values of a setting; bands are 95% intervals.", kind="soft")
+    note = Text("The main method with other values of a setting; bands are 95% intervals.", "soft")
     return (note, *blocks.figures(charts)) if charts else ()
 
 
@@ -229,7 +229,7 @@ def _reliability(data: ReportData) -> tuple[Block, ...]:
         "Up: the share of right answers. Across: the probability that was stated for them. On the dashed line a "
         "probability means what it says. The area of a dot is its number of predictions."
     )
-    return (Text.of(note, kind="soft"), *blocks.figures(drawings)) if drawings else ()
+    return (Text(note, "soft"), *blocks.figures(drawings)) if drawings else ()
 
 
 def _published(data: ReportData) -> tuple[Block, ...]:
@@ -251,4 +251,4 @@ def _published(data: ReportData) -> tuple[Block, ...]:
         Column("source", lambda number: number.source, words=True),
     ]
     note = "Measured by others, on other models and in other settings: for orientation, not as a comparison."
-    return (Text.of(note, kind="soft"), Table.of(columns, data.published)) if data.published else ()
+    return (Text(note, "soft"), Table.of(columns, data.published)) if data.published else ()

@@ -21,20 +21,22 @@ def sample_cards(data: ReportData) -> tuple[Block, ...]:
     attention = any(near.attention for sample in data.samples for near in sample.neighbours)
     words = ", and what share of its attention (in %) each soft token, one column each, gave to it" if attention else ""
     drawn = data.domain == "molecules"
-    return (Text.of(f"What was retrieved{words}.", kind="soft"), *(_sample(sample, drawn) for sample in data.samples))
+    return (Text(f"What was retrieved{words}.", "soft"), *(_sample(sample, drawn) for sample in data.samples))
 
 
 def _sample(sample: Sample, drawn: bool) -> Group:
     probability = "" if sample.probability is None else f" with probability {sample.probability:.2f}"
-    told = Text.of(
-        "Predicted ",
-        Mark(_shorten(sample.predicted), _tone(sample.right)),
-        f"{probability}; the truth is ",
-        Mark(_shorten(sample.target), "strong"),
-        ". ",
-        Mark(f"({sample.id})", "soft"),
+    told = Text(
+        (
+            "Predicted ",
+            Mark(_shorten(sample.predicted), _tone(sample.right)),
+            f"{probability}; the truth is ",
+            Mark(_shorten(sample.target), "strong"),
+            ". ",
+            Mark(f"({sample.id})", "soft"),
+        )
     )
-    parts: list[Block] = [Text.of(_shorten(sample.text), kind="code" * drawn), told]
+    parts: list[Block] = [Text(_shorten(sample.text), "code" * drawn), told]
     parts += [_neighbours(sample, drawn)] if sample.neighbours else []
     return Group(tuple(parts), "card", picture=molecule(sample.text, 220, 150) if drawn else None)
 

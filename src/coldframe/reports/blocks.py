@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from coldframe.reports.figures import Drawing
-from coldframe.reports.numbers import DASH, Outcome, Ranged, fixed, flatten
+from coldframe.reports.numbers import DASH, Outcome, Ranged, flatten, span
 
 T = TypeVar("T")
 
@@ -33,13 +33,13 @@ Part: TypeAlias = str | Mark
 class Text:
     """A paragraph; ``kind`` is ``"soft"`` for an explanation, ``"warn"`` for a warning, ``"code"`` for a string."""
 
-    parts: tuple[Part, ...]
+    words: str | tuple[Part, ...]
     kind: str = ""
 
-    @classmethod
-    def of(cls, *parts: Part, kind: str = "") -> Text:
-        """From its pieces."""
-        return cls(parts, kind)
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Its pieces."""
+        return (self.words,) if isinstance(self.words, str) else self.words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Cell:
     Attributes:
         text: The value.
         detail: Small, below it on a page and beside it in text: an interval, a unit.
-        kind: A tone, ``"right"``, ``"wrong"`` or ``"code"``.
+        kind: A tone, ``"right"``, ``"wrong"`` or ``"code"``; ``"main"`` in the first cell marks the whole row.
         heat: Shade of the background, 0 to 1.
         bar: Length of a bar below the value, 0 to 1.
         hint: Shown under the pointer.
@@ -105,14 +105,12 @@ class Cell:
     picture: Picture | None = None
 
 
-def ranged(
-    interval: Ranged | None, decimals: int = 1, *, sign: bool = False, scale: float = 1, unit: str = "", kind: str = ""
-) -> Cell | None:
-    """A value with its interval as the detail; None where there is no value."""
+def ranged(interval: Ranged | None, decimals: int = 1, *, kind: str = "", **how: Any) -> Cell | None:
+    """A value with its interval as the detail, see :func:`span`; None where there is no value."""
     if interval is None or math.isnan(interval.value):
         return None
-    low, value, high = (fixed(scale * x, decimals, sign=sign) for x in (interval.low, interval.value, interval.high))
-    return Cell(value + unit, f"[{low}, {high}]", kind)
+    value, _, ends = span(interval, decimals, **how).partition(" ")
+    return Cell(value, ends, kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,37 +131,23 @@ class Column(Generic[T]):
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """The cells of one item, and whether it is the one that the report is about."""
-
-    cells: tuple[Cell, ...]
-    main: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
 class Table:
     """Items below one another; the first column names them.
 
     Attributes:
         columns: Their headings.
-        rows: The items.
+        rows: The cells of each item.
         kind: How a page shows it: ``"facts"`` (name, value, meaning), ``"settings"``, ``"heat"``, or plain.
         title: Of the table in a terminal.
     """
 
     columns: tuple[Column[Any], ...]
-    rows: tuple[Row, ...]
+    rows: tuple[tuple[Cell, ...], ...]
     kind: str = ""
     title: str = ""
 
     @classmethod
-    def of(
-        cls,
-        columns: Iterable[Column[T]],
-        items: Iterable[T],
-        main: Callable[[T], bool] = lambda item: False,
-        **more: Any,
-    ) -> Table:
+    def of(cls, columns: Iterable[Column[T]], items: Iterable[T], **more: Any) -> Table:
         """The table of some items. A column in which no item has a value is left out; elsewhere a dash stands for it.
 
         Example:
@@ -171,15 +155,14 @@ class Table:
             >>> table = Table.of(columns, [("idpg", "81.2", None), ("icl", None, None)])
             >>> [column.title for column in table.columns]
             ['method', 'score']
-            >>> [[cell.text for cell in row.cells] for row in table.rows]
+            >>> [[cell.text for cell in row] for row in table.rows]
             [['idpg', '81.2'], ['icl', '–']]
         """
         items = list(items)
         values = [(column, [column.cell(item) for item in items]) for column in columns]
         shown = [(column, cells) for column, cells in values if any(cell is not None for cell in cells)]
-        rows = zip(items, *(cells for _, cells in shown), strict=True)
-        lines = (Row(tuple(map(_cell, cells)), main is not None and main(item)) for item, *cells in rows)
-        return cls(tuple(column for column, _ in shown), tuple(lines), **more)
+        rows = zip(*(map(_cell, cells) for _, cells in shown), strict=True)
+        return cls(tuple(column for column, _ in shown), tuple(rows), **more)
 
     @classmethod
     def plain(

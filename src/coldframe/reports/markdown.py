@@ -60,8 +60,8 @@ def _table(table: Table) -> Iterator[str]:
     yield _row(escape(f"{column.title} {column.unit}") for column in table.columns)
     yield _row("---" if i == 0 or column.words else "---:" for i, column in enumerate(table.columns))
     for row in table.rows:
-        name, *rest = (escape(f"{cell.text} {cell.detail}") for cell in row.cells)
-        yield _row([f"**{name}**" if row.main else name, *rest])
+        name, *rest = (escape(f"{cell.text} {cell.detail}") for cell in row)
+        yield _row([f"**{name}**" if row[0].kind == "main" else name, *rest])
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -41,10 +41,10 @@ def fixed(value: float, decimals: int = 1, *, sign: bool = False) -> str:
     return (text.lstrip("+-") if float(text) == 0 else text).replace("-", "\N{MINUS SIGN}")
 
 
-def span(interval: Ranged, decimals: int = 1, *, sign: bool = False) -> str:
+def span(interval: Ranged, decimals: int = 1, *, sign: bool = False, scale: float = 1, unit: str = "") -> str:
     """A value with its interval: ``76.4 [73.1, 79.5]``."""
-    low, value, high = (fixed(x, decimals, sign=sign) for x in (interval.low, interval.value, interval.high))
-    return value if value == DASH else f"{value} [{low}, {high}]"
+    low, value, high = (fixed(scale * x, decimals, sign=sign) for x in (interval.low, interval.value, interval.high))
+    return value if value == DASH else f"{value}{unit} [{low}, {high}]"
 
 
 def percent(share: float) -> str:
@@ -58,8 +58,7 @@ def percent(share: float) -> str:
 
 def percent_span(share: Ranged) -> str:
     """A share of 1 with its interval, in percent: ``71% [62, 80]``."""
-    low, high = fixed(100 * share.low, 0), fixed(100 * share.high, 0)
-    return percent(share.value) if math.isnan(share.value) else f"{percent(share.value)} [{low}, {high}]"
+    return span(share, 0, scale=100, unit="%")
 
 
 def si(value: float) -> str:

@@ -65,8 +65,6 @@ def _table(block: Table) -> RenderableType:
         heading = RichText(column.title).append(f"\n{column.unit}" if column.unit else "", style="dim")
         table.add_column(heading, justify="left" if i == 0 or column.words else "right")
     for row in block.rows:
-        words = (
-            RichText(f"{cell.text} {cell.detail}".rstrip(), style=_COLOURS.get(cell.kind, "")) for cell in row.cells
-        )
-        table.add_row(*words, style="bold" if row.main else "")
+        cells = ((f"{cell.text} {cell.detail}".rstrip(), _COLOURS.get(cell.kind, "")) for cell in row)
+        table.add_row(*(RichText(*cell) for cell in cells), style="bold" if row[0].kind == "main" else "")
     return table

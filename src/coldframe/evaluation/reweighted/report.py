@@ -95,7 +95,7 @@ def _set(data: Reweighted, questions: QuestionSet) -> list[Block]:
         f"{plural(questions.cut, 'prompt')} were cut."
     )
     cells = [cell for cell in data.cells if cell.set == questions.name and cell.place is None]
-    return [Heading(questions.name), Text.of(told, kind="soft"), _table(cells)]
+    return [Heading(questions.name), Text(told, "soft"), _table(cells)]
 
 
 def _table(cells: Sequence[Cell], named: bool = False) -> Table:
@@ -103,7 +103,7 @@ def _table(cells: Sequence[Cell], named: bool = False) -> Table:
         return SHOWN[cell.metric].span(cell.gap.interval, sign=True) if cell.gap else None
 
     columns: list[Column[Cell]] = [
-        Column("system", lambda cell: cell.system),
+        Column("system", lambda cell: blocks.Cell(cell.system, kind="main" if cell.system == PEAR else "")),
         Column("set", lambda cell: cell.set if named else None, words=True),
         Column("metric", lambda cell: SHOWN[cell.metric].words, words=True),
         Column("score", lambda cell: SHOWN[cell.metric].span(cell.level), "[95%]"),
@@ -114,7 +114,7 @@ def _table(cells: Sequence[Cell], named: bool = False) -> Table:
             "n for 2 points", lambda cell: f"{cell.gap.needed:,}" if cell.gap and cell.gap.needed else None, "power 80%"
         ),
     ]
-    return Table.of(columns, cells, lambda cell: cell.system == PEAR)
+    return Table.of(columns, cells)
 
 
 def _kind(system: str) -> Kind:
@@ -135,7 +135,7 @@ def _gaps(data: Reweighted) -> tuple[Block, ...]:
         "Every system answered the same questions, and each set counts alike, whatever its size. Bars are 95% "
         "intervals; the dashed line is no difference."
     )
-    return (Text.of(note, kind="soft"), *figures) if figures else ()
+    return (Text(note, "soft"), *figures) if figures else ()
 
 
 def _by_place(data: Reweighted, questions: QuestionSet) -> Chart | None:
@@ -186,7 +186,7 @@ def _heads(gains: HeadGains) -> tuple[Block, ...]:
         Group((Figure(drawing, caption), Table.plain(["layer.head", "effect", "gain"], rows)), "grid pair")
     ]
     if len(heads) > MOST_HEADS:
-        parts.append(Text.of(f"The first {MOST_HEADS} of {len(heads)} heads; the data has all.", kind="soft"))
+        parts.append(Text(f"The first {MOST_HEADS} of {len(heads)} heads; the data has all.", "soft"))
     return tuple(parts)
 
 
@@ -198,7 +198,7 @@ def _copying(data: Reweighted) -> tuple[Block, ...]:
     if data.gains and data.gains.losses:
         before, after = (fixed(loss, 3) for loss in data.gains.losses)
         told = f"Loss on held-out random sequences: {before} before, {after} with the gains, nats a token."
-        parts.append(Text.of(told))
+        parts.append(Text(told))
     if data.gains and data.gains.trained:
         looks = tuple((record["step"], record["validation_loss"]) for record in data.gains.history)
         line = Line("held-out sequences", looks, marked=min(looks, key=lambda look: look[1]))
