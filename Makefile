@@ -19,7 +19,7 @@ demo: $(VENV)/.installed  ## fit MHA-ESP on b3db with SmolLM2-135M and show what
 demo-parametric: $(VENV)/.installed  ## PRAG: 200 invented passages into weights, then ask about them (5 minutes on 2 cores)
 	@echo "demo-parametric: an adapter of SmolLM2-135M for each of 200 invented passages, beside closed book and text RAG"
 	@$(BIN)/coldframe encode fact-corpus:200 --method prag --out runs/demo-parametric
-	@$(BIN)/coldframe ask runs/demo-parametric --evaluate --k 1 --rows 120
+	@$(BIN)/coldframe ask runs/demo-parametric --evaluate --rows 120
 
 check: lint  ## lint, then the tests that are neither slow nor end to end (3 minutes on 2 cores)
 	@echo "check: running the fast tests and the doctests on $(JOBS) processes"
