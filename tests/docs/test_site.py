@@ -1,11 +1,15 @@
-"""What the site promises, without building it: nothing from elsewhere, pictures that are there and described."""
+"""What pages promise, without building the site: nothing from elsewhere, pictures that are there, code that exists."""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
 import pytest
+
+import coldframe
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
@@ -37,3 +41,17 @@ def test_equations_are_closed(path: Path) -> None:
     for equation in equations:
         assert equation.count("{") == equation.count("}")
         assert equation.count(r"\begin{") == equation.count(r"\end{")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_python_on_pages_names_what_exists(path: Path) -> None:
+    for code in re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.S | re.M):
+        tree = ast.parse(code)
+        for name in re.findall(r"\bcf\.(\w+)", code):
+            assert name in coldframe.__all__, f"coldframe.{name}"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("coldframe"):
+                module = importlib.import_module(str(node.module))
+                for alias in node.names:
+                    if not hasattr(module, alias.name):  # then it is a module of this package
+                        importlib.import_module(f"{node.module}.{alias.name}")
