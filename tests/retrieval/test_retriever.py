@@ -188,6 +188,16 @@ def test_bm25_does_not_start_jax(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
+def test_molecules_can_be_read_after_an_approximate_index_was_built() -> None:
+    code = (
+        "import numpy as np; from coldframe.retrieval import molecules, usearch;"
+        "usearch.UsearchCosine(np.eye(3, dtype=np.float32)); molecules.morgan_bits(['CCO'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
+    assert ended.returncode == 0, ended.stderr[-1000:]
+
+
 def test_bm25_over_words() -> None:
     store = Store.of([example("who wrote Emma"), example("what is a newt"), example("when did Emma live")])
     tool = Retriever(store, "text", 2, RetrievalConfig(similarity="bm25"))

@@ -206,7 +206,10 @@ class Retriever:
     def _search(self, examples: Sequence[Example], exclude: list[NDArray[np.int64]]) -> tuple[Indices, Scores]:
         queries = self._features([example.text for example in examples])
         if self.config.strategy != "random":
-            return self.index.search(queries, self.k, exclude)
+            indices, scores = self.index.search(queries, self.k, exclude)
+            if self.similarity == "bm25" and (empty := int((indices < 0).all(axis=1).sum())):
+                say(f"{empty} of {len(examples)} queries share no word with the store: nothing is retrieved for them")
+            return indices, scores
         drawn = np.empty((len(examples), self.k), np.int64)
         for i, (example, left_out) in enumerate(zip(examples, exclude, strict=True)):
             drawn[i] = random_rows(example, len(self.store), self.k, left_out, self.config.seed)

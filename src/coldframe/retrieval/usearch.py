@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -28,6 +29,9 @@ class ApproximateIndex(Generic[Q]):
     """
 
     def __init__(self, exact: ScanningIndex[Q], vectors: NDArray[Any], dim: int, metric: str, dtype: str) -> None:
+        # Importing RDKit after usearch ends the process (seen with usearch 2.26); the other way round works.
+        with contextlib.suppress(ImportError):
+            import rdkit.Chem  # noqa: F401
         try:
             from usearch.index import Index as Graph
         except ImportError as error:
