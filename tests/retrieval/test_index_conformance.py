@@ -104,9 +104,9 @@ def test_the_result_does_not_depend_on_the_batch(backend: Backend) -> None:
     index = backend.index(store)
     indices, scores = index.search(backend.pack(queries), 5)
     for i, query in enumerate(queries):
-        one = index.search(backend.pack([query]), 5)
-        assert one[0].tolist() == indices[i : i + 1].tolist()
-        assert one[1].tolist() == scores[i : i + 1].tolist()
+        alone = index.search(backend.pack([query]), 5)
+        assert alone[0].tolist() == indices[i : i + 1].tolist()
+        assert alone[1].tolist() == scores[i : i + 1].tolist()
 
 
 def test_score_agrees_with_search(backend: Backend) -> None:

@@ -91,7 +91,7 @@ class ScanningIndex(Generic[Q]):
     def search(self, queries: Q, k: int, exclude: Exclude | None = None) -> tuple[Indices, Scores]:
         """See :meth:`Index.search`."""
         check(k >= 0, "k cannot be negative", got=k)
-        found: list[tuple[Indices, Scores]] = []
+        results: list[tuple[Indices, Scores]] = []
         for query, scanned in enumerate(self.scan(queries)):
             allowed = len(self)
             if exclude is not None and len(exclude[query]):
@@ -101,15 +101,15 @@ class ScanningIndex(Generic[Q]):
             if self.needs_overlap:
                 scanned[scanned == 0] = -np.inf
             rows = candidates(scanned, min(k, allowed), self.slack)
-            found.append(nearest(rows, self.refine(queries, query, scanned, rows), k))
-        return stack(found, k)
+            results.append(nearest(rows, self.refine(queries, query, scanned, rows), k))
+        return stack(results, k)
 
     def score(self, queries: Q, indices: Indices) -> Scores:
         """See :meth:`Index.score`."""
         scores = np.zeros(indices.shape, np.float32)
         for query, scanned in enumerate(self.scan(queries)):
-            there = indices[query] >= 0
-            scores[query, there] = self.refine(queries, query, scanned, indices[query, there])
+            present = indices[query] >= 0
+            scores[query, present] = self.refine(queries, query, scanned, indices[query, present])
         return scores
 
 
@@ -140,10 +140,10 @@ def nearest(rows: Indices, scores: Scores, k: int) -> tuple[Indices, Scores]:
     )
 
 
-def stack(found: Sequence[tuple[Indices, Scores]], k: int) -> tuple[Indices, Scores]:
+def stack(results: Sequence[tuple[Indices, Scores]], k: int) -> tuple[Indices, Scores]:
     """The results of single queries as two arrays, ``[n, k]`` even where n is 0."""
-    indices, scores = np.empty((len(found), k), np.int64), np.empty((len(found), k), np.float32)
-    for i, (row, score) in enumerate(found):
+    indices, scores = np.empty((len(results), k), np.int64), np.empty((len(results), k), np.float32)
+    for i, (row, score) in enumerate(results):
         indices[i], scores[i] = row, score
     return indices, scores
 

@@ -179,8 +179,8 @@ class Retriever:
         self, examples: Sequence[Example], exclude: list[NDArray[np.int64]], exclude_same_key: bool
     ) -> Retrieved:
         """Entries that came with a row; for rows without any the most similar ones."""
-        indices, scores, given = look_up(examples, self._by_id, self.k, exclude)
-        if rest := np.flatnonzero(~given).tolist():
+        indices, scores, came_with_entries = look_up(examples, self._by_id, self.k, exclude)
+        if rest := np.flatnonzero(~came_with_entries).tolist():
             if self.config.strategy == "given":
                 raise DataError(
                     f"{row_name(examples[rest[0]])} came with no entries of its own",
