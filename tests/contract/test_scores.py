@@ -173,3 +173,17 @@ def test_attention_is_reported_beside_the_exemplars_as_they_were_given(case: Cas
     np.testing.assert_array_equal(given[:, :, order], other)
     np.testing.assert_allclose(given.sum(-1), 1, atol=1e-6)
     assert (given[3, :, 2] == 0).all()  # the exemplar that was not found
+
+
+@pytest.mark.parametrize("case", [c for c in METHODS if c.method().uses_retrieval], ids=lambda case: case.id)
+def test_queries_that_retrieve_nothing_are_answered(case: Case) -> None:
+    """A search over words may find nothing at all, for one query or for all of a batch."""
+    lm = lm_of("llama")
+    method = built(case, lm)
+    nothing = Retrieved(FOUND.store, np.full_like(FOUND.indices, -1), np.zeros_like(FOUND.scores))
+    alone = run(method, lm, SCHEMA, QUERIES, nothing).probabilities
+    assert np.isfinite(alone).all()
+    some = Retrieved(FOUND.store, np.concatenate((FOUND.indices[:2], nothing.indices[2:])), FOUND.scores)
+    beside = run(method, lm, SCHEMA, QUERIES, some).probabilities
+    np.testing.assert_allclose(beside[2:], alone[2:], atol=FLOAT32)
+    assert not np.allclose(beside[:2], alone[:2], atol=FLOAT32)

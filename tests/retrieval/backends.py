@@ -66,6 +66,7 @@ class Backend:
         similarity: Of a query and a row of the store, by the definition.
         empty: The thing without content.
         full: A thing with some.
+        needs_overlap: Whether a row of similarity 0 is no neighbour.
     """
 
     build: Callable[[Any], Any]
@@ -74,6 +75,7 @@ class Backend:
     similarity: Callable[[Any, Any, Sequence[Any]], float]
     empty: Any
     full: Any
+    needs_overlap: bool = False
 
     def index(self, things: Sequence[Any]) -> Any:
         return self.build(self.pack(things))
@@ -85,7 +87,7 @@ _VECTORS = (vectors, random_vector, naive_cosine, np.zeros(3, np.float32), np.on
 BACKENDS = {
     "exact-tanimoto": Backend(ExactTanimoto, *_SETS),
     "exact-cosine": Backend(ExactCosine, *_VECTORS),
-    "bm25": Backend(BM25, list, random_text, naive_bm25, "", "the owl"),
+    "bm25": Backend(BM25, list, random_text, naive_bm25, "", "the owl", needs_overlap=True),
     "usearch-tanimoto": Backend(UsearchTanimoto, *_SETS),
     "usearch-cosine": Backend(UsearchCosine, *_VECTORS),
 }

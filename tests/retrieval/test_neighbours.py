@@ -33,8 +33,8 @@ ROWS = [Example(f"text {i}", "A", id=f"{i:03}", key=str(i)) for i in range(CACHE
 
 def lists(encoder: Counting, rows: list[Example] = ROWS, k: int = 3, exclude: bool = True, **settings: Any) -> Any:
     tool = Retriever(Store.of(rows), "text", k, RetrievalConfig(**settings), encoder=encoder)
-    found = tool.retrieve(rows, exclude_same_key=exclude)
-    return found.indices.tolist(), found.scores.tolist()
+    retrieved = tool.retrieve(rows, exclude_same_key=exclude)
+    return retrieved.indices.tolist(), retrieved.scores.tolist()
 
 
 def files(cache: Path) -> list[Path]:

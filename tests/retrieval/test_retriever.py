@@ -39,38 +39,38 @@ def test_a_query_never_gets_itself_or_its_duplicate(molecules: list[Example]) ->
     twins = [example(e.text, e.target, e.id + "-again", e.key) for e in molecules[:10]]
     rows = molecules + twins
     for strategy in ("top", "random", "fixed", "oracle"):
-        found = retriever(rows, 4, strategy=strategy).retrieve(rows, exclude_same_key=True)
+        retrieved = retriever(rows, 4, strategy=strategy).retrieve(rows, exclude_same_key=True)
         for i, query in enumerate(rows):
-            got = found.examples(i)
+            got = retrieved.examples(i)
             assert len(got) == 4
             assert query.key not in {e.key for e in got}, strategy
 
 
 def test_a_query_that_may_gets_itself_first(molecules: list[Example]) -> None:
-    found = retriever(molecules, 1).retrieve(molecules, exclude_same_key=False)
+    retrieved = retriever(molecules, 1).retrieve(molecules, exclude_same_key=False)
     bits = morgan_bits([e.text for e in molecules])
     for i, query in enumerate(molecules):
-        assert found.scores[i, 0] == 1.0
-        assert (morgan_bits([found.examples(i)[0].text]) == bits[i]).all(), query
+        assert retrieved.scores[i, 0] == 1.0
+        assert (morgan_bits([retrieved.examples(i)[0].text]) == bits[i]).all(), query
 
 
 def test_top_is_the_naive_loop(molecules: list[Example]) -> None:
     tool = retriever(molecules, 5)
-    found = tool.retrieve(molecules, exclude_same_key=True)
+    retrieved = tool.retrieve(molecules, exclude_same_key=True)
     sets = morgan_sets(tool.store.texts)
     for i, query in enumerate(molecules):
         own = morgan_sets([query.text])[0]
         ranked = sorted(
             (-tanimoto(own, sets[j]), j) for j in range(len(tool.store)) if tool.store.examples[j].key != query.key
         )
-        assert found.indices[i].tolist() == [j for _, j in ranked[:5]]
+        assert retrieved.indices[i].tolist() == [j for _, j in ranked[:5]]
 
 
 def test_exclusion_beyond_the_store_is_padded() -> None:
     rows = [example("CCO", name="a", key="x"), example("CCO", name="b", key="x"), example("CCN", name="c")]
-    found = retriever(rows, 2).retrieve(rows, exclude_same_key=True)
-    assert found.indices.tolist() == [[2, -1], [2, -1], [0, 1]]
-    assert found.scores[0, 1] == 0
+    retrieved = retriever(rows, 2).retrieve(rows, exclude_same_key=True)
+    assert retrieved.indices.tolist() == [[2, -1], [2, -1], [0, 1]]
+    assert retrieved.scores[0, 1] == 0
 
 
 def test_random_depends_on_seed_and_query_id_not_on_the_batch(molecules: list[Example]) -> None:
@@ -85,32 +85,32 @@ def test_random_depends_on_seed_and_query_id_not_on_the_batch(molecules: list[Ex
 
 def test_random_rows_carry_their_true_similarity_sorted(molecules: list[Example]) -> None:
     tool = retriever(molecules, 4, strategy="random")
-    found = tool.retrieve(molecules[:5], exclude_same_key=True)
+    retrieved = tool.retrieve(molecules[:5], exclude_same_key=True)
     sets = morgan_sets(tool.store.texts)
     for i, query in enumerate(molecules[:5]):
         own = morgan_sets([query.text])[0]
-        expected = [tanimoto(own, sets[j]) for j in found.indices[i].tolist()]
-        np.testing.assert_allclose(found.scores[i], expected, atol=1e-7)
-        keys = list(zip((-found.scores[i]).tolist(), found.indices[i].tolist(), strict=True))
+        expected = [tanimoto(own, sets[j]) for j in retrieved.indices[i].tolist()]
+        np.testing.assert_allclose(retrieved.scores[i], expected, atol=1e-7)
+        keys = list(zip((-retrieved.scores[i]).tolist(), retrieved.indices[i].tolist(), strict=True))
         assert keys == sorted(keys)
 
 
 def test_random_is_uniform_over_the_store(molecules: list[Example]) -> None:
     queries = [example("CCO", name=f"q{i}") for i in range(400)]
-    found = retriever(molecules, 4, strategy="random").retrieve(queries, exclude_same_key=False)
-    counts = np.bincount(found.indices.ravel(), minlength=len(molecules))
+    retrieved = retriever(molecules, 4, strategy="random").retrieve(queries, exclude_same_key=False)
+    counts = np.bincount(retrieved.indices.ravel(), minlength=len(molecules))
     assert counts.min() > 20 and counts.max() < 90  # 50 expected
 
 
 def test_fixed_is_one_balanced_set_in_store_order(molecules: list[Example]) -> None:
-    found = retriever(molecules, 6, strategy="fixed", seed=3).retrieve(
+    retrieved = retriever(molecules, 6, strategy="fixed", seed=3).retrieve(
         [example("CCBr"), example("CI")], exclude_same_key=True
     )
-    assert found.indices[0].tolist() == found.indices[1].tolist() == sorted(found.indices[0].tolist())
-    assert Counter(e.target for e in found.examples(0)) == {"A": 3, "B": 3}
-    assert (found.scores == 0).all()
+    assert retrieved.indices[0].tolist() == retrieved.indices[1].tolist() == sorted(retrieved.indices[0].tolist())
+    assert Counter(e.target for e in retrieved.examples(0)) == {"A": 3, "B": 3}
+    assert (retrieved.scores == 0).all()
     other = retriever(molecules, 6, strategy="fixed", seed=4).retrieve([example("CCBr")], exclude_same_key=True)
-    assert other.indices.tolist() != found.indices[:1].tolist()
+    assert other.indices.tolist() != retrieved.indices[:1].tolist()
 
 
 def test_fixed_gives_a_member_of_the_set_the_next_in_line(molecules: list[Example]) -> None:
@@ -123,12 +123,12 @@ def test_fixed_gives_a_member_of_the_set_the_next_in_line(molecules: list[Exampl
 
 
 def test_oracle_gives_the_nearest_of_the_own_label(molecules: list[Example]) -> None:
-    found = retriever(molecules, 3, strategy="oracle").retrieve(molecules, exclude_same_key=True)
+    retrieved = retriever(molecules, 3, strategy="oracle").retrieve(molecules, exclude_same_key=True)
     for label in "AB":
         own = [e for e in molecules if e.target == label]
         alone = retriever(own, 3).retrieve(own, exclude_same_key=True)
         for i, query in enumerate(own):
-            assert found.examples(molecules.index(query)) == alone.examples(i)
+            assert retrieved.examples(molecules.index(query)) == alone.examples(i)
 
 
 def test_oracle_needs_labels(molecules: list[Example]) -> None:
@@ -143,15 +143,15 @@ def test_none_and_zero_give_empty_sets(molecules: list[Example]) -> None:
 
 def test_no_queries(molecules: list[Example]) -> None:
     for strategy in ("top", "random", "fixed", "oracle"):
-        found = retriever(molecules, 3, strategy=strategy).retrieve([], exclude_same_key=True)
-        assert found.indices.shape == found.scores.shape == (0, 3)
+        retrieved = retriever(molecules, 3, strategy=strategy).retrieve([], exclude_same_key=True)
+        assert retrieved.indices.shape == retrieved.scores.shape == (0, 3)
 
 
 @pytest.mark.slow
 def test_scaffold_tanimoto_and_usearch(molecules: list[Example]) -> None:
     rings = [example(f"c1ccccc1{s}") for s in CHAINS[:6]] + [example("CCO")]
-    found = retriever(rings, 2, similarity="scaffold-tanimoto").retrieve(rings[:1], exclude_same_key=True)
-    assert found.scores.tolist() == [[1.0, 1.0]]
+    retrieved = retriever(rings, 2, similarity="scaffold-tanimoto").retrieve(rings[:1], exclude_same_key=True)
+    assert retrieved.scores.tolist() == [[1.0, 1.0]]
     many = [example("C" * a + o + "C" * b) for a in range(1, 15) for b in range(1, 15) for o in ("O", "N")]
     exact = retriever(many, 5).retrieve(many[:50], exclude_same_key=True)
     tool = retriever(many, 5, index="usearch")
@@ -162,8 +162,8 @@ def test_scaffold_tanimoto_and_usearch(molecules: list[Example]) -> None:
 
 
 def test_cosine_of_fingerprints_and_of_a_given_encoder(molecules: list[Example]) -> None:
-    found = retriever(molecules, 2, similarity="cosine").retrieve(molecules[:3], exclude_same_key=False)
-    assert found.scores[:, 0].tolist() == [1.0, 1.0, 1.0]
+    retrieved = retriever(molecules, 2, similarity="cosine").retrieve(molecules[:3], exclude_same_key=False)
+    assert retrieved.scores[:, 0].tolist() == [1.0, 1.0, 1.0]
 
     class Length:
         spec, dim, takes_label_text, hash = "length", 2, True, "0"
@@ -172,8 +172,8 @@ def test_cosine_of_fingerprints_and_of_a_given_encoder(molecules: list[Example])
             return np.array([[len(text), 1] for text in texts], np.float32)
 
     store = Store.of([example("a"), example("bb"), example("c" * 9)])
-    found = Retriever(store, "text", 1, encoder=Length()).retrieve([example("z" * 8)], exclude_same_key=True)
-    assert found.examples(0)[0].text == "c" * 9
+    retrieved = Retriever(store, "text", 1, encoder=Length()).retrieve([example("z" * 8)], exclude_same_key=True)
+    assert retrieved.examples(0)[0].text == "c" * 9
 
 
 @pytest.mark.slow
@@ -186,6 +186,16 @@ def test_bm25_does_not_start_jax(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_molecules_can_be_read_after_an_approximate_index_was_built() -> None:
+    code = (
+        "import numpy as np; from coldframe.retrieval import molecules, usearch;"
+        "usearch.UsearchCosine(np.eye(3, dtype=np.float32)); molecules.morgan_bits(['CCO'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
+    assert ended.returncode == 0, ended.stderr[-1000:]
 
 
 def test_bm25_over_words() -> None:

@@ -55,12 +55,12 @@ def test_a_molecule_without_a_ring_has_no_scaffold_and_is_like_none() -> None:
 @settings(max_examples=50, deadline=None)
 @given(rows=st.lists(COUNTS, min_size=1, max_size=5))
 def test_counts_as_sets_give_the_min_max_ratio(rows: list[dict[int, int]]) -> None:
-    found = all_pairs(Sets.of_counts(rows))
+    similarities = all_pairs(Sets.of_counts(rows))
     for i, a in enumerate(rows):
         for j, b in enumerate(rows):
             smaller = sum(min(a.get(f, 0), b.get(f, 0)) for f in {*a, *b})
             larger = sum(max(a.get(f, 0), b.get(f, 0)) for f in {*a, *b})
-            assert found[i, j] == pytest.approx(smaller / larger if larger else 0.0, abs=1e-6)
+            assert similarities[i, j] == pytest.approx(smaller / larger if larger else 0.0, abs=1e-6)
 
 
 @settings(max_examples=50, deadline=None)

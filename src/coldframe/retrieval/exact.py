@@ -105,6 +105,6 @@ class ExactCosine(ScanningIndex[NDArray[np.float32]]):
 
     def refine(self, queries: NDArray[np.float32], query: int, scanned: Scores, rows: Indices) -> Scores:
         """Cosine of one query with some rows, the same whatever else is searched."""
-        one = queries[query : query + 1].astype(np.float64)
-        cosine = (one * self._store[rows]).sum(axis=1) / (lengths(one) * self._lengths[rows])
+        vector = queries[query : query + 1].astype(np.float64)
+        cosine = (vector * self._store[rows]).sum(axis=1) / (lengths(vector) * self._lengths[rows])
         return np.asarray(np.clip(cosine, -1.0, 1.0), np.float32)

@@ -2,8 +2,9 @@
 
 Ties: neighbours are sorted by (-similarity, store position), on the float32 similarity that is returned.
 0/0: the similarity of two empty things (no bits, no words, a zero vector) is 0.
-A row is found whatever its similarity, 0 included: a query gets k neighbours as long as the store, less
-what is excluded, has k rows; the rest is index -1, score 0.
+A row is a neighbour whatever its similarity, 0 included: a query gets k of them as long as the store, less
+what is excluded, has k rows; the rest is index -1, score 0. Only where words have to be shared (BM25) a row of
+similarity 0 is none.
 """
 
 from __future__ import annotations
@@ -69,10 +70,12 @@ class ScanningIndex(Generic[Q]):
     """An exact index: looks at every row. Subclasses say how similar each row is.
 
     ``scan`` may be off by ``slack`` (float rounding that depends on the batch); ``refine`` gives the value
-    that counts, which must depend on the two things compared only.
+    that counts, which must depend on the two things compared only. With ``needs_overlap`` a row of similarity 0 is no
+    neighbour.
     """
 
     slack = 0.0
+    needs_overlap = False
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -88,23 +91,25 @@ class ScanningIndex(Generic[Q]):
     def search(self, queries: Q, k: int, exclude: Exclude | None = None) -> tuple[Indices, Scores]:
         """See :meth:`Index.search`."""
         check(k >= 0, "k cannot be negative", got=k)
-        found: list[tuple[Indices, Scores]] = []
+        results: list[tuple[Indices, Scores]] = []
         for query, scanned in enumerate(self.scan(queries)):
             allowed = len(self)
             if exclude is not None and len(exclude[query]):
                 left_out = np.unique(exclude[query])
                 scanned[left_out] = -np.inf
                 allowed -= len(left_out)
+            if self.needs_overlap:
+                scanned[scanned == 0] = -np.inf
             rows = candidates(scanned, min(k, allowed), self.slack)
-            found.append(nearest(rows, self.refine(queries, query, scanned, rows), k))
-        return stack(found, k)
+            results.append(nearest(rows, self.refine(queries, query, scanned, rows), k))
+        return stack(results, k)
 
     def score(self, queries: Q, indices: Indices) -> Scores:
         """See :meth:`Index.score`."""
         scores = np.zeros(indices.shape, np.float32)
         for query, scanned in enumerate(self.scan(queries)):
-            there = indices[query] >= 0
-            scores[query, there] = self.refine(queries, query, scanned, indices[query, there])
+            present = indices[query] >= 0
+            scores[query, present] = self.refine(queries, query, scanned, indices[query, present])
         return scores
 
 
@@ -135,10 +140,10 @@ def nearest(rows: Indices, scores: Scores, k: int) -> tuple[Indices, Scores]:
     )
 
 
-def stack(found: Sequence[tuple[Indices, Scores]], k: int) -> tuple[Indices, Scores]:
+def stack(results: Sequence[tuple[Indices, Scores]], k: int) -> tuple[Indices, Scores]:
     """The results of single queries as two arrays, ``[n, k]`` even where n is 0."""
-    indices, scores = np.empty((len(found), k), np.int64), np.empty((len(found), k), np.float32)
-    for i, (row, score) in enumerate(found):
+    indices, scores = np.empty((len(results), k), np.int64), np.empty((len(results), k), np.float32)
+    for i, (row, score) in enumerate(results):
         indices[i], scores[i] = row, score
     return indices, scores
 

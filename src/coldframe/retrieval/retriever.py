@@ -180,8 +180,8 @@ class Retriever:
         self, examples: Sequence[Example], exclude: list[NDArray[np.int64]], exclude_same_key: bool
     ) -> Retrieved:
         """Entries that came with a row; for rows without any the most similar ones."""
-        indices, scores, given = look_up(examples, self._by_id, self.k, exclude)
-        if rest := np.flatnonzero(~given).tolist():
+        indices, scores, came_with_entries = look_up(examples, self._by_id, self.k, exclude)
+        if rest := np.flatnonzero(~came_with_entries).tolist():
             if self.config.strategy == "given":
                 raise DataError(
                     f"{row_name(examples[rest[0]])} came with no entries of its own",
@@ -207,7 +207,10 @@ class Retriever:
     def _search(self, examples: Sequence[Example], exclude: list[NDArray[np.int64]]) -> tuple[Indices, Scores]:
         queries = self._features([example.text for example in examples])
         if self.config.strategy != "random":
-            return self.index.search(queries, self.k, exclude)
+            indices, scores = self.index.search(queries, self.k, exclude)
+            if self.similarity == "bm25" and (empty := int((indices < 0).all(axis=1).sum())):
+                say(f"{empty} of {len(examples)} queries share no word with the store: nothing is retrieved for them")
+            return indices, scores
         drawn = np.empty((len(examples), self.k), np.int64)
         for i, (example, left_out) in enumerate(zip(examples, exclude, strict=True)):
             drawn[i] = random_rows(example, len(self.store), self.k, left_out, self.config.seed)

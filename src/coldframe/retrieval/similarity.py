@@ -99,7 +99,7 @@ def morgan_sets(smiles: Sequence[str]) -> Sets:
 
 
 def scaffold_sets(smiles: Sequence[str]) -> Sets:
-    """TokenSequence fragments of Murcko scaffolds: what ``scaffold-tanimoto`` compares."""
+    """Counted fragments of Murcko scaffolds: what ``scaffold-tanimoto`` compares."""
     return Sets.of_counts([scaffold_counts(text) for text in smiles])
 
 

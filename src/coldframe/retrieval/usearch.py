@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -28,6 +29,9 @@ class ApproximateIndex(Generic[Q]):
     """
 
     def __init__(self, exact: ScanningIndex[Q], vectors: NDArray[Any], dim: int, metric: str, dtype: str) -> None:
+        # Importing RDKit after usearch ends the process (seen with usearch 2.26); the other way round works.
+        with contextlib.suppress(ImportError):
+            import rdkit.Chem  # noqa: F401
         try:
             from usearch.index import Index as Graph
         except ImportError as error:
@@ -55,7 +59,7 @@ class ApproximateIndex(Generic[Q]):
         """Exact similarity of one query to some rows, equal to the exact index's to the bit."""
         raise NotImplementedError
 
-    def take(self, queries: Q, which: Indices) -> Q:
+    def take(self, queries: Q, places: Indices) -> Q:
         """Some of the queries."""
         raise NotImplementedError
 
@@ -63,36 +67,36 @@ class ApproximateIndex(Generic[Q]):
         """See :meth:`coldframe.retrieval.index.Index.search`; approximate."""
         vectors = self.vectors(queries)
         left_out = exclude if exclude is not None else [np.empty(0, np.int64)] * len(vectors)
-        count = k + OVERSAMPLE + max((len(rows) for rows in left_out), default=0)
-        if count >= len(self) or k == 0 or not len(vectors):
+        width = k + OVERSAMPLE + max((len(rows) for rows in left_out), default=0)
+        if width >= len(self) or k == 0 or not len(vectors):
             return self._exact.search(queries, k, exclude)
-        matches = self._graph.search(vectors, count)
+        matches = self._graph.search(vectors, width)
         keys = np.asarray(matches.keys).reshape(len(vectors), -1).astype(np.int64)
         counts = np.atleast_1d(getattr(matches, "counts", keys.shape[1]))
-        found: list[tuple[Indices, Scores]] = []
-        for i, (row, there, out) in enumerate(zip(keys, counts, left_out, strict=True)):
-            rows = np.setdiff1d(row[:there], out)
+        results: list[tuple[Indices, Scores]] = []
+        for i, (candidates, count, barred) in enumerate(zip(keys, counts, left_out, strict=True)):
+            rows = np.setdiff1d(candidates[:count], barred)
             if len(rows) < k:
-                one = self._exact.search(self.take(queries, np.array([i])), k, [out])
-                found.append((one[0][0], one[1][0]))
+                indices, scores = self._exact.search(self.take(queries, np.array([i])), k, [barred])
+                results.append((indices[0], scores[0]))
             else:
-                found.append(nearest(rows, self.similarity(vectors[i], rows), k))
-        return stack(found, k)
+                results.append(nearest(rows, self.similarity(vectors[i], rows), k))
+        return stack(results, k)
 
     def score(self, queries: Q, indices: Indices) -> Scores:
         """See :meth:`coldframe.retrieval.index.Index.score`; exact."""
         scores = np.zeros(indices.shape, np.float32)
         for i, vector in enumerate(self.vectors(queries)):
-            there = indices[i] >= 0
-            scores[i, there] = self.similarity(vector, indices[i, there])
+            present = indices[i] >= 0
+            scores[i, present] = self.similarity(vector, indices[i, present])
         return scores
 
     def recall(self, queries: Q, k: int, exclude: Exclude | None = None) -> Recall:
         """Compare with the exact search, which takes its time."""
         _, truth = self._exact.search(queries, k, exclude)
-        _, found = self.search(queries, k, exclude)
-        hit = found >= truth[:, -1:]
-        return Recall(float(hit.mean()) if hit.size else 1.0, k, len(found))
+        _, scores = self.search(queries, k, exclude)
+        hit = scores >= truth[:, -1:]
+        return Recall(float(hit.mean()) if hit.size else 1.0, k, len(scores))
 
 
 class UsearchTanimoto(ApproximateIndex[Sets]):
@@ -119,9 +123,9 @@ class UsearchTanimoto(ApproximateIndex[Sets]):
         either = np.bitwise_count(store | query).sum(axis=1, dtype=np.float32)
         return np.asarray(shared / np.maximum(either, 1), np.float32)
 
-    def take(self, queries: Sets, which: Indices) -> Sets:
+    def take(self, queries: Sets, places: Indices) -> Sets:
         """Some of the queries."""
-        return Sets.of([queries[i] for i in which])
+        return Sets.of([queries[i] for i in places])
 
 
 class UsearchCosine(ApproximateIndex[NDArray[np.float32]]):
@@ -146,6 +150,6 @@ class UsearchCosine(ApproximateIndex[NDArray[np.float32]]):
         """As the exact index refines it."""
         return self._scanning.refine(query[None], 0, np.empty(0, np.float32), rows)
 
-    def take(self, queries: NDArray[np.float32], which: Indices) -> NDArray[np.float32]:
+    def take(self, queries: NDArray[np.float32], places: Indices) -> NDArray[np.float32]:
         """Some of the queries."""
-        return queries[which]
+        return queries[places]
