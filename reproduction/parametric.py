@@ -236,7 +236,7 @@ def cost_of(pipeline: Pipeline, task: Task) -> dict[str, Any]:
         "numbers_per_adapter": method.layout.numbers,
         "bytes": method.adapters.nbytes,
         "bytes_per_passage": method.entry_bytes,
-        "encode_seconds": pipeline.seconds,
+        "encode_seconds": round(pipeline.seconds, 2),
         "trained": trained,
         "left_out": [entry.id for entry in task.store or () if entry.id not in there],
     }

@@ -159,7 +159,7 @@ def test_methods_of_other_ports_have_variants_too() -> None:
 def test_bad_input_is_told(prag: Pipeline) -> None:
     with pytest.raises(DataError, match="no question"):
         measure_variants(variants_of(prag), [])
-    with pytest.raises(DataError, match="whole store"):
+    with pytest.raises(DataError, match="every entry of the store"):
         measure_variants({"swapped": variants_of(prag.replace(k=6))["prag, swapped store"]}, SIX.test[:1])
     labels = dataclasses.replace(
         prag, schema=prag.schema.replace(kind="classification", labels=("a", "b"), words=("a", "b"))
