@@ -34,7 +34,8 @@ from coldframe.methods.base import Method, prompts
 from coldframe.methods.text.icl import RetrievedICL
 from coldframe.methods.text.zero_shot import ZeroShot
 from coldframe.methods.weight_deltas.adapters import Layout
-from coldframe.methods.weight_deltas.banks import BANK, AdapterShards, RoutedBank, write_bank, write_shard
+from coldframe.methods.weight_deltas.bank_files import BANK, write_bank, write_shard
+from coldframe.methods.weight_deltas.banks import AdapterShards, RoutedBank
 from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters
 from coldframe.methods.weight_deltas.poly_prag import PolyPRAG, PolyPRAGConfig
 from coldframe.methods.weight_deltas.prag import PRAG, PRAGConfig

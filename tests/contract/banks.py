@@ -6,7 +6,8 @@ import torch
 
 from coldframe.methods.base import Method
 from coldframe.methods.compose import Compose
-from coldframe.methods.weight_deltas import banks
+from coldframe.methods.weight_deltas import bank_files
+from coldframe.methods.weight_deltas.banks import AdapterShards
 from coldframe.methods.weight_deltas.dyprag import DyPRAG
 from coldframe.methods.weight_deltas.hypernetwork import Hypernetwork
 from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters
@@ -31,16 +32,16 @@ def fill(method: Method, store: Store) -> None:
     folder = method.scratch_folder()
     if isinstance(method, PRAG):
         lessons = dict.fromkeys(ids, "lesson")
-        banks.write_shard(folder, lessons, drawn(len(ids), numbers), "fingerprint")
-        method.bank = banks.AdapterShards([folder], method.layout, method.config.scale, lessons)
+        bank_files.write_shard(folder, lessons, drawn(len(ids), numbers), "fingerprint")
+        method.bank = AdapterShards([folder], method.layout, method.config.scale, lessons)
         return
     if isinstance(method, PolyPRAG):
         count = method.config.adapters
         table = drawn(len(ids), len(method.layout.names), count, std=2.0)
-        banks.write_bank(folder, ids, drawn(count, numbers), table, torch.float32)
+        bank_files.write_bank(folder, ids, drawn(count, numbers), table, torch.float32)
     elif isinstance(method, DyPRAG):
         width = method.ready.lm.d_model
         network = Hypernetwork(method.layout, width, method.config.width, init_std=0.3)
-        banks.write_hypernetwork(folder, network, torch.float32)
-        banks.write_embeddings(folder, ids, drawn(len(ids), width, std=1.0))
+        bank_files.write_hypernetwork(folder, network, torch.float32)
+        bank_files.write_embeddings(folder, ids, drawn(len(ids), width, std=1.0))
     method.load(folder)

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from coldframe.errors import ArtifactError, ConfigError, DataError, nearest
 from coldframe.methods.weight_deltas.adapter_config import Combination
 from coldframe.methods.weight_deltas.adapters import Combine, Factors, Layout, combined, mean_cosine, stacked
+from coldframe.methods.weight_deltas.bank_files import (
+    BANK,
+    EMBEDDINGS,
+    HYPERNETWORK,
+    SHARDS,
+    ids_of,
+    open_tensors,
+    shard_places,
+)
 from coldframe.methods.weight_deltas.hypernetwork import Hypernetwork
 from coldframe.methods.weight_deltas.routing import Routing, compose, routed
-from coldframe.storage.files import atomic_path
-from coldframe.tasks.task import content_hash
-
-SHARDS, INDEX = "adapters", "adapters/index.json"
-BANK = "bank.safetensors"
-HYPERNETWORK, EMBEDDINGS = "hypernetwork.safetensors", "embeddings.safetensors"
 
 
 class Bank(ABC):
@@ -93,7 +94,7 @@ class AdapterShards(Bank):
             raise ArtifactError(f"{folders[-1]} lacks {len(missing)} adapters", got=missing[0], fix="Fit again.")
         self.folders, self.lessons = tuple(folders), dict(lessons)
         self._places = {id: places[id, lesson][:2] for id, lesson in lessons.items()}
-        shards = {path: _open(path) for path in sorted({path for path, _ in self._places.values()})}
+        shards = {path: open_tensors(path) for path in sorted({path for path, _ in self._places.values()})}
         self._rows = {path: shard.get_slice("adapters") for path, shard in shards.items()}
         files = {f"{SHARDS}/{path.name}": path for path in shards}
         super().__init__(layout, scale, tuple(lessons), files, len(lessons) * layout.numbers)
@@ -121,7 +122,7 @@ class RoutedBank(Bank):
     A passage that the table does not know gets the uniform mixture; :attr:`unknown` counts them.
 
     Args:
-        path: The file, which :func:`write_bank` wrote.
+        path: The file, which ``write_bank`` wrote.
         layout: How adapters lie.
         scale: Of the update.
     """
@@ -129,8 +130,8 @@ class RoutedBank(Bank):
     default: Combination = "rows"
 
     def __init__(self, path: Path, layout: Layout, scale: float) -> None:
-        self.unknown, self._file = 0, _open(path)
-        ids = _ids(self._file, path)
+        self.unknown, self._file = 0, open_tensors(path)
+        ids = ids_of(self._file, path)
         self._place = {id: row for row, id in enumerate(ids)}
         try:
             self.bank: Tensor = self._file.get_tensor("bank").float()
@@ -192,8 +193,8 @@ class GeneratedAdapters(Bank):
     default: Combination = "average-factors"
 
     def __init__(self, network: Path, embeddings: Path, layout: Layout, scale: float) -> None:
-        weights, self._file = _open(network), _open(embeddings)
-        ids = _ids(self._file, embeddings)
+        weights, self._file = open_tensors(network), open_tensors(embeddings)
+        ids = ids_of(self._file, embeddings)
         self._place = {id: row for row, id in enumerate(ids)}
         try:
             state = {name: weights.get_tensor(name) for name in ("first", "second")}
@@ -244,91 +245,5 @@ def adapter_cosine(bank: Bank, passages: int = 50) -> float | None:
     return mean_cosine(bank.layout, bank.adapters(sample))
 
 
-def write_shard(folder: Path, lessons: Mapping[str, str], adapters: Tensor, fingerprint: str) -> Path:
-    """Write one file of adapters; its name is that of what is in it, so that files of several runs do not meet.
-
-    Args:
-        folder: The file goes below it.
-        lessons: The passages, by id, with the hash of what each was trained on.
-        adapters: ``[passages, N]``, in the dtype to keep.
-        fingerprint: Of all else that they depend on.
-    """
-    path = folder / SHARDS / f"{content_hash(fingerprint, *lessons, *lessons.values())}.safetensors"
-    head = {"fingerprint": fingerprint, "lessons": json.dumps(lessons)}
-    with atomic_path(path) as temporary:
-        save_file({"adapters": adapters.contiguous()}, temporary, metadata=head)
-    return path
-
-
-def write_index(folder: Path, lessons: Mapping[str, str]) -> None:
-    """Write which adapters of an artifact are in force; this comes last."""
-    with atomic_path(folder / INDEX) as path:
-        path.write_text(json.dumps(lessons, ensure_ascii=False), encoding="utf-8")
-
-
-def shard_places(folder: Path) -> dict[tuple[str, str], tuple[Path, int, str]]:
-    """Where the adapter of a passage and its lesson is: file, row, and the fingerprint it was trained under.
-
-    Raises:
-        ArtifactError: A file is damaged.
-    """
-    places = {}
-    for path in sorted(folder.glob("[!.]*.safetensors")):  # a dot: what a killed run left half-written
-        try:
-            head = _open(path).metadata()
-            for row, key in enumerate(json.loads(head["lessons"]).items()):
-                places[key] = (path, row, str(head["fingerprint"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ArtifactError(f"{path} is damaged: {error}", fix="Delete it and fit again.") from error
-    return places
-
-
-def write_bank(folder: Path, ids: Sequence[str], bank: Tensor, table: Tensor, dtype: torch.dtype) -> Path:
-    """Write bank and table into one file."""
-    tensors = {"bank": bank.detach().cpu().to(dtype).contiguous(), "table": table.detach().cpu().to(dtype).contiguous()}
-    with atomic_path(folder / BANK) as path:
-        save_file(tensors, path, metadata={"ids": json.dumps(list(ids))})
-    return folder / BANK
-
-
-def write_hypernetwork(folder: Path, network: Hypernetwork, dtype: torch.dtype) -> Path:
-    """Write its weights: ``first``, ``[2 targets, p, d_model + 1]``, and ``second``, ``[N, p]``."""
-    tensors = {name: weight.detach().cpu().to(dtype).contiguous() for name, weight in network.state_dict().items()}
-    with atomic_path(folder / HYPERNETWORK) as path:
-        save_file(tensors, path)
-    return folder / HYPERNETWORK
-
-
-def write_embeddings(folder: Path, ids: Sequence[str], embeddings: Tensor) -> Path:
-    """Write the embeddings of passages, float32."""
-    with atomic_path(folder / EMBEDDINGS) as path:
-        save_file({"embeddings": embeddings.float().contiguous()}, path, metadata={"ids": json.dumps(list(ids))})
-    return folder / EMBEDDINGS
-
-
-def read_index(folder: Path) -> dict[str, str]:
-    """The adapters of an artifact that are in force: passages by id, with the hash of what each was trained on."""
-    path = folder / INDEX
-    try:
-        lessons: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-        return {str(id): str(lesson) for id, lesson in lessons.items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{path} is damaged: {error}", fix="Fit again.") from error
-
-
-def _ids(file: Any, path: Path) -> list[str]:
-    try:
-        return [str(id) for id in json.loads(file.metadata()["ids"])]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{path} is damaged: {error}", fix="Fit again.") from error
-
-
 def _no_routing(method: str, routing: str) -> ConfigError:
     return ConfigError(f"{method} has no routing", got=routing, fix="Leave it out, or fit poly-prag.")
-
-
-def _open(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"{path} is damaged: {error}", fix="Delete it and fit again.") from error

@@ -18,13 +18,13 @@ from coldframe.frozen.sequence_loss import TokenSequence, counted_states, mean_n
 from coldframe.methods.base import MethodContext
 from coldframe.methods.training_set import Problem, TrainingData
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
-from coldframe.methods.weight_deltas.banks import (
+from coldframe.methods.weight_deltas.bank_files import (
     EMBEDDINGS,
     HYPERNETWORK,
-    GeneratedAdapters,
     write_embeddings,
     write_hypernetwork,
 )
+from coldframe.methods.weight_deltas.banks import GeneratedAdapters
 from coldframe.methods.weight_deltas.hypernetwork import Hypernetwork
 from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters, passages_of
 from coldframe.methods.weight_deltas.passage_sequences import PassageSequences, where

@@ -16,7 +16,8 @@ from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import mean_nll
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
-from coldframe.methods.weight_deltas.banks import BANK, RoutedBank, write_bank
+from coldframe.methods.weight_deltas.bank_files import BANK, write_bank
+from coldframe.methods.weight_deltas.banks import RoutedBank
 from coldframe.methods.weight_deltas.passage_adapters import Lesson, PassageAdapters
 from coldframe.methods.weight_deltas.passage_sequences import where
 from coldframe.methods.weight_deltas.routing import Routing, compose, routing_weights

@@ -17,15 +17,15 @@ from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import mean_nll
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
-from coldframe.methods.weight_deltas.banks import (
+from coldframe.methods.weight_deltas.bank_files import (
     INDEX,
     SHARDS,
-    AdapterShards,
     read_index,
     shard_places,
     write_index,
     write_shard,
 )
+from coldframe.methods.weight_deltas.banks import AdapterShards
 from coldframe.methods.weight_deltas.passage_adapters import Lesson, PassageAdapters
 from coldframe.methods.weight_deltas.passage_sequences import where
 from coldframe.progress import say
