@@ -109,6 +109,6 @@ def open_tensors(path: Path) -> Any:
         ArtifactError: It is damaged.
     """
     try:
-        return safeopen_tensors(path, framework="pt")
+        return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path} is damaged: {error}", fix="Delete it and fit again.") from error
