@@ -22,17 +22,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import transformers
-from coldframe.training.loop import Trainer
 
 from benchmarks.common import TOKENS, Way, arguments, first, goal, interleaved, loaded, neighbours, rates, say, tell
 from coldframe.frozen.model import FrozenLM
 from coldframe.inference.run import predict
 from coldframe.methods.base import Method, prompts
 from coldframe.methods.registry import method_class
-from coldframe.pipeline.setup import context_of
+from coldframe.methods.training_set import Problem, RetrievedRows
+from coldframe.pipeline.setup import class_weights, context_of
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.task import Example, Task
 from coldframe.training.config import TrainingConfig
+from coldframe.training.trainer import Trainer
 
 PEER = "peft + Trainer"
 METHODS = ("prompt-tuning", "mha-esp")
@@ -73,9 +74,11 @@ class Bench:
         def run(prepared: tuple[Method, Retrieved | None]) -> None:
             method, found = prepared
             found = found or self.found(method, self.task.train)
-            nothing = Retrieved.nothing(found.store, 0)
             config = TrainingConfig(epochs=1, batch_size=self.batch)
-            Trainer(method, self.lm, self.task, (found, nothing), config, quiet=True).train()
+            rows = self.task.train
+            lengths = [len(self.lm.tokenize(example.text)) for example in rows]
+            items = RetrievedRows(rows, lengths, class_weights(self.task, rows, config), retrieved=found)
+            Trainer(Problem(method, items), self.lm, config, quiet=True).train()
 
         return Way(run, prepare)
 

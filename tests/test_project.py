@@ -110,7 +110,8 @@ def test_paper_index_has_the_defaults(title: str) -> None:
         home = getattr(coldframe, match[1])
     settings = getattr(home, "config_class", home)()
     for name, written in SECTIONS[title]:
-        value = getattr(settings, name) if hasattr(settings, name) else getattr(home, name)
+        places = (settings, home, TrainingConfig.from_dict(getattr(home, "training_defaults", {})))
+        value = next(getattr(place, name) for place in places if hasattr(place, name))
         same = float(written) == value if isinstance(value, float) else written == str(value)
         assert same, f"{title}: {name} is {value!r}, the paper index says {written}"
 

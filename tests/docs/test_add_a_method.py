@@ -30,10 +30,14 @@ def methods(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
     monkeypatch.setattr("coldframe.retrieval.retriever.load_encoder", TinyEncoder)
     classes: dict[str, type[Method]] = {}
     for number, block in enumerate(FILES):
-        module = types.ModuleType(f"page_{number}")
+        module = types.ModuleType(f"coldframe.methods.page_{number}")
         monkeypatch.setitem(sys.modules, module.__name__, module)
         exec(compile(block, module.__name__, "exec"), module.__dict__)
-        classes |= {cls.name: cls for cls in vars(module).values() if isinstance(cls, type) and "name" in vars(cls)}
+        classes |= {
+            value.name: value
+            for value in vars(module).values()
+            if isinstance(value, type) and value.__module__ == module.__name__ and issubclass(value, Method)
+        }
     all_methods.cache_clear()
     yield classes
     Method.__subclasses__()  # the classes stay known to Python; the registry forgets them below

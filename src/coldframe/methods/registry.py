@@ -31,7 +31,7 @@ def all_methods() -> dict[str, type[Method]]:
     while pending:
         cls = pending.pop()
         pending.extend(cls.__subclasses__())
-        if is_concrete(cls) and cls is not Compose:
+        if is_concrete(cls) and cls is not Compose and cls.__module__.startswith(f"{methods.__name__}."):
             classes[cls.name] = cls
     for entry in importlib.metadata.entry_points(group="coldframe.methods"):
         plugged = entry.load()

@@ -101,7 +101,7 @@ def test_parts_of_a_batch_add_up_to_the_batch(lm: FrozenLM, monkeypatch: pytest.
     torch.testing.assert_close(gradient(), whole, atol=1e-6, rtol=1e-4)
     assert sizes == [2, 2, 1]
     trainer = trainer_of(pear_of(lm))
-    trainer._validate(trainer.problem.validation)  # type: ignore[arg-type]
+    trainer._validate()
     assert sizes[3:] == [2, 2, 2, 2]
 
 
