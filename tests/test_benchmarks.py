@@ -33,7 +33,7 @@ def lm() -> FrozenLM:
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> Task:
     """A task of molecules' kind, so that BM25 and MiniLM are not asked for; its encoder is the tiny one."""
-    for module in ("coldframe.pipeline.pipeline", "coldframe.retrieval.retriever"):
+    for module in ("coldframe.pipeline.setup", "coldframe.retrieval.retriever"):
         monkeypatch.setattr(f"{module}.load_encoder", lambda spec: TinyEncoder(spec))
     return task(TWO, rows=8, validation=2)
 

@@ -160,7 +160,9 @@ def test_bad_input_is_told(prag: Pipeline) -> None:
     with pytest.raises(DataError, match="no question"):
         measure_variants(variants_of(prag), [])
     with pytest.raises(DataError, match="every entry of the store"):
-        measure_variants({"swapped": variants_of(prag.replace(k=6))["prag, swapped store"]}, SIX.test[:1])
+        words = " ".join(entry.text for entry in prag.store.examples)  # so that every passage is found
+        for_all = dataclasses.replace(SIX.test[0], text=words)
+        measure_variants({"swapped": variants_of(prag.replace(k=6))["prag, swapped store"]}, [for_all])
     labels = dataclasses.replace(
         prag, schema=prag.schema.replace(kind="classification", labels=("a", "b"), words=("a", "b"))
     )

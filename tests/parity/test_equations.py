@@ -228,7 +228,7 @@ def test_what_is_generated_starts_at_the_norm_of_token_embeddings() -> None:
     norm = float(conditioned(prompt).soft_tokens.norm(dim=-1).mean())  # type: ignore[union-attr]
     assert norm == pytest.approx(lm_of("llama").embedding_norm())
     for case in METHODS:
-        if not case.method().uses_encoder:
+        if "+" in case.id or not case.method().uses_encoder:
             continue
         lm = lm_of("llama")
         settings = (
