@@ -32,7 +32,8 @@ def write_shard(folder: Path, lessons: Mapping[str, str], adapters: Tensor, fing
         fingerprint: Of all else that they depend on.
     """
     path = folder / SHARDS / f"{content_hash(fingerprint, *lessons, *lessons.values())}.safetensors"
-    head = {"fingerprint": fingerprint, "lessons": json.dumps(lessons)}
+    # One entry: safetensors writes several in an order of its own, and the same run makes the same bytes.
+    head = {"about": json.dumps({"fingerprint": fingerprint, "lessons": dict(lessons)})}
     with atomic_path(path) as temporary:
         save_file({"adapters": adapters.contiguous()}, temporary, metadata=head)
     return path
@@ -53,9 +54,9 @@ def shard_places(folder: Path) -> dict[tuple[str, str], tuple[Path, int, str]]:
     places = {}
     for path in sorted(folder.glob("[!.]*.safetensors")):  # a dot: what a killed run left half-written
         try:
-            head = open_tensors(path).metadata()
-            for row, key in enumerate(json.loads(head["lessons"]).items()):
-                places[key] = (path, row, str(head["fingerprint"]))
+            about = json.loads(open_tensors(path).metadata()["about"])
+            for row, key in enumerate(about["lessons"].items()):
+                places[key] = (path, row, str(about["fingerprint"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(f"{path} is damaged: {error}", fix="Delete it and fit again.") from error
     return places
