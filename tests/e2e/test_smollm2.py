@@ -41,11 +41,11 @@ def task() -> Task:
         raise
     rng = np.random.default_rng(0)
 
-    def some(rows: tuple[object, ...], count: int) -> tuple[object, ...]:
+    def drawn(rows: tuple[object, ...], count: int) -> tuple[object, ...]:
         return tuple(rows[i] for i in sorted(rng.permutation(len(rows))[:count]))
 
     return dataclasses.replace(
-        whole, train=some(whole.train, 400), validation=some(whole.validation, 60), test=some(whole.test, 200)
+        whole, train=drawn(whole.train, 400), validation=drawn(whole.validation, 60), test=drawn(whole.test, 200)
     )
 
 
@@ -58,9 +58,8 @@ def test_the_model_speaks(lm: FrozenLM) -> None:
 
 def test_fit_evaluate_save_load_predict(lm: FrozenLM, task: Task, tmp_path: Path) -> None:
     before = lm.weight_hash
-    method = coldframe.MHAESP(heads=4, k=5)
-    method.fit(lm, task, training=TrainingConfig(epochs=2, batch_size=16), out=tmp_path, quiet=True)
-    pipeline = method.pipeline
+    training = TrainingConfig(epochs=2, batch_size=16)
+    pipeline = coldframe.fit(coldframe.MHAESP(heads=4, k=5), lm, task, training=training, out=tmp_path, quiet=True)
     predictions = pipeline.predictions(task.test)
     targets = predictions.targets
     chance = np.tile(np.bincount([task.schema.index(e.target) for e in task.train], minlength=2), (len(targets), 1))
