@@ -34,8 +34,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coldframe.errors import ColdframeError, ConfigError
-from coldframe.evaluation.answers.evaluate import QASet
-from coldframe.evaluation.answers.result_cache import ResultCache
 from coldframe.evaluation.intervals import interval
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import Conditioning, Prompt
@@ -44,6 +42,8 @@ from coldframe.methods.head_gains.discovery import rank_correlation
 from coldframe.methods.head_gains.proxy import ProxyTask
 from coldframe.pipeline.reweight import reweight
 from coldframe.storage.files import atomic_path
+from reproduction.answers.evaluate import QASet
+from reproduction.answers.result_cache import ResultCache
 from reproduction.pear import Progress, question_arguments, reweight_settings, sets_of
 
 Floats = NDArray[np.float64]

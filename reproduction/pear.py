@@ -32,8 +32,6 @@ from torch import Tensor
 from coldframe.cli.options import settings_of, writable
 from coldframe.config import check
 from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingError
-from coldframe.evaluation.answers.evaluate import QASet, Scores, ask, scored
-from coldframe.evaluation.answers.systems import CallableSystem, LMSystem, System
 from coldframe.evaluation.reweighted.data import Reweighted
 from coldframe.evaluation.reweighted.report import render_markdown
 from coldframe.frozen.chat import in_chat
@@ -46,10 +44,14 @@ from coldframe.methods.positions.ms_poe import MsPoE
 from coldframe.pipeline.reweight import reweight
 from coldframe.progress import say
 from coldframe.storage.files import sha256_of
-from coldframe.tasks.qa import READERS, QAPrompt, Question, question, read_questions
+from coldframe.tasks.qa import READERS, QAPrompt
 from coldframe.tasks.task import content_hash
 from reproduction import multi_document_qa
+from reproduction import questions as question_files
+from reproduction.answers.evaluate import QASet, Scores, ask, scored
+from reproduction.answers.systems import CallableSystem, LMSystem, System
 from reproduction.pear_results import check_sources, retained, summary, write
+from reproduction.questions import Question, read_questions
 
 VARIANTS: dict[str, dict[str, Any]] = {"pear": {}, "zero": {"fixed": 0.0}}
 VARIANTS |= {choice: {"choose": choice} for choice in ("random", "lowest", "all")}
@@ -106,7 +108,7 @@ def questions_of(name: str, options: argparse.Namespace) -> tuple[list[Question]
         return [question for question in questions if question.group in groups], rows
     if name not in READERS and not Path(name).is_file():
         raise ConfigError(f"There is no set {name!r}", expected=f"mdqaN, {', '.join(READERS)}, or a file of questions")
-    rows = question.questions_of(READERS[name](_data(options))) if name in READERS else read_questions(name)
+    rows = question_files.questions_of(READERS[name](_data(options))) if name in READERS else read_questions(name)
     return draw(rows, options.skip + options.questions, options.seed)[options.skip :], rows
 
 

@@ -16,13 +16,9 @@ import numpy as np
 
 from coldframe.cli.options import settings_of
 from coldframe.errors import DataError
-from coldframe.evaluation.answers.evaluate import Cell, QASet, Scores, cells, overall
-from coldframe.evaluation.answers.result_cache import ResultCache
-from coldframe.evaluation.answers.retained import Choice, choose, copy_curve, read_choices, text_losses
-from coldframe.evaluation.answers.scores import Floats, Gap, difference, level, ratio
-from coldframe.evaluation.answers.systems import LMSystem, System
 from coldframe.evaluation.reweighted.data import HeadGains, QuestionSet, Reweighted
 from coldframe.evaluation.reweighted.report import render_markdown, render_page
+from coldframe.evaluation.reweighted.scores import Cell, Gap
 from coldframe.evaluation.reweighted.verdict import BASE, PEAR
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.head_gains.reweighting import Reweighting
@@ -30,6 +26,11 @@ from coldframe.progress import say
 from coldframe.storage.files import write_json, write_text
 from coldframe.tasks.qa.read import read_rows
 from coldframe.tasks.task import content_hash
+from reproduction.answers.evaluate import QASet, Scores, cells, overall
+from reproduction.answers.result_cache import ResultCache
+from reproduction.answers.retained import Choice, choose, copy_curve, read_choices, text_losses
+from reproduction.answers.scores import Floats, difference, level, ratio
+from reproduction.answers.systems import LMSystem, System
 from reproduction.multi_document_qa import draw
 
 Report = Callable[[str, int, int], None]

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.contract.cases import ON_ROWS, TRAINED, Case, lm_of, task, task_of
+from tests.contract.cases import ON_ROWS, TRAINED, TWO, Case, lm_of, task, task_of
 from tests.tiny import tiny_tokenizer
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig, BertModel
 
 from coldframe.pipeline.fit import fit
@@ -23,6 +24,7 @@ from coldframe.training.trainer import Trainer
 
 # torch shares a sum among threads from some 30,000 elements on: batch x k x width must be beyond that.
 ROWS, WIDTH = 16, 1024
+ONE_EPOCH = TrainingConfig(epochs=1, batch_size=4, warmup=0.0)
 
 
 @pytest.fixture
@@ -47,6 +49,23 @@ def outcome(case: Case, on: Task, **options: Any) -> tuple[str, list[float]]:
     return repr(saved), [record.get("train_loss", 0.0) for record in pipeline.history]
 
 
+class OneOrder(TorchDispatchMode):
+    """Fails where several numbers are added up in an order that a GPU's threads (or a CPU's) decide."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__.rstrip("_")
+        if name == "index_add":
+            assert len(args[2].unique()) == len(args[2]), "index_add with repeated rows"
+        elif name in ("index_put", "_index_put_impl") and len(args) > 3 and args[3]:
+            places = torch.stack([i.flatten() for i in torch.broadcast_tensors(*(i for i in args[1] if i is not None))])
+            if places.dtype != torch.bool:
+                assert places.unique(dim=1).shape == places.shape, "an indexed gradient with repeated rows"
+        elif name == "scatter_add":
+            ordered = args[2].sort(args[1]).values
+            assert (ordered.diff(dim=args[1]) != 0).all(), "scatter_add with repeated places"
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.id)
 def test_two_trainings_end_with_the_same_bytes(case: Case) -> None:
@@ -54,6 +73,18 @@ def test_two_trainings_end_with_the_same_bytes(case: Case) -> None:
         case = dataclasses.replace(case, settings={**case.settings, "adapter": WIDTH})
     on = task(rows=ROWS) if case in ON_ROWS else task_of(case)
     assert outcome(case, on) == outcome(case, on)
+
+
+@pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.id)
+def test_nothing_is_added_up_in_an_order_that_threads_decide(case: Case) -> None:
+    with OneOrder():
+        outcome(case, task(rows=4) if case in ON_ROWS else task_of(case), training=ONE_EPOCH)
+
+
+def test_labels_of_several_tokens_are_added_up_in_one_order() -> None:
+    case = next(case for case in TRAINED if case.id == "prompt-tuning")
+    with OneOrder():
+        outcome(case, task(TWO.replace(words=("yes", "yes and not no")), rows=4), training=ONE_EPOCH)
 
 
 class Interrupted(Exception):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.cli.conftest import lm as folder
-from tests.qa.support import write_data, write_list
+from tests.reproduction.support import write_data, write_list
 
 from coldframe.errors import ConfigError, DataError
 from coldframe.inference.predictions import Predictions

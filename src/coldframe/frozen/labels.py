@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from coldframe.errors import ConfigError
@@ -174,7 +174,8 @@ def _next(lm: FrozenLM, hidden: Tensor, parents: Tensor, targets: Tensor) -> Ten
     """``log p(target | parent)``, ``[batch, edges]``."""
     logits = lm.head(hidden)
     chosen = logits.flatten(1).index_select(1, parents * logits.shape[-1] + targets)
-    return chosen - logits.logsumexp(-1).index_select(1, parents)
+    # An embedding: on a GPU the gradient of index_select adds up repeated parents in any order.
+    return chosen - nn.functional.embedding(parents, logits.logsumexp(-1).T).T
 
 
 def _of_copies(lm: FrozenLM, ready: Prefilled, labels: tuple[Tokens, ...], conditioning: Conditioning) -> Tensor:

@@ -104,5 +104,5 @@ def _row_sums(each: Callable[..., Tensor], inputs: tuple[Tensor, ...], per_row: 
     """Sums over each row's tokens of what ``each`` makes of a chunk of tokens; its insides are made again backward."""
     parts = zip(*(one.split(CHUNK) for one in inputs), strict=True)
     values = torch.cat([checkpoint(each, *part, use_reentrant=False) for part in parts])
-    rows = torch.arange(len(per_row), device=per_row.device).repeat_interleave(per_row)
-    return values.new_zeros(len(per_row), *values.shape[1:]).index_add(0, rows, values)
+    # Row by row: a GPU's index_add adds up in any order.
+    return torch.stack([row.sum(0) for row in values.split(per_row.tolist())])

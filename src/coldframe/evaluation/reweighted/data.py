@@ -6,8 +6,7 @@ import dataclasses
 from typing import Any
 
 from coldframe.config import Config
-from coldframe.evaluation.answers.evaluate import Cell, Overall
-from coldframe.evaluation.answers.scores import METRICS
+from coldframe.evaluation.reweighted.scores import METRICS, Cell, Overall
 from coldframe.methods.head_gains.reweighting import Reweighting
 from coldframe.reports.numbers import MetricInfo
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coldframe.evaluation.answers.evaluate import Cell
 from coldframe.evaluation.reweighted.data import SHOWN, HeadGains, QuestionSet, Reweighted
+from coldframe.evaluation.reweighted.scores import Cell
 from coldframe.evaluation.reweighted.verdict import BASE, PEAR, SYSTEMS, judge
 from coldframe.reports import blocks, html, markdown
 from coldframe.reports.blocks import Block, Code, Column, Figure, Group, Heading, Section, Table, Text

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from coldframe.evaluation.answers.evaluate import Overall
-from coldframe.evaluation.answers.scores import EFFECT, PERCENT
 from coldframe.evaluation.reweighted.data import SHOWN, Reweighted
+from coldframe.evaluation.reweighted.scores import EFFECT, PERCENT, Overall
 from coldframe.reports.numbers import Outcome, plural
 
 BASE, PEAR = "base", "pear"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from coldframe.config import check
 from coldframe.errors import DataError
@@ -202,7 +202,7 @@ class DyPRAG(PassageAdapters):
         """The three parts of the loss of some pairs, each ``[n]``, before they are weighted."""
         unique, place = torch.tensor([row for _, row, _ in batch], device=lm.device).unique(return_inverse=True)
         generated = self.network(self._inputs.index_select(0, unique))
-        adapters = generated.index_select(0, place)
+        adapters = nn.functional.embedding(place, generated)  # on a GPU index_select's gradient adds up in any order
         conditioning = Conditioning(deltas=self.layout.deltas(self.layout.factors(adapters), self.config.scale))
         sequences = [sequence for _, _, sequence in batch]
         if self.config.kl_weight:
@@ -212,7 +212,8 @@ class DyPRAG(PassageAdapters):
             nll = mean_nll(lm, sequences, conditioning)
             kl = torch.zeros_like(nll)
         if self.config.mse_weight:
-            mse = ((generated - self._targets(unique)) ** 2 @ self.shares).index_select(0, place)
+            distances = (generated - self._targets(unique)) ** 2 @ self.shares
+            mse = nn.functional.embedding(place, distances[:, None]).squeeze(1)
         else:
             mse = torch.zeros_like(nll)
         return nll, kl, mse

@@ -183,7 +183,7 @@ class PRAG(PassageAdapters):
         rows = [row for row, _ in batch]
         adapters: Tensor = self.flat
         if rows != list(range(len(adapters))):
-            adapters = adapters.index_select(0, torch.tensor(rows, device=lm.device))
+            adapters = nn.functional.embedding(torch.tensor(rows, device=lm.device), adapters)
         deltas = self.layout.deltas(self.layout.factors(adapters), self.config.scale)
         return mean_nll(lm, [sequence for _, sequence in batch], Conditioning(deltas=deltas))
 

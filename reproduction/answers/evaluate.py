@@ -9,65 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from coldframe.config import Config
 from coldframe.errors import ConfigError
-from coldframe.evaluation.answers.result_cache import ResultCache
-from coldframe.evaluation.answers.scores import (
-    METRICS,
-    PERCENT,
+from coldframe.evaluation.reweighted.scores import METRICS, PERCENT, Cell, Overall
+from coldframe.tasks.qa import QAPrompt
+from coldframe.tasks.task import content_hash
+from coldframe.tasks.text_metrics import normalise
+from reproduction.answers.result_cache import ResultCache
+from reproduction.answers.scores import (
     Floats,
-    Gap,
     by_group,
     difference,
     level,
     over_sets,
     row_scores,
 )
-from coldframe.evaluation.answers.systems import System
-from coldframe.evaluation.intervals import Interval
-from coldframe.tasks.qa import QAPrompt, Question
-from coldframe.tasks.task import content_hash
-from coldframe.tasks.text_metrics import normalise
+from reproduction.answers.systems import System
+from reproduction.questions import Question
 
 Report = Callable[[str, int, int], None]  # what is measured, rows done, rows in all
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell(Config):
-    """A metric of a system on a set.
-
-    Args:
-        set: The set's name.
-        system: The system's name.
-        metric: A key of ``METRICS``, or what was measured otherwise.
-        level: The score itself.
-        gap: The system minus the base; None for the base, or where there is none.
-        place: Of the gold passage, from 0, where only those rows count.
-    """
-
-    set: str
-    system: str
-    metric: str
-    level: Interval
-    gap: Gap | None = None
-    place: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Overall(Config):
-    """The mean over all sets of a system's difference from another.
-
-    Args:
-        system: The one.
-        against: The other.
-        metric: A key of ``METRICS``.
-        interval: The difference.
-    """
-
-    system: str
-    against: str
-    metric: str
-    interval: Interval
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.qa.support import write_data, write_lines, write_list
+from tests.reproduction.support import write_data, write_lines, write_list
 
 from coldframe.errors import DataError
 from coldframe.tasks import load_task

@@ -1,4 +1,4 @@
-"""LEFTOVER: a question with its passages inside, for evaluation/answers and the reproduction, and its files."""
+"""A question with its passages inside, and files of such questions."""
 
 from __future__ import annotations
 

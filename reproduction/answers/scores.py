@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
@@ -11,48 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coldframe.config import Config
 from coldframe.evaluation.intervals import RESAMPLES, Interval, Statistic, interval
-from coldframe.reports.numbers import MetricInfo
-from coldframe.tasks.qa import Question
+from coldframe.evaluation.reweighted.scores import EFFECT, WRITTEN, Gap
 from coldframe.tasks.text_metrics import TEXT_METRICS
+from reproduction.questions import Question
 
 Floats = NDArray[np.float64]
 
-WRITTEN = ("contains", "exact_match", "token_f1")  # of answers that were written, in percent
-
-#: Everything that is measured on an answer.
-METRICS = {
-    **{name: MetricInfo(name, TEXT_METRICS[name].title, higher=True, decimals=1) for name in WRITTEN},
-    "chosen": MetricInfo("chosen", "Right one the likeliest", higher=True, decimals=1),
-    "choice_loss": MetricInfo("choice_loss", "Loss among answers", higher=False, decimals=3),
-    "loss": MetricInfo("loss", "Loss of the right answer", higher=False, decimals=3),
-}
-
-PERCENT = (*WRITTEN, "chosen")
-
-EFFECT = 2.0
-"""Difference, in points, that the statement on power is about."""
-
 _NORMAL = NormalDist()
-
-
-@dataclasses.dataclass(frozen=True)
-class Gap(Config):
-    """A system minus another on the same questions.
-
-    Args:
-        interval: The mean difference.
-        deviation: Standard deviation of one question's difference, averaged over seeds.
-        needed: Questions that find a true difference of two points in 80 of 100 repetitions (two-sided, 5%), by that
-            deviation; None where every question was answered alike, or for a loss.
-    """
-
-    section = "gap"
-
-    interval: Interval
-    deviation: float
-    needed: int | None = None
 
 
 def row_scores(question: Question, row: Mapping[str, Any]) -> dict[str, float]:

@@ -11,14 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.qa.support import write_lines
-from tests.tiny import tiny
-
-from coldframe.errors import ArtifactError, DataError
-from coldframe.evaluation.answers.evaluate import QASet, ask, cells, overall, scored
-from coldframe.evaluation.answers.result_cache import ResultCache, batches
-from coldframe.evaluation.answers.retained import Choice, choose, copy_curve, read_choices, text_losses
-from coldframe.evaluation.answers.scores import (
+from reproduction.answers.evaluate import QASet, ask, cells, overall, scored
+from reproduction.answers.result_cache import ResultCache, batches
+from reproduction.answers.retained import Choice, choose, copy_curve, read_choices, text_losses
+from reproduction.answers.scores import (
     by_group,
     difference,
     level,
@@ -27,11 +23,16 @@ from coldframe.evaluation.answers.scores import (
     ratio,
     row_scores,
 )
-from coldframe.evaluation.answers.systems import Answer, CallableSystem, LMSystem
+from reproduction.answers.systems import Answer, CallableSystem, LMSystem
+from reproduction.questions import Passage, Question
+from tests.reproduction.support import write_lines
+from tests.tiny import tiny
+
+from coldframe.errors import ArtifactError, DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Prompt
 from coldframe.methods.head_gains.proxy import ProxyTask
-from coldframe.tasks.qa import Passage, QAPrompt, Question
+from coldframe.tasks.qa import QAPrompt
 
 PROMPTS = ["the answer is", "Question: molecule? Answer:", "no"]
 TARGETS = ["yes", "no no", "the molecule"]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from reproduction.multi_document_qa import build, draw, load, main
-from tests.qa.support import write_data
+from reproduction.questions import Passage, Question, answered_by, read_questions
+from tests.reproduction.support import write_data
 
 from coldframe.errors import ColdframeError, DataError
-from coldframe.tasks.qa import Passage, Question, answered_by, read_questions
 
 
 def test_gold_stands_where_it_should_and_nothing_else_answers(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.qa.support import tiny_folder, write_data
+from reproduction.answers.systems import LMSystem
+from tests.reproduction.support import tiny_folder, write_data
 
 from coldframe.config import read_mapping
 from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingError
-from coldframe.evaluation.answers.systems import LMSystem
 from coldframe.evaluation.reweighted.data import Reweighted
 from reproduction import pear
 

@@ -8,11 +8,10 @@ import re
 import pytest
 from tests.reports.pages import whole
 
-from coldframe.evaluation.answers.evaluate import Cell, Overall
-from coldframe.evaluation.answers.scores import Gap
 from coldframe.evaluation.intervals import Interval
 from coldframe.evaluation.reweighted.data import Head, HeadGains, QuestionSet, Reweighted
 from coldframe.evaluation.reweighted.report import render_markdown, render_page
+from coldframe.evaluation.reweighted.scores import Cell, Gap, Overall
 from coldframe.evaluation.reweighted.verdict import judge
 
 GAINS = HeadGains(

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from coldframe.errors import DataError
-from coldframe.evaluation.answers.systems import LMSystem
 from coldframe.methods.head_gains.proxy import ProxyTask
 from coldframe.tasks.qa.read import read_rows
+from reproduction.answers.systems import LMSystem
 
 LETTERS = "ABCDEFGHIJ"
 

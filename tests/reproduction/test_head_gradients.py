@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reproduction.answers.systems import LMSystem
 from reproduction.head_gradients import agreement, choice_gradients, copy_gradient
-from tests.qa.support import tiny_folder, write_data
+from tests.reproduction.support import tiny_folder, write_data
 from tests.tiny import tiny
 
 from coldframe.errors import ConfigError
-from coldframe.evaluation.answers.systems import LMSystem
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import MethodContext
 from coldframe.methods.head_gains.config import ReweightConfig
