@@ -4,9 +4,9 @@
     python -m benchmarks.labels --labels 77 --batch 16
 
 A training step is Prompt Tuning's with suffix placement and kept states of the texts: a batch of prompts forward, the
-cross-entropy of their labels, and backward. Evaluation reads prompts that were not seen before. Both are measured over the
-whole vocabulary (``words``) and among the labels alone (``choices``, see ``FrozenLM.label_scores``). Memory is the highest
-of the process, each way in a process of its own; what the model takes is in it.
+cross-entropy of their labels, and backward. Evaluation reads prompts that were not seen before. Both are measured over
+the whole vocabulary (``words``) and among the labels alone (``choices``, see ``FrozenLM.label_scores``). Memory is the
+highest of the process, each way in a process of its own; what the model takes is in it.
 """
 
 from __future__ import annotations
