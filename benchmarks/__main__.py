@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 PAGE = HERE.parent / "docs" / "results" / "speed.md"
 BEGIN, END = "<!-- table: python -m benchmarks -->", "<!-- end of table -->"
-NAMES = ("training", "compare", "prediction", "backbone", "retrieval", "reweighting", "parametric")
+NAMES = ("training", "compare", "prediction", "labels", "backbone", "retrieval", "reweighting", "parametric")
 
 
 def goals(name: str, result: dict[str, Any]) -> Iterator[dict[str, Any]]:

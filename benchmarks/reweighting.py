@@ -27,16 +27,16 @@ from benchmarks.common import Time, Way, arguments, goal, interleaved, rates, sa
 from benchmarks.shapes import SHAPES, of_shape
 from coldframe.evaluation.cost import peak_memory_mb, reset_peak_memory
 from coldframe.frozen.model import FrozenLM, load_lm
-from coldframe.frozen.ports import Prompt
+from coldframe.frozen.ports import EMPTY, Prompt
+from coldframe.methods.base import MethodContext
 from coldframe.methods.head_gains.ablation import one_by_one
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.fold import save_reweighted
 from coldframe.methods.head_gains.path_patching import path_patching
 from coldframe.methods.head_gains.proxy import ProxyTask, centred_logit
-from coldframe.methods.positions.attention_buckets import AttentionBuckets
-from coldframe.methods.positions.moice import MoICE
-from coldframe.methods.positions.ms_poe import MsPoE
-from coldframe.pipeline.reweight import reweight
+from coldframe.methods.registry import create
+from coldframe.pipeline.reweight import COPYING, reweight
+from coldframe.retrieval.store import Retrieved, Store
 
 CHEAP, NAIVE, BASE, FOLDED = "cheap form", "naive loop", "base", "folded"
 
@@ -110,14 +110,17 @@ def folding(lm: FrozenLM, prompt: int, written: int, rounds: int) -> dict[str, A
 def rivals(lm: FrozenLM, prompt: int, written: int, rounds: int) -> dict[str, Any]:
     """Seconds and memory of the rivals, which change how positions are handled, beside the model as it is."""
     text = "The quick brown fox jumps over the lazy dog. " * (prompt // 10)  # ten tokens, and no reason to stop
-    schemes = {"ms-poe": MsPoE(lm), "moice": MoICE(lm), "attention-buckets": AttentionBuckets(lm)}
+    context, nothing = MethodContext(lm, COPYING.schema), Retrieved.nothing(Store.of([]), 1)
+    methods = {name: create(name).setup(context) for name in ("ms-poe", "moice", "attention-buckets")}
 
     def writing(name: str) -> Callable[[Any], object]:
-        if name == BASE:
-            return lambda _: lm.generate([Prompt(text)], max_new_tokens=written)
-        return lambda _: schemes[name].generate([text], max_new_tokens=written)
+        def write(_: Any) -> object:
+            put = methods[name].condition([text], nothing) if name in methods else EMPTY
+            return lm.generate([Prompt(text)], put, max_new_tokens=written)
 
-    lines = rates(interleaved({name: Way(writing(name)) for name in (BASE, *schemes)}, rounds), 1, BASE)
+        return write
+
+    lines = rates(interleaved({name: Way(writing(name)) for name in (BASE, *methods)}, rounds), 1, BASE)
     for line in lines:
         gc.collect()
         reset_peak_memory()

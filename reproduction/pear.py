@@ -6,7 +6,7 @@
 A set is ``mdqaN`` (N documents, one with the answer; built by ``reproduction.multi_document_qa``), ``2wiki``,
 ``hotpot``, ``popqa``, ``nq``, ``triviaqa`` (out of DIR) or a file of questions. A system is ``base``, ``pear``, one of
 its controls (``random``, ``lowest``, ``all``, ``zero``), gains by hand (``NAME=24.4:0.7,29.0:0.5``), a rival
-(``ms-poe``, ``attention-buckets``, ``moice=FOLDER`` of a trained router), a folder that ``coldframe reweight`` wrote,
+(``ms-poe``, ``attention-buckets``, ``moice=FOLDER`` of a fitted MoICE), a folder that ``coldframe reweight`` wrote,
 or ``NAME=package.module:function``: a function that takes the frozen model and gives
 ``generate(prompts, max_new_tokens) -> texts``, or an object that has it.
 
@@ -36,13 +36,16 @@ from coldframe.evaluation.reweighted.data import Reweighted
 from coldframe.evaluation.reweighted.report import render_markdown
 from coldframe.frozen.chat import in_chat
 from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.frozen.ports import Conditioning, Prompt
+from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.reweighting import Reweighting
-from coldframe.methods.positions.attention_buckets import AttentionBuckets
-from coldframe.methods.positions.moice import MoICE
-from coldframe.methods.positions.ms_poe import MsPoE
-from coldframe.pipeline.reweight import reweight
+from coldframe.methods.registry import create
+from coldframe.pipeline.pipeline import load
+from coldframe.pipeline.reweight import COPYING, reweight
 from coldframe.progress import say
+from coldframe.retrieval.store import Retrieved, Store
+from coldframe.storage.artifact import MANIFEST
 from coldframe.storage.files import sha256_of
 from coldframe.tasks.qa import READERS, QAPrompt
 from coldframe.tasks.task import content_hash
@@ -55,7 +58,7 @@ from reproduction.questions import Question, read_questions
 
 VARIANTS: dict[str, dict[str, Any]] = {"pear": {}, "zero": {"fixed": 0.0}}
 VARIANTS |= {choice: {"choose": choice} for choice in ("random", "lowest", "all")}
-SCHEMES = {"ms-poe": MsPoE, "attention-buckets": AttentionBuckets}
+RIVALS = ("ms-poe", "attention-buckets")
 GAIN = re.compile(r"(\d+)\.(\d+):([^,:/]+)")
 PLACES = (0.0, 0.5, 1.0)  # of the gold document: first, middle, last
 
@@ -144,17 +147,19 @@ def _system(
 ) -> tuple[str, list[Maker]]:
     """A system's name, and what makes each of its seeds."""
     name, _, function = word.partition("=")
-    own = {"base", *VARIANTS, *SCHEMES}
+    own = {"base", *VARIANTS, *RIVALS}
     if word == "base":
         return word, [lambda: LMSystem(lm)]
     if word in VARIANTS:
         settings = {**reweight_settings(options), **VARIANTS[word]}
         configs = [ReweightConfig.from_dict({**settings, "seed": seed}) for seed in options.seeds]
         return word, [partial(_reweighted, word, lm, config, notes, reweightings) for config in configs]
-    if word in SCHEMES:
-        return word, [lambda: rival(word, SCHEMES[word](lm), lm, word)]
+    if word in RIVALS:
+        method = create(word).setup(MethodContext(lm, COPYING.schema))
+        return word, [lambda: rival(word, Positions(lm, method), lm, word)]
     if name == "moice" and Path(function).is_dir():
-        return name, [lambda: rival(name, MoICE.load(lm, function), lm, sha256_of(Path(function) / "moice.json"))]
+        trained = Positions(lm, load(function, lm).method)
+        return name, [lambda: rival(name, trained, lm, sha256_of(Path(function) / MANIFEST))]
     if function:
         check(name not in own, f"{name} is the name of another system", got=word, expected="another name before the =")
         if GAIN.match(function):
@@ -173,7 +178,7 @@ def _system(
         return name, [lambda: LMSystem(load_lm(word, dtype=options.dtype, device=options.device), name)]
     raise ConfigError(
         f"There is no system {word!r}",
-        expected=f"base, {', '.join([*VARIANTS, *SCHEMES])}, a folder, NAME=LAYER.HEAD:GAIN,..., NAME=module:function",
+        expected=f"base, {', '.join([*VARIANTS, *RIVALS])}, a folder, NAME=LAYER.HEAD:GAIN,..., NAME=module:function",
     )
 
 
@@ -208,6 +213,27 @@ def by_hand(lm: FrozenLM, text: str) -> Tensor:
             raise ConfigError("There is no such head", got=f"{layer}.{head}", expected=expected)
         gains[layer, head] = value
     return gains
+
+
+class Positions:
+    """A model that is read with other positions, as a rival system is asked."""
+
+    def __init__(self, lm: FrozenLM, method: Method) -> None:
+        self.lm, self.method = lm, method
+        self.copies = self.put([""]).copies
+
+    def put(self, prompts: Sequence[str]) -> Conditioning:
+        """The positions, for a batch of prompts."""
+        return self.method.condition(prompts, Retrieved.nothing(Store.of([]), len(prompts)))
+
+    def generate(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+        """Continue prompts greedily."""
+        return self.lm.generate([Prompt(p) for p in prompts], self.put(prompts), max_new_tokens=max_new_tokens)
+
+    @torch.no_grad()
+    def loss(self, prompts: Sequence[str], answers: Sequence[str]) -> Tensor:
+        """Summed losses of the answers, ``[n]``."""
+        return self.lm.loss([Prompt(p) for p in prompts], answers, self.put(prompts))
 
 
 def rival(name: str, scheme: Any, lm: FrozenLM, settings: str) -> CallableSystem:

@@ -21,7 +21,7 @@ pytest.importorskip("peft", reason="the training benchmark's peer comes with the
 pytestmark = pytest.mark.slow
 
 from benchmarks import __main__ as every  # noqa: E402
-from benchmarks import backbone, common, compare, gpu, parametric, prediction, reweighting, shapes, training  # noqa: E402
+from benchmarks import backbone, common, compare, gpu, labels, parametric, prediction, reweighting, shapes, training  # noqa: E402
 
 
 @pytest.fixture
@@ -50,6 +50,13 @@ def test_training(lm: FrozenLM, rows: Task, capsys: pytest.CaptureFixture[str]) 
     assert [line["way"] for line in result["epoch, batch 4"]][:2] == [training.PEER, "prompt-tuning, prefix"]
     assert not any(p.requires_grad for p in lm.model.parameters())
     assert capsys.readouterr().out == ""  # standard output is for the result
+
+
+def test_labels(lm: FrozenLM) -> None:
+    assert len(set(labels.LABELS)) == 150
+    result = labels.measure(lm, labels=4, batch=2, tokens=20, rounds=1, highest=lambda *way: 1.0)
+    whole(result, 8)
+    assert lm.states.used > 0 and len(result["training, words"]["seconds"]) == 2
 
 
 def test_compare(lm: FrozenLM, rows: Task, monkeypatch: pytest.MonkeyPatch) -> None:

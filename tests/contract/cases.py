@@ -53,6 +53,11 @@ class Case:
     def method(self) -> Method:
         return create(self.name, self.settings)
 
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """Where it can be put: the rivals that turn positions need positions that turn."""
+        return ROTARY if "positions" in self.method().ports else tuple(ARCHITECTURES)
+
 
 def _case(id: str, **settings: Any) -> Case:
     name = id.partition("/")[0]
@@ -89,6 +94,9 @@ METHODS = [
     _case("latent-memory/article", tokens=3, k=3, placement="prefix", **PLAIN),
     _case("latent-memory/vectors", tokens=2, k=3, encoder="tiny-print"),
     _case("pear", **PROXY),
+    _case("ms-poe", first_layer=0, lowest=1.5, highest=1.6),  # ranks that bf16 exchanges are near each other
+    _case("attention-buckets", bases=[10000.0, 300.0]),
+    _case("moice", bases=[10000.0, 300.0, 40.0], top_k=3, texts=8),
     _case("lora", rank=2),
     _case("lora/attention", rank=2, targets="attention"),
     _case("prag", rank=2, k=2, stored="float32"),
@@ -103,7 +111,8 @@ ON_ROWS = [case for case in TRAINED if not case.method().needs_passages]  # thos
 # One case for each way into a model; the rest differ in what they compute, not in how it is put in.
 PORTS = [case for case in METHODS if case.id in ("icl", "idpg", "mha-esp/text-prefix", "lora", "prag")]
 
-EVERY = [(case, architecture) for case in METHODS for architecture in ARCHITECTURES]
+ROTARY = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "phi", "phi3", "gpt_neox")
+EVERY = [(case, architecture) for case in METHODS for architecture in case.architectures]
 FITTED = [(case, "llama") for case in TRAINED] + [
     (case, architecture)
     for case in PORTS

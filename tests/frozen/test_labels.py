@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
 import pytest
 import torch
+from tests.frozen import naive
 from tests.tiny import ARCHITECTURES, tiny
 from torch import Tensor
 
-from coldframe.frozen import labels
-from coldframe.frozen.labels import LabelTree
+from coldframe.frozen import label_tree
+from coldframe.frozen.label_tree import LabelTree
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import EMPTY, Conditioning, LowRank, Prompt
 from coldframe.frozen.prefill import branches
@@ -77,9 +79,9 @@ def test_parts_are_the_whole(architecture: str, most: int, monkeypatch: pytest.M
     soft = conditioning.soft_tokens
     assert soft is not None
     wanted, *wanted_gradients = scored_with_gradients(lm, conditioning)
-    monkeypatch.setattr(labels, "_WITH_GRADIENT", most)
-    monkeypatch.setattr(labels, "_LOGITS", 2)
-    monkeypatch.setattr("coldframe.frozen.model._STATE_BATCH_TOKENS", most)
+    monkeypatch.setattr("coldframe.frozen.labels._WITH_GRADIENT", most)
+    monkeypatch.setattr(label_tree, "_LOGITS", 2)
+    monkeypatch.setattr("coldframe.frozen.backbone._STATE_BATCH_TOKENS", most)
     with torch.no_grad():
         torch.testing.assert_close(lm.label_scores(PROMPTS, WORDS, conditioning), wanted, **CLOSE)
     scores, *gradients = scored_with_gradients(lm, conditioning)
@@ -145,16 +147,83 @@ def test_only_positions_that_are_counted_by_the_model_need_copies() -> None:
 
 def test_the_tree_of_labels() -> None:
     tree = LabelTree.of(((1,), (1, 0), (1, 0, 4), (2, 3)))  # the root, 1, 1 0, and 2 are where something goes on
-    assert tree.tokens.tolist() == [1, 0, 2] and tree.depths.tolist() == [1, 2, 1]
+    assert tree.nodes == ((1,), (1, 0), (2,))
     assert tree.sees.tolist() == [[True, False, False], [True, True, False], [False, False, True]]
-    assert list(zip(tree.parents.tolist(), tree.targets.tolist(), strict=True)) == [
-        (0, 1),
-        (0, 2),
-        (1, 0),
-        (2, 4),
-        (3, 3),
-    ]
+    edges = list(zip(tree.parents.tolist(), tree.targets.tolist(), strict=True))
+    assert edges == [(0, 1), (0, 2), (1, 0), (2, 4), (3, 3)]
     assert tree.paths.T.tolist() == [[1, 0, 0, 0, 0], [1, 0, 1, 0, 0], [1, 0, 1, 1, 0], [0, 1, 0, 0, 1]]
+
+
+def test_the_tree_of_choices_ends_where_labels_part_for_good() -> None:
+    tree = LabelTree.of(((1, 7, 9), (1, 0, 4, 9), (1, 0, 5, 9), (2, 3, 9)), choices=True)
+    assert tree.nodes == ((1,), (1, 0))  # what follows 2 and 1 7 can only be theirs
+    edges = list(zip(tree.parents.tolist(), tree.targets.tolist(), strict=True))
+    assert edges == [(0, 1), (0, 2), (1, 0), (1, 7), (2, 4), (2, 5)]
+
+
+# ---- choices ----------------------------------------------------------------------------------------------
+
+
+def naive_choices(lm: FrozenLM, prompt: Prompt, words: list[str]) -> Tensor:
+    """Label by label and token by token: ``log p(token | what labels go on with here)``."""
+    tokens = [lm.answer_tokens(word, prompt.end) for word in words]
+    scores = []
+    for label in tokens:
+        score = torch.zeros(())
+        for i, token in enumerate(label):
+            here = sorted({other[i] for other in tokens if other[:i] == label[:i] and len(other) > i})
+            ids = torch.tensor([[*naive.tokens_of(lm, prompt), *label[:i]]])
+            score = score + lm.logits(ids)[0, -1, here].log_softmax(-1)[here.index(token)]
+        scores.append(score)
+    return torch.stack(scores)
+
+
+@every
+def test_choices_are_those_of_the_equation_and_add_up_to_one(architecture: str) -> None:
+    lm = lm_of(architecture)
+    with torch.no_grad():
+        scores = lm.label_scores(PROMPTS, WORDS, choices=True)
+        wanted = torch.stack([naive_choices(lm, prompt, WORDS) for prompt in PROMPTS])
+    torch.testing.assert_close(scores, wanted, **CLOSE)
+    torch.testing.assert_close(scores.exp().sum(-1), torch.ones(len(PROMPTS)), atol=1e-4, rtol=0)
+    single = [lm.label_scores(PROMPTS, ["yes", "no"], choices=choices).softmax(-1) for choices in (True, False)]
+    assert torch.equal(*single)
+
+
+@every
+@pytest.mark.parametrize("choices", [True, False])
+@pytest.mark.parametrize("kind", ["suffix", "all"])
+def test_losses_of_labels_are_those_of_their_scores(architecture: str, choices: bool, kind: str) -> None:
+    lm, targets = lm_of(architecture), [1, 2, 5]
+    conditioning = conditioning_of(lm, kind)
+    values, gradients = [], []
+    for direct in (True, False):
+        soft = conditioning.soft_tokens.clone().requires_grad_()  # type: ignore[union-attr]
+        put = dataclasses.replace(conditioning, soft_tokens=soft)
+        if direct:
+            losses = lm.label_losses(PROMPTS, WORDS, targets, put, choices=choices)
+        else:
+            scores = lm.label_scores(PROMPTS, WORDS, put, choices=choices)
+            losses = torch.nn.functional.cross_entropy(scores, torch.tensor(targets), reduction="none")
+        losses.sum().backward()
+        values.append(losses.detach())
+        gradients.append(soft.grad)
+    torch.testing.assert_close(values[0], values[1], **CLOSE)
+    torch.testing.assert_close(gradients[0], gradients[1], atol=2e-4, rtol=1e-3)
+
+
+def test_a_loss_of_choices_reads_the_right_label_alone() -> None:
+    lm, read = FrozenLM(*tiny("llama")), []
+    lm.rows(PROMPTS)
+    lm.body.register_forward_pre_hook(
+        lambda _, __, kwargs: read.append(kwargs["inputs_embeds"].shape), with_kwargs=True
+    )
+    many = [f"{first} {second}" for first in ("the", "yes", "no", "a", "is") for second in "abcdefghij"]
+    lm.label_losses(PROMPTS, many, [0, 17, 49], choices=True)
+    assert read[-1][:2] == (len(PROMPTS), 2)  # the first word and the blank, behind which the second word is chosen
+
+
+# ---- cost -------------------------------------------------------------------------------------------------
 
 
 def test_the_prompt_is_not_copied_and_logits_exist_for_few_tokens() -> None:
@@ -172,4 +241,4 @@ def test_the_prompt_is_not_copied_and_logits_exist_for_few_tokens() -> None:
     tokens = [lm.answer_tokens(word, "\n") for word in many]
     inner = {ids[:n] for ids in tokens for n in range(1, len(ids))}
     assert shape == (len(PROMPTS), len(inner))
-    assert sum(written) == shape[0] * (shape[1] + 1) and max(written) <= labels._LOGITS
+    assert sum(written) == shape[0] * (shape[1] + 1) and max(written) <= label_tree._LOGITS

@@ -124,7 +124,7 @@ def test_every_text_is_read_once_and_the_header_once_for_all() -> None:
 
 
 def test_batches_of_texts_hold_a_bounded_number_of_tokens_of_like_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coldframe.frozen.model._STATE_BATCH_TOKENS", 60)
+    monkeypatch.setattr("coldframe.frozen.backbone._STATE_BATCH_TOKENS", 60)
     lm = FrozenLM(*tiny("llama"))
     wanted = FrozenLM(*tiny("llama"))
     passes = counted(lm)

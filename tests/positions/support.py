@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from tests.contract.cases import STORE, WRITE
 from tests.tiny import tiny
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.ports import Conditioning, Prompt
+from coldframe.frozen.scoring import next_logits
+from coldframe.methods.base import MethodContext
+from coldframe.methods.registry import create
+from coldframe.retrieval.store import Retrieved
 
 ROTARY = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "phi", "phi3", "gpt_neox")
 PROMPTS = ["The answer is yes, the", "No", "Question: is the molecule the answer? Answer:"]
@@ -72,6 +80,38 @@ def naive_llama(model: Any, ids: Sequence[int], attend: Callable[[int, int, Tens
         x = x + torch.cat(outputs, dim=-1) @ own.o_proj.weight.T
         x = x + block.mlp(norm(x, block.post_attention_layernorm.weight))
     return norm(x, model.model.norm.weight) @ model.lm_head.weight.T
+
+
+@functools.cache
+def _queries(count: int) -> Retrieved:
+    return Retrieved.nothing(STORE, count)
+
+
+def reading(lm: FrozenLM, name: str, **settings: Any) -> Reading:
+    """A method on a model, and what prompts come to under it."""
+    return Reading(lm, create(name, settings).setup(MethodContext(lm, WRITE)))
+
+
+@dataclasses.dataclass
+class Reading:
+    lm: FrozenLM
+    method: Any
+
+    def put(self, rows: int = 1) -> Conditioning:
+        conditioning: Conditioning = self.method.condition([""] * rows, _queries(rows))
+        return conditioning
+
+    def logits(self, ids: Tensor) -> Tensor:
+        return self.lm.logits(ids, None, self.put())
+
+    def next_logits(self, texts: Sequence[str]) -> Tensor:
+        """By way of the prompts' own reading, up to a constant of each row."""
+        put, rows = self.put(), self.lm.rows([Prompt(text) for text in texts])
+        with torch.no_grad(), self.lm.ports(put):
+            return next_logits(self.lm, self.lm.prefill(rows, put).last, put.positions)
+
+    def generate(self, texts: Sequence[str], count: int) -> list[str]:
+        return self.lm.generate([Prompt(text) for text in texts], self.put(), max_new_tokens=count)
 
 
 def prompt_ids(lm: FrozenLM, text: str) -> list[int]:

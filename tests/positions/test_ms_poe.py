@@ -14,6 +14,7 @@ from tests.positions.support import (
     naive_llama,
     prompt_ids,
     random_ids,
+    reading,
     tiny_lm,
     turned,
 )
@@ -21,7 +22,6 @@ from torch import Tensor
 
 from coldframe.errors import ConfigError, ModelError
 from coldframe.frozen.model import FrozenLM
-from coldframe.methods.positions.ms_poe import MsPoE
 
 
 class Naive:
@@ -65,7 +65,7 @@ class Naive:
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "mistral", "gemma3_text"])
 def test_ratio_one_is_the_base_model(architecture: str) -> None:
     lm, ids = tiny_lm(architecture), random_ids(2, 40)
-    scheme = MsPoE(lm, lowest=1.0, highest=1.0, first_layer=0)
+    scheme = reading(lm, "ms-poe", lowest=1.0, highest=1.0, first_layer=0)
     torch.testing.assert_close(scheme.logits(ids), lm.logits(ids), **CLOSE)
 
 
@@ -73,7 +73,7 @@ def test_ratio_one_is_the_base_model(architecture: str) -> None:
 @pytest.mark.parametrize("keys", ["own", "first"])
 def test_one_ratio_for_all_is_the_model_at_divided_positions(architecture: str, keys: str) -> None:
     lm, ids = tiny_lm(architecture), random_ids(2, 40)
-    scheme = MsPoE(lm, lowest=1.7, highest=1.7, first_layer=0, keys=keys)
+    scheme = reading(lm, "ms-poe", lowest=1.7, highest=1.7, first_layer=0, keys=keys)
     divided = (torch.arange(40) / 1.7)[None].expand(2, -1)
     wanted = lm.model(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=divided).logits
     torch.testing.assert_close(scheme.logits(ids), wanted, **CLOSE)
@@ -85,25 +85,25 @@ def test_one_ratio_for_all_is_the_model_at_divided_positions(architecture: str, 
 def test_every_head_has_the_ratio_of_the_equation(assign: str, keys: str) -> None:
     lm, ids = tiny_lm(), random_ids(1, 40)
     naive = Naive(lm, assign, keys)
-    scheme = MsPoE(lm, first_layer=1, assign=assign, keys=keys)
+    scheme = reading(lm, "ms-poe", first_layer=1, assign=assign, keys=keys)
     torch.testing.assert_close(scheme.logits(ids)[0], naive.logits(ids[0].tolist()), **CLOSE)
     assert len(set(naive.ratios[2])) == lm.anatomy.n_heads and naive.ratios[0] == [1.0] * lm.anatomy.n_heads
 
 
 def test_without_layers_it_is_the_base_model() -> None:
     lm, ids = tiny_lm(), random_ids(1, 30)
-    torch.testing.assert_close(MsPoE(lm, first_layer=3).logits(ids), lm.logits(ids), **CLOSE)
+    torch.testing.assert_close(reading(lm, "ms-poe", first_layer=3).logits(ids), lm.logits(ids), **CLOSE)
 
 
 def test_a_batch_is_its_rows_one_by_one() -> None:
-    scheme = MsPoE(tiny_lm(), first_layer=0)
+    scheme = reading(tiny_lm(), "ms-poe", first_layer=0)
     alone = torch.cat([scheme.next_logits([prompt]) for prompt in PROMPTS])
     torch.testing.assert_close(scheme.next_logits(PROMPTS), alone, **CLOSE)
 
 
 def test_generation_keeps_the_ratios_of_its_prompt() -> None:
     lm = tiny_lm()
-    scheme, wanted = MsPoE(lm, first_layer=0), []
+    scheme, wanted = reading(lm, "ms-poe", first_layer=0), []
     for prompt in PROMPTS:
         naive = Naive(lm, first_layer=0)
         naive.logits(prompt_ids(lm, prompt))
@@ -115,7 +115,7 @@ def test_generation_keeps_the_ratios_of_its_prompt() -> None:
 def test_the_model_is_itself_again() -> None:
     lm, ids = tiny_lm(), random_ids(1, 20)
     before, weights = lm.logits(ids), lm.weight_hash
-    MsPoE(lm).generate(PROMPTS, 3)
+    reading(lm, "ms-poe").generate(PROMPTS, 3)
     lm._hash = None
     assert torch.equal(lm.logits(ids), before) and lm.weight_hash == weights
 
@@ -123,7 +123,7 @@ def test_the_model_is_itself_again() -> None:
 @pytest.mark.parametrize("architecture", ["gpt2", "opt", "bloom"])
 def test_models_without_rotary_positions_are_refused(architecture: str) -> None:
     with pytest.raises(ModelError, match="Only rotary positions"):
-        MsPoE(tiny_lm(architecture))
+        reading(tiny_lm(architecture), "ms-poe")
 
 
 @pytest.mark.parametrize(
@@ -133,10 +133,4 @@ def test_models_without_rotary_positions_are_refused(architecture: str) -> None:
 )
 def test_bad_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        MsPoE(tiny_lm(), **settings)
-
-
-def test_generation_wants_room_for_a_token() -> None:
-    with pytest.raises(ConfigError, match="max_new_tokens"):
-        MsPoE(tiny_lm()).generate(["a"], 0)
-    assert MsPoE(tiny_lm()).generate([], 3) == []
+        reading(tiny_lm(), "ms-poe", **settings)

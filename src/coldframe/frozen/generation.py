@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from coldframe.errors import ConfigError
-from coldframe.frozen.ports import Prompt
-from coldframe.frozen.scoring import check_finite
+from coldframe.frozen.ports import PositionReading, Prompt
+from coldframe.frozen.scoring import check_finite, next_logits
 from coldframe.frozen.states import Prefilled
 from coldframe.frozen.tokens import end_text, end_tokens
 
@@ -30,6 +30,7 @@ def write(
     choose: Choose,
     prompts: Sequence[Prompt],
     stop: Sequence[str] = (),
+    positions: PositionReading | None = None,
 ) -> list[str]:
     """Continue prompts that were read, token by token, until each answer has ended; to be called within ``ports``.
 
@@ -43,6 +44,7 @@ def write(
         choose: From logits ``[batch, vocab]`` to the next tokens, ``[batch]``.
         prompts: What is continued, for its ends.
         stop: Further texts that end an answer.
+        positions: How they were read, if not as the model does; the chosen token goes to all copies of a prompt.
     """
     ends = end_tokens(lm, (prompt.end for prompt in prompts))
     marks = [tuple(filter(None, (*stop, end_text(prompt.end)))) for prompt in prompts]
@@ -50,7 +52,7 @@ def write(
     texts = [""] * len(prompts)
     open_rows = set(range(len(prompts)))
     for step in range(max_new_tokens):
-        logits = lm.head(ready.last)
+        logits = next_logits(lm, ready.last, positions)
         if not step:  # broken weights show at once
             check_finite(logits.amax(-1), "scores of the first token")
         chosen = choose(logits)
@@ -66,7 +68,8 @@ def write(
                 open_rows -= {i} if ended else set()
         if not open_rows or step + 1 == max_new_tokens:
             break
-        ready = lm.follow(ready, lm.embed(chosen.unsqueeze(1)))[1]
+        given = chosen.repeat_interleave(len(ready) // len(prompts))
+        ready = lm.follow(ready, lm.embed(given.unsqueeze(1)))[1]
     return texts
 
 

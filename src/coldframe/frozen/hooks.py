@@ -30,9 +30,11 @@ def backbone_ports(model: nn.Module, anatomy: BoundAnatomy, conditioning: Condit
     gains, layers = conditioning.head_gains, None
     if gains is not None and not gains.requires_grad:
         layers = (gains != 1).any(1).nonzero().flatten().tolist()  # a layer whose gains are all 1 is left alone
+    positions = conditioning.positions
     with (
-        nullcontext() if gains is None else head_gains(anatomy, gains, layers),
         weight_deltas(model, conditioning.deltas),
+        nullcontext() if gains is None else head_gains(anatomy, gains, layers),
+        nullcontext() if positions is None else positions.reading(anatomy),
     ):
         yield
 

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coldframe.config import check
 from coldframe.errors import ConfigError
-from coldframe.frozen import attention, generation, labels, prefill, scoring, tokens
-from coldframe.frozen.anatomy import anatomy_of
-from coldframe.frozen.hooks import backbone_ports
-from coldframe.frozen.model_sources import load_checkpoint, weight_hash
+from coldframe.frozen import generation, labels, prefill, scoring, tokens
+from coldframe.frozen.backbone import Backbone
+from coldframe.frozen.model_sources import load_checkpoint
 from coldframe.frozen.ports import EMPTY, Conditioning, Prompt
 from coldframe.frozen.states import Prefilled, Row, StateCache, TextState
 
-# Tokens (pads included) per gradient-free forward pass of a processor: full matmul speed, little memory. And how many
-# times as many a GPU reads at once.
-_STATE_BATCH_TOKENS, _ON_GPU = 4096, 8
 
-
-class FrozenLM:
+class FrozenLM(Backbone):
     """A causal language model whose weights never change, conditioned through four ports.
 
     Threads may share it: while one runs it, the others wait.
@@ -55,71 +47,12 @@ class FrozenLM:
         provenance: dict[str, Any] | None = None,
         state_budget: int | None = None,
     ) -> None:
-        self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
-        self.provenance = provenance or {"name": type(model).__name__, "source": "memory", "revision": None}
-        self.anatomy = anatomy_of(model)
-        # Falcon chooses its attention when it is built, and keeps it.
-        if model.config._attn_implementation == "sdpa" and model._can_set_attn_implementation():
-            model.set_attn_implementation(attention.register())
-        self.body: nn.Module = self.anatomy.body
+        super().__init__(model, provenance)
+        self.tokenizer = tokenizer
         self.states = StateCache(state_budget, model.device)
         self.dropped_contexts = 0
-        self.takes_positions = "position_ids" in inspect.signature(self.body.forward).parameters
-        self._hash: str | None = None
-        self._stamp = ""
         empty = tokenizer("").input_ids
         self.bos: tuple[int, ...] = tuple(empty[:1]) if empty and empty[0] == tokenizer.bos_token_id else ()
-
-    # ---- what it is -------------------------------------------------------------------------------------
-
-    @property
-    def d_model(self) -> int:
-        """Width of a token embedding."""
-        return self.anatomy.d_model
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        device: torch.device = self.model.device
-        return device
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the weights are on a GPU."""
-        return self.device.type == "cuda"
-
-    @property
-    def batch_tokens(self) -> int:
-        """Tokens, pads included, that are read together where no gradient is wanted."""
-        return _STATE_BATCH_TOKENS * (_ON_GPU if self.on_gpu else 1)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The backbone's dtype; what is trained is float32 whatever this is."""
-        dtype: torch.dtype = self.model.dtype
-        return dtype
-
-    @property
-    def weight_hash(self) -> str:
-        """SHA-256 of the weights, computed once: they are frozen."""
-        if self._hash is None:
-            self._hash = self.hash_now()
-        return self._hash
-
-    def hash_now(self) -> str:
-        """:attr:`weight_hash`, from the weights as they are at this moment."""
-        weights = weight_hash(self.model)
-        return hashlib.sha256(f"{weights} {self._stamp}".encode()).hexdigest() if self._stamp else weights
-
-    def stamp(self, change: str) -> None:
-        """Say that the model was changed for good by other means than its weights: its hash becomes another one."""
-        self._stamp += change
-        self._hash = None
-
-    def embedding_norm(self) -> float:
-        """Median norm of a token embedding: the scale a soft token should have."""
-        embedded = self.embed(torch.arange(0, self.anatomy.vocab_size, 7, device=self.device))
-        return float(embedded.float().norm(dim=-1).median())
 
     # ---- text and tokens --------------------------------------------------------------------------------
 
@@ -131,11 +64,6 @@ class FrozenLM:
         """Text of token ids, without special tokens."""
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return text if isinstance(text, str) else "".join(text)
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Embeddings as the model itself would make them of these ids."""
-        embedded: Tensor = self.anatomy.embeddings(ids)
-        return embedded
 
     def rows(self, prompts: Sequence[Prompt], conditioning: Conditioning = EMPTY, reserve: int = 0) -> list[Row]:
         """Prompts (with their text contexts) as token ids.
@@ -170,10 +98,6 @@ class FrozenLM:
 
     # ---- reading ----------------------------------------------------------------------------------------
 
-    def ports(self, conditioning: Conditioning) -> AbstractContextManager[None]:
-        """Head gains and weight deltas of a conditioning, in force while the block runs; other threads wait."""
-        return backbone_ports(self.model, self.anatomy, conditioning)
-
     def text_states(self, rows: Sequence[Row], remember: bool = True) -> list[TextState]:
         """States of each row's own tokens, from the cache or computed in batches of like length."""
         with self.ports(EMPTY):
@@ -198,16 +122,6 @@ class FrozenLM:
         return prefill.follow(self, ready, embeds, mask)
 
     # ---- scoring ----------------------------------------------------------------------------------------
-
-    def head(self, hidden: Tensor, token_ids: Tensor | None = None) -> Tensor:
-        """Logits in float32, for the whole vocabulary or for some tokens only."""
-        return scoring.head(self, hidden, token_ids)
-
-    def logits(self, ids: Tensor, mask: Tensor | None = None, conditioning: Conditioning = EMPTY) -> Tensor:
-        """All logits of plain token ids, ``[batch, tokens, vocab]``: the base model's own when nothing is put in."""
-        with self.ports(conditioning):
-            output: Tensor = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        return output
 
     def loss(self, prompts: Sequence[Prompt], answers: Sequence[str], conditioning: Conditioning = EMPTY) -> Tensor:
         """Negative log-likelihood of each answer's tokens, summed: ``-sum_t log p(a_t | a_<t, prompt)``.
@@ -235,7 +149,12 @@ class FrozenLM:
         return scoring.losses(self, prompts, answers, conditioning)[0]
 
     def label_scores(
-        self, prompts: Sequence[Prompt], words: Sequence[str], conditioning: Conditioning = EMPTY
+        self,
+        prompts: Sequence[Prompt],
+        words: Sequence[str],
+        conditioning: Conditioning = EMPTY,
+        *,
+        choices: bool = False,
     ) -> Tensor:
         """Log-scores of the answer words; softmax over them gives label probabilities.
 
@@ -243,10 +162,44 @@ class FrozenLM:
         computed; longer ones by their full log-probability ``sum_t log p(w_t | w_<t, prompt)``. Where the
         tokens of one word begin those of another, every word is scored with what ends an answer.
 
+        Args:
+            prompts: The queries.
+            words: One for each label.
+            conditioning: What goes into the ports.
+            choices: Count only tokens at which labels part, each against the others there and not against the whole
+                vocabulary. Then what all labels with a beginning share costs nothing, and neither does a long end.
+
         Shapes:
             Returns ``[batch, len(words)]``, float32, differentiable in the conditioning.
+
+        Cost:
+            The prompt is read once, and every beginning that labels share. With ``choices``, only those are read at
+            which labels part.
         """
-        return labels.label_scores(self, prompts, words, conditioning)
+        return labels.label_scores(self, prompts, words, conditioning, choices)
+
+    def label_losses(
+        self,
+        prompts: Sequence[Prompt],
+        words: Sequence[str],
+        targets: Sequence[int],
+        conditioning: Conditioning = EMPTY,
+        *,
+        choices: bool = False,
+    ) -> Tensor:
+        """Cross-entropy of each prompt's right label over the softmax of :meth:`label_scores`, in nats.
+
+        Args:
+            prompts: The queries.
+            words: One for each label.
+            targets: Which of them is right, for each prompt.
+            conditioning: What goes into the ports.
+            choices: As in :meth:`label_scores`; the cost is then that of one label, however many there are.
+
+        Shapes:
+            Returns ``[batch]``, float32, differentiable in the conditioning.
+        """
+        return labels.label_losses(self, prompts, words, targets, conditioning, choices)
 
     # ---- writing ----------------------------------------------------------------------------------------
 
@@ -279,7 +232,7 @@ class FrozenLM:
         rows = self.rows(prompts, conditioning, reserve=max_new_tokens)
         with self.ports(conditioning):
             ready = self.prefill(rows, conditioning)
-            return generation.write(self, ready, max_new_tokens, choose, prompts, stop)
+            return generation.write(self, ready, max_new_tokens, choose, prompts, stop, conditioning.positions)
 
     @torch.no_grad()
     def answer(
@@ -308,7 +261,8 @@ class FrozenLM:
         if not max_new_tokens:
             return losses, [""] * len(prompts)
         with self.ports(conditioning):
-            texts = generation.write(self, ready, max_new_tokens, generation.greedy, prompts, stop)
+            greedy, positions = generation.greedy, conditioning.positions
+            texts = generation.write(self, ready, max_new_tokens, greedy, prompts, stop, positions)
         return losses, [text.lstrip() for text in texts]
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from torch import Tensor
 
 from coldframe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from coldframe.frozen.anatomy import BoundAnatomy
 
 Placement = Literal["prefix", "suffix"]
 
@@ -42,10 +46,23 @@ class LowRank:
     b: Tensor
     scale: float = 1.0
 
-    def part(self, rows: slice) -> LowRank:
-        """The update of some of the rows."""
-        a, b = (factor[rows] if factor.dim() == 3 and len(factor) > 1 else factor for factor in (self.a, self.b))
-        return LowRank(a, b, self.scale)
+
+class PositionReading(Protocol):
+    """Another way to read positions, for one batch of queries.
+
+    Attributes:
+        copies: Rows that every prompt is read as, beside each other.
+    """
+
+    copies: int
+
+    def reading(self, anatomy: BoundAnatomy) -> AbstractContextManager[None]:
+        """In force while the model runs; the first pass inside is over whole prompts."""
+        ...
+
+    def mix(self, logits: Tensor) -> Tensor:
+        """Logits of prompts out of those of their copies: ``[batch * copies, ..., vocab] -> [batch, ..., vocab]``."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +77,7 @@ class Conditioning:
             text and before the answer.
         head_gains: Head-gain port, ``[layers, query_heads]``; 1 leaves a head as it is.
         deltas: Weight-delta port: module path (as in ``model.named_modules()``) to its low-rank update.
+        positions: No port: rivals that read positions otherwise.
         attention: No port: how strongly each soft token looked at each exemplar, ``[batch, m, k]``, in the
             order the exemplars were given; for reports.
     """
@@ -69,21 +87,22 @@ class Conditioning:
     placement: Placement = "suffix"
     head_gains: Tensor | None = None
     deltas: Mapping[str, LowRank] = dataclasses.field(default_factory=dict)
+    positions: PositionReading | None = None
     attention: Tensor | None = None
 
     @property
     def changes_backbone(self) -> bool:
         """Whether states of the text depend on this conditioning (so they cannot be shared)."""
-        return self.head_gains is not None or bool(self.deltas)
+        return self.head_gains is not None or bool(self.deltas) or self.positions is not None
 
-    def part(self, rows: slice) -> Conditioning:
-        """What changes the backbone for some of the rows."""
-        deltas = {name: delta.part(rows) for name, delta in self.deltas.items()}
-        return Conditioning(head_gains=self.head_gains, deltas=deltas)
+    @property
+    def copies(self) -> int:
+        """Rows that every prompt is read as."""
+        return 1 if self.positions is None else self.positions.copies
 
     def merge(self, other: Conditioning) -> Conditioning:
         """Ports of both; the same port filled twice is an error."""
-        for port in ("contexts", "soft_tokens", "head_gains"):
+        for port in ("contexts", "soft_tokens", "head_gains", "positions"):
             if getattr(self, port) is not None and getattr(other, port) is not None:
                 raise ConfigError(f"Both conditionings fill the port {port!r}", fix="Compose different ports.")
         if both := set(self.deltas) & set(other.deltas):
@@ -95,6 +114,7 @@ class Conditioning:
             placement=soft.placement,
             head_gains=self.head_gains if self.head_gains is not None else other.head_gains,
             deltas={**self.deltas, **other.deltas},
+            positions=self.positions if self.positions is not None else other.positions,
             attention=soft.attention,
         )
 

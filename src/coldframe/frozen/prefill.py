@@ -63,7 +63,7 @@ def branch(lm: FrozenLM, ready: Prefilled, embeds: Tensor, sees: Tensor, depths:
         inputs_embeds=embeds.to(lm.dtype),
         attention_mask=_by_kind_of_layer(lm, mask, distance),
         position_ids=positions,
-        past_key_values=ready.part(slice(None)).cache,
+        past_key_values=ready.repeat(1).cache,
         use_cache=True,
     )
     hidden: Tensor = output.last_hidden_state
@@ -167,16 +167,20 @@ def _soft_tokens(lm: FrozenLM, rows: int, conditioning: Conditioning) -> Tensor 
 
 def _whole(lm: FrozenLM, rows: Sequence[Row], soft: Tensor | None, conditioning: Conditioning, keep: bool) -> Prefilled:
     """One pass over text and soft tokens together, for when the text's states are not the base model's."""
-    embeds, lengths = _embedded(lm, [row.shared + row.own for row in rows], soft, conditioning.placement)
+    copies = conditioning.copies
+    ids = [row.shared + row.own for row in rows for _ in range(copies)]
+    soft = None if soft is None else soft.repeat_interleave(copies, 0)
+    embeds, lengths = _embedded(lm, ids, soft, conditioning.placement)
     mask = torch.tensor([[0] * (embeds.shape[1] - n) + [1] * n for n in lengths], device=lm.device)
-    training = torch.is_grad_enabled() or bool(conditioning.deltas)
-    if keep and not training and not lm.on_gpu and len(rows) > 1 and min(lengths) >= _ALONE:
+    # A delta may be a row's own, and so may positions be.
+    together = torch.is_grad_enabled() or bool(conditioning.deltas) or conditioning.positions is not None
+    if keep and not together and not lm.on_gpu and len(rows) > 1 and min(lengths) >= _ALONE:
         states = []
         for i, n in enumerate(lengths):
             hidden, own = forward(lm, embeds[i : i + 1, -n:], mask[i : i + 1, -n:], DynamicCache())
             states += split(own, 0, [n], hidden)
         return assemble(None, states)
-    if keep or training:
+    if keep or together:
         hidden, cache = forward(lm, embeds, mask, DynamicCache() if keep else None)
         last = hidden[:, -1]
     else:  # long rows in small batches: what passes from layer to layer stays in the processor's cache

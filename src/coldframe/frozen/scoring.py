@@ -1,4 +1,4 @@
-"""From hidden states to logits, and to the losses of answers."""
+"""Losses of answers."""
 
 from __future__ import annotations
 
@@ -6,30 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from coldframe.config import check
 from coldframe.errors import NotFiniteError
-from coldframe.frozen.ports import Conditioning, Prompt
+from coldframe.frozen.ports import Conditioning, PositionReading, Prompt
 from coldframe.frozen.states import Prefilled
 
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
-
-
-def head(lm: FrozenLM, hidden: Tensor, token_ids: Tensor | None = None) -> Tensor:
-    """Logits in float32, for the whole vocabulary or for some tokens only."""
-    output = lm.anatomy.lm_head
-    if token_ids is None:
-        # Rows in one piece: of a slice, torch would make a copy of the whole matrix for every sequence.
-        logits = output(hidden.reshape(-1, hidden.shape[-1])).unflatten(0, hidden.shape[:-1])
-    else:
-        # Few rows, so float32 costs nothing, and bf16 would round scores to steps of 0.06.
-        bias = None if output.bias is None else output.bias[token_ids].float()
-        logits = nn.functional.linear(hidden.float(), output.weight[token_ids].float(), bias)
-    cap = lm.anatomy.logit_softcap
-    logits = logits.float()
-    return cap * torch.tanh(logits / cap) if cap else logits
 
 
 def check_finite(values: Tensor, what: str) -> None:
@@ -57,6 +42,7 @@ def losses(
     """Losses of several answers to each prompt, ``[batch, answers]``, and the prompts as they were read."""
     counts = {len(several) for several in answers}
     check(len(counts) == 1 and 0 not in counts, "Every prompt needs as many answers as the next", got=sorted(counts))
+    (count,) = counts
     tokens = [
         lm.answer_tokens(answer, prompt.end)
         for prompt, several in zip(prompts, answers, strict=True)
@@ -64,21 +50,41 @@ def losses(
     ]
     longest = max(map(len, tokens))
     rows = lm.rows(prompts, conditioning, reserve=max(reserve, longest))
+    positions = conditioning.positions
     with lm.ports(conditioning):
         ready = lm.prefill(rows, conditioning, keep=max(reserve, longest) > 1)
+        if positions is not None:  # they belong to the rows as they are
+            columns = [log_probabilities(lm, ready.repeat(1), tokens[i::count], positions) for i in range(count)]
+            return -torch.stack(columns, dim=1), ready
         # Answers are added to the keys and values in place: on a copy, unless nothing is to follow the prompts.
-        copy = ready.repeat(*counts) if reserve or counts != {1} else ready
+        copy = ready.repeat(count) if reserve or count > 1 else ready
         return -log_probabilities(lm, copy, tokens).view(len(rows), -1), ready
 
 
-def log_probabilities(lm: FrozenLM, ready: Prefilled, answers: Sequence[tuple[int, ...]]) -> Tensor:
-    """Summed log-probability of each row's answer tokens, ``[batch]``."""
+def log_probabilities(
+    lm: FrozenLM, ready: Prefilled, answers: Sequence[tuple[int, ...]], positions: PositionReading | None = None
+) -> Tensor:
+    """Summed log-probability of the tokens of each prompt's answer, ``[batch]``."""
     longest = max(map(len, answers))
     padded = torch.tensor([ids + (0,) * (longest - len(ids)) for ids in answers], device=lm.device)
     real = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in answers], device=lm.device)
     hidden = ready.last.unsqueeze(1)
     if longest > 1:
-        rest, _ = lm.follow(ready, lm.embed(padded[:, :-1]), real[:, 1:])
-        hidden = torch.cat((hidden, rest), dim=1)
-    log_probabilities = lm.head(hidden).log_softmax(-1).gather(-1, padded.unsqueeze(-1)).squeeze(-1)
-    return (log_probabilities * real).sum(-1)
+        copies = len(ready) // len(answers)
+        given, mask = (x if copies == 1 else x.repeat_interleave(copies, 0) for x in (padded[:, :-1], real[:, 1:]))
+        hidden = torch.cat((hidden, lm.follow(ready, lm.embed(given), mask)[0]), dim=1)
+    log_probabilities = next_logits(lm, hidden, positions).log_softmax(-1)
+    return (log_probabilities.gather(-1, padded.unsqueeze(-1)).squeeze(-1) * real).sum(-1)
+
+
+def some_logits(lm: FrozenLM, hidden: Tensor, token_ids: Tensor, positions: PositionReading | None) -> Tensor:
+    """Logits of some tokens only, of prompts and not of their copies."""
+    if positions is None:
+        return lm.head(hidden, token_ids)
+    return next_logits(lm, hidden, positions).index_select(-1, token_ids)  # they may be mixed by what all tokens have
+
+
+def next_logits(lm: FrozenLM, hidden: Tensor, positions: PositionReading | None) -> Tensor:
+    """Logits over the whole vocabulary, of prompts and not of their copies."""
+    logits = lm.head(hidden)
+    return logits if positions is None else positions.mix(logits)

@@ -112,23 +112,16 @@ class Prefilled:
     def __len__(self) -> int:
         return len(self.mask)
 
-    def part(self, rows: slice) -> Prefilled:
-        """Some of the rows; what is added to them is not added to the others."""
-        cache = None if self.cache is None else DynamicCache([(k[rows], v[rows]) for k, v, _ in self.cache])
-        return Prefilled(self.last[rows], cache, self.mask[rows], self.lengths[rows])
-
     def repeat(self, times: int) -> Prefilled:
-        """Every row ``times`` times, neighbours together."""
+        """Every row ``times`` times, neighbours together; what follows these does not follow the first ones."""
+
+        def several(tensor: Tensor) -> Tensor:
+            return tensor if times == 1 else tensor.repeat_interleave(times, 0)
+
         cache = None
         if self.cache is not None:
-            pairs = [(k.repeat_interleave(times, 0), v.repeat_interleave(times, 0)) for k, v, _ in self.cache]
-            cache = DynamicCache(pairs)
-        return Prefilled(
-            self.last.repeat_interleave(times, 0),
-            cache,
-            self.mask.repeat_interleave(times, 0),
-            self.lengths.repeat_interleave(times, 0),
-        )
+            cache = DynamicCache([(several(keys), several(values)) for keys, values, _ in self.cache])
+        return Prefilled(several(self.last), cache, several(self.mask), several(self.lengths))
 
 
 def assemble(shared: TextState | None, states: Sequence[TextState]) -> Prefilled:

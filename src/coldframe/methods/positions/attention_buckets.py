@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
-from coldframe.config import Config, check
-from coldframe.frozen.model import FrozenLM
+from coldframe.config import check
 from coldframe.frozen.rotary import Heads, rotate
-from coldframe.methods.positions.scheme import PositionScheme
+from coldframe.methods.base import MethodConfig, MethodContext
+from coldframe.methods.positions.scheme import PositionMethod, PositionScheme
 
 
 @dataclasses.dataclass(frozen=True)
-class AttentionBucketsConfig(Config):
+class AttentionBucketsConfig(MethodConfig):
     """Settings of Attention Buckets.
 
     Args:
+        k: None: nothing is retrieved.
         bases: RoPE bases of the copies, each above 0, for a model whose own base is ``reference``.
         reference: The base that ``bases`` are meant for. A model with another base gets each of them times its
             own base over this; to state bases outright, put the model's own here.
@@ -34,7 +35,7 @@ class AttentionBucketsConfig(Config):
         check(self.reference > 0, "reference must be positive", got=self.reference)
 
 
-class AttentionBuckets(PositionScheme):
+class AttentionBuckets(PositionMethod):
     """B copies of a prompt, each under a RoPE base of its own; their next-token logits are mixed at every step.
 
         w_b    = softmax over b of max_v logits_b[v]
@@ -47,20 +48,36 @@ class AttentionBuckets(PositionScheme):
     base is 10,000; for other models the ladder is scaled to theirs.
 
     Cost: B rows for every prompt: B times the time, and B caches.
+
+    Example:
+        >>> AttentionBuckets(bases=[10000, 13000])
+        AttentionBuckets(bases=(10000.0, 13000.0))
     """
 
+    name: ClassVar[str] = "attention-buckets"
     paper: ClassVar[str] = "arXiv 2312.04455"
     config_class = AttentionBucketsConfig
     config: AttentionBucketsConfig
 
-    def __init__(self, lm: FrozenLM, config: AttentionBucketsConfig | None = None, **settings: Any) -> None:
-        super().__init__(lm, config, **settings)
-        self.copies = len(self.config.bases)
-        self._frequencies = self.rotary.frequencies([base / self.config.reference for base in self.config.bases])
+    def build(self, context: MethodContext) -> None:
+        """The angles under every base."""
+        super().build(context)
+        self.frequencies = self.rotary.frequencies([base / self.config.reference for base in self.config.bases])
+
+    def scheme(self) -> PositionScheme:
+        """A copy for every base."""
+        return _Copies(self.frequencies)
+
+
+class _Copies(PositionScheme):
+    """The rows of a batch under their copies' bases."""
+
+    def __init__(self, frequencies: list[Tensor]) -> None:
+        self.frequencies, self.copies = frequencies, len(frequencies[0])
 
     def attend(self, at: Heads) -> Tensor:
-        """Ordinary attention, the rows of the batch under their copies' bases."""
-        bases = self._frequencies[at.layer].repeat(at.q.shape[0] // self.copies, 1)[:, None, None]  # of each row
+        """Ordinary attention."""
+        bases = self.frequencies[at.layer].repeat(at.q.shape[0] // self.copies, 1)[:, None, None]  # of each row
         return at.mixed(rotate(at.q, at.q_at * bases), rotate(at.k, at.k_at * bases))
 
     def mix(self, logits: Tensor) -> Tensor:

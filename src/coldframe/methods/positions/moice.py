@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from coldframe.config import Config, check
+from coldframe.config import check
+from coldframe.errors import DataError
 from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.rotary import Heads, rotate
-from coldframe.methods.positions.router_file import read_router, write_router
-from coldframe.methods.positions.scheme import PositionScheme
+from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
+from coldframe.methods.base import MethodConfig, MethodContext
+from coldframe.methods.positions.scheme import PositionMethod, PositionScheme
+from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 
 _INIT_STD = 0.02  # of new weights in the authors' training: Llama's own
 
 
 @dataclasses.dataclass(frozen=True)
-class MoICEConfig(Config):
+class MoICEConfig(MethodConfig):
     """Settings of MoICE.
 
     Args:
+        k: None: nothing is retrieved.
         bases: RoPE bases that the router chooses among, each above 0, for a model whose own base is ``reference``.
         reference: As for Attention Buckets: a model with another base gets the bases scaled to its own.
         top_k: Bases that count for a token, from 1 to all of them.
-        seed: Of the untrained router.
+        balance: Weight of the load-balancing loss, at least 0.
+        texts: Texts that are trained on, at most; drawn by the seed.
+        length: Tokens of a text that are read, at least 2, and never more than the model's context.
     """
 
     section = "MoICE settings"
@@ -34,7 +42,9 @@ class MoICEConfig(Config):
     bases: tuple[float, ...] = (10000.0, 17500.0, 18000.0, 19000.0, 20000.0, 22500.0, 25000.0)
     reference: float = 10000.0
     top_k: int = 7
-    seed: int = 0
+    balance: float = 0.3
+    texts: int = 896
+    length: int = 4608
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,7 +52,9 @@ class MoICEConfig(Config):
         check(self.reference > 0, "reference must be positive", got=self.reference)
         known = 1 <= self.top_k <= len(self.bases)
         check(known, "top_k must be a number of bases", got=self.top_k, expected=f"1 to {len(self.bases)}")
-        check(self.seed >= 0, "seed cannot be negative", got=self.seed)
+        check(self.balance >= 0, "balance cannot be negative", got=self.balance)
+        check(self.texts >= 1, "texts must be at least 1", got=self.texts)
+        check(self.length >= 2, "A text needs two tokens", got=self.length, expected="length >= 2")
 
 
 class Gate(nn.Module):
@@ -64,68 +76,120 @@ class Gate(nn.Module):
         return logits
 
 
-class MoICE(PositionScheme):
+class MoICE(PositionMethod):
     """Mixture of in-context experts: for every head and token a mixture of attentions under E RoPE bases.
 
         g_t = W_2 (silu(W_1 q_t) * W_3 q_t)      q_t as turned under the first base; W_1, W_3: d_h to E, W_2: E to E
         p_t = softmax(g_t), all but the top k set to 0, divided by the sum of what is left
         z_t = sum_e p_te Attention_e(q_t, K, V)
 
-    An expert is a base, nothing else, so all that is trained is ``layers (2 d_h E + E^2)`` numbers
-    (:func:`~coldframe.methods.positions.router_training.train_router`). Untrained, all bases count about the same.
+    An expert is a base, nothing else, so all that is trained is ``layers (2 d_h E + E^2)`` parameters, on plain text:
 
-    Paper: Lin et al. 2024, arXiv 2406.19598. Deviates: the router is float32; bases are scaled to the model's own.
+        L = mean over the text of -log p(x_{t+1} | x_{<=t})  +  balance E sum_e f_e P_e
 
-    Cost: E attentions in each layer; keys are turned anew under every base at every step.
+    The texts are the entries of the store, or the solved training rows of a task without one. Untrained, all bases
+    count about the same.
+
+    Paper: Lin et al. 2024, arXiv 2406.19598. Deviates: the router is float32; bases are scaled to the model's own;
+    the published data are OpenHermes.
+
+    Cost: E attentions in each layer; keys are turned anew under every base at every step. The text's states depend on
+    it.
+
+    Example:
+        >>> MoICE(bases=[10000, 20000], top_k=1)
+        MoICE(bases=(10000.0, 20000.0), top_k=1)
     """
 
+    name: ClassVar[str] = "moice"
     paper: ClassVar[str] = "arXiv 2406.19598"
     config_class = MoICEConfig
     config: MoICEConfig
+    trainable: ClassVar[bool] = True
+    learns_from_task: ClassVar[bool] = True
+    learning_rate: ClassVar[float] = 1e-4
+    training_defaults: ClassVar[Mapping[str, Any]] = {
+        "epochs": 1,
+        "batch_size": 128,
+        "weight_decay": 0.0,
+        "schedule": "constant",
+        "warmup": 0.0,
+        "clip": 0.0,
+    }
 
-    def __init__(self, lm: FrozenLM, config: MoICEConfig | None = None, **settings: Any) -> None:
-        super().__init__(lm, config, **settings)
-        self._frequencies = self.rotary.frequencies([base / self.config.reference for base in self.config.bases])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
-            gates = [Gate(lm.anatomy.head_dim, len(self.config.bases)) for _ in range(lm.anatomy.n_layers)]
-            for weight in (weight for gate in gates for weight in gate.parameters()):
-                nn.init.normal_(weight, std=_INIT_STD)
-        self.router = nn.ModuleList(gates).to(lm.device)
-        self.history: list[dict[str, float]] = []
-        self.seen: list[Tensor] | None = None  # where training wants it: the router logits of every layer
+    def build(self, context: MethodContext) -> None:
+        """The angles under every base, and a router for every layer."""
+        super().build(context)
+        self.frequencies = self.rotary.frequencies([base / self.config.reference for base in self.config.bases])
+        anatomy = context.lm.anatomy
+        gates = [Gate(anatomy.head_dim, len(self.config.bases)) for _ in range(anatomy.n_layers)]
+        for weight in (weight for gate in gates for weight in gate.parameters()):
+            nn.init.normal_(weight, std=_INIT_STD)
+        self.router = nn.ModuleList(gates)
+
+    def scheme(self) -> Mixture:
+        """The mixture of the attentions under all bases."""
+        return Mixture(self.frequencies, self.router, self.config.top_k)
+
+    def problems(self, data: TrainingData) -> Iterator[Problem]:
+        """The texts, each read alone and whole."""
+        entries = data.task.train if data.task.store is None else data.task.store
+        order = np.random.default_rng(data.seed).permutation(len(entries))[: self.config.texts]
+        rows = self.token_rows([data.task.schema.rendered(entries[i]) for i in order])
+        yield Problem(self, TrainingSet(rows, [len(row) for row in rows]), name="MoICE routers", at_once=1)
+
+    def token_rows(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Texts as what is trained on: token ids, of two tokens or more.
+
+        Raises:
+            DataError: If there is no such text.
+        """
+        lm = self.ready.lm
+        length = min(self.config.length, lm.anatomy.max_positions)
+        rows = [row for text in texts if len(row := (*lm.bos, *lm.tokenize(text))[:length]) >= 2]
+        if not rows:
+            got = f"{len(texts)} texts"
+            raise DataError("There is no text to train on", got=got, expected="one of two tokens or more")
+        return rows
+
+    def loss(self, lm: FrozenLM, batch: Any) -> Tensor:
+        """Mean loss of each text's tokens, with the balance of its routing, ``[n]``."""
+        rows: Sequence[tuple[int, ...]] = batch
+        losses = [self.losses(lm, row) for row in rows]
+        return torch.stack([nll + self.config.balance * balance for nll, balance in losses])
+
+    def losses(self, lm: FrozenLM, ids: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Next-token loss of one text, and the balance of its routing."""
+        scheme = self.scheme()
+        seen: list[Tensor] = []
+        scheme.seen = seen
+        (nll,) = mean_nll(lm, [TokenSequence(ids)], Conditioning(positions=scheme))
+        return nll, balance_loss([layer[:, :, :-1] for layer in seen], self.config.top_k)  # the last predicts nothing
+
+
+class Mixture(PositionScheme):
+    """The attentions under all bases, mixed for every head and token as the layer's router says.
+
+    Attributes:
+        seen: Takes the router's logits of every layer, where training wants them.
+    """
+
+    def __init__(self, frequencies: list[Tensor], router: nn.ModuleList, top_k: int) -> None:
+        self.frequencies, self.router, self.top_k = frequencies, router, top_k
+        self.seen: list[Tensor] | None = None
 
     def attend(self, at: Heads) -> Tensor:
-        """The mixture of the attentions under all bases."""
-        frequencies = self._frequencies[at.layer]
+        """The mixture, ``[batch, heads, Q, d]``."""
+        frequencies = self.frequencies[at.layer]
         logits = self.router[at.layer](rotate(at.q, at.q_at * frequencies[0]).float())  # [batch, heads, Q, E]
         if self.seen is not None:
             self.seen.append(logits)
-        weights = routed(logits, self.config.top_k).to(at.q.dtype)
+        weights = routed(logits, self.top_k).to(at.q.dtype)
         mixture = torch.zeros_like(at.q)
         for expert, base in enumerate(frequencies):
             answer = at.mixed(rotate(at.q, at.q_at * base), rotate(at.k, at.k_at * base))
             mixture = mixture + weights[..., expert, None] * answer
         return mixture
-
-    def save(self, folder: str | Path) -> None:
-        """Write the router: some kilobytes of JSON and safetensors."""
-        base = {**self.lm.provenance, "weight_hash": self.lm.weight_hash, "dtype": str(self.lm.dtype)}
-        described = {"base_model": base, "config": self.config.to_dict(), "history": self.history}
-        write_router(Path(folder), described, self.router.state_dict())
-
-    @classmethod
-    def load(cls, lm: FrozenLM, folder: str | Path) -> Self:
-        """A router that was saved, on the model it was trained for.
-
-        Raises:
-            ArtifactError: If there is none, it is damaged, or it belongs to other weights.
-        """
-        described, tensors = read_router(Path(folder), lm)
-        made = cls(lm, MoICEConfig.from_dict(described["config"]))
-        made.router.load_state_dict(tensors)
-        made.history = described["history"]
-        return made
 
 
 def routed(logits: Tensor, top_k: int) -> Tensor:

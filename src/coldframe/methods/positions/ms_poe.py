@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from coldframe.config import Config, check
-from coldframe.frozen.model import FrozenLM
+from coldframe.config import check
 from coldframe.frozen.rotary import Heads, for_each_query_head, rotate
-from coldframe.methods.positions.scheme import PositionScheme
+from coldframe.methods.base import MethodConfig, MethodContext
+from coldframe.methods.positions.scheme import PositionMethod, PositionScheme
 
 
 @dataclasses.dataclass(frozen=True)
-class MsPoEConfig(Config):
+class MsPoEConfig(MethodConfig):
     """Settings of Ms-PoE.
 
     Args:
+        k: None: nothing is retrieved.
         lowest: Ratio of the most position-aware head, above 0; 1 leaves positions as they are.
         highest: Ratio of the least position-aware head, at least ``lowest``.
         first_layer: The layers before it keep their positions.
@@ -45,7 +46,7 @@ class MsPoEConfig(Config):
         check(self.outlier > 0, "outlier must be positive", got=self.outlier)
 
 
-class MsPoE(PositionScheme):
+class MsPoE(PositionMethod):
     """Multi-scale positional encoding: head ``h`` takes position ``m`` for ``m / r_h``.
 
         A   = softmax(q_last K^T / sqrt(d)), without positions, once, on the first pass over a prompt
@@ -59,28 +60,41 @@ class MsPoE(PositionScheme):
     so that neighbours seem far apart, the more the longer the text. ``assign="order"`` and a highest ratio of
     ``highest - (highest - lowest) / H`` would be the authors' code.
 
-    Example:
-        >>> from coldframe import load_lm
-        >>> MsPoE(load_lm("smollm2")).generate(["2 + 2 ="], max_new_tokens=4)  # doctest: +SKIP
-
     Cost: nothing trained; one row of attention weights more for each layer and prompt, and keys turned anew for every
-    query head at every step.
+    query head at every step. The text's states depend on it.
+
+    Example:
+        >>> MsPoE(lowest=1.0)
+        MsPoE(lowest=1.0)
     """
 
+    name: ClassVar[str] = "ms-poe"
     paper: ClassVar[str] = "arXiv 2403.04797"
     config_class = MsPoEConfig
     config: MsPoEConfig
 
-    def __init__(self, lm: FrozenLM, config: MsPoEConfig | None = None, **settings: Any) -> None:
-        super().__init__(lm, config, **settings)
-        self._frequencies = [one[0] for one in self.rotary.frequencies()]
-        self._ratios: dict[int, Tensor] = {}
+    def build(self, context: MethodContext) -> None:
+        """The model's own angles."""
+        super().build(context)
+        self.frequencies = [of_layer[0] for of_layer in self.rotary.frequencies()]
+
+    def scheme(self) -> PositionScheme:
+        """A scale for every head, which the batch's prompts choose."""
+        return _Scales(self.config, self.frequencies)
+
+
+class _Scales(PositionScheme):
+    """Ratios of the prompts of one batch, by layer."""
+
+    def __init__(self, config: MsPoEConfig, frequencies: list[Tensor]) -> None:
+        self.config, self.frequencies = config, frequencies
+        self.ratios: dict[int, Tensor] = {}
 
     def attend(self, at: Heads) -> Tensor:
         """Ordinary attention, queries and keys turned by their position over their head's ratio."""
         if at.begins:
-            self._ratios[at.layer] = self._assigned(at)
-        ratios, frequencies = self._ratios[at.layer], self._frequencies[at.layer]
+            self.ratios[at.layer] = self._assigned(at)
+        ratios, frequencies = self.ratios[at.layer], self.frequencies[at.layer]
         if self.config.keys == "own":
             keys, of_keys = for_each_query_head(at.k, at.q), ratios
         else:
