@@ -108,10 +108,10 @@ def test_paper_index_has_the_defaults(title: str) -> None:
         match = re.search(rf"^## {re.escape(title)}\n\nClass `(\w+)`", PAPER_INDEX, re.M)
         assert match, f"the section {title!r} does not begin with its class"
         home = getattr(coldframe, match[1])
-    settings = getattr(home, "config_class", home)()
+    values = {**TrainingConfig().to_dict(), **getattr(home, "training_defaults", {})}
+    values |= {"learning_rate": getattr(home, "learning_rate", None), **getattr(home, "config_class", home)().to_dict()}
     for name, written in SECTIONS[title]:
-        places = (settings, home, TrainingConfig.from_dict(getattr(home, "training_defaults", {})))
-        value = next(getattr(place, name) for place in places if hasattr(place, name))
+        value = values[name]
         same = float(written) == value if isinstance(value, float) else written == str(value)
         assert same, f"{title}: {name} is {value!r}, the paper index says {written}"
 

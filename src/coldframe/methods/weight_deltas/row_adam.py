@@ -23,9 +23,9 @@ class RowAdamW(torch.optim.AdamW):
 
     Example:
         >>> table = torch.nn.Parameter(torch.zeros(3, 1))
-        >>> optimizer = RowAdamW([{"params": [table], "rows": True, "lr": 0.1}], lr=0.1)
+        >>> adam = RowAdamW([{"params": [table], "rows": True, "lr": 0.1}], lr=0.1)
         >>> (5 * torch.nn.functional.embedding(torch.tensor([1]), table, sparse=True)).sum().backward()
-        >>> _ = optimizer.step()
+        >>> _ = adam.step()
         >>> table.data.flatten().round(decimals=3)
         tensor([ 0.0000, -0.1000,  0.0000])
     """
