@@ -34,14 +34,30 @@ def test_questions_that_were_trained_on_are_refused_or_said(run: Run, artifact: 
     fresh = {"question": "Where is it?", "answer": "Rome", "passages": ["It"]}
     leak = written(tmp_path / "leak.jsonl", {"question": "where does it  lie?", "answer": "Rome"}, fresh)
     outcome = run("evaluate", artifact, leak)
-    assert outcome.status != 0 and "1 of 2 test questions were trained on" in outcome.err
+    assert outcome.status != 0 and "1 of 2 rows were trained on" in outcome.err
     outcome = run("evaluate", artifact, leak, "--allow-leaks")
-    assert outcome.status == 0 and "LEAK: 1 of 2 test questions were trained on" in outcome.err
+    assert outcome.status == 0 and "LEAK: 1 of 2 rows were trained on" in outcome.err
     outcome = run("evaluate", artifact, written(tmp_path / "fresh.jsonl", fresh))
     assert outcome.status == 0 and "LEAK" not in outcome.err
 
 
-def test_gone_questions_are_said(run: Run, artifact: Path, tmp_path: Path) -> None:
-    fresh = written(tmp_path / "fresh.jsonl", {"question": "Where is it?", "answer": "Rome", "passages": ["It"]})
+def test_questions_that_were_trained_on_are_known_without_the_corpus(run: Run, artifact: Path, tmp_path: Path) -> None:
+    leak = written(tmp_path / "leak.jsonl", {"question": "Where is she?", "answer": "Oslo"})
     (tmp_path / "corpus.jsonl").unlink()
-    assert "nobody can tell whether" in run("evaluate", artifact, fresh).err
+    outcome = run("evaluate", artifact, leak)
+    assert outcome.status != 0 and "1 of 1 rows were trained on (row 1 'Where is she?')" in outcome.err
+
+
+def test_questions_that_bring_passages_are_asked_with_these(run: Run, lm: str, artifact: Path, tmp_path: Path) -> None:
+    own = [{"title": "He", "text": "He is in Bonn."}, {"title": "She", "text": "She is in Oslo."}]
+    asked = written(tmp_path / "asked.jsonl", {"question": "Where is he?", "answer": "Bonn", "contexts": own})
+    text = tmp_path / "text"
+    corpus = tmp_path / "corpus.jsonl"
+    assert run("fit", corpus, "--method", "icl", "--set", "k=2", "--model", lm, "--out", text, "--quiet").status == 0
+    records = tmp_path / "records.jsonl"
+    outcome = run("evaluate", text, asked, "--predictions", records)
+    assert outcome.status == 0 and "1 passages came with the rows" in outcome.err
+    (record,) = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    assert len(record["neighbours"]) == 2
+    outcome = run("evaluate", artifact, asked)
+    assert outcome.status != 0 and "There is no adapter for passage" in outcome.err

@@ -68,6 +68,13 @@ def test_order_carries_nothing_or_visibly_something(case: Case, architecture: st
 
 
 @every
+def test_soft_tokens_are_as_many_as_a_method_says(case: Case, architecture: str) -> None:
+    method = built(case, lm_of(architecture))
+    soft_tokens = method.condition(QUERIES, FOUND).soft_tokens
+    assert method.soft_token_count == (0 if soft_tokens is None else soft_tokens.shape[-2])
+
+
+@every
 def test_batches_padding_and_caches_carry_nothing(case: Case, architecture: str) -> None:
     lm, forgetful = lm_of(architecture), lm_of(architecture, state_budget=0)
     method = built(case, lm)

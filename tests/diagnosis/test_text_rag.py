@@ -30,9 +30,9 @@ def retrieve(text, k=2):
 
 
 def naive(lm, text, passages, answer):
-    """Mean token NLL of the answer, from all logits of one text."""
+    """Mean token NLL of the answer and its end, from all logits of one text."""
     prompt = "Answer.\n" + "".join(passage + "\n" for passage in reversed(passages)) + f"Q: {text}\nA:"
-    start, ids = len(lm.bos + lm.tokenize(prompt)), lm.bos + lm.tokenize(prompt + " " + answer)
+    start, ids = len(lm.bos + lm.tokenize(prompt)), lm.bos + lm.tokenize(prompt + " " + answer + "\n")
     log_probabilities = lm.logits(torch.tensor([ids]))[0].log_softmax(-1)
     return -np.mean([float(log_probabilities[i - 1, ids[i]]) for i in range(start, len(ids))])
 

@@ -192,7 +192,8 @@ def test_one_table_over_all_four_ports(cache: Path, tmp_path: Path) -> None:
     rows = {row.name: row for row in comparison.data.rows}
     retrieving = ("icl", "prag", "poly-prag", "dyprag", "mha-esp")
     assert {*rows} == {*methods, *(f"{name}, swapped store" for name in retrieving)}
-    assert {score.metric for score in rows["prag"].scores} >= {"token_f1", "exact_match", "contains"}
+    assert {score.metric for score in rows["prag"].scores} >= {"token_f1", "exact_match", "contains", "loss"}
+    assert rows["prag"].score("loss").low < rows["prag"].score("loss").value
     assert rows["prag"].cost is not None and rows["prag"].cost.trainable_parameters > 0
     assert rows["prag, swapped store"].role == "control" and rows["icl"].difference is not None
     assert (tmp_path / "report.html").is_file()

@@ -17,6 +17,7 @@ from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.intervals import Interval
 from coldframe.evaluation.report import render_markdown, render_report, render_table, write_report
 from coldframe.evaluation.report_data import (
+    LabelPrior,
     MethodRow,
     Neighbour,
     Published,
@@ -29,7 +30,7 @@ from coldframe.evaluation.report_data import (
     TrainingCurve,
 )
 from coldframe.evaluation.report_samples import MAX_TEXT
-from coldframe.evaluation.summary import method_row, metric_infos, reliabilities, samples
+from coldframe.evaluation.summary import label_prior_rows, method_row, metric_infos, reliabilities, samples
 from coldframe.reports.numbers import MetricInfo
 from coldframe.retrieval.store import Store
 from coldframe.tasks.task import Example, Schema
@@ -66,6 +67,7 @@ def full(word="", domain="text"):
         notes=("dropped 3 rows" + word,),
         curves=(TrainingCurve("main" + word, 0, points, points, 2),),
         sweeps=(Sweep("K" + word, "main" + word, (SweepPoint(1, Interval(60, 55, 65, 100)),)),),
+        label_priors=(LabelPrior("Yes" + word, 40.0, {"main": 55.5}), LabelPrior("No" + word, 60.0, {"main": 44.5})),
         reliability=(Reliability("main" + word, (Bin(0.9, 0.8, 10), Bin(0.6, 0.7, 5))),),
         samples=(Sample("q1" + word, "CCO" + word, "Yes" + word, "No" + word, False, 0.7, neighbours),),
         published=(Published("main" + word, 75.1, "accuracy", "Qwen" + word, "paper" + word, "K = 5" + word),),
@@ -93,10 +95,19 @@ def test_hostile_words_are_text_everywhere():
 def test_sections_appear_only_with_data():
     everything, bare = render_report(full()), full()
     bare = dataclasses.replace(
-        bare, rows=bare.rows[:1], curves=(), sweeps=(), reliability=(), samples=(), published=(), settings={}, notes=()
+        bare,
+        rows=bare.rows[:1],
+        curves=(),
+        sweeps=(),
+        reliability=(),
+        label_priors=(),
+        samples=(),
+        published=(),
+        settings={},
+        notes=(),
     )
     short = render_report(bare)
-    for heading in ("Score against cost", "Learning curves", "How many exemplars", "Reliability", "Sample queries",
+    for heading in ("Score against cost", "Learning curves", "How many exemplars", "Reliability", "Sample queries", "Priors of the labels",
                     "Published numbers", "Settings"):  # fmt: skip
         assert heading in everything and heading not in short
     assert "no control without a language model was run" in short
@@ -220,6 +231,18 @@ def test_rows_from_predictions():
     assert "+" in render_report(data) and data.reliability[0].bins
     with pytest.raises(ConfigError, match="accuracy"):
         metric_infos(["acuracy"])
+
+
+def test_priors_of_labels_are_shown_and_of_many_the_furthest():
+    rng = np.random.default_rng(0)
+    runs = [noisy_run(rng, accuracy=0.9, method="ours") for _ in range(2)]
+    priors = label_prior_rows({"ours": runs})
+    assert sum(prior.share for prior in priors) == pytest.approx(100)
+    assert sum(prior.priors["ours"] for prior in priors) == pytest.approx(100)
+    assert priors[0].share == pytest.approx(100 * np.mean(runs[0].targets == 0))
+    many = tuple(LabelPrior(f"label {i}", 2.0, {"main": 2.0 + i}) for i in range(40))
+    page = Page(render_report(dataclasses.replace(full(), label_priors=many))).text
+    assert "12 of 40 labels" in page and "label 39" in page and "label 5 " not in page
 
 
 def test_samples_show_wrong_answers_too():

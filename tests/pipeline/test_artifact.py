@@ -23,7 +23,7 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import WEIGHTS
 from coldframe.methods.registry import method_class
 from coldframe.pipeline.fit import fit
-from coldframe.pipeline.pipeline import STORE, Pipeline, load
+from coldframe.pipeline.pipeline import STORE, TRAINED, Pipeline, load
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.storage import artifact as manifests
 from coldframe.storage import files
@@ -78,9 +78,9 @@ def test_an_artifact_names_all_it_depends_on(saved: Path) -> None:
     assert config["base_model"]["name"] == "tiny llama" and config["base_model"]["weight_hash"] == lm.weight_hash
     assert config["base_model"]["dtype"] == "torch.float32"
     assert config["encoder"] == {"spec": "tiny", "hash": TinyEncoder().hash}
-    assert config["store"]["size"] == 16 and config["files"].keys() == {WEIGHTS, STORE}
+    assert config["store"]["size"] == 16 and config["files"].keys() == {WEIGHTS, STORE, TRAINED}
     assert config["schema"]["labels"] == ["A", "B"] and config["method_config"]["heads"] == 2
-    assert sorted(path.name for path in saved.iterdir()) == ["README.md", CONFIG, STORE, WEIGHTS]
+    assert sorted(path.name for path in saved.iterdir()) == sorted(["README.md", CONFIG, STORE, TRAINED, WEIGHTS])
     assert "tiny llama" in (saved / "README.md").read_text()
     assert all(not key.startswith("setting") for key in load_file(saved / WEIGHTS))  # nothing of the base model
 
@@ -99,7 +99,7 @@ def test_texts_survive_whatever_they_hold(tmp_path: Path) -> None:
 
 def test_a_loaded_artifact_writes_the_same_files_again(saved: Path, tmp_path: Path) -> None:
     load(saved, lm_of("llama")).save_pretrained(tmp_path / "again")
-    for name in (CONFIG, WEIGHTS, STORE, "README.md"):
+    for name in (CONFIG, WEIGHTS, STORE, TRAINED, "README.md"):
         assert (saved / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
 
 

@@ -55,6 +55,7 @@ class Fit(Config):
         augment_model: The model as that server names it.
         augment_key_env: Environment variable with the server's key.
         ask_again: Also about passages that no questions could be had for before.
+        calibrate: Correct the scores of the labels on the validation rows once the method is fitted.
         add: Add what is new in the data to the artifact in --out; what was trained stays as it is, with its method
             and settings.
         recipe: YAML file with the keys task, method, method_settings, model, retrieval, training; flags override it.
@@ -76,6 +77,7 @@ class Fit(Config):
     augment_model: str | None = None
     augment_key_env: str | None = None
     ask_again: bool = False
+    calibrate: bool = False
     add: bool = False
     recipe: str | None = None
     json: bool = False
@@ -98,7 +100,16 @@ def run(argv: Sequence[str], name: str = "fit", default: Fit | None = None) -> N
     lm = options.model.load()
     task = _augmented(options, task, method, lm, out)
     training = options.training.changes()  # type: ignore[attr-defined]
-    pipeline = fit(method, lm, task, retrieval=options.retrieval, training=training, out=out, quiet=options.quiet)
+    pipeline = fit(
+        method,
+        lm,
+        task,
+        retrieval=options.retrieval,
+        training=training,
+        out=out,
+        calibrate=options.calibrate,
+        quiet=options.quiet,
+    )
     parameters, entry_bytes = method.trained_parameters, method.entry_bytes
     if options.json:
         print_json(
@@ -112,6 +123,8 @@ def run(argv: Sequence[str], name: str = "fit", default: Fit | None = None) -> N
                 "bytes_per_entry": entry_bytes,
                 "left_out": dict(method.left_out),
                 "history": pipeline.history,
+                "label_priors": dict(pipeline.priors),
+                "label_bias": list(method.label_bias),
                 "notes": list(task.notes),
                 "seconds": round(pipeline.seconds, 2),
             }

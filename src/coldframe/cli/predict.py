@@ -82,8 +82,8 @@ def _records(pipeline: Pipeline, rows: Iterator[tuple[int, str]], problems: Prob
                 pipeline.queries([text])
                 usable.append((number, text))
             except DataError as error:  # says "Query 1": here the row is known
-                said = error.problem.removeprefix("Query 1: ")
-                problems.add(DataError(f"Row {number}: {said}", got=error.got, expected=error.expected, fix=error.fix))
+                problem = f"Row {number}{error.problem.removeprefix('Query 1')}"
+                problems.add(DataError(problem, got=error.got, expected=error.expected, fix=error.fix))
         if not usable:
             continue
         outcome, retrieved = pipeline.run([text for _, text in usable])

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from coldframe.errors import ConfigError, DataError, LeakError
-from coldframe.tasks import check_leaks, load_task
+from coldframe.errors import DataError, LeakError
+from coldframe.tasks import load_task
 from coldframe.tasks.columns import TEXT_NAMES, Columns, input_columns, question_columns, table_columns
 from coldframe.tasks.examples import ExampleReader
 from coldframe.tasks.load import is_builtin
@@ -27,7 +27,9 @@ Format = Literal["auto", "text", "csv", "tsv", "jsonl", "parquet"]
 
 def own_test(pipeline: Pipeline) -> tuple[Sequence[Example], list[str]]:
     """The test rows of the task that an artifact was fitted to, and what is to be known about them."""
-    task = load_again(pipeline.task)
+    from coldframe.pipeline.setup import readable_task
+
+    task = readable_task(pipeline.lm, load_again(pipeline.task), pipeline.method.soft_token_count)
     return task.test, list(task.notes)
 
 
@@ -41,6 +43,7 @@ def labelled(
         DataError: A row cannot be used, or its label was not in training.
     """
     schema, problems = pipeline.schema, Problems(on_error)
+    own: Sequence[Passage] = ()
     passages = [entry for entry in pipeline.store.examples if isinstance(entry, Passage)]
     if is_builtin(data):
         examples: Sequence[Example] = load_task(data, raw_smiles=schema.raw_smiles).test
@@ -52,32 +55,36 @@ def labelled(
             columns = _columns(pipeline, table, text, label)
         reader = ExampleReader(schema.domain, schema.kind, schema.raw_smiles, passages, names_of(passages))
         examples = [example for example, _ in reader.read(table, columns, Path(data).stem, problems)]
-    kept = [example for example in examples if _known(example, schema, problems)]
-    if not kept:
+        own = reader.own.added
+    usable = pipeline.readable([example for example in examples if _known(example, schema, problems)], problems)
+    if not usable:
         raise DataError(f"{data} has no usable rows", fix="Check the columns and labels.")
     notes = problems.notes()
-    stored = {example.key: example.id for example in pipeline.store.examples}
-    leaked = [example for example in kept if example.key in stored]
-    if leaked:
-        pairs = ", ".join(f"{e.id} = {stored[e.key]}" for e in leaked[:5])
-        problem = f"{len(leaked)} of {len(kept)} rows are among the artifact's exemplars ({pairs})"
-        if not allow_leaks:
-            raise LeakError(problem, fix="Leave them out, or pass --allow-leaks to score them and say so.")
-        notes.append(f"LEAK: {problem}.")
-    return kept, notes + (_trained_on(pipeline, kept, allow_leaks) if passages else [])
+    if own:
+        from coldframe.retrieval.store import Store
+
+        pipeline.replace_store(Store.of([*pipeline.store.examples, *own]))
+        notes.append(f"{len(own)} passages came with the rows; each row gets its own.")
+    return usable, notes + _leaks(pipeline, usable, allow_leaks)
 
 
-def _trained_on(pipeline: Pipeline, questions: Sequence[Example], allow: bool) -> list[str]:
-    """Notes on questions that were trained on, which the store of a corpus does not tell.
+def _leaks(pipeline: Pipeline, rows: Sequence[Example], allow: bool) -> list[str]:
+    """Notes on rows that can be retrieved, or that the method was trained with.
 
     Raises:
         LeakError: There are some, unless allowed.
     """
-    try:
-        task = load_again(pipeline.task)
-    except (ConfigError, DataError):
-        return ["The artifact's own task is not there: nobody can tell whether these questions were trained on."]
-    return list(check_leaks(dataclasses.replace(task, test=tuple(questions), notes=()), allow).notes)
+    stored, notes = {example.key: example.id for example in pipeline.store.examples}, []
+    retrievable = [f"{row.id} = {stored[row.key]}" for row in rows if row.key in stored]
+    trained = [f"row {row.row} {row.text[:60]!r}" for row in rows if row.key in pipeline.trained_keys - stored.keys()]
+    for names, seen in ((retrievable, "are among the artifact's exemplars"), (trained, "were trained on")):
+        if not names:
+            continue
+        problem = f"{len(names)} of {len(rows)} rows {seen} ({', '.join(names[:5])})"
+        if not allow:
+            raise LeakError(problem, fix="Leave them out, or pass --allow-leaks to score them and say so.")
+        notes.append(f"LEAK: {problem}.")
+    return notes
 
 
 def texts_of(
@@ -152,6 +159,8 @@ def _text_columns(pipeline: Pipeline, table: Table, column: str | None) -> Colum
 def _columns(pipeline: Pipeline, table: Table, text: str | None, label: str | None) -> Columns:
     label = label or (pipeline.task.get("options") or {}).get("label")
     columns = _text_columns(pipeline, table, text)
+    if (contexts := (pipeline.task.get("options") or {}).get("contexts")) in table.columns:
+        columns = dataclasses.replace(columns, contexts=contexts)
     if label is None:
         label = table_columns(TaskConfig(text=",".join(columns.texts)), table)[0].label
     return dataclasses.replace(columns, label=table.require(label))

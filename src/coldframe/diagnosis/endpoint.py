@@ -14,7 +14,7 @@ from coldframe.diagnosis.queries import Case, in_prompt
 from coldframe.errors import ConfigError, ModelError, nearest
 from coldframe.inference.client import Client, Refusal
 from coldframe.tasks.questions import QUESTION
-from coldframe.tasks.task import Example, Template, content_hash
+from coldframe.tasks.task import Example, Template, content_hash, end_text
 from coldframe.tasks.text_metrics import TEXT_METRICS
 
 Mode = Literal["auto", "logprobs", "answers"]
@@ -29,10 +29,10 @@ class Endpoint(PassageSubject):
     """A retriever over a model on a server: vLLM, SGLang, llama.cpp, Ollama, a paid service.
 
     Where the server tells the log-probabilities of a text it is given (``completions`` with ``echo`` and
-    ``logprobs``: vLLM, SGLang), the loss is the mean token NLL of the gold answer, in nats. Elsewhere the model
-    writes an answer (``chat/completions``) and ``loss = 1 - score`` of that answer; such losses are coarser and
-    take more queries. The server is asked one question when the object is made, so that a wrong address, key or
-    model is known at once.
+    ``logprobs``: vLLM, SGLang), the loss is the mean token NLL of the gold answer and of the text that ends it, in
+    nats. Elsewhere the model writes an answer (``chat/completions``) and ``loss = 1 - score`` of that answer; such
+    losses are coarser and take more queries. The server is asked one question when the object is made, so that a wrong
+    address, key or model is known at once.
 
     Args:
         url: Up to and with the version: ``http://localhost:8000/v1``.
@@ -162,7 +162,7 @@ class Endpoint(PassageSubject):
         return 1.0 - float(TEXT_METRICS[self.metric].statistics([written], [[case.answer]])[0, 0])
 
     def _mean_token_nll(self, case: Case, stop: threading.Event) -> float:
-        prompt, answer = self._prompt(case), self.template.answer(case.answer.strip())
+        prompt, answer = self._prompt(case), self.template.answer(case.answer.strip()) + end_text(self.template.end)
         tokens, values = self._echo(prompt + answer, stop)
         start = len(tokens)
         while start and len("".join(tokens[start:])) < len(answer):

@@ -18,7 +18,8 @@ from coldframe.tasks.task import Example, Template, content_hash
 class TextRAG(PassageSubject):
     """A retriever over a local model: header, passages (the most relevant last), question, answer.
 
-    ``loss = -1/T sum_t log p(a_t | a_<t, passages, question)``, the mean over the T tokens of the gold answer, nats.
+    ``loss = -1/T sum_t log p(a_t | a_<t, passages, question)``, the mean over the T tokens of the gold answer and of
+    what ends it, nats.
 
     Where the model's context is too short the least relevant passages are left out; :attr:`notes` counts them.
 
@@ -72,13 +73,14 @@ class TextRAG(PassageSubject):
     @torch.no_grad()
     def _mean_token_nll(self, cases: Sequence[Case]) -> list[float]:
         before = self.lm.dropped_contexts
-        prompts = [Prompt(self.template.query(case.text), self.template.header) for case in cases]
+        prompts = [Prompt(self.template.query(case.text), self.template.header, self.template.end) for case in cases]
         answers = [self.template.answer(case.answer.strip()) for case in cases]
         contexts = tuple(in_prompt(self.template, case.passages) for case in cases)
         sums = self.lm.loss(prompts, answers, Conditioning(contexts=contexts)).tolist()
         self._dropped += self.lm.dropped_contexts - before
         self._given += sum(map(len, contexts))
-        return [total / len(self.lm.tokenize(answer)) for total, answer in zip(sums, answers, strict=True)]
+        lengths = [len(self.lm.answer_tokens(answer, self.template.end)) for answer in answers]
+        return [total / length for total, length in zip(sums, lengths, strict=True)]
 
     def fingerprint(self) -> str:
         """Names model, template and task."""

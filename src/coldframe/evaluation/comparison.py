@@ -29,11 +29,12 @@ from coldframe.evaluation.report_data import (
     TrainingCurve,
 )
 from coldframe.evaluation.runs import QUERY_ABLATIONS, TRAINING_ABLATIONS, Job, Outcome, Runner
-from coldframe.evaluation.summary import method_row, metric_infos, reliabilities, samples
+from coldframe.evaluation.summary import label_prior_rows, method_row, metric_infos, reliabilities, samples
 from coldframe.evaluation.verdict import verdict
 from coldframe.frozen.model import FrozenLM
 from coldframe.inference.predictions import Predictions
 from coldframe.methods.registry import create
+from coldframe.pipeline.setup import readable_task
 from coldframe.progress import say
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
@@ -163,6 +164,8 @@ def compare(
     for name in ablations:
         if name not in ABLATIONS:
             raise ConfigError(f"There is no ablation {name!r}", fix=nearest(name, ABLATIONS))
+    # One set of test rows for all methods: those that all of them can read.
+    task = readable_task(lm, task, max(draft.soft_token_count for draft in drafts.values()))
     classify = task.schema.kind == "classification"
     runner = Runner(lm, task, training, retrieval, None if out is None else Path(out), shuffles, text_rows, quiet)
     jobs: list[Job] = []
@@ -223,6 +226,9 @@ def compare(
         curves=tuple(_curve(one, main) for one in outcomes[main] if one.history),
         sweeps=tuple(_sweep(main, setting, values, runs, task) for setting, values in (sweeps or {}).items()),
         reliability=reliabilities({main: main_runs}) if classify else (),
+        label_priors=label_prior_rows({row.name: runs[row.name] for row in rows if row.role == "method"})
+        if classify
+        else (),
         samples=samples(main_runs[0], Store.of(task.exemplars), task.schema),
         published=tuple(published),
         settings={

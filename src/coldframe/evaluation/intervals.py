@@ -60,13 +60,17 @@ def statistic(runs: Sequence[Predictions], metric: str, positive: int | None = N
 
     Args:
         runs: Their rows stand one below the other; usually one run.
-        metric: A name in ``METRICS`` or, for written answers, in ``TEXT_METRICS``.
+        metric: A name in ``METRICS`` or, for written answers, in ``TEXT_METRICS``; ``"loss"`` for the loss of the gold
+            answers.
         positive: Position of the label counted as positive, for two-class metrics.
 
     Raises:
         ConfigError: There is no such metric for this kind of task.
     """
     written = not runs[0].labels
+    if metric == "loss" and written:
+        losses = np.concatenate([_losses(run) for run in runs])
+        return lambda weights: (weights @ losses) / weights.sum(axis=1)
     known: Mapping[str, Metric | TextMetric] = TEXT_METRICS if written else METRICS
     found = known.get(metric)
     if isinstance(found, TextMetric):
@@ -80,6 +84,12 @@ def statistic(runs: Sequence[Predictions], metric: str, positive: int | None = N
         return lambda weights: score_many(targets, probabilities, positive, weights)
     kind = "generation" if written else "classification"
     raise ConfigError(f"{metric!r} is no metric of a {kind} task", fix=nearest(metric, known))
+
+
+def _losses(run: Predictions) -> NDArray[np.float64]:
+    if run.losses is None:
+        raise ConfigError(f"The predictions of {run.method!r} come without losses of the gold answers")
+    return run.losses
 
 
 def score_interval(

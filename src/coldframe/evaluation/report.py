@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Group
 
 from coldframe.evaluation.calibration import calibration_error
-from coldframe.evaluation.report_data import MethodRow, Published, ReportData
+from coldframe.evaluation.report_data import LabelPrior, MethodRow, Published, ReportData
 from coldframe.evaluation.report_samples import sample_cards
 from coldframe.evaluation.verdict import verdict
 from coldframe.reports import blocks, html, markdown, terminal
@@ -33,6 +33,7 @@ def render_report(data: ReportData) -> str:
         Section("Learning curves", _learning(data)),
         Section("How many exemplars, how many heads", _sweeps(data)),
         Section("Reliability", _reliability(data)),
+        Section("Priors of the labels", _label_priors(data)),
         Section("Sample queries", sample_cards(data)),
         Section("Published numbers", _published(data)),
         blocks.provenance(data.command, {"Settings": data.settings, "Provenance": data.provenance}),
@@ -230,6 +231,33 @@ def _reliability(data: ReportData) -> tuple[Block, ...]:
         "probability means what it says. The area of a dot is its number of predictions."
     )
     return (Text(note, "soft"), *blocks.figures(drawings)) if drawings else ()
+
+
+PRIORS_SHOWN = 12
+
+
+def _label_priors(data: ReportData) -> tuple[Block, ...]:
+    """Mean probabilities of the labels by method; of many labels those that are furthest from their shares."""
+    if not data.label_priors:
+        return ()
+    main = data.main if data.main in data.label_priors[0].priors else next(iter(data.label_priors[0].priors))
+    furthest = sorted(data.label_priors, key=lambda row: -abs(row.priors[main] - row.share))[:PRIORS_SHOWN]
+    rows = [row for row in data.label_priors if row in furthest]
+    columns: list[Column[LabelPrior]] = [
+        Column("label", lambda row: row.label, words=True),
+        Column("share", lambda row: fixed(row.share, 1), "of the test rows, %"),
+    ]
+    columns += [
+        Column(name, lambda row, name=name: fixed(row.priors[name], 1), "%")  # type: ignore[misc]
+        for name in data.label_priors[0].priors
+    ]
+    note = (
+        "The mean probability of each label over the test rows. A label far above its share wins whatever is read; "
+        "coldframe fit --calibrate corrects that on validation rows."
+    )
+    if len(rows) < len(data.label_priors):
+        note += f" Shown are the {len(rows)} of {len(data.label_priors)} labels that are furthest off for {main}."
+    return (Text(note, "soft"), Table.of(columns, rows))
 
 
 def _published(data: ReportData) -> tuple[Block, ...]:

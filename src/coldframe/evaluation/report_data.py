@@ -105,6 +105,21 @@ class Reliability(Config):
 
 
 @dataclasses.dataclass(frozen=True)
+class LabelPrior(Config):
+    """How likely a label is to each method, whatever it reads.
+
+    Args:
+        label: Its name.
+        share: Share of the test rows that have it, in percent.
+        priors: Its mean probability over the test rows in percent, by method.
+    """
+
+    label: str
+    share: float
+    priors: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
 class Neighbour(Config):
     """An entry that was retrieved for a sample query; ``attention`` has one weight per soft token."""
 
@@ -160,6 +175,7 @@ class ReportData(Config):
         curves: Learning curves.
         sweeps: K and H curves.
         reliability: Reliability diagrams.
+        label_priors: Of a classification task.
         samples: Queries shown with their neighbours.
         published: Numbers from papers.
         settings: Settings of the run, by section.
@@ -182,6 +198,7 @@ class ReportData(Config):
     curves: tuple[TrainingCurve, ...] = ()
     sweeps: tuple[Sweep, ...] = ()
     reliability: tuple[Reliability, ...] = ()
+    label_priors: tuple[LabelPrior, ...] = ()
     samples: tuple[Sample, ...] = ()
     published: tuple[Published, ...] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -25,6 +25,7 @@ from coldframe.inference.predictions import Predictions
 from coldframe.methods.base import Method
 from coldframe.methods.registry import create
 from coldframe.pipeline.fit import fit
+from coldframe.pipeline.label_bias import label_priors
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.pipeline.setup import context_of, retriever_of, training_settings
 from coldframe.progress import say
@@ -211,6 +212,8 @@ class Runner:
         if self.out is not None:
             lines, rest = self._paths(job)
             if job.keep:
+                if predictions.labels:
+                    pipeline.priors = label_priors(predictions.labels, predictions.probabilities)
                 pipeline.save_pretrained(self.out / "artifact")
                 write_text(self.out / "runs" / "artifact.txt", rest.stem)
             predictions.save(lines)

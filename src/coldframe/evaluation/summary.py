@@ -11,7 +11,7 @@ from coldframe.evaluation.calibration import reliability
 from coldframe.evaluation.compare import paired_difference
 from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.intervals import RESAMPLES, score_interval, statistic
-from coldframe.evaluation.report_data import MethodRow, Neighbour, Reliability, Role, Sample, Score
+from coldframe.evaluation.report_data import LabelPrior, MethodRow, Neighbour, Reliability, Role, Sample, Score
 from coldframe.inference.predictions import Predictions, same_rows
 from coldframe.reports.numbers import MetricInfo
 from coldframe.retrieval.store import Store
@@ -22,16 +22,16 @@ from coldframe.tasks.text_metrics import TEXT_METRICS, TextMetric
 #: What the table shows beside the primary metric, by kind of task.
 USUAL = {
     "classification": ("effective_accuracy", "accuracy", "balanced_accuracy", "mcc", "auroc", "calibration_error"),
-    "generation": ("token_f1", "exact_match", "contains"),
+    "generation": ("token_f1", "exact_match", "contains", "loss"),
 }
 
-#: Scores that are not made from predictions alone.
-OTHERS = {"loss": MetricInfo("loss", "Loss of the gold answer", higher=False, decimals=3)}
+#: The loss is no metric of written answers: it comes with the predictions where the model gives one.
+LOSS = MetricInfo("loss", "Loss of the gold answer", higher=False, decimals=3)
 
 
 def metric_infos(names: Sequence[str]) -> tuple[MetricInfo, ...]:
     """How metrics are shown, by name; percentages with one decimal, others with three."""
-    infos = dict(OTHERS)
+    infos = {LOSS.name: LOSS}
     known: list[Metric | TextMetric] = [*METRICS.values(), *TEXT_METRICS.values()]
     for metric in known:
         decimals = 1 if metric.range == (0.0, 100.0) else 3
@@ -53,7 +53,6 @@ def method_row(
     bytes_per_passage: float | None = None,
     order_std: float | None = None,
     note: str = "",
-    more: Sequence[Score] = (),
     resamples: int = RESAMPLES,
 ) -> MethodRow:
     """One line of the table: every metric with its interval, and the paired difference to the main method.
@@ -68,14 +67,14 @@ def method_row(
         bytes_per_passage: What it keeps for each passage of its store.
         order_std: Standard deviation of the primary metric over shuffles of the exemplars.
         note: What a reader must know.
-        more: Scores that do not come from predictions, such as the loss of the gold answer (``"loss"``).
         resamples: Bootstrap resamples of the primary metric and of the difference; the other metrics, which
             decide nothing, take a fifth of them.
     """
     same_rows(runs)
     few = max(resamples // 5, 100)
     positive = None if schema.positive is None else schema.index(schema.positive)
-    names = dict.fromkeys([schema.metric, *(metrics or USUAL[schema.kind])])
+    usual = [name for name in USUAL[schema.kind] if name != LOSS.name or all(run.losses is not None for run in runs)]
+    names = dict.fromkeys([schema.metric, *(metrics or usual)])
     row = np.ones((1, len(runs[0])))
     return MethodRow(
         name=runs[0].method,
@@ -83,8 +82,7 @@ def method_row(
         scores=tuple(
             Score(name, score_interval(runs, name, positive, resamples=resamples if name == schema.metric else few))
             for name in names
-        )
-        + tuple(more),
+        ),
         difference=paired_difference(main, runs, schema.metric, positive, resamples=resamples) if main else None,
         seed_values=tuple(float(statistic([run], schema.metric, positive)(row)[0]) for run in runs),
         cost=cost,
@@ -97,6 +95,17 @@ def method_row(
 def reliabilities(methods: Mapping[str, Sequence[Predictions]]) -> tuple[Reliability, ...]:
     """Reliability diagrams of some methods, by name; their runs are the seeds."""
     return tuple(Reliability(name, reliability(runs)) for name, runs in methods.items())
+
+
+def label_prior_rows(methods: Mapping[str, Sequence[Predictions]]) -> tuple[LabelPrior, ...]:
+    """The mean probability of every label by method, over its rows and seeds; the shares are those of the first."""
+    runs = next(iter(methods.values()))
+    shares = np.bincount(runs[0].targets, minlength=len(runs[0].labels)) / len(runs[0])
+    means = {name: np.mean([run.probabilities.mean(axis=0) for run in runs], axis=0) for name, runs in methods.items()}
+    return tuple(
+        LabelPrior(label, 100 * float(share), {name: 100 * float(mean[i]) for name, mean in means.items()})
+        for i, (label, share) in enumerate(zip(runs[0].labels, shares, strict=True))
+    )
 
 
 def samples(run: Predictions, store: Store, schema: Schema, *, count: int = 6, seed: int = 0) -> tuple[Sample, ...]:

@@ -12,7 +12,8 @@ from coldframe.errors import ConfigError
 from coldframe.frozen.ports import PositionReading, Prompt
 from coldframe.frozen.scoring import check_finite, next_logits
 from coldframe.frozen.states import Prefilled
-from coldframe.frozen.tokens import end_text, end_tokens
+from coldframe.frozen.tokens import end_tokens
+from coldframe.tasks.task import end_text
 
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from coldframe.errors import ConfigError, DataError
 from coldframe.frozen.ports import Conditioning, Prompt
 from coldframe.frozen.states import Row
+from coldframe.tasks.task import END_OF_TEXT, END_OF_TURN, end_text
 
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
@@ -94,9 +95,6 @@ def same_for_all(contexts: Contexts | None) -> bool:
 
 # ---- answers and what ends them ---------------------------------------------------------------------------
 
-END_OF_TURN, END_OF_TEXT = "<end of turn>", "<end of text>"
-"""What :attr:`Prompt.end` calls the model's own tokens; anything else is a text that ends an answer."""
-
 
 def answer_tokens(lm: FrozenLM, answer: str, end: str = "") -> tuple[int, ...]:
     """Token ids of an answer and of what ends it; see :meth:`FrozenLM.answer_tokens`."""
@@ -107,11 +105,6 @@ def answer_tokens(lm: FrozenLM, answer: str, end: str = "") -> tuple[int, ...]:
     word, both = lm.tokenize("a"), lm.tokenize("a" + text)
     ids = both[len(word) :] if both[: len(word)] == word else lm.tokenize(text)
     return ids + _own_end(lm, end)
-
-
-def end_text(end: str) -> str:
-    """The text that ends an answer; none, where a token of the model does."""
-    return "" if end in (END_OF_TURN, END_OF_TEXT) else end
 
 
 def end_tokens(lm: FrozenLM, ends: Iterable[str] = ()) -> set[int]:

@@ -105,6 +105,8 @@ class Method(nn.Module):
     context: MethodContext | None = None
     #: Store entries that nothing could be learned for, by id, with the reason; they are not retrieved.
     left_out: Mapping[str, str] = {}
+    #: Added to the scores of the labels, in nats: a correction that was fitted to validation rows.
+    label_bias: Sequence[float] = ()
 
     def __init__(self, config: MethodConfig | None = None, **settings: Any) -> None:
         super().__init__()
@@ -133,6 +135,11 @@ class Method(nn.Module):
     def ports(self) -> frozenset[str]:
         """What it fills: ``text``, ``soft tokens``, ``head gains``, or weights by their names once it is set up."""
         return frozenset()
+
+    @property
+    def soft_token_count(self) -> int:
+        """Soft tokens beside each query."""
+        return 0
 
     @property
     def trains_on_retrieved(self) -> bool:
@@ -210,8 +217,9 @@ class Method(nn.Module):
     def label_scores(
         self, lm: LanguageModel, prompts: Sequence[Prompt], words: Sequence[str], conditioning: Conditioning
     ) -> Tensor:
-        """Log-scores of the label words, ``[batch, labels]``: the model's."""
-        return lm.label_scores(prompts, words, conditioning)
+        """Log-scores of the label words, ``[batch, labels]``: the model's, and ``label_bias``."""
+        scores = lm.label_scores(prompts, words, conditioning)
+        return scores + scores.new_tensor(self.label_bias) if self.label_bias else scores
 
     # ---- training ---------------------------------------------------------------------------------------
 

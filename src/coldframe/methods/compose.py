@@ -98,6 +98,11 @@ class Compose(Method):
         return all(part.shares_text for part in self.methods)
 
     @property
+    def soft_token_count(self) -> int:
+        """Of all parts."""
+        return sum(part.soft_token_count for part in self.methods)
+
+    @property
     def trains_on_retrieved(self) -> bool:
         """Whether the training of a part does."""
         return any(part.trains_on_retrieved for part in self.methods)

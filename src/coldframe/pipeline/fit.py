@@ -14,8 +14,9 @@ from coldframe.errors import TrainingError
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method
 from coldframe.methods.training_set import Problem
+from coldframe.pipeline.label_bias import PRIOR_ROWS, check_has_labels
 from coldframe.pipeline.pipeline import Pipeline
-from coldframe.pipeline.setup import check_fits, context_of, training_data, training_settings
+from coldframe.pipeline.setup import check_fits, context_of, readable_task, training_data, training_settings
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
 from coldframe.tasks.task import Passage, Task
@@ -35,6 +36,7 @@ def fit(
     store: Store | None = None,
     out: str | Path | None = None,
     resume: bool = True,
+    calibrate: bool = False,
     quiet: bool = False,
     **settings: Any,
 ) -> Pipeline:
@@ -49,11 +51,13 @@ def fit(
         store: The task's entries, changed on purpose (an ablation); as they are if None.
         out: Folder for checkpoints and the artifact; nothing is written if None.
         resume: Continue an interrupted run found in ``out``.
+        calibrate: Correct the labels' scores on the validation rows, see :meth:`Pipeline.calibrate`.
         quiet: No progress bars.
         **settings: Single training settings: ``epochs=4``.
 
     Raises:
         ConfigError: Method and task make no sense together.
+        DataError: A row is longer than the model's context, and the task was not loaded with ``on_error="skip"``.
         TrainingError: If nothing was trained, or (which would be our fault) the base model changed.
 
     Example:
@@ -64,8 +68,11 @@ def fit(
     started = time.perf_counter()
     config = training_settings(method, training, settings)
     retrieval, folder = retrieval or RetrievalConfig(), None if out is None else Path(out)
+    task = readable_task(lm, task, method.soft_token_count)
     store = Store.of(task.exemplars) if store is None else store
     check_fits(method, task, store)
+    if calibrate:
+        check_has_labels(task.schema, len(task.validation))
     method.setup(context_of(method, lm, task.schema), config.seed)
     history: list[dict[str, float]] = []
     if method.trainable:
@@ -79,7 +86,12 @@ def fit(
     origin = {"options": dict(task.options), "source": dict(task.source)}
     seconds = time.perf_counter() - started
     pipeline = Pipeline(method.eval(), lm, task.schema, store, retrieval, config, history, seconds, origin)
+    pipeline.trained_keys = frozenset(row.key for row in (*task.train, *task.validation, *task.about))
+    if calibrate:
+        pipeline.calibrate(task.validation)
     if folder is not None:
+        if task.schema.kind == "classification" and (rows := task.validation or task.train):
+            pipeline.measure_priors(rows[:PRIOR_ROWS])
         pipeline.save_pretrained(folder)
     return pipeline
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,17 +19,21 @@ from coldframe.inference.predictions import Predictions
 from coldframe.inference.run import Outcome, predict, run
 from coldframe.methods.base import Method
 from coldframe.methods.registry import create
-from coldframe.pipeline.setup import context_of, retriever_of
+from coldframe.pipeline.label_bias import check_has_labels, fit_label_bias, label_priors
+from coldframe.pipeline.setup import class_weights, context_of, positions_needed, retriever_of
 from coldframe.progress import Bar
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.storage.artifact import read_manifest, verify_files, write_manifest
-from coldframe.storage.files import atomic_path
+from coldframe.storage.files import atomic_path, write_json
+from coldframe.tasks.long_rows import too_long, within
 from coldframe.tasks.molecules import canonical_smiles, molecule_key
+from coldframe.tasks.rows import Problems
 from coldframe.tasks.task import Example, Schema, content_hash
 from coldframe.training.config import TrainingConfig
 
 STORE = "exemplars.jsonl"
+TRAINED = "trained_keys.json"
 SECTIONS = ("base_model", "schema", "method_config", "retrieval", "training", "store")
 
 
@@ -46,6 +51,8 @@ class Pipeline:
         history: One record per epoch.
         seconds: What fitting took.
         task: What the task can be loaded again from (``options``), and where its bytes came from (``source``).
+        priors: The mean probability of every label over inputs, where it was measured.
+        trained_keys: Keys of the rows that the method was fitted with, which no test row may have.
     """
 
     method: Method
@@ -57,6 +64,8 @@ class Pipeline:
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
     task: dict[str, Any] = dataclasses.field(default_factory=dict)
+    priors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    trained_keys: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.retriever = retriever_of(self.method, self.schema, self.store, self.retrieval)
@@ -79,17 +88,34 @@ class Pipeline:
         """New inputs as examples: molecules canonicalised as the training rows were.
 
         Raises:
-            DataError: For an empty text or an unparsable SMILES; names the row.
+            DataError: A text is empty, no SMILES, or longer than the model's context; names the row.
         """
-        found = []
+        examples, positions, limit = [], self._positions(), self.lm.anatomy.max_positions
         for row, text in enumerate(texts, start=1):
             if not isinstance(text, str) or not text.strip():
                 raise DataError(f"Query {row} is empty", got=repr(text), expected="a text")
             try:
-                found.append(_query(text.strip(), row, self.schema))
+                examples.append(_query(text.strip(), row, self.schema))
             except DataError as error:
                 raise DataError(f"Query {row}: {error.problem}", got=error.got, fix=error.fix) from error
-        return found
+            if (needed := positions(examples[-1])) > limit:
+                raise too_long(f"Query {row}", needed, limit)
+        return examples
+
+    def readable(self, examples: Sequence[Example], problems: Problems | None = None) -> tuple[Example, ...]:
+        """The rows that fit into the model's context.
+
+        Args:
+            examples: Labelled rows.
+            problems: Counts the others; without it the first of them is an error.
+
+        Raises:
+            DataError: A row is too long; names it.
+        """
+        return within(examples, self._positions(), self.lm.anatomy.max_positions, problems or Problems())
+
+    def _positions(self) -> Callable[[Example], int]:
+        return positions_needed(self.lm, self.schema, self.method.soft_token_count)
 
     def retrieve(self, examples: Sequence[Example], exclude_same_key: bool = False) -> Retrieved:
         """The exemplars of some queries."""
@@ -145,6 +171,38 @@ class Pipeline:
             )
         return dataclasses.replace(predictions, seconds=time.perf_counter() - started)
 
+    def calibrate(self, rows: Sequence[Example]) -> list[float]:
+        """Correct the scores of the labels by labelled rows that nothing was trained on; nothing else changes.
+
+        Adds one number to the score of each label, see :func:`coldframe.pipeline.label_bias.fit_label_bias`. Rows count
+        as in training: alike, or by class where the task's metric weighs classes alike.
+
+        Args:
+            rows: Validation rows. They may stand in the store: none retrieves itself.
+
+        Returns:
+            The numbers, in nats, in the order of ``schema.labels``.
+
+        Raises:
+            ConfigError: The task has no labels, or there are no rows.
+        """
+        check_has_labels(self.schema, len(rows))
+        self.method.label_bias = ()
+        probabilities = self._outcome(rows).probabilities
+        targets = np.array([self.schema.index(row.target) for row in rows])
+        weights = class_weights(self.schema, rows, rows, self.training)
+        self.method.label_bias = fit_label_bias(probabilities, targets, weights)
+        return list(self.method.label_bias)
+
+    def measure_priors(self, rows: Sequence[Example]) -> None:
+        """Keep the mean probability of every label over some rows, whose own labels do not matter."""
+        self.priors = label_priors(self.schema.labels, self._outcome(rows).probabilities)
+
+    def _outcome(self, rows: Sequence[Example]) -> Outcome:
+        """Raw results of rows that may stand in the store."""
+        retrieved = self.retrieve(rows, exclude_same_key=True)
+        return run(self.method, self.lm, self.schema, [row.text for row in rows], retrieved)
+
     # ---- artifact ---------------------------------------------------------------------------------------
 
     def save_pretrained(self, path: str | Path) -> None:
@@ -164,13 +222,16 @@ class Pipeline:
             "base_model": {**self.lm.provenance, "weight_hash": self.lm.weight_hash, "dtype": str(self.lm.dtype)},
             "encoder": None if encoder is None else {"spec": encoder.spec, "hash": encoder.hash},
             "store": {"hash": self.store.hash, "size": len(self.store)},
+            "label_priors": dict(self.priors),
+            "label_bias": list(self.method.label_bias),
             "history": self.history,
             "seconds": round(self.seconds, 2),
             "python": platform.python_version(),
         }
         folder = Path(path)
         self.store.save(folder / STORE)
-        files = [*self.method.save(folder), STORE]
+        files = [*self.method.save(folder), STORE, TRAINED]
+        write_json(folder / TRAINED, sorted(self.trained_keys))
         with atomic_path(folder / "README.md") as card:
             card.write_text(model_card(config), encoding="utf-8")
         write_manifest(folder, config, files)
@@ -221,6 +282,7 @@ class Pipeline:
             )
         method.setup(context)
         method.load(folder)
+        method.label_bias = config.get("label_bias", ())
         method.eval()
         return cls(
             method=method,
@@ -232,6 +294,8 @@ class Pipeline:
             history=config["history"],
             seconds=config["seconds"],
             task=config["task"],
+            priors=config.get("label_priors", {}),
+            trained_keys=frozenset(map(str, json.loads((folder / TRAINED).read_text(encoding="utf-8")))),
         )
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:

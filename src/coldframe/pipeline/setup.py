@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from coldframe.methods.training_set import RetrievedRows, TrainingData
 from coldframe.retrieval.encoders import default_encoder, load_encoder
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
 from coldframe.retrieval.store import Retrieved, Store
+from coldframe.tasks.long_rows import drop_long
+from coldframe.tasks.rows import Problems
 from coldframe.tasks.task import Example, Passage, Schema, Task
 from coldframe.training.config import TrainingConfig
 
@@ -57,6 +59,39 @@ def training_settings(
     return TrainingConfig.from_dict({**method.training_defaults, **(training or {}), **(changes or {})})
 
 
+def positions_needed(lm: FrozenLM, schema: Schema, soft_tokens: int = 0) -> Callable[[Example], int]:
+    """Counts the positions of the model's context that a row takes with its prompt and answer, without entries.
+
+    Args:
+        lm: The model, whose tokens are counted.
+        schema: The task's template and labels.
+        soft_tokens: How many a method puts beside the row.
+    """
+    template = schema.template
+    around = len(lm.bos) + soft_tokens
+    if schema.kind == "classification":
+        around += max(len(lm.answer_tokens(word, template.end)) for word in schema.words)
+
+    def positions(row: Example) -> int:
+        prompt = len(lm.tokenize(template.header + template.query(row.text)))
+        if schema.kind == "classification":
+            return around + prompt
+        answer = len(lm.answer_tokens(row.target, template.end)) if row.target else 0
+        return around + prompt + max(answer, schema.max_new_tokens)
+
+    return positions
+
+
+def readable_task(lm: FrozenLM, task: Task, soft_tokens: int = 0) -> Task:
+    """The task without rows that are longer than the model's context, if it was loaded with ``on_error="skip"``.
+
+    Raises:
+        DataError: There is such a row, and nothing says to skip it; names it.
+    """
+    problems = Problems("skip" if task.options.get("on_error") == "skip" else "raise")
+    return drop_long(task, positions_needed(lm, task.schema, soft_tokens), lm.anatomy.max_positions, problems)
+
+
 def training_data(
     method: Method, lm: FrozenLM, task: Task, store: Store, retrieval: RetrievalConfig, training: TrainingConfig,
     workspace: Path | None = None, quiet: bool = False,
@@ -85,24 +120,33 @@ def training_data(
         if examples and (search := retriever()) is not None:
             retrieved = search.retrieve(examples, exclude_same_key=task.store is None)
         lengths = [len(lm.tokenize(example.text)) + around for example in examples]
-        weights = class_weights(task, examples, training)
+        weights = class_weights(task.schema, task.train, examples, training)
         return RetrievedRows(examples, lengths, weights, retrieved=retrieved, objective=training.objective)
 
     settings = training.replace(report_to="none", checkpoint_every=0).to_dict()
     return TrainingData(task, rows, workspace, training.seed, settings, quiet)
 
 
-def class_weights(task: Task, examples: Sequence[Example], config: TrainingConfig) -> list[float]:
-    """Weight of each row: ``n / (classes * n_class)`` counted on the training rows; none where all count alike."""
+def class_weights(
+    schema: Schema, counted: Sequence[Example], examples: Sequence[Example], config: TrainingConfig
+) -> list[float]:
+    """Weight of each row: ``n / (classes * n_class)``; none where all count alike.
+
+    Args:
+        schema: Labels and metric.
+        counted: The rows that ``n`` and ``n_class`` are counted on.
+        examples: The rows to weigh.
+        config: Says whether classes are weighed; by default the metric does.
+    """
     balanced = config.class_weights
     if balanced is None:
-        balanced = task.schema.metric in ("effective_accuracy", "balanced_accuracy")
-    if task.schema.kind != "classification" or not balanced:
+        balanced = schema.metric in ("effective_accuracy", "balanced_accuracy")
+    if schema.kind != "classification" or not balanced:
         return []
-    targets = task.targets(task.train)
-    counts = np.bincount(targets, minlength=len(task.schema.labels))
+    targets = [schema.index(example.target) for example in counted]
+    counts = np.bincount(targets, minlength=len(schema.labels))
     present = int((counts > 0).sum())
-    return [len(targets) / (present * max(1, int(counts[t]))) for t in task.targets(examples)]
+    return [len(targets) / (present * max(1, int(counts[schema.index(e.target)]))) for e in examples]
 
 
 def check_fits(method: Method, task: Task, store: Store) -> None:

@@ -62,12 +62,15 @@ def within(
         if (tokens := tokens_of(row)) <= limit:
             short.append(row)
         else:
-            problems.add(
-                DataError(
-                    f"Row {row.row} ({row.id}{', ' if part else ''}{part}) is longer than the model's context",
-                    got=f"{tokens:,} tokens",
-                    expected=f"at most {limit:,}",
-                    fix="Shorten it, take a model with a longer context, or skip such rows with --on-error skip.",
-                )
-            )
+            problems.add(too_long(f"Row {row.row} ({row.id}{', ' if part else ''}{part})", tokens, limit))
     return tuple(short)
+
+
+def too_long(name: str, tokens: int, limit: int) -> DataError:
+    """The error that names a row."""
+    return DataError(
+        f"{name} is longer than the model's context",
+        got=f"{tokens:,} tokens",
+        expected=f"at most {limit:,}",
+        fix="Shorten it, take a model with a longer context, or skip such rows with --on-error skip.",
+    )

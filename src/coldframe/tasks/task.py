@@ -98,12 +98,21 @@ class Passage(Example):
         return cls(text, "", id or content, content, row, title=title, body=body, rewrite=rewrite.strip())
 
 
+END_OF_TURN, END_OF_TEXT = "<end of turn>", "<end of text>"
+"""What :attr:`Template.end` calls the model's own tokens; anything else is a text that ends an answer."""
+
+
+def end_text(end: str) -> str:
+    """The text that ends an answer; none, where a token of the model does."""
+    return "" if end in (END_OF_TURN, END_OF_TEXT) else end
+
+
 @dataclasses.dataclass(frozen=True)
 class Template(Config):
     r"""How an example becomes a prompt.
 
     A prompt is ``header + exemplars + query``, an answer is ``" " + word + end``. The header is the same for
-    every query, so its states are computed once; the parts are tokenised apart, so that they stay shared.
+    every query, so its states are computed once; a prompt is tokenised whole.
 
     Args:
         body: One query up to its answer; ``{text}`` is replaced, and a trailing ``{label}`` may stand

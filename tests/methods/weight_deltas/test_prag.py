@@ -247,9 +247,10 @@ def test_unusable_passages_are_told_or_left_out(tmp_path: Path) -> None:
         fitted(PRAG(form="published"), task=dataclasses.replace(on, store=(long,)), epochs=1)
     skipping = dataclasses.replace(on, options={**on.options, "on_error": "skip"})
     for method, task in ((PRAG(form="published", skip_unusable=True), on), (PRAG(form="published"), skipping)):
-        pipeline = fitted(method, task=task, epochs=1)
+        model = FrozenLM(*tiny("llama"))
+        pipeline = fitted(method, model, task, epochs=1)
         assert set(method.left_out) == {bare.id, long.id} and len(pipeline.store) == 2
-        assert pipeline.lm.dropped_contexts == 0
+        assert model.dropped_contexts == 0
     both = cf.Compose(cf.RetrievedICL(k=1), PRAG(form="published"))
     assert len(fitted(both, task=skipping, epochs=1).store) == 2
     with pytest.raises(DataError, match="No passage can be learned"):

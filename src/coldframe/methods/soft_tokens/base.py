@@ -94,6 +94,11 @@ class SoftTokenMethod(Method):
         return frozenset({"soft tokens"})
 
     @property
+    def soft_token_count(self) -> int:
+        """As many as the settings say; one for a method without such a setting."""
+        return int(getattr(self.config, "tokens", 1))
+
+    @property
     def shares_text(self) -> bool:
         """Whether the tokens stand after the query's text, whose states are then the base model's."""
         return self.config.placement == "suffix"

@@ -122,6 +122,11 @@ class MHAESP(EncodedMethod):
         """Whether an entry has one vector, and not one for each of its windows."""
         return self.config.windows == 1
 
+    @property
+    def soft_token_count(self) -> int:
+        """One for each head."""
+        return self.config.heads
+
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """Generate ``[batch, heads, d]`` from the queries and the set retrieved for each."""
         nearest = retrieved.ranked().top(self.config.k)  # the order given decides nothing, text exemplars included

@@ -44,6 +44,11 @@ class PESP(EncodedMethod):
         """Whether entries are encoded one by one: where labels enter as text, each is one text with the query."""
         return not self.label_in_text
 
+    @property
+    def soft_token_count(self) -> int:
+        """One for each exemplar."""
+        return self.config.k
+
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """Generate ``[batch, K, d]``; absent exemplars give the projection of nothing."""
         tokens = self.project(self._paired(texts, retrieved.top(self.config.k))).flip(1)
