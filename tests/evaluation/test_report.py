@@ -107,8 +107,8 @@ def test_sections_appear_only_with_data():
         notes=(),
     )
     short = render_report(bare)
-    for heading in ("Score against cost", "Learning curves", "How many exemplars", "Reliability", "Sample queries", "Priors of the labels",
-                    "Published numbers", "Settings"):  # fmt: skip
+    for heading in ("Score against cost", "Learning curves", "How many exemplars", "Reliability", "Sample queries",
+                    "Priors of the labels", "Published numbers", "Settings"):  # fmt: skip
         assert heading in everything and heading not in short
     assert "no control without a language model was run" in short
 
