@@ -56,10 +56,10 @@ def main() -> None:
     for name in parser.parse_args().names or NAMES:
         sys.stderr.write(f"== {name}\n")
         command = [sys.executable, "-m", f"benchmarks.{name}"]
-        found = subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True).stdout
+        result = subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True).stdout
         RESULTS.mkdir(exist_ok=True)
         with atomic_path(RESULTS / f"{name}.json") as path:
-            path.write_text(found, encoding="utf-8")
+            path.write_text(result, encoding="utf-8")
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     with atomic_path(PAGE) as path:

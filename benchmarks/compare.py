@@ -67,8 +67,8 @@ def main() -> None:
     options = arguments(__doc__, rows=320, rounds=1)
     lm, task = loaded(options)
     validation = task.validation[: options.rows // 6]
-    some = dataclasses.replace(first(task, options.rows, options.rows // 4), validation=validation)
-    tell(measure(lm, some, options.rounds), lm)
+    smaller = dataclasses.replace(first(task, options.rows, options.rows // 4), validation=validation)
+    tell(measure(lm, smaller, options.rounds), lm)
 
 
 if __name__ == "__main__":

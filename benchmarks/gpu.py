@@ -78,7 +78,7 @@ PARTS: dict[str, tuple[str, Callable[[FrozenLM, int], dict[str, Any]]]] = {
 
 def measure(parts: list[str], rounds: int, device: str, tokenizer: Any) -> dict[str, Any]:
     """Every part on a fresh model of its shape."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in parts:
         shape, part = PARTS[name]
         started = time.perf_counter()
@@ -89,15 +89,15 @@ def measure(parts: list[str], rounds: int, device: str, tokenizer: Any) -> dict[
         weights = sum(p.numel() * p.element_size() for p in lm.model.parameters())
         reset_peak_memory()
         say(f"== {name}, {shape}")
-        found[name] = part(lm, rounds) | {
+        results[name] = part(lm, rounds) | {
             "shape": shape,
             "seconds": time.perf_counter() - started,
             "weights_gb": weights / 1e9,
             "highest_memory_gb": peak_memory_mb(device) / 1e3,
         }
         del lm
-        say(json.dumps({name: found[name]}))  # what is measured is not lost if a later part fails
-    return found
+        say(json.dumps({name: results[name]}))  # what is measured is not lost if a later part fails
+    return results
 
 
 def main() -> None:
@@ -108,10 +108,10 @@ def main() -> None:
     parser.add_argument("--tokenizer", help="a folder; SmolLM2's if left out")
     options = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(options.tokenizer or locate("smollm2")[0])
-    found = measure(options.parts, options.rounds, options.device, tokenizer)
+    results = measure(options.parts, options.rounds, options.device, tokenizer)
     name = torch.cuda.get_device_name() if options.device.startswith("cuda") else options.device
     machine = {"device": name, "torch": torch.__version__, "dtype": "bfloat16"}
-    sys.stdout.write(json.dumps({"machine": machine, "rounds": options.rounds, **found}, indent=2) + "\n")
+    sys.stdout.write(json.dumps({"machine": machine, "rounds": options.rounds, **results}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Bench:
         method = method_class(name)(placement=placement, **size)
         return method.setup(context_of(method, self.lm, self.task.schema))
 
-    def found(self, method: Method, rows: tuple[Example, ...]) -> Retrieved:
+    def retrieved(self, method: Method, rows: tuple[Example, ...]) -> Retrieved:
         if method.uses_retrieval:
             return neighbours(self.task, rows, method.config.k)
         return Retrieved.nothing(Store.of(self.task.train), len(rows))
@@ -66,18 +66,20 @@ class Bench:
             if not cached:
                 self.lm.states.clear()
                 return method, None
-            found = self.found(method, self.task.train)
-            method.condition([e.text for e in self.task.train], found)  # the encoder remembers what it has encoded
+            retrieved = self.retrieved(method, self.task.train)
+            method.condition([e.text for e in self.task.train], retrieved)  # the encoder remembers what it has encoded
             self.lm.text_states(self.lm.rows(prompts(self.task.schema, [e.text for e in self.task.train])))
-            return method, found
+            return method, retrieved
 
         def run(prepared: tuple[Method, Retrieved | None]) -> None:
-            method, found = prepared
-            found = found or self.found(method, self.task.train)
+            method, retrieved = prepared
+            retrieved = retrieved or self.retrieved(method, self.task.train)
             config = TrainingConfig(epochs=1, batch_size=self.batch)
             rows = self.task.train
             lengths = [len(self.lm.tokenize(example.text)) for example in rows]
-            items = RetrievedRows(rows, lengths, class_weights(self.task, rows, config), retrieved=found)
+            items = RetrievedRows(
+                rows, lengths, class_weights(self.task.schema, rows, rows, config), retrieved=retrieved
+            )
             Trainer(Problem(method, items), self.lm, config, quiet=True).train()
 
         return Way(run, prepare)
@@ -93,8 +95,8 @@ class Bench:
             return self.method(name, placement)
 
         def run(method: Method) -> None:
-            found = self.found(method, self.task.test)
-            predict(method, self.lm, self.task.schema, self.task.test, found, batch_size=self.batch)
+            retrieved = self.retrieved(method, self.task.test)
+            predict(method, self.lm, self.task.schema, self.task.test, retrieved, batch_size=self.batch)
 
         return Way(run, prepare)
 

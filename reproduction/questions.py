@@ -47,10 +47,10 @@ class Question:
     def __post_init__(self) -> None:
         if not self.question.strip():
             raise DataError(f"The question {self.id} is empty", got=repr(self.question))
-        kept = tuple(answer for answer in self.answers if normalise(answer))
-        if not kept:
+        answers = tuple(answer for answer in self.answers if normalise(answer))
+        if not answers:
             raise DataError(f"The question {self.id} has no answer", got=list(self.answers))
-        object.__setattr__(self, "answers", kept)
+        object.__setattr__(self, "answers", answers)
         if not self.passages:
             raise DataError(f"The question {self.id} has no passages", expected="at least one")
         if self.gold is not None and not 0 <= self.gold < len(self.passages):
@@ -97,7 +97,7 @@ class Question:
             DataError: If something is missing or of the wrong kind.
         """
         try:
-            passages = tuple(Passage(str(one["title"]), str(one["text"])) for one in values["passages"])
+            passages = tuple(Passage(str(passage["title"]), str(passage["text"])) for passage in values["passages"])
             answers, gold = values["answers"], values.get("gold")
             if isinstance(answers, str) or not (gold is None or type(gold) is int):
                 raise TypeError("answers is a list, gold a number or null")

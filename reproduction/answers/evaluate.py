@@ -70,28 +70,30 @@ class QASet:
             DataError: If one is too long.
         """
         rows = tuple(questions)
-        told = {question.id: prompt(*question.as_row()) for question in rows}
-        prompts = {name: (one.text, one.tokens) for name, one in told.items()}
+        built = {question.id: prompt(*question.as_row()) for question in rows}
+        prompts = {name: (text.text, text.tokens) for name, text in built.items()}
         return cls(
             name,
             rows,
             prompts,
-            sum(one.cut > 0 for one in told.values()),
+            sum(text.cut > 0 for text in built.values()),
             _wrong(rows, wrong, rows if others is None else others),
         )
 
     def by_key(self) -> dict[str, Question]:
         """The questions by a key under which results are kept: it changes with all that is put to a system."""
-        found = {}
+        questions = {}
         for question in self.questions:
             (prompt,), (targets,) = self.put([question])
-            found[f"{question.id}/{content_hash(prompt, *targets)[:10]}"] = question
-        return found
+            questions[f"{question.id}/{content_hash(prompt, *targets)[:10]}"] = question
+        return questions
 
     def put(self, questions: Iterable[Question]) -> tuple[list[str], list[tuple[str, ...]]]:
         """Prompts of some of the questions, and for each the right answer with the wrong ones after it."""
-        some = list(questions)
-        return [self.prompts[one.id][0] for one in some], [(one.target, *self.wrong[one.id]) for one in some]
+        rows = list(questions)
+        return [self.prompts[question.id][0] for question in rows], [
+            (question.target, *self.wrong[question.id]) for question in rows
+        ]
 
 
 #: By set, system, seed and question: the scores of :func:`~.scores.row_scores`.
@@ -99,7 +101,13 @@ Scores = dict[str, dict[str, dict[int, dict[str, dict[str, float]]]]]
 
 
 def ask(
-    system: System, asked: QASet, out: Path, *, max_new_tokens: int, batch_tokens: int, report: Report | None = None
+    system: System,
+    question_set: QASet,
+    out: Path,
+    *,
+    max_new_tokens: int,
+    batch_tokens: int,
+    report: Report | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Every answer of a system on a set, by question id; what was measured before is found in ``out``.
 
@@ -107,66 +115,68 @@ def ask(
 
     Args:
         system: What answers.
-        asked: The questions.
+        question_set: The questions.
         out: Folder of the files that keep the answers.
         max_new_tokens: Of an answer; 0 measures losses alone.
         batch_tokens: Tokens at once, pads included.
         report: Told of the progress.
     """
-    questions = asked.by_key()
-    settings = {"set": asked.name, "system": system.fingerprint, "max_new_tokens": max_new_tokens}
-    kept = ResultCache(out, f"{asked.name}-{system.name}-{system.seed}", settings)
+    questions = question_set.by_key()
+    settings = {"set": question_set.name, "system": system.fingerprint, "max_new_tokens": max_new_tokens}
+    cache = ResultCache(out, f"{question_set.name}-{system.name}-{system.seed}", settings)
 
     def measure(ids: list[str]) -> list[dict[str, Any]]:
-        answers = system.answer(*asked.put(questions[one] for one in ids), max_new_tokens)
-        return [{"id": one, **dataclasses.asdict(answer)} for one, answer in zip(ids, answers, strict=True)]
+        answers = system.answer(*question_set.put(questions[key] for key in ids), max_new_tokens)
+        return [{"id": key, **dataclasses.asdict(answer)} for key, answer in zip(ids, answers, strict=True)]
 
     def tell(done: int, total: int) -> None:
         if report is not None:
-            report(f"{asked.name}: {system.name} {system.seed}", done, total)
+            report(f"{question_set.name}: {system.name} {system.seed}", done, total)
 
-    sizes = {one: asked.prompts[question.id][1] + max_new_tokens for one, question in questions.items()}
-    rows = kept.fill(sizes, measure, batch_tokens // system.copies, tell)
-    return {questions[one].id: row for one, row in rows.items()}
+    sizes = {key: question_set.prompts[question.id][1] + max_new_tokens for key, question in questions.items()}
+    rows = cache.fill(sizes, measure, batch_tokens // system.copies, tell)
+    return {questions[key].id: row for key, row in rows.items()}
 
 
-def scored(asked: QASet, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def scored(question_set: QASet, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """The scores of a system's answers, by question id."""
-    return {question.id: row_scores(question, rows[question.id]) for question in asked.questions}
+    return {question.id: row_scores(question, rows[question.id]) for question in question_set.questions}
 
 
-def cells(asked: QASet, found: Mapping[str, Mapping[int, Mapping[str, Mapping[str, float]]]], base: str) -> list[Cell]:
+def cells(
+    question_set: QASet, scores: Mapping[str, Mapping[int, Mapping[str, Mapping[str, float]]]], base: str
+) -> list[Cell]:
     """The table of one set: every system and metric, over all rows and by place of the gold passage.
 
     Args:
-        asked: The questions.
-        found: By system, seed and question id: scores.
+        question_set: The questions.
+        scores: By system, seed and question id: scores.
         base: The system that the others are compared with.
     """
-    places = sorted({question.gold for question in asked.questions if question.gold is not None})
-    several = len({question.group for question in asked.questions}) < len(asked.questions)
-    parts: list[tuple[int | None, Sequence[Question]]] = [(None, asked.questions)]
+    places = sorted({question.gold for question in question_set.questions if question.gold is not None})
+    several = len({question.group for question in question_set.questions}) < len(question_set.questions)
+    parts: list[tuple[int | None, Sequence[Question]]] = [(None, question_set.questions)]
     if several:  # the same questions at every place: else places differ in their questions
-        parts += [(place, [one for one in asked.questions if one.gold == place]) for place in places]
+        parts += [(place, [q for q in question_set.questions if q.gold == place]) for place in places]
     table = []
     for place, questions in parts:
         for metric in METRICS:
-            values = values_of(questions, found, metric)
+            values = values_of(questions, scores, metric)
             for system, seeds in values.items():
                 gap = None
                 if system != base and base in values:
                     gap = difference(seeds, values[base], percent=metric in PERCENT)
-                table.append(Cell(asked.name, system, metric, level(seeds), gap, place))
+                table.append(Cell(question_set.name, system, metric, level(seeds), gap, place))
     return table
 
 
 def values_of(
-    questions: Sequence[Question], found: Mapping[str, Mapping[int, Mapping[str, Mapping[str, float]]]], metric: str
+    questions: Sequence[Question], scores: Mapping[str, Mapping[int, Mapping[str, Mapping[str, float]]]], metric: str
 ) -> dict[str, list[Floats]]:
     """By system one array for each seed; a system of which the metric cannot be had is not there."""
     table = {}
-    for system, by_seed in found.items():
-        rows = [by_group(questions, scores, metric) for scores in by_seed.values()]
+    for system, by_seed in scores.items():
+        rows = [by_group(questions, by_question, metric) for by_question in by_seed.values()]
         seeds = [row for row in rows if row is not None]
         if seeds and len(seeds) == len(rows):
             table[system] = seeds
@@ -183,7 +193,7 @@ def overall(sets: Sequence[QASet], scores: Scores, pairs: Iterable[tuple[str, st
         raise ConfigError("There is no set of questions")
     table = []
     for metric in METRICS:
-        values = {one.name: values_of(one.questions, scores[one.name], metric) for one in sets}
+        values = {qa.name: values_of(qa.questions, scores[qa.name], metric) for qa in sets}
         for system, other in pairs:
             if all(system in row and other in row for row in values.values()):
                 gaps = [_gaps(row[system], row[other]) for row in values.values()]
@@ -197,16 +207,16 @@ def _wrong(questions: Sequence[Question], count: int, others: Iterable[Question]
     As many as the question has that has the fewest, so that all are asked alike.
     """
     if not count:
-        return {one.id: () for one in questions}
-    pool = {normalise(one.target): one.target for one in others}
-    right = {one.id: {normalise(answer) for answer in one.answers} for one in questions}
-    count = min([count, *(len(set(pool) - some) for some in right.values())])
+        return {question.id: () for question in questions}
+    pool = {normalise(question.target): question.target for question in others}
+    right = {question.id: {normalise(answer) for answer in question.answers} for question in questions}
+    count = min([count, *(len(set(pool) - answers) for answers in right.values())])
 
-    def drawn(one: Question) -> tuple[str, ...]:
-        wrong = sorted(set(pool) - right[one.id], key=lambda answer: content_hash(one.group, answer))
+    def drawn(question: Question) -> tuple[str, ...]:
+        wrong = sorted(set(pool) - right[question.id], key=lambda answer: content_hash(question.group, answer))
         return tuple(pool[answer] for answer in wrong[:count])
 
-    return {one.id: drawn(one) for one in questions}
+    return {question.id: drawn(question) for question in questions}
 
 
 def _gaps(system: Sequence[Floats], other: Sequence[Floats]) -> list[Floats]:

@@ -82,13 +82,13 @@ class ResultCache:
             batch_tokens: Tokens of a batch, pads included; a row that is longer is a batch of its own.
             report: Told how many rows are there, and how many there will be.
         """
-        done = sum(one in self.rows for one in sizes)
-        for batch in batches({one: n for one, n in sizes.items() if one not in self.rows}, batch_tokens):
+        done = sum(name in self.rows for name in sizes)
+        for batch in batches({name: n for name, n in sizes.items() if name not in self.rows}, batch_tokens):
             self.add(measure(batch))
             done += len(batch)
             if report is not None:
                 report(done, len(sizes))
-        return {one: self.rows[one] for one in sizes}
+        return {name: self.rows[name] for name in sizes}
 
 
 def batches(sizes: Mapping[str, int], tokens: int) -> list[list[str]]:
@@ -97,11 +97,11 @@ def batches(sizes: Mapping[str, int], tokens: int) -> list[list[str]]:
     >>> batches({"a": 5, "b": 1, "c": 4, "d": 2}, 10)
     [['a', 'c'], ['d', 'b']]
     """
-    found: list[list[str]] = []
+    groups: list[list[str]] = []
     longest = 0
     for name, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
-        if not found or longest * (len(found[-1]) + 1) > tokens:
-            found.append([])
+        if not groups or longest * (len(groups[-1]) + 1) > tokens:
+            groups.append([])
             longest = size
-        found[-1].append(name)
-    return found
+        groups[-1].append(name)
+    return groups

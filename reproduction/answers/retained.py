@@ -43,7 +43,7 @@ def read_choices(path: str | Path) -> list[Choice]:
     Raises:
         DataError: If the file is missing, damaged or in another form.
     """
-    found = []
+    choices = []
     for row in read_rows(path):
         try:
             options, right = list(row["options"]), LETTERS.index(row["answer"])
@@ -55,8 +55,8 @@ def read_choices(path: str | Path) -> list[Choice]:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path} holds something that is no choice: {error}", got=json.dumps(row)[:80]) from error
         if agrees:
-            found.append(Choice(f"mmlu-{row['question_id']}", text, len(options), right))
-    return found
+            choices.append(Choice(f"mmlu-{row['question_id']}", text, len(options), right))
+    return choices
 
 
 @torch.no_grad()

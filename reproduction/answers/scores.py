@@ -30,18 +30,18 @@ def row_scores(question: Question, row: Mapping[str, Any]) -> dict[str, float]:
         question: What was asked.
         row: With ``text``, ``loss`` and perhaps ``among``, any of which may be None.
     """
-    found = {}
+    values = {}
     if row["text"] is not None:
         for name in WRITTEN:
             score = TEXT_METRICS[name].statistics([row["text"]], [question.answers])[0, 0]
-            found[name] = 100 * float(score)
+            values[name] = 100 * float(score)
     if row["loss"] is not None:
-        found["loss"] = float(row["loss"])
+        values["loss"] = float(row["loss"])
     if row.get("among") is not None:
         among = np.array(row["among"])
-        found["chosen"] = 100.0 * bool(among[0] > among[1:].max())
-        found["choice_loss"] = float(np.logaddexp.reduce(among) - among[0])
-    return found
+        values["chosen"] = 100.0 * bool(among[0] > among[1:].max())
+        values["choice_loss"] = float(np.logaddexp.reduce(among) - among[0])
+    return values
 
 
 def by_group(questions: Sequence[Question], scores: Mapping[str, Mapping[str, float]], metric: str) -> Floats | None:
@@ -81,18 +81,18 @@ def difference(
         resamples: Of the bootstrap.
 
     Example:
-        >>> found = difference([np.array([100.0, 0, 100, 100])], [np.array([0.0, 0, 100, 100])])
-        >>> found.interval.value, round(found.deviation), found.needed
+        >>> gap = difference([np.array([100.0, 0, 100, 100])], [np.array([0.0, 0, 100, 100])])
+        >>> gap.interval.value, round(gap.deviation), gap.needed
         (25.0, 50, 4906)
     """
     # Of systems with the same seeds the pairs are kept; else the other stands as its mean.
     paired = len(system) == len(other)
     mean = np.mean(other, axis=0)
     gaps = [values - (other[i] if paired else mean) for i, values in enumerate(system)]
-    found = interval([_weighted(gap) for gap in gaps], len(mean), resamples=resamples)
+    estimate = interval([_weighted(gap) for gap in gaps], len(mean), resamples=resamples)
     deviation = float(np.mean([gap.std(ddof=1) for gap in gaps])) if len(mean) > 1 else math.nan
     needed = questions_needed(deviation) if percent and deviation > 0 else None
-    return Gap(found, deviation, needed)
+    return Gap(estimate, deviation, needed)
 
 
 def questions_needed(deviation: float, effect: float = EFFECT, power: float = 0.8) -> int:

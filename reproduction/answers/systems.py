@@ -69,8 +69,8 @@ class LMSystem:
     def __init__(self, lm: FrozenLM, name: str = "base", gains: Tensor | None = None, seed: int = 0) -> None:
         self.lm, self.name, self.seed = lm, name, seed
         self.gains = None if gains is None else gains.float().to(lm.device)
-        said = "" if gains is None else repr(gains.float().flatten().tolist())
-        self.fingerprint = content_hash(lm.weight_hash, str(lm.dtype), said)
+        values = "" if gains is None else repr(gains.float().flatten().tolist())
+        self.fingerprint = content_hash(lm.weight_hash, str(lm.dtype), values)
 
     @torch.no_grad()
     def answer(self, prompts: Sequence[str], targets: Targets, max_new_tokens: int) -> list[Answer]:
@@ -83,7 +83,7 @@ class LMSystem:
             raise DataError("A prompt is longer than the model's context", expected=f"at most {limit} with its answer")
         sizes = [len(self.lm.answer_tokens(target[0])) for target in targets]
         return [
-            Answer(text.strip() if max_new_tokens else None, row[0] / n, [-one for one in row] if row[1:] else None)
+            Answer(text.strip() if max_new_tokens else None, row[0] / n, [-loss for loss in row] if row[1:] else None)
             for text, row, n in zip(texts, losses.tolist(), sizes, strict=True)
         ]
 
@@ -122,13 +122,13 @@ class CallableSystem:
         Raises:
             DataError: If there is not one text for each prompt.
         """
-        given = list(prompts)
-        losses: Sequence[float | None] = [None] * len(given)
+        inputs = list(prompts)
+        losses: Sequence[float | None] = [None] * len(inputs)
         if self.loss is not None:
-            losses = self.loss(given, [target[0] for target in targets])
+            losses = self.loss(inputs, [target[0] for target in targets])
         if not max_new_tokens:
             return [Answer(None, loss) for loss in losses]
-        texts: Any = self.generate(given, max_new_tokens)
+        texts: Any = self.generate(inputs, max_new_tokens)
         if len(texts) != len(prompts) or not all(isinstance(text, str) for text in texts):
             problem = f"{self.name} does not give one text for each prompt"
             raise DataError(problem, got=len(texts), expected=len(prompts))

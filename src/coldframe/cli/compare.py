@@ -87,46 +87,46 @@ class Compare(Config):
 
 def run(argv: Sequence[str]) -> None:
     """Compare, write the report, print the table."""
-    asked = parse(Compare, "compare", argv)
-    found, out = run_comparison(asked, shlex.join(["coldframe", "compare", *argv]))
-    if asked.json:
-        print_json(found.to_dict())
+    options = parse(Compare, "compare", argv)
+    comparison, out = run_comparison(options, shlex.join(["coldframe", "compare", *argv]))
+    if options.json:
+        print_json(comparison.to_dict())
         return
-    show(found.table())
+    show(comparison.table())
     print(f"wrote {out / 'report.html'} and {out / 'results.json'}")
 
 
-def run_comparison(asked: Compare, command: str) -> tuple[Comparison, Path]:
+def run_comparison(options: Compare, command: str) -> tuple[Comparison, Path]:
     """The comparison that some options ask for, and where it was written."""
     from coldframe.evaluation.comparison import compare
     from coldframe.evaluation.report_data import Published
 
-    task = load(asked.task)
-    tell(task.notes, asked.quiet)
-    out = writable(Path(asked.out or f"runs/compare-{task.schema.name}"))
-    settings = {name: dict(values) for name, values in asked.method_settings.items()}
-    for name, changes in settings_of(asked.set).items():
+    task = load(options.task)
+    tell(task.notes, options.quiet)
+    out = writable(Path(options.out or f"runs/compare-{task.schema.name}"))
+    settings = {name: dict(values) for name, values in options.method_settings.items()}
+    for name, changes in settings_of(options.set).items():
         if not isinstance(changes, dict):
             raise ConfigError(f"--set {name} names no method", expected="METHOD.KEY=VALUE, as --set mha-esp.heads=8")
         settings[name] = settings.get(name, {}) | changes
-    found = compare(
-        asked.model.load(),
+    comparison = compare(
+        options.model.load(),
         task,
-        asked.methods,
-        asked.seeds,
-        training=asked.training.changes(),  # type: ignore[attr-defined]
-        retrieval=asked.retrieval,
+        options.methods,
+        options.seeds,
+        training=options.training.changes(),  # type: ignore[attr-defined]
+        retrieval=options.retrieval,
         method_settings=settings,
-        main=asked.main,
-        controls=asked.controls,
-        ablations=asked.ablations,
-        sweeps={name: tuple(values) for name, values in asked.sweeps.items()},
-        shuffles=asked.shuffles,
-        text_rows=asked.text_rows,
-        costs=asked.costs,
-        published=[Published.from_dict(values) for values in asked.published],
+        main=options.main,
+        controls=options.controls,
+        ablations=options.ablations,
+        sweeps={name: tuple(values) for name, values in options.sweeps.items()},
+        shuffles=options.shuffles,
+        text_rows=options.text_rows,
+        costs=options.costs,
+        published=[Published.from_dict(values) for values in options.published],
         out=out,
         command=command,
-        quiet=asked.quiet,
+        quiet=options.quiet,
     )
-    return found, out
+    return comparison, out

@@ -34,23 +34,24 @@ class Demo(Config):
 
 def run(argv: Sequence[str]) -> None:
     """The comparison of recipes/demo.yaml, then one prediction."""
-    asked = parse(Demo, "demo", argv)
+    options = parse(Demo, "demo", argv)
     started = time.perf_counter()
     # The recipe says everything else.
     recipe = parse(Compare, "demo", ["--recipe", "demo"])
-    recipe = dataclasses.replace(recipe, out=asked.out, quiet=asked.quiet, model=ModelFlags(asked.model))
-    found, out = run_comparison(recipe, shlex.join(["coldframe", "demo", *argv]))
-    if asked.json:
-        print_json(found.to_dict())
+    recipe = dataclasses.replace(recipe, out=options.out, quiet=options.quiet, model=ModelFlags(options.model))
+    comparison, out = run_comparison(recipe, shlex.join(["coldframe", "demo", *argv]))
+    if options.json:
+        print_json(comparison.to_dict())
         return
-    show(found.table())
-    sample = found.data.samples[0]
+    show(comparison.table())
+    sample = comparison.data.samples[0]
     print(f"\nOne test molecule: {sample.text}")
     probability = "" if sample.probability is None else f" (p = {sample.probability:.2f})"
     print(f"predicted {sample.predicted}{probability}, is {sample.target}; its exemplars:")
-    for one in sample.neighbours:
-        weight = max(one.attention, default=0.0)
-        print(f"  {one.label:<5} similarity {one.similarity:.2f}, attention up to {weight:.2f}  {one.text}")
+    for neighbour in sample.neighbours:
+        weight = max(neighbour.attention, default=0.0)
+        similarity = f"similarity {neighbour.similarity:.2f}, attention up to {weight:.2f}"
+        print(f"  {neighbour.label:<5} {similarity}  {neighbour.text}")
     print(f"\nreport:   {out / 'report.html'}")
     print(f"artifact: {out / 'artifact'}    try: echo 'CCO' | coldframe predict {out / 'artifact'} -")
     print(f"{time.perf_counter() - started:.0f} s")

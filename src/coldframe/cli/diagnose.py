@@ -123,13 +123,13 @@ def run(argv: Sequence[str]) -> int:
     return UNWANTED if diagnosis.verdict.outcome in unwanted else 0
 
 
-def _words(given: Sequence[str]) -> list[str]:
+def _words(words: Sequence[str]) -> list[str]:
     """Words that were separated by spaces, by commas or by both."""
-    return [word for part in given for word in part.split(",") if word]
+    return [word for part in words for word in part.split(",") if word]
 
 
-def _chosen(flag: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
-    chosen = _words(given)
+def _chosen(flag: str, words: Sequence[str], known: Sequence[str]) -> list[str]:
+    chosen = _words(words)
     for word in chosen:
         if word not in known:
             raise ConfigError(f"{flag} takes verdicts", got=repr(word), fix=nearest(word, known))

@@ -59,25 +59,27 @@ class Evaluate(Config):
 
 def run(argv: Sequence[str]) -> None:
     """Load, predict, score."""
-    asked = parse(Evaluate, "evaluate", argv)
+    options = parse(Evaluate, "evaluate", argv)
     from coldframe.evaluation.measure import measure
     from coldframe.evaluation.summary import method_row
     from coldframe.pipeline.pipeline import load
 
-    pipeline = load(asked.artifact)
-    if asked.data is None:
+    pipeline = load(options.artifact)
+    if options.data is None:
         examples, notes = own_test(pipeline)
     else:
-        examples, notes = labelled(pipeline, asked.data, asked.text, asked.label, asked.on_error, asked.allow_leaks)
-    tell(notes, asked.quiet)
-    predictions = pipeline.predictions(examples, quiet=asked.quiet)
-    if asked.predictions is not None:
-        predictions.save(asked.predictions)
-    cost = measure(pipeline.method, pipeline.lm, pipeline.schema, examples, pipeline.retrieve) if asked.cost else None
+        examples, notes = labelled(
+            pipeline, options.data, options.text, options.label, options.on_error, options.allow_leaks
+        )
+    tell(notes, options.quiet)
+    predictions = pipeline.predictions(examples, quiet=options.quiet)
+    if options.predictions is not None:
+        predictions.save(options.predictions)
+    cost = measure(pipeline.method, pipeline.lm, pipeline.schema, examples, pipeline.retrieve) if options.cost else None
     row = method_row([predictions], pipeline.schema, cost=cost)
-    spread = _spread(pipeline, examples, asked.shuffle_exemplars)
-    if asked.json:
-        print_json(_result(asked, pipeline, row, spread, notes))
+    spread = _spread(pipeline, examples, options.shuffle_exemplars)
+    if options.json:
+        print_json(_result(options, pipeline, row, spread, notes))
     else:
         _print(pipeline, row, spread)
 
@@ -92,19 +94,19 @@ def _spread(pipeline: Pipeline, examples: Sequence[Any], shuffles: int) -> float
 
 
 def _result(
-    asked: Evaluate, pipeline: Pipeline, row: MethodRow, spread: float | None, notes: Sequence[str]
+    options: Evaluate, pipeline: Pipeline, row: MethodRow, spread: float | None, notes: Sequence[str]
 ) -> dict[str, Any]:
     metrics = {}
     for score in row.scores:
-        found = score.interval
-        metrics[score.metric] = {"value": found.value, "low": found.low, "high": found.high, "n": found.n}
+        interval = score.interval
+        metrics[score.metric] = {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n}
     return {
-        "artifact": asked.artifact,
+        "artifact": options.artifact,
         "task": pipeline.schema.name,
         "method": pipeline.method.name,
         "primary": pipeline.schema.metric,
         "metrics": metrics,
-        "shuffles": asked.shuffle_exemplars,
+        "shuffles": options.shuffle_exemplars,
         "shuffle_std": spread,
         "order_invariant": pipeline.method.order_invariant,
         "cost": None if row.cost is None else row.cost.to_dict(),

@@ -34,14 +34,14 @@ class Inspect(Config):
 
 def run(argv: Sequence[str]) -> None:
     """Read and verify the folder; the base model is not loaded."""
-    asked = parse(Inspect, "inspect", argv)
+    options = parse(Inspect, "inspect", argv)
     from safetensors.torch import load_file
 
     from coldframe.pipeline.pipeline import SECTIONS, STORE
     from coldframe.retrieval.store import Store
     from coldframe.storage.artifact import read_manifest, verify_files
 
-    folder = Path(asked.artifact)
+    folder = Path(options.artifact)
     config = read_manifest(folder, SECTIONS)
     verify_files(folder, config)
     store = Store.load(folder / STORE)
@@ -51,7 +51,7 @@ def run(argv: Sequence[str]) -> None:
         if file.endswith(".safetensors")
         for name, tensor in load_file(folder / file).items()
     }
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         **config,
         "artifact": str(folder),
         "parameters": {name: list(tensor.shape) for name, tensor in weights.items()},
@@ -59,28 +59,28 @@ def run(argv: Sequence[str]) -> None:
         "classes_in_store": dict(Counter(e.target for e in store.examples).most_common(20)),
         "bytes": {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.is_file()},
     }
-    if asked.json:
-        print_json(found)
+    if options.json:
+        print_json(facts)
     else:
-        _print(found)
+        _print(facts)
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(facts: dict[str, Any]) -> None:
     from coldframe.reports import terminal
     from coldframe.reports.blocks import Table
     from coldframe.reports.numbers import flatten
 
-    base, schema, encoder = found["base_model"], found["schema"], found["encoder"]
+    base, schema, encoder = facts["base_model"], facts["schema"], facts["encoder"]
     lines = {
-        "method": f"{found['method']}, {found['trainable_parameters']:,} parameters",
-        "settings": ", ".join(f"{name} {value}" for name, value in flatten(found["method_config"])),
+        "method": f"{facts['method']}, {facts['trainable_parameters']:,} parameters",
+        "settings": ", ".join(f"{name} {value}" for name, value in flatten(facts["method_config"])),
         "task": f"{schema['name']} ({schema['kind']}, {schema['domain']}), metric {schema['metric']}",
         "labels": ", ".join(schema["labels"]) or "none: it writes",
         "base model": f"{base['name']}, {base['dtype']}, weights {base['weight_hash'][:12]}",
         "encoder": f"{encoder['spec']} ({encoder['hash'][:12]})" if encoder else "none",
-        "store": f"{found['store']['size']:,} exemplars ({found['store']['hash']})",
-        "trained": f"{len(found['history'])} epochs, {found['seconds']:.0f} s, coldframe {found['coldframe_version']}",
-        "files": ", ".join(f"{name} {size:,} B" for name, size in found["bytes"].items()),
+        "store": f"{facts['store']['size']:,} exemplars ({facts['store']['hash']})",
+        "trained": f"{len(facts['history'])} epochs, {facts['seconds']:.0f} s, coldframe {facts['coldframe_version']}",
+        "files": ", ".join(f"{name} {size:,} B" for name, size in facts["bytes"].items()),
         "checksums": "as saved",
     }
-    show(terminal.render([Table.plain(("", ""), list(lines.items()), words=(0, 1), title=found["artifact"])]))
+    show(terminal.render([Table.plain(("", ""), list(lines.items()), words=(0, 1), title=facts["artifact"])]))

@@ -28,16 +28,16 @@ class Methods(Config):
 
 def run(argv: Sequence[str]) -> None:
     """Print what there is."""
-    asked = parse(Methods, "methods", argv)
+    options = parse(Methods, "methods", argv)
     from coldframe.methods.registry import all_methods
 
-    found = [describe(cls) for cls in all_methods().values()]
-    if asked.json:
-        print_json(found)
+    described = [describe(cls) for cls in all_methods().values()]
+    if options.json:
+        print_json(described)
         return
-    for one in found:
-        print(f"{one['name']:<14} {one['description']}")
-        settings = ", ".join(f"{name}={value}" for name, value in one["settings"].items())
+    for method in described:
+        print(f"{method['name']:<14} {method['description']}")
+        settings = ", ".join(f"{name}={value}" for name, value in method["settings"].items())
         print(f"{'':<14} {settings}")
 
 

@@ -134,10 +134,10 @@ def recipe_path(name: str) -> Path:
     package = Path(__file__).parents[1]
     # In an installed package beside the code, in a checkout at its root.
     folder = next((f for f in (package / "recipes", package.parents[1] / "recipes") if f.is_dir()), package)
-    found = {path.stem: path for path in folder.glob("*.yaml")}
-    if name not in found:
-        raise ConfigError(f"There is no recipe {name!r}", fix=f"Give a file, or a name. {nearest(name, found)}")
-    return found[name]
+    recipes = {path.stem: path for path in folder.glob("*.yaml")}
+    if name not in recipes:
+        raise ConfigError(f"There is no recipe {name!r}", fix=f"Give a file, or a name. {nearest(name, recipes)}")
+    return recipes[name]
 
 
 def settings_of(pairs: Sequence[str]) -> dict[str, Any]:

@@ -55,15 +55,15 @@ class Predict(Config):
 
 def run(argv: Sequence[str]) -> None:
     """Load, read, answer, write."""
-    asked = parse(Predict, "predict", argv)
+    options = parse(Predict, "predict", argv)
     from coldframe.pipeline.pipeline import load
 
-    pipeline = load(asked.artifact)
-    problems = Problems(asked.on_error)
-    rows = texts_of(pipeline, asked.file, asked.read, asked.text, problems)
+    pipeline = load(options.artifact)
+    problems = Problems(options.on_error)
+    rows = texts_of(pipeline, options.file, options.read, options.text, problems)
     table = None
     for record in _records(pipeline, rows, problems):
-        if asked.to == "jsonl":
+        if options.to == "jsonl":
             print(json.dumps(record, ensure_ascii=False))
             continue
         flat = _flat(record)
@@ -106,4 +106,4 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
     """A record as one line of CSV: a column for each label; neighbours by id."""
     flat = {key: value for key, value in record.items() if key not in ("probabilities", "neighbours")}
     flat |= {f"p({label})": value for label, value in record.get("probabilities", {}).items()}
-    return flat | {"neighbours": " ".join(one["id"] for one in record["neighbours"])}
+    return flat | {"neighbours": " ".join(neighbour["id"] for neighbour in record["neighbours"])}

@@ -34,8 +34,8 @@ class Tasks(Config):
 
 def run(argv: Sequence[str]) -> None:
     """Print names and what they ask."""
-    asked = parse(Tasks, "tasks", argv)
-    if asked.json:
+    options = parse(Tasks, "tasks", argv)
+    if options.json:
         print_json([{"name": name, "description": what} for name, what in WHAT.items()])
         return
     for name, what in WHAT.items():

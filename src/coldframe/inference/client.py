@@ -94,10 +94,10 @@ class Client:
                     return self._parsed(response.read())
             except urllib.error.HTTPError as error:
                 self._reached = True
-                said = self._words(error)
+                words = self._words(error)
                 if error.code not in _TRANSIENT:
-                    raise self._refusal(error.code, said, route) from None
-                problem = ModelError(f"{self.url}/{route} answered {error.code} {self.retries + 1} times", got=said)
+                    raise self._refusal(error.code, words, route) from None
+                problem = ModelError(f"{self.url}/{route} answered {error.code} {self.retries + 1} times", got=words)
                 pause = _asked_for(error.headers.get("Retry-After")) or pause
             except _UNREACHABLE as error:
                 reason = getattr(error, "reason", None) or error
@@ -124,21 +124,21 @@ class Client:
             raise ModelError(f"{self.url} does not answer in JSON", got=repr(self._hidden(body.decode("latin-1"))[:80]))
         return answer
 
-    def _refusal(self, status: int, said: str, route: str) -> ModelError:
+    def _refusal(self, status: int, words: str, route: str) -> ModelError:
         if status in (401, 403):
             fix = "Pass another api_key." if self._key else "Pass an api_key."
-            return ModelError(f"{self.url} does not let you in ({status})", got=said, fix=fix)
-        if status == 404 and self.model in said and route != "models":
+            return ModelError(f"{self.url} does not let you in ({status})", got=words, fix=fix)
+        if status == 404 and self.model in words and route != "models":
             known = self._models()
             fix = nearest(self.model, known) if known else "Ask the server for its models."
-            return ModelError(f"{self.url} has no model {self.model!r}", got=said, fix=fix)
+            return ModelError(f"{self.url} has no model {self.model!r}", got=words, fix=fix)
         if 300 <= status < 400:
             return ModelError(f"{self.url} sends elsewhere ({status})", fix="Pass the address that it leads to.")
-        return Refusal(f"{self.url}/{route} answered {status}", got=said)
+        return Refusal(f"{self.url}/{route} answered {status}", got=words)
 
     def _models(self) -> Sequence[str]:
         try:
-            return [str(one["id"]) for one in self._ask("models", None, threading.Event())["data"]]
+            return [str(model["id"]) for model in self._ask("models", None, threading.Event())["data"]]
         except (ModelError, KeyError, TypeError):
             return []
 

@@ -143,8 +143,8 @@ class ColdframeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """The most probable label of each row."""
         check_is_fitted(self)
-        found: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
-        return found
+        labels: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return labels
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write the artifact that ``coldframe.load`` and the command line read; do not pickle a model."""
@@ -197,17 +197,17 @@ def _texts(X: ArrayLike) -> list[str]:
     """A one-dimensional array, list or column of texts."""
     if isinstance(X, (str, bytes)):
         raise DataError("X is one text", got=type(X).__name__, expected="a list of texts, one for each row")
-    found = np.asarray(X, dtype=object)
-    if found.ndim == 2 and found.shape[1] == 1:
-        found = found[:, 0]
-    if found.ndim != 1:
-        raise DataError("X is not one text for each row", got=f"shape {found.shape}", expected="shape (n,)")
-    if not len(found):
+    inputs = np.asarray(X, dtype=object)
+    if inputs.ndim == 2 and inputs.shape[1] == 1:
+        inputs = inputs[:, 0]
+    if inputs.ndim != 1:
+        raise DataError("X is not one text for each row", got=f"shape {inputs.shape}", expected="shape (n,)")
+    if not len(inputs):
         raise DataError("Found array with 0 sample(s) while a minimum of 1 is required.")
-    for row, text in enumerate(found, start=1):
+    for row, text in enumerate(inputs, start=1):
         if not isinstance(text, str):
             raise DataError(f"X, row {row} is no text", got=repr(text)[:60], expected="str")
-    return [str(text) for text in found]
+    return [str(text) for text in inputs]
 
 
 __all__ = ["ColdframeClassifier"]
