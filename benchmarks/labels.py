@@ -4,9 +4,9 @@
     python -m benchmarks.labels --labels 77 --batch 16
 
 A training step is Prompt Tuning's with suffix placement and kept states of the texts: a batch of prompts forward, the
-cross-entropy of their labels, and backward. Evaluation reads prompts that were not seen before. Both are measured over
-the whole vocabulary (``words``) and among the labels alone (``choices``, see ``FrozenLM.label_scores``). Memory is the
-highest of the process, each way in a process of its own; what the model takes is in it.
+cross-entropy of their labels, and backward. Evaluation reads prompts that were not seen before. Both score as methods
+do, by the choices among the labels. Memory is the highest of the process, each way in a process of its own; what the
+model takes is in it.
 """
 
 from __future__ import annotations
@@ -47,34 +47,34 @@ LABELS = tuple(name for line in INTENTS.split("\n") if line for name in line.spl
 PHASES = ("training", "evaluation")
 
 
-def prompts_of(lm: FrozenLM, batch: int, tokens: int, first: int = 0) -> list[Prompt]:
+def prompts_of(lm: FrozenLM, batch: int, tokens: int) -> list[Prompt]:
     """Prompts of about so many tokens, each its own."""
     sentence = "I would like to know how this works and what it costs me. "
-    texts = [f"Question {first + i}: " + sentence * (1 + tokens // 13) for i in range(batch)]
+    texts = [f"Question {i}: " + sentence * (1 + tokens // 13) for i in range(batch)]
     cut = [lm.decode(list(lm.tokenize(text)[: tokens - 4 - i % 7])) for i, text in enumerate(texts)]
     return [Prompt(f"{text}\nIntent:", end="\n") for text in cut]
 
 
-def work(lm: FrozenLM, phase: str, words: tuple[str, ...], choices: bool, batch: int, tokens: int) -> Way:
+def work(lm: FrozenLM, phase: str, words: tuple[str, ...], batch: int, tokens: int) -> Way:
     """One batch."""
     generator = torch.Generator().manual_seed(0)
     soft = torch.randn(TOKENS, lm.d_model, generator=generator) * lm.embedding_norm() / lm.d_model**0.5
     soft = soft.to(lm.device).requires_grad_(phase == "training")
     put, targets = Conditioning(soft_tokens=soft), [i % len(words) for i in range(batch)]
-    drawn = iter(range(1 << 30))
 
     def prepare() -> list[Prompt]:
-        prompts = prompts_of(lm, batch, tokens, 0 if phase == "training" else batch * next(drawn))
+        prompts = prompts_of(lm, batch, tokens)
+        lm.states.clear()
         if phase == "training":
             lm.text_states(lm.rows(prompts))
         return prompts
 
     def train(prompts: list[Prompt]) -> None:
-        lm.label_losses(prompts, words, targets, put, choices=choices).mean().backward()
+        lm.label_losses(prompts, words, targets, put, choices=True).mean().backward()
 
     @torch.no_grad()
     def evaluate(prompts: list[Prompt]) -> None:
-        lm.label_scores(prompts, words, put, choices=choices)
+        lm.label_scores(prompts, words, put, choices=True)
 
     return Way(train if phase == "training" else evaluate, prepare)
 
@@ -105,26 +105,25 @@ def memory(model: str, threads: int, *options: Any) -> float:
 def measure(
     lm: FrozenLM, labels: int, batch: int, tokens: int, rounds: int, highest: Callable[..., float]
 ) -> dict[str, Any]:
-    """Times and memory of both phases and both kinds of scores, with two labels and with many."""
+    """Times and memory of both phases, with two labels and with many."""
     sets = {2: TWO, labels: LABELS[:labels]}
     result: dict[str, Any] = {"labels": labels, "batch": batch, "prompt_tokens": tokens, "soft_tokens": TOKENS}
     goals = []
     for phase in PHASES:
-        for kind in ("words", "choices"):
-            options = {n: (phase, words, kind == "choices", batch, tokens) for n, words in sets.items()}
-            ways = {f"{phase}, {kind}, {n} labels": work(lm, *option) for n, option in options.items()}
-            interleaved(ways, 1)  # warm up
-            times = interleaved(ways, rounds)
-            seconds = {name: sorted(t.cpu for t in taken)[len(taken) // 2] for name, taken in times.items()}
-            walls = {name: sorted(t.wall for t in taken)[len(taken) // 2] for name, taken in times.items()}
-            peaks = {name: highest(*option) for name, option in zip(ways, options.values(), strict=True)}
-            for name in ways:
-                say(f"  {name:40} {walls[name]:8.2f} s  {seconds[name]:8.2f} s of the processor  {peaks[name]:8.0f} MB")
-            two, many = ways
-            result[f"{phase}, {kind}"] = {"seconds": walls, "seconds_processor": seconds, "highest_memory_mb": peaks}
-            what = f"{labels} labels as a multiple of two, batch {batch}, {phase}, {kind}"
-            goals.append(goal(f"time of {what}", seconds[many] / seconds[two], 3.0, least=False))
-            goals.append(goal(f"memory of {what}", peaks[many] / peaks[two], 1.5, least=False))
+        options = {n: (phase, words, batch, tokens) for n, words in sets.items()}
+        ways = {f"{phase}, {n} labels": work(lm, *option) for n, option in options.items()}
+        interleaved(ways, 1)  # warm up
+        times = interleaved(ways, rounds)
+        seconds = {name: sorted(t.cpu for t in taken)[len(taken) // 2] for name, taken in times.items()}
+        walls = {name: sorted(t.wall for t in taken)[len(taken) // 2] for name, taken in times.items()}
+        peaks = {name: highest(*option) for name, option in zip(ways, options.values(), strict=True)}
+        for name in ways:
+            say(f"  {name:30} {walls[name]:8.2f} s  {seconds[name]:8.2f} s of the processor  {peaks[name]:8.0f} MB")
+        two, many = ways
+        result[phase] = {"seconds": walls, "seconds_processor": seconds, "highest_memory_mb": peaks}
+        what = f"{labels} labels as a multiple of two, batch {batch}, {phase}"
+        goals.append(goal(f"time of {what}", seconds[many] / seconds[two], 3.0, least=False))
+        goals.append(goal(f"memory of {what}", peaks[many] / peaks[two], 1.5, least=False))
     return {**result, "goals": goals}
 
 

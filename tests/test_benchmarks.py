@@ -55,8 +55,8 @@ def test_training(lm: FrozenLM, rows: Task, capsys: pytest.CaptureFixture[str]) 
 def test_labels(lm: FrozenLM) -> None:
     assert len(set(labels.LABELS)) == 150
     result = labels.measure(lm, labels=4, batch=2, tokens=20, rounds=1, highest=lambda *way: 1.0)
-    whole(result, 8)
-    assert lm.states.used > 0 and len(result["training, words"]["seconds"]) == 2
+    whole(result, 4)
+    assert len(result["training"]["seconds"]) == 2
 
 
 def test_compare(lm: FrozenLM, rows: Task, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def permuted(found: Retrieved, order: list[int]) -> Retrieved:
 @torch.no_grad()
 def scores(method: Method, lm: FrozenLM, found: Retrieved = FOUND, rows: slice = slice(None)) -> Tensor:
     conditioning = method.condition(QUERIES[rows], found.rows(rows))
-    return lm.label_scores(PROMPTS[rows], SCHEMA.words, conditioning)
+    return method.label_scores(lm, PROMPTS[rows], SCHEMA.words, conditioning)
 
 
 def close(got: Tensor, wanted: Tensor, tolerance: float = FLOAT32) -> None:

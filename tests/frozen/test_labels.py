@@ -155,10 +155,14 @@ def test_the_tree_of_labels() -> None:
 
 
 def test_the_tree_of_choices_ends_where_labels_part_for_good() -> None:
-    tree = LabelTree.of(((1, 7, 9), (1, 0, 4, 9), (1, 0, 5, 9), (2, 3, 9)), choices=True)
+    labels = ((1, 7, 9), (1, 0, 4, 9), (1, 0, 5, 9), (2, 3, 9))
+    (tree,) = LabelTree.of_choices(labels, 10)
     assert tree.nodes == ((1,), (1, 0))  # what follows 2 and 1 7 can only be theirs
     edges = list(zip(tree.parents.tolist(), tree.targets.tolist(), strict=True))
     assert edges == [(0, 1), (0, 2), (1, 0), (1, 7), (2, 4), (2, 5)]
+    parts = LabelTree.of_choices(labels, 1)
+    assert [part.nodes for part in parts] == [((1,),), ((1,), (1, 0))]
+    assert [len(part.targets) for part in parts] == [4, 2]
 
 
 # ---- choices ----------------------------------------------------------------------------------------------
@@ -179,13 +183,18 @@ def naive_choices(lm: FrozenLM, prompt: Prompt, words: list[str]) -> Tensor:
 
 
 @every
-def test_choices_are_those_of_the_equation_and_add_up_to_one(architecture: str) -> None:
+def test_choices_are_those_of_the_equation_and_add_up_to_one(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lm = lm_of(architecture)
     with torch.no_grad():
         scores = lm.label_scores(PROMPTS, WORDS, choices=True)
         wanted = torch.stack([naive_choices(lm, prompt, WORDS) for prompt in PROMPTS])
     torch.testing.assert_close(scores, wanted, **CLOSE)
     torch.testing.assert_close(scores.exp().sum(-1), torch.ones(len(PROMPTS)), atol=1e-4, rtol=0)
+    monkeypatch.setattr("coldframe.frozen.backbone._STATE_BATCH_TOKENS", 1)
+    with torch.no_grad():
+        torch.testing.assert_close(lm.label_scores(PROMPTS, WORDS, choices=True), scores, **CLOSE)
     single = [lm.label_scores(PROMPTS, ["yes", "no"], choices=choices).softmax(-1) for choices in (True, False)]
     assert torch.equal(*single)
 

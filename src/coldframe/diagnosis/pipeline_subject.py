@@ -191,7 +191,7 @@ class PipelineSubject:
                 queries = prompts(schema, [self._texts[i] for i in batch])
                 if log_probabilities is not None and gold is not None:
                     if conditioning is EMPTY:
-                        scores = lm.label_scores(queries, schema.words, EMPTY)
+                        scores = lm.label_scores(queries, schema.words, EMPTY, choices=True)
                     else:
                         scores = self.pipeline.method.label_scores(lm, queries, schema.words, conditioning)
                     log_probabilities[batch] = scores.double().log_softmax(-1).cpu().numpy()

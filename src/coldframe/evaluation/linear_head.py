@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from coldframe.config import check
+from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning, LanguageModel, Prompt
 from coldframe.methods.base import MethodContext
 from coldframe.methods.soft_tokens.mha_esp import MHAESP
@@ -45,3 +47,15 @@ class HeadedMHAESP(MHAESP):
         assert conditioning.soft_tokens is not None  # MHA-ESP always fills this port
         scores: Tensor = self.head(conditioning.soft_tokens.flatten(1))
         return scores + scores.new_tensor(self.label_bias) if self.label_bias else scores
+
+    def label_losses(
+        self,
+        lm: FrozenLM,
+        prompts: Sequence[Prompt],
+        words: Sequence[str],
+        targets: Sequence[int],
+        conditioning: Conditioning,
+    ) -> Tensor:
+        """Cross-entropies of the head's logits."""
+        scores = self.label_scores(lm, prompts, words, conditioning)
+        return nn.functional.cross_entropy(scores, torch.tensor(targets, device=scores.device), reduction="none")

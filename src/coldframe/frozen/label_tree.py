@@ -46,17 +46,40 @@ class LabelTree:
 
     @classmethod
     @lru_cache(maxsize=64)
-    def of(cls, labels: tuple[Tokens, ...], choices: bool = False) -> LabelTree:
-        """The tree of some labels; of the ``choices`` alone, if only edges count that have another one beside them.
+    def of(cls, labels: tuple[Tokens, ...]) -> LabelTree:
+        """The tree of some labels.
 
         >>> tree = LabelTree.of(((5, 6), (5, 7, 8), (9,)))
         >>> tree.nodes, tree.parents.tolist(), tree.targets.tolist()
         (((5,), (5, 7)), [0, 0, 1, 1, 2], [5, 9, 6, 7, 8])
-        >>> LabelTree.of(((5, 6), (5, 7, 8), (9,)), choices=True).nodes
-        ((5,),)
         """
-        following = next_tokens(labels)
-        starts = sorted(start for start, tokens in following.items() if len(tokens) > 1 or not choices)
+        return cls._of_starts(labels, next_tokens(labels))
+
+    @classmethod
+    @lru_cache(maxsize=64)
+    def of_choices(cls, labels: tuple[Tokens, ...], most: int) -> tuple[LabelTree, ...]:
+        """The tree of those edges that have another one beside them.
+
+        It comes in parts of at most so many nodes, or of one start.
+
+        >>> [tree.nodes for tree in LabelTree.of_choices(((5, 6), (5, 7, 8), (9, 1), (9, 2)), most=1)]
+        [((5,),), ((9,),)]
+        """
+        following = {start: tokens for start, tokens in next_tokens(labels).items() if len(tokens) > 1}
+        parts: list[list[Tokens]] = []
+        nodes: set[Tokens] = set()
+        for start in sorted(following):
+            way = {start[:length] for length in range(1, len(start) + 1)}
+            if not parts or len(nodes | way) > most:
+                parts.append([])
+                nodes = set()
+            parts[-1].append(start)
+            nodes |= way
+        return tuple(cls._of_starts(labels, {start: following[start] for start in part}) for part in parts)
+
+    @classmethod
+    def _of_starts(cls, labels: tuple[Tokens, ...], following: Mapping[Tokens, list[int]]) -> LabelTree:
+        starts = sorted(following)
         nodes = tuple(sorted({start[:length] for start in starts for length in range(1, len(start) + 1)}))
         place = {start: i for i, start in enumerate(((), *nodes))}
         edges = [(start, token) for start in starts for token in following[start]]
@@ -127,13 +150,16 @@ def _edges(lm: FrozenLM, hidden: Tensor, positions: PositionReading | None, pare
 
 def choice_scores(lm: FrozenLM, ready: Prefilled, labels: tuple[Tokens, ...], conditioning: Conditioning) -> Tensor:
     """``sum_t log p(w_t | w_<t, prompt, a label goes on with w_t)``, ``[batch, labels]``: the exponents add up to 1."""
-    tree, values = LabelTree.of(labels, choices=True), []
-    hidden = node_states(lm, ready, tree, conditioning)
-    parents, counts = tree.parents.unique_consecutive(return_counts=True)
-    (targets,) = _on(lm, tree.targets)
-    for parent, tokens in zip(parents.tolist(), targets.split(counts.tolist()), strict=True):
-        values.append(some_logits(lm, hidden[:, parent], tokens, conditioning.positions).log_softmax(-1))
-    return torch.cat(values, dim=1) @ tree.paths.to(lm.device)
+    scores: list[Tensor] = []
+    for tree in LabelTree.of_choices(labels, max(1, lm.batch_tokens // len(ready))):
+        values = []
+        hidden = node_states(lm, ready, tree, conditioning)
+        parents, counts = tree.parents.unique_consecutive(return_counts=True)
+        (targets,) = _on(lm, tree.targets)
+        for parent, tokens in zip(parents.tolist(), targets.split(counts.tolist()), strict=True):
+            values.append(some_logits(lm, hidden[:, parent], tokens, conditioning.positions).log_softmax(-1))
+        scores.append(torch.cat(values, dim=1) @ tree.paths.to(lm.device))
+    return torch.stack(scores).sum(0)
 
 
 def choice_losses(

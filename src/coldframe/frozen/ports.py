@@ -122,7 +122,9 @@ class Conditioning:
 class LanguageModel(Protocol):
     """What prediction needs of a model; ``FrozenLM`` is one here, a client of a server may be another."""
 
-    def label_scores(self, prompts: Sequence[Prompt], words: Sequence[str], conditioning: Conditioning) -> Tensor:
+    def label_scores(
+        self, prompts: Sequence[Prompt], words: Sequence[str], conditioning: Conditioning, *, choices: bool = False
+    ) -> Tensor:
         """Log-scores of the answer words, ``[batch, len(words)]``, float32."""
         ...
 

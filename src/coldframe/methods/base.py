@@ -217,9 +217,20 @@ class Method(nn.Module):
     def label_scores(
         self, lm: LanguageModel, prompts: Sequence[Prompt], words: Sequence[str], conditioning: Conditioning
     ) -> Tensor:
-        """Log-scores of the label words, ``[batch, labels]``: the model's, and ``label_bias``."""
-        scores = lm.label_scores(prompts, words, conditioning)
+        """Log-scores of the label words, ``[batch, labels]``: the model's choices among them, and ``label_bias``."""
+        scores = lm.label_scores(prompts, words, conditioning, choices=True)
         return scores + scores.new_tensor(self.label_bias) if self.label_bias else scores
+
+    def label_losses(
+        self,
+        lm: FrozenLM,
+        prompts: Sequence[Prompt],
+        words: Sequence[str],
+        targets: Sequence[int],
+        conditioning: Conditioning,
+    ) -> Tensor:
+        """Cross-entropies of the right labels over the softmax of :meth:`label_scores`, ``[batch]``, in nats."""
+        return lm.label_losses(prompts, words, targets, conditioning, choices=True)
 
     # ---- training ---------------------------------------------------------------------------------------
 
@@ -250,9 +261,8 @@ class Method(nn.Module):
         conditioning = self.condition(texts, rows.retrieved)
         queries = prompts(schema, texts)
         if schema.kind == "classification" and rows.objective == "labels":
-            scores = self.label_scores(lm, queries, schema.words, conditioning)
-            targets = torch.tensor([schema.index(example.target) for example in rows.items], device=scores.device)
-            return nn.functional.cross_entropy(scores, targets, reduction="none")
+            targets = [schema.index(example.target) for example in rows.items]
+            return self.label_losses(lm, queries, schema.words, targets, conditioning)
         answers = [schema.template.answer(schema.word(example.target)) for example in rows.items]
         return lm.loss(queries, answers, conditioning)
 
