@@ -30,7 +30,7 @@ class Savings(Config):
         parameters: Trained by the pipeline.
         static_parameters: Trained by a static prompt in its place.
         query_parameters: Trained by a prompt from the query alone in its place.
-        flops: Operations a query that searching and encoding entries takes.
+        flops: Operations a query of searching and encoding entries.
         storage: Bytes of the store and its index.
     """
 
@@ -65,26 +65,22 @@ def advice(
     store_health: StoreHealth | None = None,
     savings: Savings | None = None,
 ) -> tuple[str, ...]:
-    """What to do after a verdict, most important first.
-
-    Args:
-        outcome: Of the joint verdict.
-        store_ablation: Diagnostic 1; its oracle condition tells what a better retriever could win.
-        ladder: Diagnostic 3; its rungs say what simpler methods reach, and with how many parameters.
-        store_health: What is wrong with the store.
-        savings: What a simpler method would save.
-    """
+    """What to do after a verdict, most important first."""
     saved, rungs = savings or Savings(), ladder.rungs if ladder else ()
-    sentences = _leaks(store_health) if store_health else []
+    sentences = []
+    if store_health and store_health.leaks:
+        sentences.append(
+            f"Take {store_health.leaks} of the {store_health.queries} queries out of the store and diagnose again: "
+            "they retrieve themselves, so that retrieval looks better than it is."
+        )
     if store_ablation.gain.high < 0:
         sentences.append("Leave the pipeline out: the model alone does better.")
     elif outcome == "retrieval-driven":
-        sentences += [
-            "Keep the retriever: work on the store and on what is retrieved from it pays.",
-            *_oracle(store_ablation),
-        ]
+        sentences += ["Keep the retriever: a better store or a better search will pay.", *_oracle(store_ablation)]
     elif outcome == "prompt-tuning-like" and saved.is_constant:
-        sentences.append("Nothing is to be replaced: it retrieves nothing and changes the model alike for all queries.")
+        sentences.append(
+            "Nothing is to be replaced: it retrieves nothing and changes the model in the same way for all queries."
+        )
     elif outcome in ("prompt-tuning-like", "query-driven") and saved.is_simplest(outcome):
         what = "a static prompt" if outcome == "prompt-tuning-like" else "a prompt from the query alone"
         sentences.append(f"Nothing is to be replaced: it is {what} already.")
@@ -93,7 +89,7 @@ def advice(
         sentences += [
             f"Replace it with a static prompt (Prompt Tuning){_reached(rung)}.",
             _saving(saved, saved.static_parameters, rung, rungs),
-            "If retrieval is meant to matter, see whether the answers are in the store and not already in the query.",
+            "If retrieval is meant to matter, check that the answers are in the store and not already in the query.",
         ]
     elif outcome == "query-driven":
         rung = next((rung for rung in rungs if rung.name == "query-only"), None)
@@ -103,7 +99,7 @@ def advice(
         ]
     elif outcome == "mixed":
         sentences += [
-            "Weigh what retrieval adds against what it costs: a simpler prompt keeps part of the gain.",
+            "Weigh what retrieval adds against its cost: a simpler prompt keeps part of the gain.",
             *_oracle(store_ablation),
         ]
     if outcome in ("mixed", "cannot-tell") and ladder is None and store_ablation.gain.low > 0:
@@ -132,25 +128,14 @@ def _saving(savings: Savings, parameters: int | None, rung: Rung | None, rungs: 
 
 
 def _oracle(store_ablation: StoreAblation) -> list[str]:
-    oracle = next((row for row in store_ablation.ablations if row.condition == "oracle"), None)
-    if oracle is None:
+    rise = next((row.rise for row in store_ablation.ablations if row.condition == "oracle"), None)
+    if rise is None:
         return []
-    if oracle.rise.high < 0:
-        return [
-            f"Improve the retriever: entries chosen with knowledge of the answer lower the loss by another "
-            f"{-oracle.rise.value:.3f} [{-oracle.rise.high:.3f}, {-oracle.rise.low:.3f}]."
-        ]
+    if rise.high < 0:
+        more = f"{-rise.value:.3f} [{-rise.high:.3f}, {-rise.low:.3f}]"
+        return [f"Improve the retriever: entries chosen with knowledge of the answer lower the loss by another {more}."]
     return [
         "A better ranking wins little: even entries chosen with knowledge of the answer do not surely lower the loss."
-    ]
-
-
-def _leaks(health: StoreHealth) -> list[str]:
-    if not health.leaks:
-        return []
-    return [
-        f"Take {health.leaks} of the {health.queries} queries out of the store and diagnose again: "
-        "they find themselves, so that retrieval looks better than it is."
     ]
 
 
@@ -159,9 +144,9 @@ def _store(health: StoreHealth) -> list[str]:
     if health.duplicates:
         sentences.append(
             f"Remove duplicates from the store: {health.duplicates} of {health.entries} entries have the key of "
-            "another one, and take the place of something new among those retrieved."
+            "another one, and take the place of other entries among those retrieved."
         )
-    # Few queries of a large store find most of it never, and the rest unevenly, whatever the retriever does.
+    # Few queries retrieve little of a large store, and that unevenly, whatever the retriever does.
     if health.hubness > max(HUBNESS, 2 * health.hubness_chance):
         sentences.append(
             f"Correct for hubs: some entries are retrieved for very many queries (skewness {health.hubness:.1f}) and "

@@ -1,4 +1,4 @@
-"""What a method costs: parameters, tokens, floating-point operations, time, memory."""
+"""The cost of a method: parameters, tokens, floating-point operations, time, memory."""
 
 from __future__ import annotations
 
@@ -69,11 +69,7 @@ class Shape:
 
     @classmethod
     def of(cls, config: Any) -> Shape:
-        """Read a transformers config.
-
-        Raises:
-            ModelError: A model type of which it is not known whether its feed-forward block is gated.
-        """
+        """Read a transformers config; a ModelError if it is not known whether its feed-forward block is gated."""
         text = config.get_text_config()
         kind = text.model_type
         if kind not in GATED | PLAIN:
@@ -82,11 +78,8 @@ class Shape:
                 fix=f"{nearest(kind, GATED | PLAIN)} Add it to GATED or PLAIN in coldframe/evaluation/cost.py.",
             )
         width, heads = text.hidden_size, text.num_attention_heads
-        inner = next(
-            (size for name in ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner")
-             if (size := getattr(text, name, None))),
-            4 * width,
-        )  # fmt: skip
+        sizes = (getattr(text, name, None) for name in ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner"))
+        inner = next((size for size in sizes if size), 4 * width)
         return cls(
             layers=text.num_hidden_layers,
             width=width,

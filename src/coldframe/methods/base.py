@@ -81,7 +81,7 @@ class Method(nn.Module):
         training_defaults: The training settings that it wants where they are not the usual ones.
         query_settings: Settings that may be changed after training.
         ablations: What may be spoiled for a comparison: names of ``QUERY_ABLATIONS`` and ``TRAINING_ABLATIONS`` in
-            ``coldframe.evaluation.runs``.
+            ``coldframe.evaluation.jobs``.
     """
 
     name: ClassVar[str]
