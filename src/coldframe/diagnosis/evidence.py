@@ -13,14 +13,7 @@ Outcome = Literal["retrieval-driven", "query-driven", "prompt-tuning-like", "mix
 
 @dataclasses.dataclass(frozen=True)
 class Estimate(Config):
-    """A number with its 95% interval; NaN where it is not defined.
-
-    Args:
-        value: On the queries as they are, averaged over seeds.
-        low: Lower end.
-        high: Upper end.
-        p_value: Of the permutation test where one was made; NaN otherwise.
-    """
+    """A number, averaged over seeds, with its 95% interval and a p-value if it was tested; NaN if it is not defined."""
 
     section = "estimate"
 
@@ -140,13 +133,7 @@ class Rung(Config):
 
 @dataclasses.dataclass(frozen=True)
 class Control(Config):
-    """What a control without a language model reaches on the same rows.
-
-    Args:
-        name: ``"1-NN vote"`` and the like.
-        loss: Mean loss, where it gives probabilities; NaN otherwise.
-        accuracy: Share of queries answered right.
-    """
+    """A control without a language model on the same rows: mean loss (NaN without probabilities) and accuracy."""
 
     section = "control"
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +11,12 @@ from rich.console import Group as RichGroup
 
 from coldframe.config import read_mapping
 from coldframe.diagnosis import figures
-from coldframe.diagnosis.evidence import (
-    Ablation,
-    Diagnosis,
-    Ladder,
-    Outcome,
-    Rung,
-    StoreAblation,
-    StoreHealth,
-    TokenVariance,
-)
+from coldframe.diagnosis.evidence import Diagnosis, Outcome, StoreHealth
 from coldframe.diagnosis.figures import LOSS
+from coldframe.diagnosis.tables import ablation_table, rung_table, slots, store_facts, token_facts
 from coldframe.reports import blocks, html, terminal
-from coldframe.reports.blocks import Block, Cell, Column, Figure, Group, Heading, Mark, Section, Table, Text, ranged
-from coldframe.reports.numbers import DASH, fixed, p_value, percent, percent_span, plural, si
+from coldframe.reports.blocks import Block, Figure, Group, Heading, Mark, Section, Table, Text
+from coldframe.reports.numbers import percent, percent_span, plural
 from coldframe.storage.files import write_json, write_text
 
 #: What each verdict says, and its colour.
@@ -91,12 +81,12 @@ def render_table(diagnosis: Diagnosis) -> RichGroup:
     d, tokens, health = diagnosis, diagnosis.token_variance, diagnosis.store_health
     title = f"{d.subject} on {d.task}, {d.model}, {_counted(d)}; losses in {d.unit}"
     gain = Text(f"Gain over the model alone: {LOSS.span(d.store_ablation.gain)} {d.unit}.")
-    parts: list[Block] = [_banner(d), _ablation_table(d.store_ablation, title=title), gain]
+    parts: list[Block] = [_banner(d), ablation_table(d.store_ablation, title=title), gain]
     if tokens and not math.isnan(tokens.mean_share.value):
         mean, alone = percent_span(tokens.mean_share), percent_span(tokens.predicted_share)
         lost = f"with the mean token for all {mean} of the gain is lost, with tokens from the query alone {alone}"
         parts.append(Text(f"Soft tokens: {lost}."))
-    parts += [_rung_table(d.ladder)] if d.ladder else []
+    parts += [rung_table(d.ladder)] if d.ladder else []
     return terminal.render([*parts, *(Text(f"Store: {line}") for line in (health.warnings if health else ()))])
 
 
@@ -215,112 +205,21 @@ def _numbers(diagnosis: Diagnosis) -> tuple[Block, ...]:
     d, ladder = diagnosis, diagnosis.ladder
     over = "queries and training seeds" if d.seeds > 1 else "queries"
     text = Text(f"All intervals are 95% bootstrap intervals over {over}; losses are in {d.unit}.", "soft")
-    parts: list[Block] = [text, Heading("Store ablation"), _ablation_table(d.store_ablation, page=True)]
+    parts: list[Block] = [text, Heading("Store ablation"), ablation_table(d.store_ablation, page=True)]
     if d.store_ablation.missing:
         missing = "; ".join(f"{name} ({reason})" for name, reason in d.store_ablation.missing)
         parts.append(Text(f"Not run: {missing}.", "soft"))
     if d.token_variance:
-        parts += [Heading("Soft tokens"), _token_facts(d.token_variance), _slots(d.token_variance)]
+        parts += [Heading("Soft tokens"), token_facts(d.token_variance), slots(d.token_variance)]
     if ladder:
         gap = f"The full pipeline against the best rung below it: {LOSS.span(ladder.gap)} {d.unit};"
         alone = f"what it has over the query alone: {percent_span(ladder.retrieval)} of its gain."
         seeds = plural(ladder.seeds, "training seed")
-        parts += [Heading("Ladder"), _rung_table(ladder, page=True), Text(f"{seeds}. {gap} {alone}", "soft")]
+        parts += [Heading("Ladder"), rung_table(ladder, page=True), Text(f"{seeds}. {gap} {alone}", "soft")]
         rows = [(control.name, LOSS.show(control.loss), percent(control.accuracy)) for control in ladder.controls]
         parts += [Table.plain(("without a language model", "loss", "answered right"), rows)] if rows else []
         if chart := figures.sweeps(ladder):
             parts.append(Figure(chart, "One seed for each learning rate; the ring is the rate that was chosen."))
     if d.store_health:
-        parts += [Heading("Store"), _store_facts(d.store_health)]
+        parts += [Heading("Store"), store_facts(d.store_health)]
     return tuple(parts)
-
-
-_share = partial(ranged, decimals=0, scale=100, unit="%")
-_loss = partial(ranged, decimals=LOSS.decimals)
-
-
-def _ablation_table(evidence: StoreAblation, *, page: bool = False, title: str = "") -> Table:
-    what = figures.WHAT if page else {}
-    p_values = Column[Ablation]("p", lambda row: p_value(row.rise.p_value), "permutation")
-    columns: list[Column[Ablation]] = [
-        Column("in the place of what was retrieved", lambda row: Cell(row.condition, what.get(row.condition, ""))),
-        Column("training", lambda row: "again" if row.retrained else "as it was", words=True),
-        Column("loss", lambda row: _loss(row.loss), "[95%]"),
-        Column("rise", lambda row: _loss(row.rise), "[95%]"),
-        Column("share of the gain lost", lambda row: _share(row.share), "[95%]"),
-        *([p_values] if page else []),
-    ]
-    return Table.of(columns, evidence.ablations, title=title)
-
-
-def _rung_table(evidence: Ladder, *, page: bool = False) -> Table:
-    def name(rung: Rung) -> Cell:
-        shown, kind = figures.RUNGS.get(rung.name, rung.name), "main" if rung.name == "full" else ""
-        return Cell(shown, rung.what if page else "", kind)
-
-    columns: list[Column[Rung]] = [
-        Column("rung", name),
-        Column("trained", lambda rung: si(rung.parameters), "parameters"),
-        Column(
-            "learning rate", lambda rung: Cell(f"{rung.learning_rate:.2g}", f"of {len(rung.sweep)}"), "best of sweep"
-        ),
-        Column("loss", lambda rung: _loss(rung.loss), "[95%]"),
-        Column("gain", lambda rung: _loss(rung.gain), "[95%]"),
-        Column("share of the gain reached", lambda rung: _share(rung.share), "[95%]"),
-    ]
-    return Table.of(columns, evidence.rungs, title="Ladder: the same rows and budget")
-
-
-def _facts(rows: Sequence[tuple[str, Cell | str | None, str]]) -> Table:
-    """Name, value and meaning of some numbers."""
-    cells = [(name, value or DASH, meaning) for name, value, meaning in rows]
-    return Table.plain(("", "", ""), cells, words=(0, 2), kind="facts")
-
-
-def _token_facts(evidence: TokenVariance) -> Table:
-    chance = f"chance {percent(evidence.probe_chance)}, p {p_value(evidence.probe_p_value)}"
-    energy = "Part of the tokens' squared length that differs between queries."
-    query = "Part of those differences that the query's own vector predicts, on queries it was not fitted to."
-    divergence = "How far the model's answer moves when the mean token stands in (KL divergence, nats)."
-    probe = "How often a linear probe reads from the tokens which kind of entries was retrieved."
-    return _facts(
-        [
-            ("energy share", _loss(evidence.energy_share), energy),
-            ("explained by the query", percent(evidence.given_query), query),
-            ("divergence", _loss(evidence.divergence), divergence),
-            ("probe", Cell(percent(evidence.probe), chance), f"{probe} Readable does not mean used: see the shares."),
-        ]
-    )
-
-
-def _slots(evidence: TokenVariance) -> Group:
-    ranks = itertools.chain(map(fixed, evidence.effective_ranks), itertools.repeat(DASH))
-    cosines = enumerate(evidence.cosines, 1)
-    rows = [(str(j), _loss(cosine) or DASH, rank) for (j, cosine), rank in zip(cosines, ranks, strict=False)]
-    head = ("token", "mean cosine between queries (1: the same for all)", "effective rank (its directions)")
-    return Group((Table.plain(head, rows),), "fold", "Each token")
-
-
-def _store_facts(health: StoreHealth) -> Table:
-    show, chance = LOSS.show, "if drawn at random."
-    hubness = f"Skewness of how often each entry is retrieved; {fixed(health.hubness_chance, 2)} {chance}"
-    never = f"Entries that no query brings up; {percent(health.never_chance)} {chance}"
-    overlap = f"Jaccard overlap of the sets of two queries; random sets would have {show(health.overlap_chance)}."
-    contrast = "How much nearer the nearest entry is than the mean one; near 0 all are alike."
-    gap = "Similarity of the nearest entry minus that of the last one retrieved."
-    cosine = "Mean cosine of two random entries; near 1 all point the same way."
-    return _facts(
-        [
-            ("hubness", fixed(health.hubness, 2), hubness),
-            ("never retrieved", percent(health.never), never),
-            ("Gini", show(health.gini), "Inequality of the counts: 0 all alike, 1 one entry takes all."),
-            ("entropy", show(health.entropy), "Of the retrievals, as a share of the largest possible: 1 all alike."),
-            ("overlap", _loss(health.overlap), overlap),
-            ("contrast", show(health.contrast), contrast),
-            ("score gap", show(health.score_gap), gap),
-            ("anisotropy", show(health.anisotropy), cosine),
-            ("centred", show(health.anisotropy_centred), "The same after the mean entry is subtracted."),
-            ("duplicates", str(health.duplicates), "Entries with the same content as another."),
-            ("leaks", str(health.leaks), "Queries that stand in the store themselves."),
-        ]
-    )

@@ -52,13 +52,7 @@ class Resampling:
     Paper: Owen 2007 (rows and seeds crossed); Davison & Hinkley 1997, section 3.8 (clusters); Rao & Wu 1988
     (one seed less is drawn than there are, which keeps their variance from being understated).
 
-    Args:
-        n: Queries.
-        groups: ``[n]``, equal for queries of one cluster; None if all are independent.
-        resamples: At least 100.
-        seed: Of the resampling; the same seed gives the same weights.
-
-    Cost: two bytes for every resample and unit.
+    ``groups`` ``[n]`` are equal for queries of one cluster. Cost: two bytes for every resample and unit.
     """
 
     def __init__(self, n: int, groups: ArrayLike | None = None, *, resamples: int = RESAMPLES, seed: int = 0) -> None:

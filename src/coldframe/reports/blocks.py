@@ -182,12 +182,8 @@ class Figure:
 class Group:
     """Blocks that belong together.
 
-    Attributes:
-        blocks: What it holds.
-        kind: ``"grid"`` for blocks beside one another where there is room, ``"grid pair"`` for a narrow one beside a
-            wide one, ``"card"`` for a frame with a picture on the left, ``"fold"`` for what opens at a click.
-        title: Of a fold.
-        picture: Of a card.
+    ``kind`` is ``"grid"`` for blocks beside one another where there is room, ``"grid pair"`` for a narrow one beside a
+    wide one, ``"card"`` for a frame with a picture on the left, ``"fold"`` for a title that opens at a click.
     """
 
     blocks: tuple[Block, ...]

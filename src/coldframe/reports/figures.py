@@ -210,7 +210,7 @@ class Heatmap:
         title: What it shows.
         rows: Their number.
         columns: Their number.
-        shades: Strength, -1 to 1, and SVG path of all cells that have it: one path for many cells keeps the page small.
+        shades: Strength, -1 to 1, and SVG path of all cells that have it: a path for many cells keeps the page small.
         scale: Words at the lower end, strengths to show, words at the upper end.
         frames: Cells in a frame: row, column and what is shown under the pointer.
     """
