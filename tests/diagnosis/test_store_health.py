@@ -155,7 +155,7 @@ def test_a_random_store_is_not_warned_of_and_a_hub_is() -> None:
 
 def test_a_store_without_contrast_is_warned_of() -> None:
     far = np.full((20, 40), 0.9, np.float32) + np.linspace(0, 0.01, 40, dtype=np.float32)
-    assert warned(health_of(**searched(random_sets(20), distances=far)), "contrast of 0.01")
+    assert warned(health_of(**searched(random_sets(20), distances=far)), "contrast 0.01")
     alike = {**searched(random_sets(20)), "similarities": np.ones((20, 4), np.float32)}
     assert warned(health_of(**alike), "no nearer")
 

@@ -62,7 +62,7 @@ def store_ablation_outcome(gain: Estimate, ablations: Sequence[Ablation]) -> tup
     if not deciding:
         return "cannot-tell", "Nothing was put in the place of what was retrieved."
     store, *retrained = deciding
-    reason = f"{_PLACED[store.condition]}, {percent_span(store.share)} of the gain is lost."
+    reason = f"{_REPLACED_BY[store.condition]}, {percent_span(store.share)} of the gain is lost."
     for row in retrained:
         reason += f" Trained again under the condition {row.condition!r}, it is {percent_span(row.share)}."
     bands = {band(row.share) for row in deciding}
@@ -84,7 +84,7 @@ def store_ablation_outcome(gain: Estimate, ablations: Sequence[Ablation]) -> tup
     return ("prompt-tuning-like" if place == "nothing" else "query-driven"), reason
 
 
-_PLACED = {
+_REPLACED_BY = {
     "swapped": "With what was retrieved for another query in its place",
     "random": "With random entries",
     "fixed": "With the same entries for all queries",

@@ -193,9 +193,9 @@ class Shares:
         self._losses = _rows(full)
         self.seeds, self.n = self._losses.shape
         self._resampling = Resampling(self.n, groups, resamples=resamples, seed=seed)
-        self._nothing = self._checked(empty)
-        self._full, self._empty = self._mean(self._losses), self._mean(self._nothing)
-        (p,) = self._resampling.p_values([self._nothing - self._losses])
+        self._alone = self._checked(empty)
+        self._full, self._empty = self._mean(self._losses), self._mean(self._alone)
+        (p,) = self._resampling.p_values([self._alone - self._losses])
         self.loss, self.gain = self._full.estimate(), (self._empty - self._full).estimate(p)
 
     def of(self, losses: ArrayLike, *, training: int = 0) -> Measured:
@@ -207,7 +207,7 @@ class Shares:
         values = self._checked(losses, own=training == 0)
         mean = self._mean(values, training)
         own = self._losses if training == 0 else self._losses.mean(axis=0)
-        none = self._nothing if training == 0 else self._nothing.mean(axis=0)
+        none = self._alone if training == 0 else self._alone.mean(axis=0)
         p_rise, p_gain = self._resampling.p_values([values - own, none - values])
         rise = mean - self._full
         return Measured(

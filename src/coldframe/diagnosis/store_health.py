@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.config import check
+from coldframe.diagnosis.advice import store_findings
 from coldframe.diagnosis.evidence import StoreHealth
 from coldframe.diagnosis.token_statistics import bootstrapped, mean_cosine
 from coldframe.errors import ConfigError, DataError
@@ -133,7 +134,7 @@ def health_of(
         curve=curve(counts),
         warnings=(),
     )
-    return dataclasses.replace(health, warnings=tuple(_warnings(health)))
+    return dataclasses.replace(health, warnings=tuple(warning for warning, _ in store_findings(health)))
 
 
 def skewness(counts: NDArray[np.int64]) -> float:
@@ -215,44 +216,3 @@ def _distances(retriever: Retriever, texts: Sequence[str]) -> NDArray[np.float32
         sets = morgan_sets if retriever.similarity == "tanimoto" else scaffold_sets
         scanned = ExactTanimoto(sets(retriever.store.texts)).scan(sets(texts))
     return np.stack([1 - scores for scores in scanned])
-
-
-def _warnings(health: StoreHealth) -> list[str]:
-    """What is suspicious, in sentences. Thresholds are ours, except hubness > 1."""
-    n, k, entries = health.queries, health.k, health.entries
-    warnings = []
-    if health.hubness > 1 and health.hubness > 2 * health.hubness_chance:
-        most = health.curve[0][1]
-        warnings.append(
-            f"A few entries are hubs: the skewness of the retrieval counts is {health.hubness:.1f} "
-            f"({health.hubness_chance:.1f} if drawn at random), and one entry is retrieved for {most / n:.0%} of the "
-            "queries."
-        )
-    if health.never > health.never_chance + 0.25:
-        warnings.append(
-            f"{health.never:.0%} of the entries are never retrieved by these {n} queries "
-            f"({health.never_chance:.0%} if drawn at random)."
-        )
-    if health.overlap.low > max(0.1, 5 * health.overlap_chance):
-        warnings.append(
-            f"Different queries retrieve nearly the same: their sets overlap by {health.overlap.value:.0%} on average "
-            f"({health.overlap_chance:.2%} if drawn at random)."
-        )
-    if health.contrast < 0.1:
-        warnings.append(
-            f"The nearest entry is hardly nearer than the others: distances have a contrast of {health.contrast:.2f}."
-        )
-    if k > 1 and health.score_gap < 1e-3:
-        warnings.append(
-            f"The nearest entry is no nearer than the {k}th: their similarities differ by {health.score_gap:.4f}."
-        )
-    if health.anisotropy > 0.5:
-        warnings.append(
-            f"All entries point the same way: their mean cosine is {health.anisotropy:.2f} "
-            f"({health.anisotropy_centred:.2f} after the mean is subtracted)."
-        )
-    if health.duplicates:
-        warnings.append(f"{health.duplicates} of {entries} entries are duplicates of another entry.")
-    if health.leaks:
-        warnings.append(f"{health.leaks} of {n} queries are in the store themselves, with their answers.")
-    return warnings

@@ -15,7 +15,7 @@ from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.soft_tokens.mha_esp import MHAESP
 from coldframe.retrieval.store import Retrieved, Store
 
-_SAME = ("name", "paper", "uses_encoder", "trainable", "strategy", "learning_rate")
+_COPIED = ("name", "paper", "uses_encoder", "trainable", "strategy", "learning_rate")
 
 
 class ConstantInput(Method):
@@ -34,7 +34,7 @@ class ConstantInput(Method):
     def __init__(self, inner: Method, text: str, retrieved: Retrieved) -> None:
         super().__init__(inner.config)
         self.inner, self.text, self.retrieved = inner, text, retrieved
-        for name in _SAME:
+        for name in _COPIED:
             setattr(self, name, getattr(inner, name))
 
     def build(self, context: MethodContext) -> None:
