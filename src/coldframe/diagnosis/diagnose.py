@@ -154,14 +154,9 @@ def _check_pipelines(pipelines: Sequence[Pipeline], count: int, retrain: Sequenc
     first = pipelines[0]
     check(len(pipelines) == count, "Pipelines and other subjects cannot be diagnosed together")
     for other in pipelines[1:]:
-        same = (
-            other.method.name == first.method.name
-            and other.method.config == first.method.config
-            and other.schema == first.schema
-            and other.lm.weight_hash == first.lm.weight_hash
-        )
+        fitted = [(p.method.name, p.method.config, p.schema, p.lm.weight_hash) for p in (first, other)]
         check(
-            same,
+            fitted[0] == fitted[1],
             "Only the training seed may differ between pipelines that are diagnosed together",
             got=f"{first.method.name} on {first.schema.name} and {other.method.name} on {other.schema.name}",
             expected="the same method, settings, task and model",
@@ -179,10 +174,10 @@ def _checked(entries: Sequence[object]) -> list[Subject]:
     if not entries:
         raise DataError("There is nothing to diagnose", got="an empty sequence")
     subjects = [entry for entry in entries if isinstance(entry, Subject)]
-    if len(subjects) < len(entries):
+    if others := [type(entry).__name__ for entry in entries if not isinstance(entry, Subject)]:
         raise ConfigError(
             "This cannot be diagnosed",
-            got=next(type(entry).__name__ for entry in entries if not isinstance(entry, Subject)),
+            got=others[0],
             expected="a fitted pipeline, or a Subject",
             fix="Wrap your own pipeline: coldframe.diagnosis.contexts.ContextSubject(queries, retrieve, loss).",
         )

@@ -121,7 +121,7 @@ class PassageSubject(ABC):
 
     @cached_property
     def pool(self) -> Passages:
-        """All different passages that some query retrieved."""
+        """All different passages that were retrieved."""
         return tuple(dict.fromkeys(passage for passages in self.retrieved for passage in passages))
 
     def missing(self) -> Mapping[Condition, str]:
@@ -135,7 +135,7 @@ class PassageSubject(ABC):
             reasons["oracle"] = "no oracle was given"
         if len(self.pool) < 2:
             reasons["shuffled"] = "a single passage is all that was ever retrieved"
-        if not any(set(self._drawn_from) - set(passages) for passages in self.retrieved):
+        if not any(set(self._candidates) - set(passages) for passages in self.retrieved):
             reasons["random"] = "there are no passages but those that every query retrieves"
         return reasons
 
@@ -221,12 +221,12 @@ class PassageSubject(ABC):
             sets = [passages for passages in self.retrieved if passages]
             return [sets[rng.integers(len(sets))]] * len(self)
         if condition == "shuffled":
-            dealt = deal_words(self.pool, rng)
-            return [tuple(dealt[passage] for passage in passages) for passages in self.retrieved]
-        return [_others(self._drawn_from, passages, rng) for passages in self.retrieved]
+            shuffled = deal_words(self.pool, rng)
+            return [tuple(shuffled[passage] for passage in passages) for passages in self.retrieved]
+        return [_others(self._candidates, passages, rng) for passages in self.retrieved]
 
     @cached_property
-    def _drawn_from(self) -> Passages:
+    def _candidates(self) -> Passages:
         """All different passages that a random one may be."""
         return self.pool if self.store is None else tuple(dict.fromkeys(self.store))
 

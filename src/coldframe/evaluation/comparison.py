@@ -120,8 +120,7 @@ def compare(
         methods: Names, see ``coldframe methods``; joined by ``+`` they are composed. ``METHODS`` if None, or
             ``ON_PASSAGES`` where the store holds passages.
         seeds: Training seeds.
-        training: For every method, a whole config or changes to each method's own settings; its ``seed`` is replaced by
-            each of ``seeds``.
+        training: For every method, a whole config or changes to each method's own settings; the seed is of ``seeds``.
         retrieval: How exemplars are found.
         method_settings: Settings by method name. A key ``training`` holds changes to ``training`` for this
             method alone (its learning rate, its epochs).
