@@ -60,12 +60,13 @@ def weights_of(config: Any) -> int:
         ModelError: It is not known whether the feed-forward block of this model type is gated.
     """
     text = config.get_text_config()
-    kind, width, heads = text.model_type, text.hidden_size, text.num_attention_heads
+    kind = text.model_type
     if kind not in GATED | PLAIN:
         raise ModelError(
             f"No operation count for models of type {kind!r}",
             fix=f"{nearest(kind, GATED | PLAIN)} Add it to GATED or PLAIN in coldframe/evaluation/cost.py.",
         )
+    width, heads = text.hidden_size, text.num_attention_heads
     kv_heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_kv_heads", None) or heads
     if kind == "falcon" and not text.new_decoder_architecture:
         kv_heads = 1 if text.multi_query else heads
@@ -109,11 +110,11 @@ def prefill_flops(config: Any, tokens: int, *, cached: int = 0, positions: int =
         0.88
     """
     check(min(tokens, cached, positions) >= 0, "Token counts cannot be negative", got=(tokens, cached, positions))
-    text = config.get_text_config()
+    weights, text = weights_of(config), config.get_text_config()
     width = text.num_attention_heads * _head_dim(text)
     attention = 4 * text.num_hidden_layers * width * tokens * (cached + tokens)
     head = 2 * _embedding(text) * text.vocab_size * positions
-    return int(2 * weights_of(config) * tokens + attention + head)
+    return int(2 * weights * tokens + attention + head)
 
 
 def mean_prefill_flops(config: Any, lengths: Sequence[int], *, cached: int = 0, positions: int = 1) -> float:
