@@ -32,8 +32,6 @@ from torch import Tensor
 from coldframe.cli.options import settings_of, writable
 from coldframe.config import check
 from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingError
-from coldframe.evaluation.reweighted.data import Reweighted
-from coldframe.evaluation.reweighted.report import render_markdown
 from coldframe.frozen.chat import in_chat
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import Conditioning, Prompt
@@ -55,6 +53,8 @@ from reproduction.answers.evaluate import QASet, Scores, ask, scored
 from reproduction.answers.systems import CallableSystem, LMSystem, System
 from reproduction.pear_results import check_sources, retained, summary, write
 from reproduction.questions import Question, read_questions
+from reproduction.reweighted.data import Reweighted
+from reproduction.reweighted.report import render_markdown
 
 VARIANTS: dict[str, dict[str, Any]] = {"pear": {}, "zero": {"fixed": 0.0}}
 VARIANTS |= {choice: {"choose": choice} for choice in ("random", "lowest", "all")}

@@ -16,10 +16,7 @@ import numpy as np
 
 from coldframe.cli.options import settings_of
 from coldframe.errors import DataError
-from coldframe.evaluation.reweighted.data import HeadGains, QuestionSet, Reweighted
-from coldframe.evaluation.reweighted.report import render_markdown, render_page
-from coldframe.evaluation.reweighted.scores import Cell, Gap
-from coldframe.evaluation.reweighted.verdict import BASE, PEAR
+from coldframe.evaluation.head_gains import HeadGains
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.head_gains.reweighting import Reweighting
 from coldframe.progress import say
@@ -32,6 +29,10 @@ from reproduction.answers.retained import Choice, choose, copy_curve, read_choic
 from reproduction.answers.scores import Floats, difference, level, ratio
 from reproduction.answers.systems import LMSystem, System
 from reproduction.multi_document_qa import draw
+from reproduction.reweighted.data import QuestionSet, Reweighted
+from reproduction.reweighted.report import render_markdown, render_page
+from reproduction.reweighted.scores import Cell, Gap
+from reproduction.reweighted.verdict import BASE, PEAR
 
 Report = Callable[[str, int, int], None]
 CURVE = "curve"

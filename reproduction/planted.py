@@ -19,7 +19,7 @@ from coldframe.diagnosis.outcomes import (
     store_ablation_outcome,
     token_outcome,
 )
-from coldframe.diagnosis.shares import UNDEFINED, MeanLoss, Resampling, difference, ratio, remainder
+from coldframe.diagnosis.shares import UNDEFINED, Resampled, Resampling, remainder, share_of
 from coldframe.diagnosis.subject import Condition
 
 #: Shape of the log-normal noise: skewness 3.3.
@@ -161,10 +161,11 @@ def judge(planted: Planted, count: int, *, resamples: int = 2000, seed: int = 0)
             yield _outcomes({name: values[i] for name, values in means.items()})
 
 
-def _outcomes(means: dict[str, MeanLoss]) -> tuple[Outcome, Outcome]:
+def _outcomes(means: dict[str, Resampled]) -> tuple[Outcome, Outcome]:
     full, empty = means["full"], means["empty"]
-    gain = difference(empty, full)
-    share = {name: ratio(mean, full, empty, gain) for name, mean in means.items() if name not in ("full", "empty")}
+    total = empty - full
+    gain = total.estimate()
+    share = {name: share_of(gain, m - full, total) for name, m in means.items() if name not in ("full", "empty")}
     conditions: tuple[Condition, ...] = ("swapped", "swapped-conditioning")
     store, _ = store_ablation_outcome(
         gain, [Ablation(name, False, UNDEFINED, UNDEFINED, share[name]) for name in conditions]

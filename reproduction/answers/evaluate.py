@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from coldframe.errors import ConfigError
-from coldframe.evaluation.reweighted.scores import METRICS, PERCENT, Cell, Overall
 from coldframe.tasks.qa import QAPrompt
 from coldframe.tasks.task import content_hash
 from coldframe.tasks.text_metrics import normalise
@@ -25,6 +24,7 @@ from reproduction.answers.scores import (
 )
 from reproduction.answers.systems import System
 from reproduction.questions import Question
+from reproduction.reweighted.scores import METRICS, PERCENT, Cell, Overall
 
 Report = Callable[[str, int, int], None]  # what is measured, rows done, rows in all
 

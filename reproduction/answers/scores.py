@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.evaluation.intervals import RESAMPLES, Interval, Statistic, interval
-from coldframe.evaluation.reweighted.scores import EFFECT, WRITTEN, Gap
 from coldframe.tasks.text_metrics import TEXT_METRICS
 from reproduction.questions import Question
+from reproduction.reweighted.scores import EFFECT, WRITTEN, Gap
 
 Floats = NDArray[np.float64]
 

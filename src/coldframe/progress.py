@@ -16,6 +16,15 @@ def say(message: str) -> None:
     sys.stderr.flush()
 
 
+def duration(seconds: float) -> str:
+    """A time for people.
+
+    >>> duration(89), duration(130)
+    ('89 s', '2 min')
+    """
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
 class Bar:
     """One bar; silent when asked, or when standard error is not a terminal (then only notes are printed).
 

@@ -177,7 +177,7 @@ def test_compare_writes_a_report_and_goes_on_where_it_stopped(
     found = run(*words)
     assert found.status == 0, found.err
     assert len(made) == 11 and len(set(made)) == 6, "six titles, each seed once; icl trains nothing and runs once"
-    assert "kept from before" in found.err and "left" in found.err
+    assert "stored before" in found.err and "left" in found.err
 
     rows = {row["name"]: row for row in found.json["rows"]}
     assert set(rows) == {

@@ -13,14 +13,14 @@ import torch
 from tests.contract.cases import FOUND, METHODS, QUERIES, SCHEMA, TWO, WRITE, TinyEncoder, example, lm_of
 
 from coldframe.diagnosis.evidence import Rung
-from coldframe.diagnosis.ladder import choose, climb, ladder
+from coldframe.diagnosis.ladder import RungRun, RungRuns, choose, climb, ladder
 from coldframe.diagnosis.ladder_plan import RUNGS, Step, count_tokens, head, plan
-from coldframe.diagnosis.ladder_runs import RungRun, RungRuns
 from coldframe.diagnosis.pipeline_subject import PipelineSubject
 from coldframe.diagnosis.soft_token_subject import SoftTokenSubject, subject_of
 from coldframe.errors import ConfigError, DataError, TrainingError
-from coldframe.evaluation.constant_input import ConstantInput
-from coldframe.evaluation.runs import Job, Runner
+from coldframe.evaluation.jobs import Job
+from coldframe.evaluation.runs import Runner
+from coldframe.evaluation.trained_controls import ConstantInput
 from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.registry import method_class
 from coldframe.pipeline.fit import fit
@@ -111,14 +111,14 @@ def test_a_constant_input_comes_out_of_the_store_of_a_task_that_has_one() -> Non
     rows = told()
     task = dataclasses.replace(rows, store=tuple(example(100 + i, "AB"[i % 2], f"entry {i}") for i in range(5)))
     settings = {"encoder": "tiny", "tokens": 2, "k": 2, "heads": 2}
-    method = runner(task=task).fit(Job("constant", None, "latent-memory", settings, 0, constant=True)).method
+    method = runner(task=task).fit(Job("constant", None, "latent-memory", settings, 0, "constant-input")).method
     assert isinstance(method, ConstantInput) and method.text == task.train[0].text
     assert {e.text for e in method.retrieved.examples(0)} < {e.text for e in task.exemplars}
 
 
 def test_runs_of_before_keep_their_names() -> None:
     job = Job("full", None, "mha-esp", MHA, 0)
-    constant = dataclasses.replace(job, constant=True)
+    constant = dataclasses.replace(job, change="constant-input")
     assert runner().key(job) != runner().key(constant)
     assert runner().key(dataclasses.replace(job, title="another")) == runner().key(job)
 
@@ -137,7 +137,7 @@ def test_rungs_share_the_inputs_of_the_full_method() -> None:
     assert query.pop("tokens") == 2 and query.pop("k") == 0
     assert query == {name: own[name] for name in query}
     assert dict(steps["full"].settings) == dict(steps["constant"].settings) == own
-    assert [step.constant for step in steps.values()] == [False, False, True, False, False]
+    assert [step.job(1.0, 0).change for step in steps.values()] == [None, None, "constant-input", None, None]
     # Around the natural rate of each method, which only the full one's is set for.
     assert steps["prompt-tuning"].rates == (0.01, 0.03, 0.09)
     assert steps["query-only"].rates == (1e-4, 3e-4, 9e-4)

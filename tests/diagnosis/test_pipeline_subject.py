@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests.contract.cases import QUERIES, SCHEMA, STORE, WRITE, Case, TinyEncoder, built, example, lm_of
 
-from coldframe.diagnosis.perturbations import UninformativeVectors, other_queries
+from coldframe.diagnosis.perturbations import UninformativeVectors
 from coldframe.diagnosis.pipeline_subject import PipelineSubject
 from coldframe.diagnosis.soft_token_subject import SoftTokenSubject, subject_of
 from coldframe.diagnosis.subject import CONDITIONS, Condition, Subject, TokenSubject
@@ -107,7 +107,7 @@ def naive(subject: PipelineSubject, row: int, found: Retrieved, texts: list[str]
 def test_conditions_are_what_they_say(name: str, settings: dict[str, Any]) -> None:
     subject = made(name, **settings)
     found, seed = subject.retrieved, subject._drawn(7)
-    others = other_queries(found, [0, 7])
+    others = subject._partners(7)
     targets = [e.target for e in STORE.examples]
     moved = [targets[i] for i in np.random.default_rng(seed).permutation(len(STORE))]
     store = Store(tuple(dataclasses.replace(e, target=t) for e, t in zip(STORE.examples, moved, strict=True)))

@@ -8,11 +8,9 @@ import pytest
 from coldframe.diagnosis.shares import (
     Resampling,
     Shares,
-    difference,
-    estimate,
     queries_needed,
-    ratio,
     remainder,
+    share_of,
 )
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.intervals import ends, interval, resampled_weights, seed_shares
@@ -74,7 +72,7 @@ def test_share_is_the_naive_ratio(clustered, training):
 def test_means_agree_with_the_metric_bootstrap():
     """One condition, one seed: the interval that scores get, of the same resamples."""
     values = np.random.default_rng(0).exponential(size=50)
-    found = estimate(Resampling(50, resamples=400, seed=3).means(values[None, None])[0])
+    found = Resampling(50, resamples=400, seed=3).means(values[None, None])[0].estimate()
     other = interval([lambda w: w @ values / w.sum(axis=1)], 50, resamples=400, seed=3)
     assert (found.value, found.low, found.high) == pytest.approx((other.value, other.low, other.high))
 
@@ -129,7 +127,7 @@ def test_interval_covers_a_known_share():
         empty = resampling.means(0.4 + 0.3 * noise[0])
         changed = resampling.means(full + 0.12 + rng.normal(0, 0.02, (25, 3, 1)) + 0.2 * noise[1])
         for f, e, c in zip(resampling.means(full), empty, changed, strict=True):
-            found = ratio(c, f, e, difference(e, f))
+            found = share_of((e - f).estimate(), c - f, e - f)
             hits += found.low <= 0.3 <= found.high
     assert 0.91 <= hits / 300 <= 0.985
 

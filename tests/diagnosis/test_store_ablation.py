@@ -12,7 +12,7 @@ from coldframe.diagnosis.pipeline_subject import PipelineSubject
 from coldframe.diagnosis.store_ablation import RETRAINABLE, retrain_under, store_ablation
 from coldframe.diagnosis.subject import CONDITIONS, Condition
 from coldframe.errors import ConfigError, DataError
-from coldframe.evaluation.runs import shuffled_labels
+from coldframe.evaluation.trained_controls import shuffled_labels
 from coldframe.pipeline.fit import fit
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.retriever import RetrievalConfig

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections import Counter
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from tests.contract.cases import SCHEMA, Case, TinyEncoder, built, example, lm_of
 
 from coldframe.diagnosis.store_health import (
-    Searched,
     contrast,
     curve,
     entropy,
@@ -39,9 +37,9 @@ def random_sets(n: int = 60, entries: int = 40, k: int = 4, seed: int = 0) -> np
     return np.array([rng.choice(entries, k, replace=False) for _ in range(n)])
 
 
-def searched(found: np.ndarray, entries: int = 40, **more: Any) -> Searched:
-    similarities = -np.sort(-np.random.default_rng(1).random(found.shape).astype(np.float32), axis=1)
-    return Searched(entries, found, similarities, **more)
+def searched(retrieved: np.ndarray, entries: int = 40, **more: Any) -> dict[str, Any]:
+    similarities = -np.sort(-np.random.default_rng(1).random(retrieved.shape).astype(np.float32), axis=1)
+    return {"entries": entries, "retrieved": retrieved, "similarities": similarities, **more}
 
 
 def warned(health: Any, word: str) -> bool:
@@ -85,13 +83,13 @@ def test_overlap_is_shared_over_either(sets: list[list[int]], data: st.DataObjec
 
 
 def test_overlap_of_random_sets_is_that_of_chance_and_of_equal_sets_is_all() -> None:
-    health = health_of(searched(random_sets(400)))
+    health = health_of(**searched(random_sets(400)))
     assert health.overlap_chance == pytest.approx(4 / 76)
     shared = [math.comb(4, x) * math.comb(36, 4 - x) / math.comb(40, 4) for x in range(5)]
     exactly = sum(p * x / (8 - x) for x, p in enumerate(shared))
     assert health.overlap.low < exactly < health.overlap.high
     assert health.overlap.value == pytest.approx(exactly, rel=0.03)
-    same = health_of(searched(np.tile(random_sets(1), (30, 1))))
+    same = health_of(**searched(np.tile(random_sets(1), (30, 1))))
     assert (same.overlap.low, same.overlap.value, same.overlap.high) == (1.0, 1.0, 1.0)
     assert warned(same, "overlap by 100%") and not warned(health, "overlap")
 
@@ -99,7 +97,7 @@ def test_overlap_of_random_sets_is_that_of_chance_and_of_equal_sets_is_all() -> 
 def test_counts_are_those_of_a_loop() -> None:
     found = random_sets()
     found[5, 2:] = -1
-    health = health_of(searched(found))
+    health = health_of(**searched(found))
     counts = Counter(int(i) for row in found for i in row if i >= 0)
     every = np.array([counts[i] for i in range(40)])
     assert health.never == sum(count == 0 for count in every) / 40
@@ -120,51 +118,53 @@ def test_contrast_and_gap_are_those_of_a_loop() -> None:
     wanted = [(row.mean() - row.min()) / row.min() for row in distances.astype(np.float64) if row.min() > 0]
     assert contrast(distances) == pytest.approx(np.median(wanted))
     one = searched(random_sets())
-    assert health_of(one).score_gap == pytest.approx(np.median(one.similarities[:, 0] - one.similarities[:, -1]))
+    assert health_of(**one).score_gap == pytest.approx(
+        np.median(one["similarities"][:, 0] - one["similarities"][:, -1])
+    )
     short = random_sets()
     short[:, 2:] = -1
-    gap = np.median(one.similarities[:, 0] - one.similarities[:, 1])
-    assert health_of(searched(short)).score_gap == pytest.approx(gap)
+    gap = np.median(one["similarities"][:, 0] - one["similarities"][:, 1])
+    assert health_of(**searched(short)).score_gap == pytest.approx(gap)
 
 
 def test_anisotropy_is_the_mean_cosine_of_pairs() -> None:
     vectors = (np.random.default_rng(0).normal(size=(15, 5)) + 2).astype(np.float32)
     for moved, name in ((vectors, "anisotropy"), (vectors - vectors.mean(0), "anisotropy_centred")):
         pairs = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in itertools.combinations(moved, 2)]
-        got = getattr(health_of(searched(random_sets(), vectors=vectors)), name)
+        got = getattr(health_of(**searched(random_sets(), vectors=vectors)), name)
         assert got == pytest.approx(np.mean(pairs), abs=1e-6)
-    assert warned(health_of(searched(random_sets(), vectors=vectors)), "same way")
+    assert warned(health_of(**searched(random_sets(), vectors=vectors)), "same way")
 
 
 def test_doubles_and_leaks_are_counted() -> None:
     keys, asked = ["a", "b", "a", "c", "a", "d", *map(str, range(34))], ["d", "x", "a"]
-    health = health_of(searched(random_sets(3), keys=keys, query_keys=asked))
+    health = health_of(**searched(random_sets(3), keys=keys, query_keys=asked))
     assert (health.duplicates, health.leaks) == (3, 2)
     assert warned(health, "3 of 40 entries") and warned(health, "2 of 3 queries")
 
 
 def test_a_random_store_is_not_warned_of_and_a_hub_is() -> None:
     found = random_sets(400, entries=400)
-    assert not health_of(searched(found, 400)).warnings
+    assert not health_of(**searched(found, 400)).warnings
     hub = found.copy()
     hub[:, 0] = 7
-    assert warned(health_of(searched(hub, 400)), "hubs")
+    assert warned(health_of(**searched(hub, 400)), "hubs")
     few = random_sets(400, entries=40)
-    assert warned(health_of(searched(few, 400)), "90% of the entries are never retrieved")
+    assert warned(health_of(**searched(few, 400)), "90% of the entries are never retrieved")
 
 
 def test_a_store_without_contrast_is_warned_of() -> None:
     far = np.full((20, 40), 0.9, np.float32) + np.linspace(0, 0.01, 40, dtype=np.float32)
-    assert warned(health_of(searched(random_sets(20), distances=far)), "contrast of 0.01")
-    alike = dataclasses.replace(searched(random_sets(20)), similarities=np.ones((20, 4), np.float32))
-    assert warned(health_of(alike), "no nearer")
+    assert warned(health_of(**searched(random_sets(20), distances=far)), "contrast 0.01")
+    alike = {**searched(random_sets(20)), "similarities": np.ones((20, 4), np.float32)}
+    assert warned(health_of(**alike), "no nearer")
 
 
 def test_nothing_found_and_positions_outside_are_told() -> None:
     with pytest.raises(DataError, match="Nothing was retrieved"):
-        searched(np.empty((3, 0), np.int64))
+        health_of(**searched(np.empty((3, 0), np.int64)))
     with pytest.raises(ConfigError, match="outside the store"):
-        searched(random_sets(), entries=3)
+        health_of(**searched(random_sets(), entries=3))
 
 
 # ---- of a pipeline ------------------------------------------------------------------------------------------

@@ -12,12 +12,14 @@ from tests.contract.cases import SCHEMA, STORE, Case, built, example, lm_of
 
 from coldframe.diagnosis.soft_token_subject import SoftTokenSubject, subject_of
 from coldframe.diagnosis.subject import TokenSubject
-from coldframe.diagnosis.token_probes import predicted_tokens, probe, retrieved_clusters
 from coldframe.diagnosis.token_statistics import (
     effective_rank,
     energy_share,
     explained_variance,
     mean_cosine,
+    predicted_tokens,
+    probe,
+    retrieved_clusters,
     slot_cosines,
 )
 from coldframe.diagnosis.token_variance import reference_note, token_variance

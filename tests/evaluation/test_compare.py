@@ -111,7 +111,7 @@ def test_power():
 def test_rows_needed_and_smallest_difference():
     assert smallest_difference(1.0) == pytest.approx(2.8016, abs=1e-3)
     difference = Difference(1.0, -9.0, 11.0, n=100, p_value=0.8, smallest=14.0)
-    assert rows_needed(difference, wanted=7.0) == 400
+    assert rows_needed(difference, target=7.0) == 400
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from tests.tiny import tiny
 import coldframe as cf
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.comparison import compare
-from coldframe.evaluation.linear_head import HeadedMHAESP
-from coldframe.evaluation.runs import Job, Outcome, Runner, order_deviation, shuffled_labels
+from coldframe.evaluation.jobs import Job
+from coldframe.evaluation.runs import Outcome, Runner, order_deviation
+from coldframe.evaluation.trained_controls import HeadedMHAESP, shuffled_labels
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.inference.predictions import Predictions
@@ -121,7 +122,7 @@ def test_the_linear_head_is_trained_like_a_method_and_the_model_is_not_run(monke
         raise AssertionError("the language model was run")
 
     monkeypatch.setattr("coldframe.frozen.prefill.forward", never)
-    job = Job("head", "no-lm", "mha-esp", QUICK, seed=0, headed=True)
+    job = Job("head", "no-lm", "mha-esp", QUICK, seed=0, change="linear-head")
     outcome = runner().run([job])["head"][0]
     assert outcome.predictions.method == "head" and len(outcome.history) == 1
     with pytest.raises(ConfigError, match="needs labels"):

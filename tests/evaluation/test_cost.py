@@ -12,11 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from coldframe.errors import ConfigError, ModelError
 from coldframe.evaluation.cost import (
     Cost,
-    Shape,
     counted_flops,
     latency,
     mean_prefill_flops,
     prefill_flops,
+    weights_of,
 )
 
 SMALL = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6, "vocab_size": 131}
@@ -71,7 +71,7 @@ def test_formula_agrees_with_torch_on_an_encoder():
     ],
 )  # fmt: skip
 def test_operations_per_token_of_the_papers_models(config, giga):
-    assert 2 * Shape.of(config).weights / 1e9 == pytest.approx(giga, abs=0.005)
+    assert 2 * weights_of(config) / 1e9 == pytest.approx(giga, abs=0.005)
 
 
 def test_a_shared_prefix_costs_its_part_once():

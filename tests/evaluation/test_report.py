@@ -11,7 +11,7 @@ from rich.console import Console
 from tests.reports.pages import HOSTILE, Page, whole
 
 from coldframe.errors import ConfigError
-from coldframe.evaluation.calibration import Bin
+from coldframe.evaluation.calibration import Bin, reliability
 from coldframe.evaluation.compare import Difference
 from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.intervals import Interval
@@ -30,7 +30,7 @@ from coldframe.evaluation.report_data import (
     TrainingCurve,
 )
 from coldframe.evaluation.report_samples import MAX_TEXT
-from coldframe.evaluation.summary import label_prior_rows, method_row, metric_infos, reliabilities, samples
+from coldframe.evaluation.summary import label_prior_rows, method_row, metric_infos, samples
 from coldframe.reports.numbers import MetricInfo
 from coldframe.retrieval.store import Store
 from coldframe.tasks.task import Example, Schema
@@ -226,7 +226,13 @@ def test_rows_from_predictions():
     infos = metric_infos([score.metric for score in first.scores])
     assert [info.decimals for info in infos if info.name == "mcc"] == [3] and not infos[-1].higher
     data = ReportData(
-        "made-up", "none", "ours", "accuracy", infos, (first, second), reliability=reliabilities({"ours": ours})
+        "made-up",
+        "none",
+        "ours",
+        "accuracy",
+        infos,
+        (first, second),
+        reliability=(Reliability("ours", reliability(ours)),),
     )
     assert "+" in render_report(data) and data.reliability[0].bins
     with pytest.raises(ConfigError, match="accuracy"):

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from reproduction.answers.systems import LMSystem
+from reproduction.reweighted.data import Reweighted
 from tests.reproduction.support import tiny_folder, write_data
 
 from coldframe.config import read_mapping
 from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingError
-from coldframe.evaluation.reweighted.data import Reweighted
 from reproduction import pear
 
 QUICK = ["bos=never", "steps=10", "evaluate_every=2", "repetitions=[[12, 8], [10, 10]]", "length=20", "batch_size=32"]

@@ -96,7 +96,7 @@ def _page(options: Reweight, lm: FrozenLM, reweighting: Reweighting, out: Path, 
     """Write the page on heads and gains; None, and said, without the extra ``report``."""
     from importlib.util import find_spec
 
-    from coldframe.evaluation.reweighted.data import HeadGains, Reweighted
+    from coldframe.evaluation.head_gains import HeadGains, render_page
     from coldframe.methods.head_gains.gains_file import FOLDER
     from coldframe.storage.artifact import MANIFEST
     from coldframe.storage.files import write_text
@@ -104,16 +104,10 @@ def _page(options: Reweight, lm: FrozenLM, reweighting: Reweighting, out: Path, 
     if find_spec("jinja2") is None:
         tell(["no report: pip install 'coldframe[report]'"], options.quiet)
         return None
-    from coldframe.evaluation.reweighted.report import render_page
-
-    data = Reweighted(
-        model=str(lm.provenance["name"]),
-        gains=HeadGains.of(reweighting, options.settings.effect),
-        settings={**options.settings.to_dict(), "dtype": str(lm.dtype), "weight_hash": lm.weight_hash[:12]},
-        seconds=seconds,
-    )
+    settings = {**options.settings.to_dict(), "dtype": str(lm.dtype), "weight_hash": lm.weight_hash[:12]}
+    gains = HeadGains.of(reweighting, options.settings.effect)
     path = out / FOLDER / "report.html"
-    write_text(path, render_page(data, MANIFEST))
+    write_text(path, render_page(str(lm.provenance["name"]), gains, settings, seconds, MANIFEST))
     return path
 
 

@@ -12,14 +12,11 @@ from coldframe.reports.numbers import percent_span, si
 #: Rungs that give every query the same prompt.
 STATIC_RUNGS = ("prompt-tuning", "reparameterised", "constant")
 
-#: Skewness of the retrieval counts from which on a store has hubs (Radovanovic et al. 2010 call 1 strong).
-HUBNESS = 1.0
-#: Share of entries never retrieved, mean cosine of two entries, overlap of two queries' sets and contrast of the
-#: nearest entry from which on a store gets advice. Ours.
-NEVER_RETRIEVED = 0.5
-NARROW_CONE = 0.5
-SAME_SETS = 0.5
-SMALL_CONTRAST = 0.1
+HUBNESS = 1.0  # skewness of the retrieval counts above which a store has hubs (Radovanovic et al. 2010 call 1 strong)
+NEVER_RETRIEVED = 0.5  # share of entries
+NARROW_CONE = 0.5  # mean cosine of two entries
+SAME_SETS = 0.5  # overlap of two queries' sets
+SMALL_CONTRAST = 0.1  # of the nearest entry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Savings(Config):
         parameters: Trained by the pipeline.
         static_parameters: Trained by a static prompt in its place.
         query_parameters: Trained by a prompt from the query alone in its place.
-        flops: Operations a query that searching and encoding entries takes.
+        flops: Operations a query of searching and encoding entries.
         storage: Bytes of the store and its index.
     """
 
@@ -65,53 +62,50 @@ def advice(
     store_health: StoreHealth | None = None,
     savings: Savings | None = None,
 ) -> tuple[str, ...]:
-    """What to do after a verdict, most important first.
-
-    Args:
-        outcome: Of the joint verdict.
-        store_ablation: Diagnostic 1; its oracle condition tells what a better retriever could win.
-        ladder: Diagnostic 3; its rungs say what simpler methods reach, and with how many parameters.
-        store_health: What is wrong with the store.
-        savings: What a simpler method would save.
-    """
+    """What to do after a verdict, most important first."""
     saved, rungs = savings or Savings(), ladder.rungs if ladder else ()
-    sentences = _leaks(store_health) if store_health else []
+    sentences = []
+    if store_health and store_health.leaks:
+        sentences.append(
+            f"Take {store_health.leaks} of the {store_health.queries} queries out of the store and diagnose again: "
+            "they retrieve themselves, so that retrieval looks better than it is."
+        )
     if store_ablation.gain.high < 0:
         sentences.append("Leave the pipeline out: the model alone does better.")
     elif outcome == "retrieval-driven":
-        sentences += [
-            "Keep the retriever: work on the store and on what is retrieved from it pays.",
-            *_oracle(store_ablation),
-        ]
+        sentences += ["Keep the retriever: a better store or a better search will pay.", *_oracle(store_ablation)]
     elif outcome == "prompt-tuning-like" and saved.is_constant:
-        sentences.append("Nothing is to be replaced: it retrieves nothing and changes the model alike for all queries.")
+        sentences.append(
+            "Nothing is to be replaced: it retrieves nothing and changes the model in the same way for all queries."
+        )
     elif outcome in ("prompt-tuning-like", "query-driven") and saved.is_simplest(outcome):
         what = "a static prompt" if outcome == "prompt-tuning-like" else "a prompt from the query alone"
         sentences.append(f"Nothing is to be replaced: it is {what} already.")
     elif outcome == "prompt-tuning-like":
         rung = best_static(rungs)
         sentences += [
-            f"Replace it with a static prompt (Prompt Tuning){_reached(rung)}.",
+            f"Replace it with a static prompt (Prompt Tuning){_share_reached(rung)}.",
             _saving(saved, saved.static_parameters, rung, rungs),
-            "If retrieval is meant to matter, see whether the answers are in the store and not already in the query.",
+            "If retrieval is meant to matter, check that the answers are in the store and not already in the query.",
         ]
     elif outcome == "query-driven":
         rung = next((rung for rung in rungs if rung.name == "query-only"), None)
         sentences += [
-            f"Replace the retriever with a prompt from the query alone (IDPG){_reached(rung)}.",
+            f"Replace the retriever with a prompt from the query alone (IDPG){_share_reached(rung)}.",
             _saving(saved, saved.query_parameters, rung, rungs),
         ]
     elif outcome == "mixed":
         sentences += [
-            "Weigh what retrieval adds against what it costs: a simpler prompt keeps part of the gain.",
+            "Weigh what retrieval adds against its cost: a simpler prompt keeps part of the gain.",
             *_oracle(store_ablation),
         ]
     if outcome in ("mixed", "cannot-tell") and ladder is None and store_ablation.gain.low > 0:
         sentences.append("Train the ladder: it shows what a static prompt and one from the query alone reach.")
-    return (*sentences, *(_store(store_health) if store_health else ()))
+    store = [advice for _, advice in store_findings(store_health) if advice] if store_health else []
+    return (*sentences, *store)
 
 
-def _reached(rung: Rung | None) -> str:
+def _share_reached(rung: Rung | None) -> str:
     return f": trained for it, it reaches {percent_span(rung.share)} of the gain" if rung else ""
 
 
@@ -132,56 +126,67 @@ def _saving(savings: Savings, parameters: int | None, rung: Rung | None, rungs: 
 
 
 def _oracle(store_ablation: StoreAblation) -> list[str]:
-    oracle = next((row for row in store_ablation.ablations if row.condition == "oracle"), None)
-    if oracle is None:
+    rise = next((row.rise for row in store_ablation.ablations if row.condition == "oracle"), None)
+    if rise is None:
         return []
-    if oracle.rise.high < 0:
-        return [
-            f"Improve the retriever: entries chosen with knowledge of the answer lower the loss by another "
-            f"{-oracle.rise.value:.3f} [{-oracle.rise.high:.3f}, {-oracle.rise.low:.3f}]."
-        ]
+    if rise.high < 0:
+        more = f"{-rise.value:.3f} [{-rise.high:.3f}, {-rise.low:.3f}]"
+        return [f"Improve the retriever: entries chosen with knowledge of the answer lower the loss by another {more}."]
     return [
         "A better ranking wins little: even entries chosen with knowledge of the answer do not surely lower the loss."
     ]
 
 
-def _leaks(health: StoreHealth) -> list[str]:
-    if not health.leaks:
-        return []
-    return [
-        f"Take {health.leaks} of the {health.queries} queries out of the store and diagnose again: "
-        "they find themselves, so that retrieval looks better than it is."
-    ]
-
-
-def _store(health: StoreHealth) -> list[str]:
-    sentences = []
-    if health.duplicates:
-        sentences.append(
-            f"Remove duplicates from the store: {health.duplicates} of {health.entries} entries have the key of "
-            "another one, and take the place of something new among those retrieved."
+def store_findings(health: StoreHealth) -> list[tuple[str, str]]:
+    """What is suspicious in a store, each with advice, which may be empty. Thresholds are ours, except hubness > 1."""
+    n, k, findings = health.queries, health.k, []
+    hubs = health.hubness > max(HUBNESS, 2 * health.hubness_chance)
+    if hubs:
+        most = max((count for _, count in health.curve), default=0)
+        warning = (
+            f"A few entries are hubs: the skewness of the retrieval counts is {health.hubness:.1f} "
+            f"({health.hubness_chance:.1f} if drawn at random), and one entry is retrieved for "
+            f"{most / n:.0%} of the queries."
         )
-    # Few queries of a large store find most of it never, and the rest unevenly, whatever the retriever does.
-    if health.hubness > max(HUBNESS, 2 * health.hubness_chance):
-        sentences.append(
+        advice = (
             f"Correct for hubs: some entries are retrieved for very many queries (skewness {health.hubness:.1f}) and "
             f"{health.never:.0%} for none. Subtract the mean vector, or use a similarity that is "
             "corrected for hubs (CSLS, mutual proximity)."
         )
-    elif health.never > max(NEVER_RETRIEVED, health.never_chance + 0.25):
-        sentences.append(f"A smaller store may do: {health.never:.0%} of the entries are retrieved for no query.")
-    if health.anisotropy > NARROW_CONE and health.anisotropy_centred < health.anisotropy / 2:
-        sentences.append(
-            f"Subtract the mean vector before searching: any two entries have a cosine of {health.anisotropy:.2f}, "
-            f"and {health.anisotropy_centred:.2f} after it."
+        findings.append((warning, advice))
+    # Few queries retrieve little of a large store, and that unevenly, whatever the retriever does.
+    if health.never > health.never_chance + 0.25:
+        warning = (
+            f"{health.never:.0%} of the entries are never retrieved by these {n} queries "
+            f"({health.never_chance:.0%} if drawn at random)."
         )
-    if health.overlap.low > SAME_SETS:
-        sentences.append(
-            f"Use an encoder that tells queries apart: two queries share {health.overlap.value:.0%} of their entries."
+        smaller = f"A smaller store may do: {health.never:.0%} of the entries are retrieved for no query."
+        findings.append((warning, smaller if health.never > NEVER_RETRIEVED and not hubs else ""))
+    if health.overlap.low > max(0.1, 5 * health.overlap_chance):
+        warning = (
+            f"Different queries retrieve nearly the same: their sets overlap by {health.overlap.value:.0%} on average "
+            f"({health.overlap_chance:.2%} if drawn at random)."
+        )
+        shared = f"two queries share {health.overlap.value:.0%} of their entries"
+        findings.append(
+            (warning, f"Use an encoder that tells queries apart: {shared}." if health.overlap.low > SAME_SETS else "")
         )
     if health.contrast < SMALL_CONTRAST:
-        sentences.append(
-            f"The nearest entry is hardly nearer than any other (contrast {health.contrast:.2f}): "
-            "another encoder, or entries that differ more, would give the search something to find."
+        warning = f"The nearest entry is hardly nearer than any other (contrast {health.contrast:.2f})."
+        findings.append((warning, f"{warning} Try another encoder, or entries that differ more."))
+    if k > 1 and health.score_gap < 1e-3:
+        gap = f"their similarities differ by {health.score_gap:.4f}"
+        findings.append((f"The nearest entry is no nearer than the {k}th: {gap}.", ""))
+    if health.anisotropy > NARROW_CONE:
+        cosines = f"{health.anisotropy:.2f}, and {health.anisotropy_centred:.2f} after the mean is subtracted"
+        advice = f"Subtract the mean vector before searching: any two entries have a cosine of {cosines}."
+        narrower = health.anisotropy_centred < health.anisotropy / 2
+        findings.append(
+            (f"All entries point the same way: their mean cosine is {cosines}.", advice if narrower else "")
         )
-    return sentences
+    if health.duplicates:
+        warning = f"{health.duplicates} of {health.entries} entries are duplicates of another entry."
+        findings.append((warning, f"Remove duplicates from the store: {warning}"))
+    if health.leaks:
+        findings.append((f"{health.leaks} of {n} queries are in the store themselves, with their answers.", ""))
+    return findings

@@ -1,4 +1,4 @@
-"""Anybody's pipeline as two callables: what it retrieves, and how good its answer is with given passages."""
+"""Any pipeline as two callables: what it retrieves, and how good its answer is with given passages."""
 
 from __future__ import annotations
 
@@ -55,24 +55,19 @@ class ContextSubject(PassageSubject):
         losses: MeasureMany | None = None,
         **options: Any,
     ) -> None:
-        measures = [_case_by_case(measure) for measure in (loss, score) if measure is not None]
-        measures += [] if losses is None else [losses]
-        if len(measures) != 1:
+        if sum(measure is not None for measure in (loss, score, losses)) != 1:
             raise ConfigError("A pipeline is measured in one way", fix="Pass exactly one of loss, score and losses.")
+        single = loss or score
         super().__init__(queries, retrieve, **{"unit": "nats" if score is None else "score", **options})
         self.greater_is_better = score is not None
-        self._measure_all = measures[0]
+        self._measure_all = losses or (lambda cases: (single(*case) for case in cases if single))
 
     def measure(self, cases: Sequence[Case]) -> Iterator[tuple[int, float]]:
-        """Losses (or scores) as the callables give them."""
+        """Losses (or scores) in the order of the cases."""
         for i, loss in enumerate(self._measure_all(cases)):
             if i == len(cases):
-                raise DataError("The pipeline gave more losses than it was asked for", expected=len(cases))
+                raise DataError("The pipeline gave more losses than there are cases", expected=len(cases))
             yield i, loss
-
-
-def _case_by_case(measure: Measure) -> MeasureMany:
-    return lambda cases: (measure(*case) for case in cases)
 
 
 __all__ = ["Case", "ContextSubject", "Query"]

@@ -19,23 +19,19 @@ from coldframe.diagnosis.pipeline_subject import PipelineSubject
 from coldframe.diagnosis.savings import savings_of
 from coldframe.diagnosis.soft_token_subject import SoftTokenSubject, subject_of
 from coldframe.diagnosis.store_ablation import RETRAINABLE, retrain_under, store_ablation
-from coldframe.diagnosis.store_health import Searched, health_of, store_health
-from coldframe.diagnosis.subject import Condition, Subject, TokenSubject
+from coldframe.diagnosis.store_health import health_of, store_health
+from coldframe.diagnosis.subject import Condition, Subject, TokenSubject, noise_note
 from coldframe.diagnosis.token_variance import reference_note, token_variance
 from coldframe.diagnosis.verdict import verdict
 from coldframe.errors import ConfigError, DataError, nearest
 from coldframe.evaluation.intervals import RESAMPLES
-from coldframe.evaluation.runs import duration
 from coldframe.pipeline.pipeline import Pipeline
-from coldframe.progress import say
+from coldframe.progress import duration, say
 from coldframe.tasks.origin import load_again
 from coldframe.tasks.task import Example, Task
 
 #: Fewer queries are too few to say how tokens vary.
 MIN_TOKEN_QUERIES = 10
-
-#: Losses asked for twice that are closer than this are the same: float additions in another order.
-SAME = 1e-4
 
 
 def diagnose(
@@ -57,12 +53,11 @@ def diagnose(
 
     Three diagnostics, each with an outcome of its own, and a verdict over them:
 
-    1. The store ablation: what is lost when something else stands where the retrieved entries were.
+    1. The store ablation: what is lost when something else takes the place of the retrieved entries.
     2. The variance of the soft tokens, where there are any: what is lost when they no longer follow the query.
-    3. The prompt-tuning ladder, if asked for: how far a static prompt gets, and one from the query alone.
+    3. The prompt-tuning ladder, on request: how far a static prompt gets, and one from the query alone.
 
-    Beside them the health of the store, where it is known. ``docs/concepts/diagnosis.md`` says what the verdicts
-    mean and how they are reached.
+    The health of the store stands beside them, where it is known. ``docs/concepts/diagnosis.md`` explains the verdicts.
 
     Args:
         subject: A fitted pipeline of any method; several, trained with different seeds (the intervals then hold over
@@ -71,22 +66,22 @@ def diagnose(
         task: What a pipeline was fitted on, if it was made by hand; loaded again from where it came if None.
         retrain: Conditions (random, fixed, shuffled, gaussian, mean) under which a pipeline's method is trained
             again as well.
-        ladder: Whether to train the ladder; or one that was trained on the same queries.
+        ladder: Whether to train the ladder; or a ladder that was trained on the same queries.
         ladder_seeds: Training seeds of each of its rungs.
         resamples: Of every bootstrap and permutation test.
         seed: Of everything drawn.
-        out: Folder where the ladder keeps its runs, to be found again.
+        out: Folder where the ladder stores its runs; they are not made again.
         notes: What a reader should know besides.
-        quiet: No progress, and no word on what training will take.
+        quiet: No progress, and no estimate of the time that training will take.
         command: What makes this again, for the report.
 
     Raises:
-        ConfigError: What is asked for cannot be done with this subject.
+        ConfigError: This subject cannot be diagnosed in this way.
         DataError: Queries or losses that cannot be used.
 
     Cost:
-        About 25 passes over the queries for a pipeline with soft tokens; a pass is what evaluating takes. What is
-        trained is said, with its time, before anything else is done.
+        About 25 passes over the queries for a pipeline with soft tokens; a pass takes as long as evaluating. What is
+        to be trained is printed first, with its time.
 
     Example:
         >>> import coldframe as cf
@@ -116,7 +111,11 @@ def diagnose(
         count_tokens(pipelines[0].method, pipelines[0].lm, task, pipelines[0].retrieval)
     if training and not quiet:
         _announce(pipelines, retrain, ladder is True, len(ladder_seeds))
-    remarks += _noise(subjects)
+    for own_subject in subjects:
+        losses = own_subject.losses("full")
+        if len(losses) != len(own_subject):
+            raise DataError("There is not one loss per query", got=len(losses), expected=len(own_subject))
+        remarks.append(noise_note(losses, own_subject.losses("full"), own_subject.unit))
     retrained: dict[Condition, NDArray[np.float64]] = {}
     for condition in (name for name in RETRAINABLE if name in retrain):
         assert task is not None  # loaded above
@@ -145,7 +144,7 @@ def diagnose(
         token_variance=tokens,
         ladder=rungs,
         store_health=health,
-        notes=tuple(dict.fromkeys(remarks)),
+        notes=tuple(remark for remark in dict.fromkeys(remarks) if remark),
         command=command,
         seconds=round(time.perf_counter() - started, 2),
     )
@@ -155,14 +154,9 @@ def _check_pipelines(pipelines: Sequence[Pipeline], count: int, retrain: Sequenc
     first = pipelines[0]
     check(len(pipelines) == count, "Pipelines and other subjects cannot be diagnosed together")
     for other in pipelines[1:]:
-        same = (
-            other.method.name == first.method.name
-            and other.method.config == first.method.config
-            and other.schema == first.schema
-            and other.lm.weight_hash == first.lm.weight_hash
-        )
+        fitted = [(p.method.name, p.method.config, p.schema, p.lm.weight_hash) for p in (first, other)]
         check(
-            same,
+            fitted[0] == fitted[1],
             "Only the training seed may differ between pipelines that are diagnosed together",
             got=f"{first.method.name} on {first.schema.name} and {other.method.name} on {other.schema.name}",
             expected="the same method, settings, task and model",
@@ -180,10 +174,10 @@ def _checked(entries: Sequence[object]) -> list[Subject]:
     if not entries:
         raise DataError("There is nothing to diagnose", got="an empty sequence")
     subjects = [entry for entry in entries if isinstance(entry, Subject)]
-    if len(subjects) < len(entries):
+    if others := [type(entry).__name__ for entry in entries if not isinstance(entry, Subject)]:
         raise ConfigError(
             "This cannot be diagnosed",
-            got=next(type(entry).__name__ for entry in entries if not isinstance(entry, Subject)),
+            got=others[0],
             expected="a fitted pipeline, or a Subject",
             fix="Wrap your own pipeline: coldframe.diagnosis.contexts.ContextSubject(queries, retrieve, loss).",
         )
@@ -191,7 +185,7 @@ def _checked(entries: Sequence[object]) -> list[Subject]:
 
 
 def _announce(pipelines: Sequence[Pipeline], retrain: Sequence[str], climb: bool, seeds: int) -> None:
-    """What will be trained, and about how long that takes, before anything is done."""
+    """Print what will be trained, and about how long that takes."""
     runs = {"trained again": len(retrain) * len(pipelines)}
     runs["for the ladder, at most"] = len(RUNGS) * (len(FACTORS) + seeds - 1) if climb else 0
     count, seconds = sum(runs.values()), pipelines[0].seconds
@@ -200,29 +194,13 @@ def _announce(pipelines: Sequence[Pipeline], retrain: Sequence[str], climb: bool
     say(f"diagnose: {count} runs to train ({parts}): about {total}, if all take as long as the pipeline took")
 
 
-def _noise(subjects: Sequence[Subject]) -> list[str]:
-    """Compute the same losses twice; what differs is noise, which the reader is told of."""
-    notes = []
-    for subject in subjects:
-        losses = subject.losses("full")
-        if len(losses) != len(subject):
-            raise DataError("There is not one loss per query", got=len(losses), expected=len(subject))
-        off = np.abs(subject.losses("full") - losses)
-        if np.isfinite(off).all() and off.max() > SAME:
-            notes.append(
-                f"Not deterministic: the same losses asked for twice differ by {off.mean():.3g} {subject.unit} on "
-                f"average and {off.max():.3g} at most. This noise is part of the intervals."
-            )
-    return notes
-
-
 def _tokens(subjects: Sequence[Subject], resamples: int, seed: int, notes: list[str]) -> TokenVariance | None:
     with_tokens = [subject for subject in subjects if isinstance(subject, TokenSubject)]
     if len(with_tokens) < len(subjects):
         return None
     first = with_tokens[0]
     if len(first) < MIN_TOKEN_QUERIES:
-        notes.append(f"Fewer than {MIN_TOKEN_QUERIES} queries: how the soft tokens vary was not looked at.")
+        notes.append(f"Fewer than {MIN_TOKEN_QUERIES} queries: the variance of the soft tokens was not measured.")
         return None
     if isinstance(first, SoftTokenSubject) and (note := reference_note(first)):
         notes.append(note)
@@ -230,7 +208,7 @@ def _tokens(subjects: Sequence[Subject], resamples: int, seed: int, notes: list[
 
 
 def _health(subject: Subject, seed: int) -> StoreHealth | None:
-    """The state of the store; None where there is none, or it is not known."""
+    """The state of the store, if it is known."""
     if isinstance(subject, PipelineSubject):
         return store_health(subject.pipeline, subject.examples, seed=seed) if subject.pipeline.retriever else None
     if not isinstance(subject, PassageSubject) or subject.store is None:
@@ -243,12 +221,10 @@ def _health(subject: Subject, seed: int) -> StoreHealth | None:
     if not (ids >= 0).any():
         return None
     return health_of(
-        Searched(
-            entries=len(subject.store),
-            retrieved=ids,
-            similarities=np.full(ids.shape, np.nan, np.float32),  # the retriever does not say
-            keys=subject.store,
-            query_keys=[query.text for query in subject.queries],
-        ),
+        len(subject.store),
+        ids,
+        np.full(ids.shape, np.nan, np.float32),  # the retriever does not tell similarities
+        keys=subject.store,
+        query_keys=[query.text for query in subject.queries],
         seed=seed,
     )

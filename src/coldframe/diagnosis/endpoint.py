@@ -19,20 +19,18 @@ from coldframe.tasks.text_metrics import TEXT_METRICS
 
 Mode = Literal["auto", "logprobs", "answers"]
 
+#: Scores of a written answer, each between 0 and 1 for a query.
 METRICS = ("token_f1", "contains", "exact_match")
-"""Scores of a written answer, each between 0 and 1 for one query."""
-
 GREEDY: Mapping[str, Any] = MappingProxyType({"temperature": 0, "max_tokens": 64})
 
 
 class Endpoint(PassageSubject):
     """A retriever over a model on a server: vLLM, SGLang, llama.cpp, Ollama, a paid service.
 
-    Where the server tells the log-probabilities of a text it is given (``completions`` with ``echo`` and
-    ``logprobs``: vLLM, SGLang), the loss is the mean token NLL of the gold answer and of the text that ends it, in
-    nats. Elsewhere the model writes an answer (``chat/completions``) and ``loss = 1 - score`` of that answer; such
-    losses are coarser and take more queries. The server is asked one question when the object is made, so that a wrong
-    address, key or model is known at once.
+    Where the server gives the log-probabilities of a text (``completions`` with ``echo`` and ``logprobs``: vLLM,
+    SGLang), the loss is the mean token NLL of the gold answer and of what ends it, in nats. Elsewhere the model writes
+    an answer (``chat/completions``) and ``loss = 1 - score``; such losses are coarser and take more queries. A
+    first question is sent when the object is made, so that a wrong address, key or model is known at once.
 
     Args:
         url: Up to and with the version: ``http://localhost:8000/v1``.
@@ -44,17 +42,17 @@ class Endpoint(PassageSubject):
         template: How a question is put; its separator stands after every passage.
         metric: Of a written answer: ``"token_f1"``, ``"contains"`` or ``"exact_match"``.
         generation: How an answer is written; goes into the request as it is.
-        concurrency: Questions under way at a time, at least 1.
+        concurrency: Requests at a time, at least 1.
         timeout: Seconds for one answer.
         retries: Further attempts after a rate limit, a server error or a broken connection.
         wait: Seconds before the first of them; doubled each time.
-        **options: As for :class:`coldframe.diagnosis.passages.PassageSubject`; with ``resume=FILE`` the
-            next run goes on with what was answered.
+        **options: As for :class:`coldframe.diagnosis.passages.PassageSubject`; with ``resume=FILE`` an interrupted
+            diagnosis goes on.
 
     Raises:
         ConfigError: A setting is out of range.
-        ModelError: The server cannot be reached, wants another key, has no such model, cannot do what ``mode``
-            asks for, or keeps failing. What was answered until then is kept.
+        ModelError: The server cannot be reached, wants another key, has no such model, cannot do what ``mode`` needs,
+            or keeps failing. The losses measured until then are stored.
 
     Cost:
         One request per query and condition.
@@ -81,8 +79,8 @@ class Endpoint(PassageSubject):
         if metric not in METRICS:
             raise ConfigError(f"Unknown metric {metric!r}", fix=nearest(metric, METRICS))
         check(mode in ("auto", "logprobs", "answers"), "Unknown mode", got=mode, expected="auto, logprobs or answers")
-        check(concurrency >= 1, "Nothing is asked", got=f"concurrency={concurrency}", expected="at least 1")
-        check(retries >= 0 and timeout > 0 and wait >= 0, "Time runs forwards", got=(retries, timeout, wait))
+        check(concurrency >= 1, "Too few requests at a time", got=f"concurrency={concurrency}", expected="at least 1")
+        check(min(retries, wait) >= 0 < timeout, "Times cannot be negative", got=(retries, timeout, wait))
         super().__init__(queries, retrieve, **{"name": "endpoint", "model": model, **options})
         self.client = Client(url, model, api_key, timeout=timeout, retries=retries, wait=wait)
         self.template, self.metric, self.generation, self.concurrency = template, metric, generation, concurrency
@@ -90,7 +88,7 @@ class Endpoint(PassageSubject):
         self.unit = "nats" if self.mode == "logprobs" else TEXT_METRICS[metric].title
 
     def measure(self, cases: Sequence[Case]) -> Iterator[tuple[int, float]]:
-        """Losses as the answers come in. After a failure those under way still count; then it is raised."""
+        """Losses as the answers come in. After a failure the requests under way still count; then it is raised."""
         stop = threading.Event()
         failures: list[ModelError] = []
         with ThreadPoolExecutor(self.concurrency) as pool:
@@ -111,7 +109,7 @@ class Endpoint(PassageSubject):
             raise failures[0]
 
     def fingerprint(self) -> str:
-        """Names server, model, and how it is asked and scored."""
+        """Names server, model, prompt and score."""
         settings = (self.client.url, self.mode, self.metric, repr(self.template), repr(sorted(self.generation.items())))
         return content_hash(*settings, super().fingerprint())
 
@@ -124,7 +122,7 @@ class Endpoint(PassageSubject):
         return (*super().notes, f"No log-probabilities: answers were written, and the loss is 1 - {title} (0 to 1).")
 
     def _mode(self, mode: Mode) -> Mode:
-        """The mode that works, found with one question."""
+        """The mode that works, by a first question."""
         query = self.queries[0]
         case = Case(query.text, (), query.target)
         if mode != "answers":
@@ -190,7 +188,7 @@ class Endpoint(PassageSubject):
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise Refusal("The server gave no log-probabilities", got=repr(reply)[:200]) from error
         if written is None or len(tokens) != len(values):
-            raise Refusal("The server did not give the text back that it was to score", got=repr(reply_text[:80]))
+            raise Refusal("The server did not return the text that it was to score", got=repr(reply_text[:80]))
         # An end-of-text token is written without a trace in the text, and not all servers list it.
         unlisted = not written and bool(tokens) and bool(tokens[-1]) and text.endswith(tokens[-1])
         end = len(tokens) if unlisted else len(tokens) - 1

@@ -1,4 +1,4 @@
-"""What a diagnosis found, as plain data: the report, the command line and JSON all read it from here."""
+"""The results of a diagnosis, as plain data for the report, the command line and JSON."""
 
 from __future__ import annotations
 
@@ -13,14 +13,7 @@ Outcome = Literal["retrieval-driven", "query-driven", "prompt-tuning-like", "mix
 
 @dataclasses.dataclass(frozen=True)
 class Estimate(Config):
-    """A number with its 95% interval; NaN where it is not defined.
-
-    Args:
-        value: On the queries as they are, averaged over seeds.
-        low: Lower end.
-        high: Upper end.
-        p_value: Of the permutation test where one was made; NaN otherwise.
-    """
+    """A number, averaged over seeds, with its 95% interval and a p-value if it was tested; NaN if it is not defined."""
 
     section = "estimate"
 
@@ -32,7 +25,7 @@ class Estimate(Config):
 
 @dataclasses.dataclass(frozen=True)
 class Ablation(Config):
-    """One condition beside the full pipeline.
+    """A condition beside the full pipeline.
 
     Args:
         condition: Its name, a key of ``CONDITIONS``.
@@ -53,14 +46,14 @@ class Ablation(Config):
 
 @dataclasses.dataclass(frozen=True)
 class StoreAblation(Config):
-    """Diagnostic 1: what is lost when something else is put where the retrieved entries were.
+    """Diagnostic 1: what is lost when something else takes the place of the retrieved entries.
 
     Args:
         gain: Mean loss of the model alone minus mean loss of the full pipeline.
         ablations: One per condition.
         missing: Conditions that were not run: name and reason.
-        outcome: What this diagnostic says on its own.
-        reason: Why, with the numbers, in a sentence.
+        outcome: Of this diagnostic on its own.
+        reason: Why, in a sentence.
     """
 
     section = "store ablation"
@@ -84,13 +77,12 @@ class TokenVariance(Config):
         given_query: Share of the tokens' variance that the query's vector explains (out of sample R^2).
         mean_share: Loss rise with the mean token for everyone, as a share of the gain.
         predicted_share: Loss rise with the tokens predicted from the query's vector alone, likewise.
-        divergence: Mean KL of the label distribution with own tokens from that with the mean token, nats;
-            NaN for written answers.
+        divergence: Mean KL of the label distribution with own tokens from that with the mean token, nats.
         probe: Accuracy of a linear probe for the cluster of the retrieved entries from the tokens.
         probe_chance: The same with permuted clusters: mean over permutations.
         probe_p_value: Share of permutations at least as good.
         similarity: Cosine between the tokens of some queries, for the heatmap, ``[q, q]`` row by row.
-        outcome: What this diagnostic says on its own.
+        outcome: Of this diagnostic on its own.
         reason: Why, in a sentence.
     """
 
@@ -114,7 +106,7 @@ class TokenVariance(Config):
 
 @dataclasses.dataclass(frozen=True)
 class Rung(Config):
-    """One step of the prompt-tuning ladder.
+    """A step of the prompt-tuning ladder.
 
     Args:
         name: ``"prompt-tuning"``, ``"reparameterised"``, ``"constant"``, ``"query-only"`` or ``"full"``.
@@ -141,13 +133,7 @@ class Rung(Config):
 
 @dataclasses.dataclass(frozen=True)
 class Control(Config):
-    """What a control without a language model reaches on the same rows.
-
-    Args:
-        name: ``"1-NN vote"`` and the like.
-        loss: Mean loss, where it gives probabilities; NaN otherwise.
-        accuracy: Share of queries answered right.
-    """
+    """A control without a language model on the same rows: mean loss (NaN without probabilities) and accuracy."""
 
     section = "control"
 
@@ -166,7 +152,7 @@ class Ladder(Config):
         retrieval: ``(G_full - G_query-only) / G_full``.
         controls: Without a language model.
         seeds: Training seeds.
-        outcome: What this diagnostic says on its own.
+        outcome: Of this diagnostic on its own.
         reason: Why, in a sentence.
     """
 
@@ -183,11 +169,11 @@ class Ladder(Config):
 
 @dataclasses.dataclass(frozen=True)
 class StoreHealth(Config):
-    """The state of the store and of what is found in it.
+    """The state of the store and of what is retrieved from it.
 
     Args:
         entries: In the store.
-        queries: Asked.
+        queries: Their number.
         k: Retrieved per query.
         hubness: Skewness of how often each entry is retrieved.
         never: Share of entries that no query retrieves.
@@ -239,11 +225,11 @@ class StoreHealth(Config):
 
 @dataclasses.dataclass(frozen=True)
 class Verdict(Config):
-    """What the diagnostics say together.
+    """The outcome of all diagnostics together.
 
     Args:
         outcome: One of five.
-        headline: One sentence, the first of the report.
+        headline: The first sentence of the report.
         reasons: One sentence per diagnostic.
         advice: What to change and what it would save, in sentences.
         queries_needed: How many queries would tell, where these cannot; 0 otherwise.
@@ -260,11 +246,11 @@ class Verdict(Config):
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis(Config):
-    """All of it.
+    """The whole result.
 
     Args:
         subject: The pipeline's name.
-        task: What it was asked.
+        task: Name of the task.
         model: Its language model.
         unit: Of a loss.
         n: Queries.
@@ -274,7 +260,7 @@ class Diagnosis(Config):
         token_variance: Diagnostic 2, for soft tokens.
         ladder: Diagnostic 3, if it was trained.
         store_health: If the store is known.
-        notes: What else should be known, in sentences.
+        notes: What a reader should know besides, in sentences.
         command: What makes this again.
         seconds: What it took.
     """

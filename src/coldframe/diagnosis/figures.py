@@ -1,4 +1,4 @@
-"""The figures of a diagnosis: what is drawn of each diagnostic."""
+"""The figures of a diagnosis."""
 
 from __future__ import annotations
 
@@ -36,16 +36,15 @@ RUNGS = {
 
 
 def ablations(evidence: StoreAblation) -> Forest:
-    """Shares of the gain that every ablation loses; where the gain is not significant the losses' rises instead."""
-    rows: list[tuple[str, Kind, Ablation]] = []
+    """Shares of the gain that every ablation loses; rises of the loss where the gain is not significant."""
+    rows: list[tuple[str, Kind, Ablation, str]] = []
     for row in evidence.ablations:
         name = row.condition + (", trained again" if row.retrained else "")
-        rows.append((name, "control" if row.retrained else "main" if row.condition == "swapped" else "method", row))
-    if any(math.isfinite(row.share.value) for _, _, row in rows):
-        return _shares((name, kind, row.share, WHAT.get(row.condition, "")) for name, kind, row in rows)
-    bars = [
-        Bar.of(name, kind, row.rise, LOSS.span(row.rise), note=WHAT.get(row.condition, "")) for name, kind, row in rows
-    ]
+        kind: Kind = "control" if row.retrained else "main" if row.condition == "swapped" else "method"
+        rows.append((name, kind, row, WHAT.get(row.condition, "")))
+    if any(math.isfinite(row.share.value) for row in evidence.ablations):
+        return _shares((name, kind, row.share, note) for name, kind, row, note in rows)
+    bars = [Bar.of(name, kind, row.rise, LOSS.span(row.rise), note=note) for name, kind, row, note in rows]
     return Forest.of("rise of the loss", bars, [0.0])
 
 
@@ -71,11 +70,7 @@ def _shares(rows: Iterable[tuple[str, Kind, Estimate, str]]) -> Forest:
 
 
 def ladder(evidence: Ladder) -> Forest:
-    """The ladder as a waterfall: every rung begins where the one above it ended, and has its own interval.
-
-    Below the rungs stand the controls without a language model, where they give probabilities; each begins at
-    the model alone.
-    """
+    """The ladder as a waterfall: every rung begins where the one above it ended; controls begin at the model alone."""
     bars, lines, start = [], [0.0], 0.0
     for rung in evidence.rungs:
         kind: Kind = "main" if rung.name == "full" else "method"
@@ -122,12 +117,7 @@ def hubness(evidence: StoreHealth) -> Chart | None:
 
 
 def counts_by_chance(mean: float, entries: int, ranks: Sequence[int]) -> list[int]:
-    """How often the entry of each rank is retrieved if retrieval is random: quantiles of a Poisson distribution.
-
-    Args:
-        mean: Retrievals per entry.
-        entries: In the store.
-        ranks: From 1, most retrieved first.
+    """How often the entry of each rank (from 1) is retrieved by chance: quantiles of a Poisson distribution.
 
     Example:
         >>> counts_by_chance(1.0, 1000, [1, 10, 300, 900])

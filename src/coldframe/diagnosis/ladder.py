@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coldframe.config import check
+from coldframe.config import Config, check
 from coldframe.diagnosis.evidence import Control, Ladder, Rung
 from coldframe.diagnosis.ladder_plan import RUNGS, Step, count_tokens, head, plan
-from coldframe.diagnosis.ladder_runs import RungRun, RungRuns
 from coldframe.diagnosis.outcomes import ladder_outcome
+from coldframe.diagnosis.pipeline_subject import PipelineSubject
 from coldframe.diagnosis.queries import groups_of
 from coldframe.diagnosis.shares import Measured, Shares
 from coldframe.errors import ConfigError, TrainingError
 from coldframe.evaluation.controls import all_controls, control_data
-from coldframe.evaluation.runs import Job, Runner
+from coldframe.evaluation.jobs import Job
+from coldframe.evaluation.runs import Runner
 from coldframe.frozen.model import FrozenLM
-from coldframe.inference.predictions import Predictions
 from coldframe.methods.base import Method
 from coldframe.pipeline.pipeline import Pipeline
-from coldframe.progress import say
+from coldframe.progress import duration, say
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks.task import Task
 from coldframe.training.config import TrainingConfig
@@ -42,7 +43,7 @@ def ladder(
     out: str | Path | None = None,
     quiet: bool = False,
 ) -> Ladder:
-    """Train five methods that see more and more, and say what share of the full method's gain each one reaches.
+    """Train five methods that see more and more; tell what share of the full method's gain each of them reaches.
 
     Same rows, steps, batches, seeds and number of soft tokens m for all::
 
@@ -61,35 +62,33 @@ def ladder(
     :class:`coldframe.diagnosis.shares.Shares`). Below the ladder stand the controls without a language model, on
     the same rows; the one that is trained like a method has its natural rate.
 
-    It is for trained methods that put soft tokens into the model. For in-context learning the only rung there is
-    with its budget is the third, the same exemplars for every query, which is the method ``icl-fixed``; zero-shot
-    has no rung; LoRA has no tokens that a prompt could have as many of.
+    It is for trained methods that put soft tokens into the model. For in-context learning compare ``icl-fixed``, which
+    has the same exemplars for every query.
 
-    All rungs share the model and its cached text states. With ``out`` every run is kept there when it is done, and
-    found again by the hash of all it depends on: an interrupted ladder goes on where it stopped.
+    All rungs share the model and its cached text states. With ``out`` every run is stored there when it is done, under
+    the hash of all it depends on: an interrupted ladder goes on where it stopped.
 
     Args:
-        full: A fitted pipeline, of which settings and the time a run takes are read, or a method. Either way the
-            full method is trained again, like the other rungs.
+        full: A method, or a fitted pipeline whose settings it shares. Either way it is trained again, like the others.
         lm: The frozen model; the pipeline's own if a pipeline is given.
         task: Rows and schema. Rates are chosen on the validation rows, losses are those of the test rows.
         seeds: Training seeds, all different; the definition asks for five.
-        learning_rates: Rates by name of the rung; by default 1/3, 1 and 3 times the natural rate of its method.
-        training: For every rung, but for the learning rate and the seed; by default the pipeline's.
+        learning_rates: Rates by rung; by default 1/3, 1 and 3 times the natural rate of its method.
+        training: Of every rung, except learning rate and seed; by default the pipeline's.
         retrieval: How exemplars are found; by default as in the pipeline.
         out: Folder for the runs.
-        quiet: Say nothing on standard error.
+        quiet: No progress.
 
     Returns:
         What the rungs reach. A control's loss is NaN where it gave the right answer of a row the probability 0.
 
     Raises:
         ConfigError: The method has no soft tokens, a rung does not exist, or there is nothing to choose a rate by.
-        TrainingError: No rate of a rung could be trained with, or the best one not with every seed.
+        TrainingError: A rung cannot be trained at any rate, or at the best one with every seed.
 
     Cost:
         ``5 (rates + seeds - 1)`` runs, 35 by default; those of rungs 1 to 4 are cheaper than the full method's.
-        How many and how long is said before the first one.
+        Their number and time are printed before the first one.
     """
     pipeline = full if isinstance(full, Pipeline) else None
     method = full.method if isinstance(full, Pipeline) else full
@@ -120,7 +119,7 @@ def ladder(
         # A rung that is the full method is the same training, seed by seed.
         same = reached[name].runs == reached["full"].runs
         measured[name] = shares.of(reached[name].losses, training=0 if same else place)
-    rungs = tuple(_rung(reached[name], measured[name]) for name in RUNGS)
+    rungs = tuple(reached[name].rung(measured[name]) for name in RUNGS)
     best = max(RUNGS[:-1], key=lambda name: measured[name].gain.value)
     retrieved = measured["query-only"].share
     outcome, reason = ladder_outcome(rungs, retrieved)
@@ -129,14 +128,7 @@ def ladder(
 
 @dataclasses.dataclass(frozen=True)
 class Reached:
-    """A rung that was trained.
-
-    Attributes:
-        step: What it is.
-        rate: The learning rate chosen.
-        tried: The runs of the sweep, one per rate.
-        runs: The runs at that rate, one per seed.
-    """
+    """A rung that was trained: the runs of its sweep, the learning rate chosen, and the runs at it, one per seed."""
 
     step: Step
     rate: float
@@ -148,13 +140,23 @@ class Reached:
         """Of the test rows, ``[seeds, n]``."""
         return np.array([run.losses for run in self.runs])
 
+    def rung(self, measured: Measured) -> Rung:
+        """What the report shows of it."""
+        losses = [math.nan if run.validation_loss is None else run.validation_loss for run in self.tried]
+        return Rung(
+            name=self.step.name,
+            what=self.step.what,
+            parameters=self.runs[0].parameters,
+            learning_rate=self.rate,
+            sweep=tuple(zip(self.step.rates, losses, strict=True)),
+            loss=measured.loss,
+            gain=measured.gain,
+            share=measured.explained,
+        )
+
 
 def climb(step: Step, runs: RungRuns, seeds: Sequence[int], quiet: bool = True) -> Reached:
-    """Train a rung: its sweep with the first seed, then every seed at the best rate.
-
-    Raises:
-        TrainingError: No rate can be trained with, or the best one not with every seed.
-    """
+    """Train a rung: its sweep with the first seed, then every seed at the best rate."""
     tried = tuple(runs.of(step.job(rate, seeds[0])) for rate in step.rates)
     rate = choose(step, tried)
     if not quiet and len(tried) > 1 and rate in (min(step.rates), max(step.rates)):
@@ -165,17 +167,13 @@ def climb(step: Step, runs: RungRuns, seeds: Sequence[int], quiet: bool = True) 
             raise TrainingError(
                 f"The rung {step.name!r} cannot be trained at the rate {rate:g} with the seed {seed}",
                 got=run.failure,
-                fix="Pass lower rates for it in learning_rates; all other runs are kept.",
+                fix="Pass lower rates for it in learning_rates; all other runs are stored.",
             )
     return Reached(step, rate, tried, chosen)
 
 
 def choose(step: Step, tried: Sequence[RungRun]) -> float:
-    """The rate with the least validation loss; the only one, if there is but one.
-
-    Raises:
-        TrainingError: None of them could be trained with.
-    """
+    """The rate with the least validation loss."""
     if all(run.failure for run in tried):
         raise TrainingError(
             f"The rung {step.name!r} cannot be trained",
@@ -184,21 +182,6 @@ def choose(step: Step, tried: Sequence[RungRun]) -> float:
         )
     losses = [math.inf if run.validation_loss is None else run.validation_loss for run in tried]
     return step.rates[int(np.argmin(losses))]
-
-
-def _rung(reached: Reached, measured: Measured) -> Rung:
-    step = reached.step
-    losses = [math.nan if run.validation_loss is None else run.validation_loss for run in reached.tried]
-    return Rung(
-        name=step.name,
-        what=step.what,
-        parameters=reached.runs[0].parameters,
-        learning_rate=reached.rate,
-        sweep=tuple(zip(step.rates, losses, strict=True)),
-        loss=measured.loss,
-        gain=measured.gain,
-        share=measured.explained,
-    )
 
 
 def _controls(
@@ -211,14 +194,81 @@ def _controls(
     predictions = all_controls(control_data(task, retrieval, getattr(method.config, "encoder", "auto")), seeds=seeds)
     heads = runner.run([head(method, tokens, seed) for seed in seeds])
     predictions |= {name: [outcome.predictions for outcome in outcomes] for name, outcomes in heads.items()}
-    return tuple(_control(name, runs) for name, runs in predictions.items())
+    controls = []
+    for name, runs in predictions.items():
+        right = np.stack([run.probabilities[np.arange(len(run)), run.targets] for run in runs])
+        loss = float(-np.log(right).mean()) if right.all() else math.nan
+        controls.append(Control(name, loss, float(np.mean([run.predicted == run.targets for run in runs]))))
+    return tuple(controls)
 
 
-def _control(name: str, runs: Sequence[Predictions]) -> Control:
-    rows = np.arange(len(runs[0]))
-    right = np.stack([run.probabilities[rows, run.targets] for run in runs])
-    return Control(
-        name=name,
-        loss=float(-np.log(right).mean()) if right.all() else math.nan,
-        accuracy=float(np.mean([run.predicted == run.targets for run in runs])),
-    )
+@dataclasses.dataclass(frozen=True)
+class RungRun(Config):
+    """What is stored of a run: losses of the test rows, validation loss of the best epoch, why it failed if it did."""
+
+    section = "run of a ladder"
+
+    losses: tuple[float, ...]
+    validation_loss: float | None
+    parameters: int
+    seconds: float
+    failure: str = ""
+
+
+class RungRuns:
+    """Makes the runs of a ladder, or reads those that are stored; rungs that are the same share theirs.
+
+    ``seconds`` is what a run takes, until the first one has been timed; 0 if it is not known.
+    """
+
+    def __init__(self, runner: Runner, seconds: float = 0.0) -> None:
+        self.runner, self._expected = runner, seconds
+        self._known: dict[str, RungRun] = {}
+        self._left = 0
+
+    def announce(self, now: Sequence[Job], later: int) -> None:
+        """Print how many runs will be trained, at most, and their time: jobs that come first, and ``later`` ones."""
+        self._left = len({self.runner.key(job) for job in now if not self._is_stored(job)}) + later
+        if self.runner.quiet:
+            return
+        time_left = f"about {duration(self._left * self._expected)} if all take as long as the pipeline took"
+        say(f"ladder: up to {self._left} runs to train, {time_left if self._expected else 'the first tells how long'}")
+
+    def of(self, job: Job) -> RungRun:
+        """The run of a job."""
+        key = self.runner.key(job)
+        if key not in self._known:
+            stored = self._is_stored(job)
+            self._known[key] = self.runner.stored(self._name(job), RungRun, lambda: self._train(job))
+            self._tell(job, self._known[key], stored)
+        return self._known[key]
+
+    def _train(self, job: Job) -> RungRun:
+        started = time.perf_counter()
+        try:
+            pipeline = self.runner.fit(job)
+        except TrainingError as error:  # too high a rate, or too low a one: the sweep goes on
+            return RungRun((), None, 0, time.perf_counter() - started, str(error))
+        best = [record for record in pipeline.history if record["best"]]
+        return RungRun(
+            losses=tuple(PipelineSubject(pipeline, self.runner.task.test).losses("full").tolist()),
+            validation_loss=best[-1].get("validation_loss") if best else None,
+            parameters=pipeline.method.trained_parameters,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _tell(self, job: Job, run: RungRun, stored: bool) -> None:
+        self._left -= not stored and bool(run.parameters or run.failure)
+        if self.runner.quiet:
+            return
+        result = run.failure or ("" if run.validation_loss is None else f"validation loss {run.validation_loss:.3f}, ")
+        timed = [known.seconds for known in self._known.values() if known.parameters]
+        left = f"; about {duration(self._left * sum(timed) / len(timed))} left" if self._left > 0 and timed else ""
+        say(f"{job.title}, seed {job.seed}: {result}{'stored before' if stored else duration(run.seconds)}{left}")
+
+    def _is_stored(self, job: Job) -> bool:
+        path = self.runner.path(f"{self._name(job)}.json")
+        return path is not None and path.is_file()
+
+    def _name(self, job: Job) -> str:
+        return f"ladder-{job.method}-seed{job.seed}-{self.runner.key(job)}"

@@ -1,4 +1,4 @@
-"""Losses that were measured, so that no question is asked twice, not even by the next run."""
+"""Losses that were measured, so that nothing is measured twice, not even by the next run."""
 
 from __future__ import annotations
 
@@ -14,23 +14,13 @@ _log = logging.getLogger(__name__)
 
 
 class Memory:
-    """The loss of every case measured so far; in a file too, if one is named.
+    """The loss of every case measured so far; in a file too, if there is a path.
 
-    The file has a line of JSON per case, written as soon as its loss is known: names and losses, no texts. A line
-    that a crash cut off is left out when it is read.
-
-    Args:
-        path: The file; it need not exist.
-        owner: Names what measured the losses; lines of another owner are not used.
+    The file has a line of JSON per case, written as soon as its loss is known: names and losses, no texts. A line that
+    a crash cut off is ignored, and so are lines of another ``owner``, which names what measured the losses.
 
     Raises:
         ConfigError: The file cannot be read or written.
-
-    Example:
-        >>> memory = Memory()
-        >>> memory[Case("Who?", (), "Ada")] = 0.5
-        >>> Case("Who?", (), "Ada") in memory, Case("Who?", ("Ada did.",), "Ada") in memory
-        (True, False)
     """
 
     def __init__(self, path: str | Path | None = None, owner: str = "") -> None:
@@ -59,7 +49,7 @@ class Memory:
             path.parent.mkdir(parents=True, exist_ok=True)
             text = path.read_text(encoding="utf-8") if path.exists() else ""
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"Cannot read the losses kept in {path}: {error}", fix="Name another file.") from error
+            raise ConfigError(f"Cannot read the losses stored in {path}: {error}", fix="Name another file.") from error
         unreadable = 0
         for line in text.splitlines():
             try:
@@ -78,4 +68,4 @@ class Memory:
             with path.open("a", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
-            raise ConfigError(f"Cannot keep losses in {path}: {error}", fix="Name another file.") from error
+            raise ConfigError(f"Cannot store losses in {path}: {error}", fix="Name another file.") from error

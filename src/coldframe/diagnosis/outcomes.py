@@ -1,4 +1,4 @@
-"""What the diagnostics say, alone and together: by what their intervals exclude, never by what they include."""
+"""Outcomes of the diagnostics, alone and together, by what their intervals exclude."""
 
 from __future__ import annotations
 
@@ -51,13 +51,10 @@ def store_ablation_outcome(gain: Estimate, ablations: Sequence[Ablation]) -> tup
         lower(rho) > 0.10                          mixed
         otherwise                                  cannot tell
 
-    Where the method was trained again without retrieval, those shares must lie in the same range as rho; if
-    one is certainly nothing and another certainly something, the outcome is mixed. A pipeline whose query
-    enters as text only has no rho_all: what retrieval does not explain is then called prompt-tuning-like.
-
-    Args:
-        gain: Of the full pipeline over the model alone.
-        ablations: As many conditions as were run; the first of ``WITHOUT_RETRIEVAL`` gives rho.
+    Where the method was trained again without retrieval, those shares must lie in the same range as rho; if one is
+    certainly nothing and another certainly something, the outcome is mixed. A pipeline whose query enters as text only
+    has no rho_all: what retrieval does not explain is then called prompt-tuning-like. The first condition of
+    ``WITHOUT_RETRIEVAL`` that was run gives rho.
     """
     if not gain.low > 0:
         return "cannot-tell", no_gain(gain)
@@ -65,15 +62,9 @@ def store_ablation_outcome(gain: Estimate, ablations: Sequence[Ablation]) -> tup
     if not deciding:
         return "cannot-tell", "Nothing was put in the place of what was retrieved."
     store, *retrained = deciding
-    reason = " ".join(
-        [
-            f"{_PLACED[store.condition]}, {percent_span(store.share)} of the gain is lost.",
-            *(
-                f"Trained again under the condition {row.condition!r}, it is {percent_span(row.share)}."
-                for row in retrained
-            ),
-        ]
-    )
+    reason = f"{_REPLACED_BY[store.condition]}, {percent_span(store.share)} of the gain is lost."
+    for row in retrained:
+        reason += f" Trained again under the condition {row.condition!r}, it is {percent_span(row.share)}."
     bands = {band(row.share) for row in deciding}
     if bands == {"most"}:
         return "retrieval-driven", reason
@@ -93,7 +84,7 @@ def store_ablation_outcome(gain: Estimate, ablations: Sequence[Ablation]) -> tup
     return ("prompt-tuning-like" if place == "nothing" else "query-driven"), reason
 
 
-_PLACED = {
+_REPLACED_BY = {
     "swapped": "With what was retrieved for another query in its place",
     "random": "With random entries",
     "fixed": "With the same entries for all queries",
@@ -117,17 +108,11 @@ def token_outcome(
         0.50 > lower(rho_mean) > 0.10                mixed
         otherwise                                    cannot tell
 
-    Deviates: the tokens' cosine and energy share describe and do not decide. Variance may lie in directions
-    that the model ignores, and a large static part makes a small share of energy matter.
-
-    Args:
-        energy_share: Share of the tokens' energy that depends on the input.
-        cosines: Mean pairwise cosine of each slot.
-        mean_share: rho_mean.
-        predicted_share: rho_e.
+    Deviates: the tokens' cosines and energy share describe and do not decide. Variance may lie in directions that the
+    model ignores, and a large static part makes a small share of energy matter.
     """
     if math.isnan(mean_share.value):
-        return "cannot-tell", "There is no gain whose share the tokens could have."
+        return "cannot-tell", "There is no gain to have shares of."
     cosine = sum(mean.value for mean in cosines) / max(len(cosines), 1)
     alike = cosine > ALIKE_COSINE or energy_share.value < ALIKE_ENERGY
     reason = f"With the mean token for all queries, {percent_span(mean_share)} of the gain is lost."
@@ -161,18 +146,14 @@ def ladder_outcome(rungs: Sequence[Rung], retrieval: Estimate) -> tuple[Outcome,
         lower(1 - R_4) > 0.10 and all upper(R_1..3) < 0.90  retrieval-driven
         otherwise                                           cannot tell
 
-    Deviates: retrieval also has to beat the static rungs for certain, because a prompt from the query alone
-    that was trained badly proves nothing.
-
-    Args:
-        rungs: Any of ``"prompt-tuning"``, ``"reparameterised"``, ``"constant"``, ``"query-only"``, ``"full"``.
-        retrieval: 1 - R_4.
+    Deviates: retrieval also has to beat the static rungs for certain, because a prompt from the query alone that was
+    trained badly proves nothing. ``retrieval`` is 1 - R_4.
     """
     best = best_static(rungs)
     if best is None:
         return "cannot-tell", "No static prompt was trained."
     if math.isnan(best.share.value):
-        return "cannot-tell", "There is no gain whose share a rung could reach."
+        return "cannot-tell", "There is no gain to have shares of."
     query = next((rung for rung in rungs if rung.name == "query-only"), None)
     reason = f"The best static prompt ({best.name}) reaches {percent_span(best.share)} of the gain"
     reason += f", a prompt from the query alone {percent_span(query.share)}." if query else "."
@@ -193,11 +174,6 @@ def joint_outcome(store: Outcome, tokens: Outcome | None = None, ladder: Outcome
     Store ablation and ladder outrank the token variance: where both say something, they decide, and it is
     ``"mixed"`` if they differ. Where one of them cannot tell, the other one needs the tokens' agreement. Without
     a ladder the store ablation decides alone.
-
-    Args:
-        store: Outcome of the store ablation.
-        tokens: Of the token variance; None if it was not made.
-        ladder: Of the ladder; None if it was not trained.
 
     Example:
         >>> joint_outcome("retrieval-driven", "mixed", "retrieval-driven")
@@ -237,5 +213,5 @@ def all_swapped(ablations: Sequence[Ablation]) -> Ablation | None:
 
 def no_gain(gain: Estimate) -> str:
     """Why there is nothing to explain."""
-    told = "is higher than" if gain.high < 0 else "cannot be told from"
-    return f"Its loss {told} that of the model alone: a gain of {span(gain, 3)}."
+    relation = "is higher than" if gain.high < 0 else "cannot be told from"
+    return f"Its loss {relation} that of the model alone: a gain of {span(gain, 3)}."

@@ -16,38 +16,32 @@ from numpy.typing import NDArray
 from coldframe.diagnosis.memory import Memory
 from coldframe.diagnosis.perturbations import deal_words
 from coldframe.diagnosis.queries import Case, Passages, as_examples, as_texts, groups_of
-from coldframe.diagnosis.subject import CONDITIONS, Condition
+from coldframe.diagnosis.subject import CONDITIONS, Condition, noise_note
 from coldframe.errors import ConfigError, DataError, nearest
 from coldframe.progress import Bar
 from coldframe.retrieval.swap import donors
 from coldframe.tasks.task import Example, content_hash
 
-FEW = 10
-"""Fewer queries than this get a warning."""
-
-REPEATED = 8
-"""Queries asked twice, to see whether the pipeline is deterministic."""
-
-_ROUNDING = 1e-4  # two losses closer than this are the same: float additions in another order
+FEW = 10  # fewer queries than this get a warning
+REPEATED = 8  # queries asked twice, to see whether the pipeline is deterministic
 
 _log = logging.getLogger(__name__)
 
 
 class PassageSubject(ABC):
-    """A subject whose retrieval is a list of passages: all conditions, over one way to measure a loss.
+    """A subject whose retrieval is a list of passages: all conditions, over a way to measure a loss.
 
-    The passages of the conditions; the question stays:
+    The question stays; its passages are
 
-    - ``full``: as retrieved; ``empty``: none; ``oracle``: as the oracle says.
+    - ``full``: as retrieved; ``empty``: none; ``oracle``: as the oracle chooses.
     - ``swapped``: those of another query, and a different set as far as there is one.
-    - ``random``: as many as were retrieved, at random and without those retrieved; from the store if it is
-      given, and else from what other queries retrieved.
+    - ``random``: as many others, from the store if it is given, and else from what other queries retrieved.
     - ``fixed``: those of one query, for all.
-    - ``shuffled``: as retrieved, every passage with as many words as before, but the words of all retrieved
-      passages dealt out anew: length and vocabulary stay, what was said goes.
+    - ``shuffled``: as retrieved, with the words of all retrieved passages dealt out anew: length and vocabulary stay,
+      the content goes.
 
-    What was measured is remembered, by question, passages and answer. After the first ``full``, eight queries
-    are asked once more (unless :attr:`deterministic`); if their losses differ, :attr:`notes` says how much.
+    Losses are remembered by question, passages and answer. After the first ``full``, eight queries are asked once more
+    (unless :attr:`deterministic`); if their losses differ, :attr:`notes` says by how much.
 
     Args:
         queries: At least 2, as examples or pairs of question and answer; a verdict needs 30.
@@ -58,8 +52,8 @@ class PassageSubject(ABC):
         task: What is asked.
         model: The language model in the pipeline.
         unit: Of a loss.
-        resume: A file that keeps every loss, so that an interrupted diagnosis goes on where it was. Delete it
-            when the pipeline changes in a way that its name and model do not show.
+        resume: A file that stores every loss, so that an interrupted diagnosis goes on where it was. Delete it when the
+            pipeline changes in a way that its name and model do not show.
         quiet: No progress bar.
 
     Raises:
@@ -106,12 +100,12 @@ class PassageSubject(ABC):
         """Losses of some cases as they become known: position in ``cases`` and loss, in any order."""
 
     def fingerprint(self) -> str:
-        """Names all that a case's loss depends on: losses kept in a file are used by an equal subject only."""
+        """Names all that a loss depends on: losses stored in a file are used by an equal subject only."""
         return content_hash(self.name, self.task, self.model, self.unit)
 
     @cached_property
     def remembered(self) -> Memory:
-        """What was measured so far."""
+        """Losses measured so far."""
         return Memory() if self._resume is None else Memory(self._resume, self.fingerprint())
 
     def __len__(self) -> int:
@@ -127,7 +121,7 @@ class PassageSubject(ABC):
 
     @cached_property
     def pool(self) -> Passages:
-        """All different passages that some query retrieved."""
+        """All different passages that were retrieved."""
         return tuple(dict.fromkeys(passage for passages in self.retrieved for passage in passages))
 
     def missing(self) -> Mapping[Condition, str]:
@@ -141,7 +135,7 @@ class PassageSubject(ABC):
             reasons["oracle"] = "no oracle was given"
         if len(self.pool) < 2:
             reasons["shuffled"] = "a single passage is all that was ever retrieved"
-        if not any(set(self._drawn_from) - set(passages) for passages in self.retrieved):
+        if not any(set(self._candidates) - set(passages) for passages in self.retrieved):
             reasons["random"] = "there are no passages but those that every query retrieves"
         return reasons
 
@@ -170,14 +164,10 @@ class PassageSubject(ABC):
         return [Case(query.text, own, query.target) for query, own in zip(self.queries, passages, strict=True)]
 
     def losses(self, condition: Condition, seed: int = 0) -> NDArray[np.float64]:
-        """Loss of every query's gold answer under a condition, ``[n]``; lower is better.
-
-        Args:
-            condition: A key of ``CONDITIONS`` that is not :meth:`missing`.
-            seed: Of what is drawn: partners, random passages, the fixed set, the words.
+        """Loss of every query's gold answer under a condition, ``[n]``; lower is better. ``seed`` is of what is drawn.
 
         Raises:
-            DataError: A loss is not a finite number, or is missing; names the query.
+            DataError: A loss is missing, or not a finite number; names the query.
         """
         cases = self.cases(condition, seed)
         unknown: dict[Case, int] = {}
@@ -186,13 +176,16 @@ class PassageSubject(ABC):
                 unknown.setdefault(case, i)
         self._measure(list(unknown), list(unknown.values()), condition, self.remembered)
         if condition == "full" and self._noise is None and not self.deterministic:
-            self._noise = self._difference(cases[:REPEATED])
+            again: dict[Case, float] = {}
+            self._measure(cases[:REPEATED], range(REPEATED), "full, asked again", again)
+            losses = np.array([[self.remembered[case], again[case]] for case in cases[:REPEATED]])
+            self._noise = noise_note(losses[:, 0], losses[:, 1], self.unit)
         return np.array([self.remembered[case] for case in cases])
 
     def _measure(
         self, cases: Sequence[Case], rows: Sequence[int], title: str, into: Memory | dict[Case, float]
     ) -> None:
-        """Measure cases, which belong to the queries ``rows``; every loss is kept as soon as it is known."""
+        """Measure cases, which belong to the queries ``rows``; every loss is stored as soon as it is known."""
         measured: set[int] = set()
         with Bar(len(cases), f"{self.name}: {title}", self.quiet) as bar:
             for position, value in self.measure(cases) if cases else ():
@@ -213,18 +206,6 @@ class PassageSubject(ABC):
                 expected=f"{len(cases)}, one per case",
             )
 
-    def _difference(self, cases: Sequence[Case]) -> str:
-        """Ask once more, and say how far the losses are from the remembered ones; empty if they are not."""
-        again: dict[Case, float] = {}
-        self._measure(cases, range(len(cases)), "full, asked again", again)
-        off = np.abs([again[case] - self.remembered[case] for case in cases])
-        if off.max() <= _ROUNDING:
-            return ""
-        return (
-            f"Not deterministic: the losses of {len(cases)} queries asked twice differ by {off.mean():.3g} {self.unit} "
-            f"on average, {off.max():.3g} at most. This noise is part of the intervals."
-        )
-
     def _passages(self, condition: Condition, seed: int) -> Sequence[Passages]:
         rng = np.random.default_rng([seed, list(CONDITIONS).index(condition)])
         if condition == "full":
@@ -232,19 +213,20 @@ class PassageSubject(ABC):
         if condition == "empty":
             return [()] * len(self)
         if condition == "oracle":
-            return self._from_oracle
+            assert self._oracle is not None  # else the condition is missing
+            return self._call(self._oracle, "oracle")
         if condition == "swapped":
             return [self.retrieved[i] for i in donors(self._sets, seed=seed)]
         if condition == "fixed":
             sets = [passages for passages in self.retrieved if passages]
             return [sets[rng.integers(len(sets))]] * len(self)
         if condition == "shuffled":
-            dealt = deal_words(self.pool, rng)
-            return [tuple(dealt[passage] for passage in passages) for passages in self.retrieved]
-        return [_others(self._drawn_from, passages, rng) for passages in self.retrieved]
+            shuffled = deal_words(self.pool, rng)
+            return [tuple(shuffled[passage] for passage in passages) for passages in self.retrieved]
+        return [_others(self._candidates, passages, rng) for passages in self.retrieved]
 
     @cached_property
-    def _drawn_from(self) -> Passages:
+    def _candidates(self) -> Passages:
         """All different passages that a random one may be."""
         return self.pool if self.store is None else tuple(dict.fromkeys(self.store))
 
@@ -252,11 +234,6 @@ class PassageSubject(ABC):
     def _sets(self) -> list[frozenset[str]]:
         """What each query retrieved, without its order."""
         return [frozenset(passages) for passages in self.retrieved]
-
-    @cached_property
-    def _from_oracle(self) -> tuple[Passages, ...]:
-        assert self._oracle is not None  # else the condition is missing
-        return self._call(self._oracle, "oracle")
 
     def _call(self, function: Callable[[str], Sequence[str]], name: str) -> tuple[Passages, ...]:
         return tuple(

@@ -1,23 +1,21 @@
-"""Ways to spoil what was retrieved and nothing else: other queries' sets, dealt contents, vectors that say nothing."""
+"""Ways to change what was retrieved and nothing else: shuffled contents, vectors without information."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coldframe.diagnosis.subject import Condition
-from coldframe.evaluation.runs import shuffled_labels
+from coldframe.evaluation.trained_controls import shuffled_labels
 from coldframe.methods.base import EntryVectors
 from coldframe.retrieval.store import Retrieved, Store
-from coldframe.retrieval.swap import donors
 from coldframe.tasks.task import Passage
 
 StandIn: TypeAlias = Literal["gaussian", "mean"]
@@ -30,17 +28,8 @@ MOMENT_ROWS = 20_000  # entries that mean and covariance are taken from; more wo
 _WORD = re.compile(r"\S+")
 
 
-def other_queries(retrieved: Retrieved, seed: int | Sequence[int]) -> NDArray[np.int64]:
-    """For every query another one, by :func:`~coldframe.retrieval.swap.donors`; ``[n]``.
-
-    Without retrieval every query is as good as any other.
-    """
-    sets = [set(row[row >= 0].tolist()) if retrieved.k else {i} for i, row in enumerate(retrieved.indices)]
-    return donors(sets, seed=seed)
-
-
 def deal_words(texts: Iterable[str], rng: np.random.Generator) -> Mapping[str, str]:
-    """Every text with its words replaced by words of all; spaces and line breaks stay.
+    """Every text with the words of all texts dealt out anew; spaces and line breaks stay.
 
     >>> deal_words(["a b", "c"], np.random.default_rng(0))
     {'a b': 'c a', 'c': 'b'}
@@ -52,7 +41,7 @@ def deal_words(texts: Iterable[str], rng: np.random.Generator) -> Mapping[str, s
 
 
 def shuffled_contents(store: Store, seed: int) -> Store:
-    """The same entries, which say something else: exemplars with permuted labels, passages with words dealt anew."""
+    """The same entries with other contents: exemplars with permuted labels, passages with words dealt out anew."""
     if not any(isinstance(entry, Passage) for entry in store.examples):
         return shuffled_labels(store, seed)
     dealt = deal_words((e.text for e in store.examples if isinstance(e, Passage)), np.random.default_rng(seed))
@@ -71,14 +60,8 @@ class UninformativeVectors:
 
         mean: e = mean_s(e_s)        gaussian: e ~ N(mean_s(e_s), Cov_s(e_s)), drawn anew each time
 
-    How many entries a query got, and how similar they are, stays. A method that is being trained changes how it sees
-    the store; the moments are those of the first call, without dropout.
-
-    Args:
-        kind: ``"mean"`` or ``"gaussian"``.
-        seed: Of the noise.
-
-    Cost: every entry encoded once, and a QR decomposition of ``[N, d]``.
+    How many entries a query has stays. A method that is being trained changes how it sees the store; the moments are
+    those of the first call, without dropout. Cost: every entry encoded once, and a QR decomposition of ``[N, d]``.
     """
 
     def __init__(self, kind: StandIn, seed: int = 0) -> None:

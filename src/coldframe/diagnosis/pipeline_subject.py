@@ -1,4 +1,4 @@
-"""A fitted pipeline as a subject of diagnosis: its losses with its retrieval intact and with it spoiled."""
+"""A fitted pipeline as a subject of diagnosis: its losses with its retrieval as it is and with it changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coldframe.diagnosis.perturbations import DRAWN, UninformativeVectors, other_queries, shuffled_contents
+from coldframe.diagnosis.perturbations import DRAWN, UninformativeVectors, shuffled_contents
 from coldframe.diagnosis.queries import groups_of
 from coldframe.diagnosis.subject import CONDITIONS, Condition
 from coldframe.errors import ConfigError, DataError
@@ -23,6 +23,7 @@ from coldframe.pipeline.setup import retriever_of
 from coldframe.progress import Bar
 from coldframe.retrieval.retriever import Strategy
 from coldframe.retrieval.store import Retrieved
+from coldframe.retrieval.swap import donors
 from coldframe.tasks.task import Example
 
 #: Positions of some queries to what is put into the model for them.
@@ -47,11 +48,9 @@ class PipelineSubject:
 
         classification: -log softmax_labels(score)_y        generation: -1/T sum_t log p(y_t | y_<t, x)
 
-    where y goes on to what ends an answer. A method that retrieves nothing loses nothing under any change of what is
-    retrieved: those losses are its losses, and are not computed again. Other losses are computed once per condition
-    and seed, and the model's states of the queries' text are kept between conditions where the method leaves them as
-    they are (suffix placement). :func:`coldframe.diagnosis.soft_token_subject.subject_of` gives a subject whose soft
-    tokens can be looked at as well, where there are any.
+    where y includes what ends an answer. A method that retrieves nothing loses nothing when the retrieved sets change:
+    those losses are not computed again. Others are computed once per condition and seed; the model's states of the
+    queries' text are shared between conditions where the method leaves them as they are (suffix placement).
 
     Args:
         pipeline: Fitted, or loaded.
@@ -91,10 +90,6 @@ class PipelineSubject:
 
     def missing(self) -> Mapping[Condition, str]:
         """The conditions that cannot be run here, each with the reason in words."""
-        return self._missing
-
-    @cached_property
-    def _missing(self) -> dict[Condition, str]:
         method, reasons = self.pipeline.method, dict[Condition, str]()
         if not method.uses_retrieval:
             return reasons
@@ -117,16 +112,12 @@ class PipelineSubject:
         return reasons
 
     def losses(self, condition: Condition, seed: int = 0) -> NDArray[np.float64]:
-        """Loss of every query's gold answer under a condition, ``[n]``, in nats.
-
-        Args:
-            condition: One of ``CONDITIONS``.
-            seed: Of what the condition draws at random.
+        """Loss of every query's gold answer under a condition, ``[n]``, in nats; ``seed`` is of what is drawn.
 
         Raises:
             ConfigError: The condition is among :meth:`missing`.
         """
-        if (reason := self._missing.get(condition)) is not None:
+        if (reason := self.missing().get(condition)) is not None:
             raise ConfigError(f"The condition {condition!r} cannot be run here: {reason}")
         method = self.pipeline.method
         depends = method.uses_retrieval or (method.uses_query and condition == "swapped-conditioning")
@@ -152,7 +143,7 @@ class PipelineSubject:
         return self.conditioner(retrieved=self._retrieved_under(condition, seed))
 
     def _retrieved_under(self, condition: Condition, seed: int) -> Retrieved:
-        """What stands under a condition where the retrieved sets were."""
+        """The retrieved sets under a condition."""
         pipeline, own = self.pipeline, self.retrieved
         if condition == "full":
             return own
@@ -162,19 +153,21 @@ class PipelineSubject:
             return Retrieved(shuffled_contents(pipeline.store, self._drawn(seed)), own.indices, own.scores)
         config = pipeline.retrieval.replace(strategy=_STRATEGIES[condition], seed=self._drawn(seed))
         retriever = retriever_of(pipeline.method, pipeline.schema, pipeline.store, config)
-        assert retriever is not None  # asked for only where something is retrieved
+        assert retriever is not None  # called only where something is retrieved
         return retriever.retrieve(self.examples, exclude_same_key=False)
 
     def _partners(self, seed: int) -> NDArray[np.int64]:
-        """For every query another one."""
-        return other_queries(self.retrieved, [self.seed, seed])
+        """For every query another one; without retrieval every query is as good as any other."""
+        own = self.retrieved
+        sets = [set(row[row >= 0].tolist()) if own.k else {i} for i, row in enumerate(own.indices)]
+        return donors(sets, seed=[self.seed, seed])
 
     def _drawn(self, seed: int) -> int:
-        """One seed out of the subject's and the draw's."""
+        """A seed made of the subject's and the draw's."""
         return int(np.random.SeedSequence([self.seed, seed]).generate_state(1)[0])
 
     def conditioner(self, method: Method | None = None, retrieved: Retrieved | None = None) -> Conditioner:
-        """What a method makes of the queries; this one, and what was retrieved for them, if nothing else is named."""
+        """What a method (this one if None) makes of the queries and of retrieved sets (their own if None)."""
         condition = (method or self.pipeline.method).eval().condition
         sets = self.retrieved if retrieved is None else retrieved
         return lambda rows: condition([self._texts[i] for i in rows], sets.rows(rows))

@@ -1,4 +1,4 @@
-"""Questions with gold answers, and passages beside them: what any text pipeline can be asked."""
+"""Questions with gold answers and passages: the input of any text pipeline."""
 
 from __future__ import annotations
 
@@ -37,11 +37,7 @@ def Query(text: str, answer: str, id: str = "", group: str = "") -> Example:  # 
 
 
 def as_examples(queries: Iterable[Example | tuple[str, str]]) -> tuple[Example, ...]:
-    """Queries as examples; pairs of question and answer are queries too.
-
-    Raises:
-        DataError: Something else is among them.
-    """
+    """Queries as examples; a pair of question and answer is a query too, anything else a DataError."""
     examples = []
     for query in queries:
         if isinstance(query, tuple) and len(query) == 2:
@@ -77,11 +73,7 @@ def in_prompt(template: Template, passages: Sequence[str]) -> tuple[str, ...]:
 
 
 def as_texts(passages: Iterable[str], what: str) -> Passages:
-    """Passages as a pipeline gave them, checked.
-
-    Raises:
-        DataError: It is one text, no list, or a list of something else.
-    """
+    """Passages as a pipeline gave them; anything but a list of texts is a DataError."""
     if isinstance(passages, str | bytes) or not isinstance(passages, Iterable):
         raise DataError(f"{what} is not a list of texts", got=repr(passages)[:80], expected="a list of str")
     texts = tuple(passages)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +11,12 @@ from rich.console import Group as RichGroup
 
 from coldframe.config import read_mapping
 from coldframe.diagnosis import figures
-from coldframe.diagnosis.evidence import (
-    Ablation,
-    Diagnosis,
-    Ladder,
-    Outcome,
-    Rung,
-    StoreAblation,
-    StoreHealth,
-    TokenVariance,
-)
+from coldframe.diagnosis.evidence import Diagnosis, Outcome, StoreHealth
 from coldframe.diagnosis.figures import LOSS
+from coldframe.diagnosis.tables import ablation_table, rung_table, slots, store_facts, token_facts
 from coldframe.reports import blocks, html, terminal
-from coldframe.reports.blocks import Block, Cell, Column, Figure, Group, Heading, Mark, Section, Table, Text, ranged
-from coldframe.reports.numbers import DASH, fixed, p_value, percent, percent_span, plural, si
+from coldframe.reports.blocks import Block, Figure, Group, Heading, Mark, Section, Table, Text
+from coldframe.reports.numbers import percent, percent_span, plural
 from coldframe.storage.files import write_json, write_text
 
 #: What each verdict says, and its colour.
@@ -37,12 +27,12 @@ OUTCOMES: Mapping[Outcome, tuple[blocks.Tone, str]] = {
     ),
     "query-driven": (
         "main",
-        "The retrieved entries could be anything, but what is made of the query itself could not: an encoder of the "
-        "query does the work.",
+        "The retrieved entries could be anything, but the query's own part could not: an encoder of the query does the "
+        "work.",
     ),
     "prompt-tuning-like": (
         "loss",
-        "Neither the retrieved entries nor the query's part in the adaptation matter: one fixed prompt for all queries "
+        "Neither the retrieved entries nor the query's part in the adaptation matter: a fixed prompt for all queries "
         "would do.",
     ),
     "mixed": ("undecided", "Part of the gain comes from retrieval, or two diagnostics disagree."),
@@ -55,21 +45,17 @@ WORDS = {
     "gain": "Loss of the frozen model alone, with nothing added, minus loss of the whole pipeline.",
     "share": "A change of the loss divided by the gain: 0% is nothing, 100% is all that the pipeline achieves.",
     "interval": "In 95 of 100 repetitions with other queries such an interval holds the true value. Verdicts rest on "
-    "what intervals exclude: that a difference was not found never counts as proof that there is none.",
+    "what intervals exclude: no difference found is never taken as proof that there is none.",
     "retrieved entries": "What the pipeline took out of its store for a query.",
-    "swapped": "Every query gets what was retrieved for another one: as good as before in every way but the match.",
+    "swapped": "Every query gets the entries of another one: of the same kind and number, but for another query.",
     "soft tokens": "Vectors that stand beside the words of the prompt and steer the model.",
     "static prompt": "Soft tokens that were trained and are the same for every query (Prompt Tuning).",
-    "hub": "An entry that is retrieved for very many queries, whatever they ask.",
+    "hub": "An entry that is retrieved for very many queries, whatever they are.",
 }
 
 
 def render_report(diagnosis: Diagnosis, data_name: str = "diagnosis.json") -> str:
-    """The report as HTML, see :func:`coldframe.reports.html.render`.
-
-    Args:
-        diagnosis: What to show.
-        data_name: Of the file with the same as data, which stands beside the page.
+    """The report as HTML, see :func:`coldframe.reports.html.render`; ``data_name`` is of the file beside the page.
 
     Raises:
         MissingExtraError: jinja2 (extra ``report``) is not installed.
@@ -95,22 +81,17 @@ def render_table(diagnosis: Diagnosis) -> RichGroup:
     d, tokens, health = diagnosis, diagnosis.token_variance, diagnosis.store_health
     title = f"{d.subject} on {d.task}, {d.model}, {_counted(d)}; losses in {d.unit}"
     gain = Text(f"Gain over the model alone: {LOSS.span(d.store_ablation.gain)} {d.unit}.")
-    parts: list[Block] = [_banner(d), _ablation_table(d.store_ablation, title=title), gain]
+    parts: list[Block] = [_banner(d), ablation_table(d.store_ablation, title=title), gain]
     if tokens and not math.isnan(tokens.mean_share.value):
         mean, alone = percent_span(tokens.mean_share), percent_span(tokens.predicted_share)
         lost = f"with the mean token for all {mean} of the gain is lost, with tokens from the query alone {alone}"
         parts.append(Text(f"Soft tokens: {lost}."))
-    parts += [_rung_table(d.ladder)] if d.ladder else []
+    parts += [rung_table(d.ladder)] if d.ladder else []
     return terminal.render([*parts, *(Text(f"Store: {line}") for line in (health.warnings if health else ()))])
 
 
 def write_report(diagnosis: Diagnosis, path: str | Path) -> None:
-    """Write the page, whole or not at all; the data goes beside it (``.json``) first, see :func:`read_diagnosis`.
-
-    Args:
-        diagnosis: What to show.
-        path: Of the HTML file.
-    """
+    """Write the page; before it the data, which :func:`read_diagnosis` reads, to the same path with ``.json``."""
     data = Path(path).with_suffix(".json")
     write_json(data, diagnosis.to_dict())
     # If drawing fails, hours of measuring are not lost with it.
@@ -150,13 +131,13 @@ def _banner(diagnosis: Diagnosis) -> blocks.Banner:
 
 def _store_ablation(diagnosis: Diagnosis) -> tuple[Block, ...]:
     evidence = diagnosis.store_ablation
-    told = (
+    text = (
         "The gain is what the pipeline has over the model alone: its loss is "
-        f"{LOSS.span(evidence.gain)} {diagnosis.unit} lower for each query. Each line keeps the query and puts "
-        "something else in the place of the retrieved entries. How much of the gain is lost?"
+        f"{LOSS.span(evidence.gain)} {diagnosis.unit} lower for each query. On each line the query stays, and "
+        "something else takes the place of the retrieved entries. How much of the gain is lost?"
     )
     drawing = figures.ablations(evidence)
-    explained = (
+    caption = (
         "Left of the first dashed line (10%) nothing that counts is lost: the entries could be anything. Right of the "
         "second (50%) most of it is lost: the entries matter. An interval that crosses a line leaves that open. Below "
         "0 the loss got smaller. Bars are 95% intervals."
@@ -164,14 +145,14 @@ def _store_ablation(diagnosis: Diagnosis) -> tuple[Block, ...]:
         else "The gain is not significantly above 0, so there are no shares of it. The bars show by how much the loss "
         "rises, with 95% intervals."
     )
-    return Text(told), Figure(drawing, explained)
+    return Text(text), Figure(drawing, caption)
 
 
 def _tokens(diagnosis: Diagnosis) -> tuple[Block, ...]:
     evidence = diagnosis.token_variance
     if evidence is None:
         return ()
-    told = (
+    text = (
         f"The pipeline speaks to the model through {plural(evidence.tokens, 'vector')} (soft tokens). If they are the "
         "same for every query, they are a fixed prompt, whatever was retrieved."
     )
@@ -179,22 +160,24 @@ def _tokens(diagnosis: Diagnosis) -> tuple[Block, ...]:
     if len(evidence.similarity) > 1:
         drawing, low = figures.heatmap(evidence.similarity)
         below = "; below 0 the colour is another" if low == 0 else ""
-        alike = f"How alike the tokens of {drawing.rows} queries are, each with each."
-        mind = f"An even dark square: all get nearly the same. Mind where the scale begins{below}."
-        parts.append(Figure(drawing, f"{alike} {mind}"))
+        caption = (
+            f"The cosine between the tokens of each two of {drawing.rows} queries. An evenly dark square means nearly "
+            f"the same tokens for all. Note where the scale begins{below}."
+        )
+        parts.append(Figure(drawing, caption))
     if shares := figures.tokens(evidence):
-        told += " What counts is the share of the gain that is lost when they are replaced."
-        lost = "What the second line loses is what only the retrieved entries could have brought."
-        parts.append(Figure(shares, f"{lost} Bars are 95% intervals."))
-    return Text(told), Group(tuple(parts), "grid pair" if len(parts) == 2 else "grid")
+        text += " What counts is the share of the gain that is lost when they are replaced."
+        lost = "Only the retrieved entries could have brought the share on the second line. Bars are 95% intervals."
+        parts.append(Figure(shares, lost))
+    return Text(text), Group(tuple(parts), "grid pair" if len(parts) == 2 else "grid")
 
 
 def _ladder(diagnosis: Diagnosis) -> tuple[Block, ...]:
     if diagnosis.ladder is None:
-        why = "Not measured: the simpler methods of this diagnostic have to be trained. For a pipeline of coldframe, "
-        ladder = Mark("coldframe diagnose DIR --ladder", "code")
-        return (Text((why, ladder, " trains them, and says first how long that takes."), "soft"),)
-    told = (
+        why = "Not measured: this diagnostic has to train simpler methods. For a pipeline of coldframe, "
+        command = Mark("coldframe diagnose DIR --ladder", "code")
+        return (Text((why, command, " trains them, and says first how long that takes."), "soft"),)
+    text = (
         "Simpler methods, trained on the same rows with the same budget, each with its own best learning rate. Every "
         "step begins where the one above it ended; retrieval can claim what the last step adds."
     )
@@ -202,18 +185,18 @@ def _ladder(diagnosis: Diagnosis) -> tuple[Block, ...]:
         f"Gain over the model alone in {diagnosis.unit}. The dot and its 95% interval are the method's own gain, the "
         "bar is the step to it. Squares are controls without a language model, from the model alone."
     )
-    return Text(told), Figure(figures.ladder(diagnosis.ladder), caption)
+    return Text(text), Figure(figures.ladder(diagnosis.ladder), caption)
 
 
 def _store(health: StoreHealth) -> tuple[Block, ...]:
-    told = f"The store has {health.entries:,} entries; {health.queries:,} queries retrieved {health.k} each."
-    parts: list[Block] = [Text(told), *blocks.notes(health.warnings, "warn")]
+    text = f"The store has {health.entries:,} entries; {health.queries:,} queries retrieved {health.k} each."
+    parts: list[Block] = [Text(text), *blocks.notes(health.warnings, "warn")]
     if chart := figures.hubness(health):
-        counts = (
-            "How often each entry was retrieved, the most retrieved first, beside what random retrieval would give."
+        caption = (
+            "How often each entry was retrieved, the most retrieved first, beside random retrieval. If a few entries "
+            "come up for nearly every query (hubs), retrieval hardly depends on the query."
         )
-        hubs = "If a few entries come up for nearly every query (hubs), retrieval hardly depends on the query."
-        parts.append(Figure(chart, f"{counts} {hubs}"))
+        parts.append(Figure(chart, caption))
     return tuple(parts)
 
 
@@ -221,113 +204,22 @@ def _numbers(diagnosis: Diagnosis) -> tuple[Block, ...]:
     """All tables."""
     d, ladder = diagnosis, diagnosis.ladder
     over = "queries and training seeds" if d.seeds > 1 else "queries"
-    told = Text(f"All intervals are 95% bootstrap intervals over {over}; losses are in {d.unit}.", "soft")
-    parts: list[Block] = [told, Heading("Store ablation"), _ablation_table(d.store_ablation, page=True)]
+    text = Text(f"All intervals are 95% bootstrap intervals over {over}; losses are in {d.unit}.", "soft")
+    parts: list[Block] = [text, Heading("Store ablation"), ablation_table(d.store_ablation, page=True)]
     if d.store_ablation.missing:
         missing = "; ".join(f"{name} ({reason})" for name, reason in d.store_ablation.missing)
         parts.append(Text(f"Not run: {missing}.", "soft"))
     if d.token_variance:
-        parts += [Heading("Soft tokens"), _token_facts(d.token_variance), _each_token(d.token_variance)]
+        parts += [Heading("Soft tokens"), token_facts(d.token_variance), slots(d.token_variance)]
     if ladder:
         gap = f"The full pipeline against the best rung below it: {LOSS.span(ladder.gap)} {d.unit};"
         alone = f"what it has over the query alone: {percent_span(ladder.retrieval)} of its gain."
         seeds = plural(ladder.seeds, "training seed")
-        parts += [Heading("Ladder"), _rung_table(ladder, page=True), Text(f"{seeds}. {gap} {alone}", "soft")]
+        parts += [Heading("Ladder"), rung_table(ladder, page=True), Text(f"{seeds}. {gap} {alone}", "soft")]
         rows = [(control.name, LOSS.show(control.loss), percent(control.accuracy)) for control in ladder.controls]
         parts += [Table.plain(("without a language model", "loss", "answered right"), rows)] if rows else []
         if chart := figures.sweeps(ladder):
             parts.append(Figure(chart, "One seed for each learning rate; the ring is the rate that was chosen."))
     if d.store_health:
-        parts += [Heading("Store"), _store_facts(d.store_health)]
+        parts += [Heading("Store"), store_facts(d.store_health)]
     return tuple(parts)
-
-
-_share = partial(ranged, decimals=0, scale=100, unit="%")
-_loss = partial(ranged, decimals=LOSS.decimals)
-
-
-def _ablation_table(evidence: StoreAblation, *, page: bool = False, title: str = "") -> Table:
-    what = figures.WHAT if page else {}
-    p_values = Column[Ablation]("p", lambda row: p_value(row.rise.p_value), "permutation")
-    columns: list[Column[Ablation]] = [
-        Column("in the place of what was retrieved", lambda row: Cell(row.condition, what.get(row.condition, ""))),
-        Column("training", lambda row: "again" if row.retrained else "as it was", words=True),
-        Column("loss", lambda row: _loss(row.loss), "[95%]"),
-        Column("rise", lambda row: _loss(row.rise), "[95%]"),
-        Column("share of the gain lost", lambda row: _share(row.share), "[95%]"),
-        *([p_values] if page else []),
-    ]
-    return Table.of(columns, evidence.ablations, title=title)
-
-
-def _rung_table(evidence: Ladder, *, page: bool = False) -> Table:
-    def name(rung: Rung) -> Cell:
-        shown, kind = figures.RUNGS.get(rung.name, rung.name), "main" if rung.name == "full" else ""
-        return Cell(shown, rung.what if page else "", kind)
-
-    columns: list[Column[Rung]] = [
-        Column("rung", name),
-        Column("trained", lambda rung: si(rung.parameters), "parameters"),
-        Column(
-            "learning rate", lambda rung: Cell(f"{rung.learning_rate:.2g}", f"of {len(rung.sweep)}"), "best of sweep"
-        ),
-        Column("loss", lambda rung: _loss(rung.loss), "[95%]"),
-        Column("gain", lambda rung: _loss(rung.gain), "[95%]"),
-        Column("share of the gain reached", lambda rung: _share(rung.share), "[95%]"),
-    ]
-    return Table.of(columns, evidence.rungs, title="Ladder: the same rows and budget")
-
-
-def _facts(rows: Sequence[tuple[str, Cell | str | None, str]]) -> Table:
-    """Name, value and meaning of some numbers."""
-    cells = [(name, value or DASH, meaning) for name, value, meaning in rows]
-    return Table.plain(("", "", ""), cells, words=(0, 2), kind="facts")
-
-
-def _token_facts(evidence: TokenVariance) -> Table:
-    chance = f"chance {percent(evidence.probe_chance)}, p {p_value(evidence.probe_p_value)}"
-    energy = "Part of the tokens' squared length that differs between queries."
-    query = "Part of those differences that the query's own vector predicts, on queries it was not fitted to."
-    divergence = "How far the model's answer moves when the mean token stands in (KL divergence, nats)."
-    probe = "How often a linear probe reads from the tokens which kind of entries was retrieved."
-    return _facts(
-        [
-            ("energy share", _loss(evidence.energy_share), energy),
-            ("explained by the query", percent(evidence.given_query), query),
-            ("divergence", _loss(evidence.divergence), divergence),
-            ("probe", Cell(percent(evidence.probe), chance), f"{probe} Readable does not mean used: see the shares."),
-        ]
-    )
-
-
-def _each_token(evidence: TokenVariance) -> Group:
-    ranks = itertools.chain(map(fixed, evidence.effective_ranks), itertools.repeat(DASH))
-    cosines = enumerate(evidence.cosines, 1)
-    rows = [(str(j), _loss(cosine) or DASH, rank) for (j, cosine), rank in zip(cosines, ranks, strict=False)]
-    head = ("token", "mean cosine between queries (1: the same for all)", "effective rank (its directions)")
-    return Group((Table.plain(head, rows),), "fold", "Each token")
-
-
-def _store_facts(health: StoreHealth) -> Table:
-    show, chance = LOSS.show, "if drawn at random."
-    hubness = f"Skewness of how often each entry is retrieved; {fixed(health.hubness_chance, 2)} {chance}"
-    never = f"Entries that no query brings up; {percent(health.never_chance)} {chance}"
-    overlap = f"Jaccard overlap of the sets of two queries; random sets would have {show(health.overlap_chance)}."
-    contrast = "How much nearer the nearest entry is than the mean one; near 0 all are alike."
-    gap = "Similarity of the nearest entry minus that of the last one retrieved."
-    cosine = "Mean cosine of two random entries; near 1 all point the same way."
-    return _facts(
-        [
-            ("hubness", fixed(health.hubness, 2), hubness),
-            ("never retrieved", percent(health.never), never),
-            ("Gini", show(health.gini), "Inequality of the counts: 0 all alike, 1 one entry takes all."),
-            ("entropy", show(health.entropy), "Of the retrievals, as a share of the largest possible: 1 all alike."),
-            ("overlap", _loss(health.overlap), overlap),
-            ("contrast", show(health.contrast), contrast),
-            ("score gap", show(health.score_gap), gap),
-            ("anisotropy", show(health.anisotropy), cosine),
-            ("centred", show(health.anisotropy_centred), "The same after the mean entry is subtracted."),
-            ("duplicates", str(health.duplicates), "Entries with the same content as another."),
-            ("leaks", str(health.leaks), "Queries that stand in the store themselves."),
-        ]
-    )

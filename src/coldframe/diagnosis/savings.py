@@ -27,14 +27,9 @@ COUNTED = 8
 def savings_of(subject: PipelineSubject) -> Savings:
     """Parameters, operations and bytes that a pipeline spends on retrieval, and parameters of what could replace it.
 
-    Operations are those of the conditioning, and of the model on entries in the prompt, with what is retrieved
-    minus without it. Storage is that of the entries' texts, of their vectors where the method takes vectors, and of
-    what the method holds for each.
-
-    Args:
-        subject: The pipeline and its queries.
-
-    Cost: the conditioning of eight queries, twice; the simpler methods are built and not trained.
+    Operations are those of the conditioning, and of the model on entries in the prompt, with what is retrieved minus
+    without it. Storage is the entries' texts, their vectors where the method takes vectors, and what the method stores.
+    Cost: the conditioning of eight queries, twice.
     """
     pipeline = subject.pipeline
     method, savings = pipeline.method, Savings(parameters=pipeline.method.trained_parameters)
@@ -65,17 +60,17 @@ def _operations(pipeline: Pipeline, examples: Sequence[Example]) -> float | None
     fresh = [dataclasses.replace(example, text=example.text + " ") for example in examples]
     texts, nothing = [example.text for example in fresh], Retrieved.nothing(pipeline.store, len(fresh))
 
-    def with_entries() -> Conditioning:
-        return method.condition(texts, pipeline.retrieve(fresh))
+    def condition(entries: bool) -> Conditioning:
+        if not entries and method.needs_passages:
+            return EMPTY
+        return method.condition(texts, pipeline.retrieve(fresh) if entries else nothing)
 
-    def without() -> Conditioning:
-        return EMPTY if method.needs_passages else method.condition(texts, nothing)
+    def spent(entries: bool) -> int:
+        conditioning = counted_flops(lambda: condition(entries))  # first: later an encoder remembers the texts
+        rows = lm.rows(prompts(pipeline.schema, texts), condition(entries))
+        return conditioning + sum(prefill_flops(lm.model.config, len(row)) for row in rows)
 
-    conditioning = counted_flops(with_entries) - counted_flops(without)
-    queries, config = prompts(pipeline.schema, texts), lm.model.config
-    rows = zip(lm.rows(queries, with_entries()), lm.rows(queries, without()), strict=True)
     try:
-        reading = sum(prefill_flops(config, len(long)) - prefill_flops(config, len(short)) for long, short in rows)
+        return max(0.0, (spent(True) - spent(False)) / len(fresh))
     except ModelError:
         return None
-    return max(0.0, (conditioning + reading) / len(fresh))

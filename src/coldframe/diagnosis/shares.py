@@ -1,4 +1,4 @@
-"""What share of a pipeline's gain a change takes away, with an interval over queries and training seeds."""
+"""The share of a pipeline's gain that a change takes away, with an interval over queries and training seeds."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ UNDEFINED = Estimate(float("nan"), float("nan"), float("nan"))
 
 
 @dataclasses.dataclass(frozen=True)
-class MeanLoss:
-    """A mean loss over queries and seeds, and what it is in other samples.
-
-    Attributes:
-        value: On the queries as they are.
-        draws: ``[resamples]``, in every bootstrap resample.
-        left_out: ``[units]``, with one query (or cluster of queries) left out.
-    """
+class Resampled:
+    """A number on the queries as they are, in every resample, ``[resamples]``, and without each unit, ``[units]``."""
 
     value: float
     draws: NDArray[np.float64]
     left_out: NDArray[np.float64]
+
+    def __sub__(self, other: Resampled) -> Resampled:
+        return Resampled(self.value - other.value, self.draws - other.draws, self.left_out - other.left_out)
+
+    def __truediv__(self, other: Resampled) -> Resampled:
+        return Resampled(self.value / other.value, self.draws / other.draws, self.left_out / other.left_out)
+
+    def estimate(self, p_value: float = float("nan")) -> Estimate:
+        """The number with its interval."""
+        return Estimate(self.value, *ends(self.value, self.draws, self.left_out), p_value)
 
 
 class Resampling:
@@ -42,22 +46,13 @@ class Resampling:
 
         mean*_r = sum_s q_rs sum_u w_ru L_su / sum_u w_ru n_u,   L_su = sum of seed s's losses in unit u
 
-    Losses of one training draw the same seeds q_r, those of different trainings draw theirs apart: seed 1 of
-    one has nothing to do with seed 1 of another.
+    Losses of one training draw the same seeds q_r, those of different trainings draw their own. With one seed the
+    interval speaks of that training only; with two or three that differ much it is still too narrow.
 
     Paper: Owen 2007 (rows and seeds crossed); Davison & Hinkley 1997, section 3.8 (clusters); Rao & Wu 1988
     (one seed less is drawn than there are, which keeps their variance from being understated).
 
-    One seed, and the interval speaks of that training only. With two or three that differ much it is still too
-    narrow: so few seeds do not say how much others would differ.
-
-    Args:
-        n: Queries.
-        groups: ``[n]``, equal for queries of one cluster; None if all are independent.
-        resamples: At least 100.
-        seed: Of the resampling; the same seed gives the same weights.
-
-    Cost: two bytes for every resample and unit.
+    ``groups`` ``[n]`` are equal for queries of one cluster. Cost: two bytes for every resample and unit.
     """
 
     def __init__(self, n: int, groups: ArrayLike | None = None, *, resamples: int = RESAMPLES, seed: int = 0) -> None:
@@ -73,13 +68,8 @@ class Resampling:
         ]
         self.n, self.resamples, self.seed = n, resamples, seed
 
-    def means(self, losses: ArrayLike, *, training: int = 0) -> list[MeanLoss]:
-        """Mean losses under several conditions.
-
-        Args:
-            losses: ``[C, S, n]``: conditions, training seeds, queries.
-            training: Which training the seeds are of; 0 is the pipeline's own.
-        """
+    def means(self, losses: ArrayLike, *, training: int = 0) -> list[Resampled]:
+        """Mean losses ``[C, S, n]`` of conditions, training seeds and queries; ``training`` 0 is the pipeline's own."""
         sums = self._sums(np.asarray(losses, np.float64))
         conditions, seeds, units = sums.shape
         columns = sums.reshape(-1, units).T
@@ -93,7 +83,7 @@ class Resampling:
         over_seeds = sums.mean(axis=1)
         totals = over_seeds.sum(axis=1)
         left_out = (totals[:, None] - over_seeds) / (self.n - self._sizes)
-        return [MeanLoss(float(t / self.n), d, j) for t, d, j in zip(totals, draws, left_out, strict=True)]
+        return [Resampled(float(t / self.n), d, j) for t, d, j in zip(totals, draws, left_out, strict=True)]
 
     def p_values(self, differences: Sequence[NDArray[np.float64]]) -> list[float]:
         """Two-sided p-values of "the two conditions could be exchanged", one per paired difference.
@@ -102,10 +92,7 @@ class Resampling:
 
             p = (1 + #{|t*| >= |t|}) / (1 + permutations),   t* = sum_u +-D_u
 
-        It speaks of the trained models at hand, not of other training seeds; the interval speaks of both.
-
-        Args:
-            differences: Each ``[S, n]``, loss under one condition minus loss under another.
+        It speaks of the trained models at hand, not of other training seeds. Each difference is ``[S, n]``.
         """
         sums = np.stack([self._sums(d).mean(axis=0) for d in differences], axis=1)  # [units, K]
         # A tolerance, so that equal sums count as equal whatever the order of the additions.
@@ -126,29 +113,12 @@ class Resampling:
         return np.asarray(np.add.reduceat(losses[..., order], starts, axis=-1))
 
 
-def estimate(loss: MeanLoss) -> Estimate:
-    """A mean loss with its interval."""
-    return Estimate(loss.value, *ends(loss.value, loss.draws, loss.left_out))
+def share_of(gain: Estimate, rise: Resampled, total: Resampled) -> Estimate:
+    """A rise of the loss as a share of the total gain, both in the same resample; NaN unless ``gain`` lies above 0.
 
-
-def difference(first: MeanLoss, second: MeanLoss) -> Estimate:
-    """One mean loss minus another, in the same resamples."""
-    value = first.value - second.value
-    return Estimate(value, *ends(value, first.draws - second.draws, first.left_out - second.left_out))
-
-
-def ratio(loss: MeanLoss, full: MeanLoss, empty: MeanLoss, gain: Estimate) -> Estimate:
-    """The rise of a mean loss as a share of the gain, numerator and denominator in the same resample.
-
-    Undefined (NaN) unless the gain's interval lies above 0: nothing has no shares, and a pipeline that does
-    harm has no gain. Deviates: the definition asks only that the interval excludes 0.
+    Deviates: the definition asks only that the gain's interval excludes 0, but a pipeline that does harm has no gain.
     """
-    if not gain.low > 0:
-        return UNDEFINED
-    value = (loss.value - full.value) / (empty.value - full.value)
-    draws = (loss.draws - full.draws) / (empty.draws - full.draws)
-    left_out = (loss.left_out - full.left_out) / (empty.left_out - full.left_out)
-    return Estimate(value, *ends(value, draws, left_out))
+    return (rise / total).estimate() if gain.low > 0 else UNDEFINED
 
 
 def remainder(share: Estimate) -> Estimate:
@@ -158,13 +128,13 @@ def remainder(share: Estimate) -> Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """One condition, control or rung beside the full pipeline and the model alone.
+    """A condition, control or rung beside the full pipeline and the model alone.
 
     Attributes:
         loss: Mean loss l_A.
         rise: l_A - l_F, with the permutation test's p-value.
         gain: l_0 - l_A, likewise.
-        share: rise / G: what is lost of the pipeline's gain.
+        share: rise / G, what is lost of the pipeline's gain.
     """
 
     loss: Estimate
@@ -179,15 +149,14 @@ class Measured:
 
 
 class Shares:
-    """Losses of a pipeline and of the model alone, which all other losses on the same queries are set against.
+    """Losses of a pipeline and of the model alone, to which all other losses on the same queries are compared.
 
     With losses l_F of the full pipeline, l_0 of the model alone and l_A under a condition A::
 
         G = mean(l_0 - l_F),   rho_A = mean(l_A - l_F) / G
 
-    Intervals are BCa intervals over resampled queries (or clusters) and training seeds, see
-    :class:`Resampling`; numerator and denominator stand in the same resample. All shares are undefined
-    where the interval of G does not lie above 0.
+    Intervals are BCa intervals over resampled queries (or clusters) and training seeds, see :class:`Resampling`;
+    numerator and denominator come from the same resample. Shares are undefined where the interval of G is not above 0.
 
     Paper: Efron 1987 (BCa); Efron & Tibshirani 1993, section 10 (ratios).
 
@@ -224,41 +193,38 @@ class Shares:
         self._losses = _rows(full)
         self.seeds, self.n = self._losses.shape
         self._resampling = Resampling(self.n, groups, resamples=resamples, seed=seed)
-        self._nothing = self._checked(empty)
-        self._full, self._empty = self._mean(self._losses), self._mean(self._nothing)
-        (p,) = self._resampling.p_values([self._nothing - self._losses])
-        self.loss = estimate(self._full)
-        self.gain = dataclasses.replace(difference(self._empty, self._full), p_value=p)
+        self._alone = self._checked(empty)
+        self._full, self._empty = self._mean(self._losses), self._mean(self._alone)
+        (p,) = self._resampling.p_values([self._alone - self._losses])
+        self.loss, self.gain = self._full.estimate(), (self._empty - self._full).estimate(p)
 
     def of(self, losses: ArrayLike, *, training: int = 0) -> Measured:
-        """Set a condition's losses against the pipeline's.
+        """Losses ``[S, n]`` or ``[n]`` of a condition, on the same queries, set against the pipeline's.
 
-        Args:
-            losses: ``[S, n]`` or ``[n]``, on the same queries in the same order.
-            training: 0 if row s comes from the pipeline's own training seed s; another number, the same for
-                all losses of one training, if the method was trained again. Then S may differ.
+        ``training`` is 0 if row s comes from the pipeline's own training seed s; else a number for each training, whose
+        S may differ.
         """
         values = self._checked(losses, own=training == 0)
         mean = self._mean(values, training)
         own = self._losses if training == 0 else self._losses.mean(axis=0)
-        none = self._nothing if training == 0 else self._nothing.mean(axis=0)
+        none = self._alone if training == 0 else self._alone.mean(axis=0)
         p_rise, p_gain = self._resampling.p_values([values - own, none - values])
+        rise = mean - self._full
         return Measured(
-            loss=estimate(mean),
-            rise=dataclasses.replace(difference(mean, self._full), p_value=p_rise),
-            gain=dataclasses.replace(difference(self._empty, mean), p_value=p_gain),
-            share=ratio(mean, self._full, self._empty, self.gain),
+            loss=mean.estimate(),
+            rise=rise.estimate(p_rise),
+            gain=(self._empty - mean).estimate(p_gain),
+            share=share_of(self.gain, rise, self._empty - self._full),
         )
 
-    def _mean(self, losses: NDArray[np.float64], training: int = 0) -> MeanLoss:
+    def _mean(self, losses: NDArray[np.float64], training: int = 0) -> Resampled:
         return self._resampling.means(losses[None], training=training)[0]
 
     def _checked(self, losses: ArrayLike, *, own: bool = True) -> NDArray[np.float64]:
         values = _rows(losses)
-        if values.shape[1] != self.n:
-            raise DataError(
-                "Losses under two conditions must be of the same queries", got=values.shape[1], expected=self.n
-            )
+        n = values.shape[1]
+        if n != self.n:
+            raise DataError("Losses under two conditions must be of the same queries", got=n, expected=self.n)
         if own and len(values) not in (1, self.seeds):
             raise DataError("Losses of one training need one row per seed", got=len(values), expected=self.seeds)
         return values
@@ -268,9 +234,8 @@ def _rows(losses: ArrayLike) -> NDArray[np.float64]:
     values = np.atleast_2d(np.asarray(losses, np.float64))
     if values.ndim != 2 or not values.size:
         raise DataError("Losses must be an array of training seeds by queries", got=values.shape)
-    if bad := int((~np.isfinite(values)).any(axis=0).sum()):
-        first = int(np.flatnonzero((~np.isfinite(values)).any(axis=0))[0])
-        raise DataError(f"{bad} of {values.shape[1]} losses are not finite; the first is of query {first}")
+    if len(bad := np.flatnonzero(~np.isfinite(values).all(axis=0))):
+        raise DataError(f"{len(bad)} of {values.shape[1]} losses are not finite; the first is of query {bad[0]}")
     return values
 
 
@@ -279,10 +244,9 @@ def queries_needed(spread: float, delta: float) -> int:
 
         n = (z_0.975 + z_0.8)^2 SD^2 / delta^2 = 7.85 SD^2 / delta^2
 
-    For a share rho and the decision boundary c nearest to it, a query's contribution is
-    d_i = (l_A - l_F)_i - c (l_0 - l_F)_i, with the mean (rho - c) G: ``delta`` is the size of that
-    mean and ``spread`` the standard deviation SD of d_i, both in units of loss. Divided by G, both are in units
-    of the share, and the spread is then sqrt(n) times the standard error of rho.
+    For a share rho and the boundary c nearest to it, SD is the standard deviation of a query's contribution
+    ``(l_A - l_F) - c (l_0 - l_F)`` and delta its mean ``(rho - c) G``. Divided by G, SD is sqrt(n) times the standard
+    error of rho.
 
     Args:
         spread: Standard deviation SD of one query's contribution.

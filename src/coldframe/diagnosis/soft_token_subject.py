@@ -23,14 +23,7 @@ from coldframe.tasks.task import Example
 
 
 def subject_of(pipeline: Pipeline, examples: Sequence[Example], seed: int = 0, quiet: bool = True) -> PipelineSubject:
-    """A fitted pipeline as a subject: a :class:`SoftTokenSubject`, if it puts soft tokens into its model.
-
-    Args:
-        pipeline: Fitted, or loaded.
-        examples: At least two queries with their targets.
-        seed: Of all that is drawn.
-        quiet: No progress bars.
-    """
+    """A fitted pipeline as a subject: a :class:`SoftTokenSubject` if it puts soft tokens into its model."""
     subject = PipelineSubject(pipeline, examples, seed, quiet)
     return subject if subject.first.soft_tokens is None else SoftTokenSubject(pipeline, examples, seed, quiet)
 
@@ -42,11 +35,11 @@ class SoftTokenSubject(PipelineSubject):
     """
 
     def tokens(self) -> NDArray[np.float32]:
-        """What stands in the soft-token port for every query, ``[n, m, d_model]``."""
-        return self._tokens
+        """The soft tokens of every query, ``[n, m, d_model]``."""
+        return self._own_tokens
 
     @cached_property
-    def _tokens(self) -> NDArray[np.float32]:
+    def _own_tokens(self) -> NDArray[np.float32]:
         return self._tokens_of(self.conditioner())
 
     @torch.no_grad()

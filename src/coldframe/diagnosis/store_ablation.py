@@ -12,14 +12,13 @@ from coldframe.diagnosis.evidence import Ablation, StoreAblation
 from coldframe.diagnosis.outcomes import store_ablation_outcome
 from coldframe.diagnosis.perturbations import DRAWN, UninformativeVectors, shuffled_contents
 from coldframe.diagnosis.pipeline_subject import PipelineSubject
-from coldframe.diagnosis.shares import Measured, Shares
+from coldframe.diagnosis.shares import Shares
 from coldframe.diagnosis.subject import CONDITIONS, Condition, Subject
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.intervals import RESAMPLES
-from coldframe.evaluation.runs import duration
 from coldframe.methods.registry import create
 from coldframe.pipeline.fit import fit
-from coldframe.progress import say
+from coldframe.progress import duration, say
 from coldframe.tasks.task import Task
 
 #: Conditions that a method can be trained under.
@@ -41,10 +40,10 @@ def store_ablation(
 
         rho_A = mean(l_A - l_F) / mean(l_0 - l_F)
 
-    A condition that draws at random counts with the mean of each query's losses over ``draws`` draws.
+    A condition that draws at random counts with the mean of each query's losses over ``draws`` draws. What the shares
+    mean: :func:`coldframe.diagnosis.outcomes.store_ablation_outcome`.
 
-    Paper: Min et al. 2022 (shuffled labels); Krishna et al. 2021 (random entries). What the shares allow to
-    say, :func:`coldframe.diagnosis.verdict.store_ablation_outcome` says.
+    Paper: Min et al. 2022 (shuffled labels); Krishna et al. 2021 (random entries).
 
     Args:
         subjects: The pipeline; several are the same pipeline trained with several seeds, on the same queries.
@@ -55,14 +54,14 @@ def store_ablation(
         seed: Of the resampling.
 
     Raises:
-        DataError: The subjects were asked different numbers of queries, or a loss is not finite.
+        DataError: The subjects have different numbers of queries, or a loss is not finite.
 
     Cost: ``draws`` passes over the queries for six conditions, one for the others, per subject; then a tenth
     of a second per condition.
     """
     check(draws >= 1, "A random condition must be drawn", got=draws, expected="at least 1")
     if not subjects or len({len(subject) for subject in subjects}) > 1:
-        raise DataError("All subjects must be asked the same queries", got=[len(subject) for subject in subjects])
+        raise DataError("All subjects must have the same queries", got=[len(subject) for subject in subjects])
     missing = {condition: reason for subject in subjects for condition, reason in subject.missing().items()}
     full, empty = _losses(subjects, "full", 1), _losses(subjects, "empty", 1)
     shares = Shares(full, empty, subjects[0].groups, resamples=resamples, seed=seed)
@@ -70,9 +69,11 @@ def store_ablation(
     for condition in CONDITIONS:
         if condition not in missing and condition not in ("full", "empty"):
             losses = _losses(subjects, condition, draws if condition in DRAWN else 1)
-            ablations.append(_ablation(condition, False, shares.of(losses)))
+            measured = shares.of(losses)
+            ablations.append(Ablation(condition, False, measured.loss, measured.rise, measured.share))
     for training, (condition, losses) in enumerate((retrained or {}).items(), start=1):
-        ablations.append(_ablation(condition, True, shares.of(losses, training=training)))
+        measured = shares.of(losses, training=training)
+        ablations.append(Ablation(condition, True, measured.loss, measured.rise, measured.share))
     outcome, reason = store_ablation_outcome(shares.gain, ablations)
     return StoreAblation(shares.gain, tuple(ablations), tuple(missing.items()), outcome, reason)
 
@@ -84,16 +85,12 @@ def _losses(subjects: Sequence[Subject], condition: Condition, draws: int) -> ND
     return np.asarray(drawn[:, 0] + (drawn - drawn[:, :1]).mean(axis=1))
 
 
-def _ablation(condition: Condition, retrained: bool, measured: Measured) -> Ablation:
-    return Ablation(condition, retrained, measured.loss, measured.rise, measured.share)
-
-
 def retrain_under(condition: Condition, subject: PipelineSubject, task: Task) -> NDArray[np.float64]:
-    """Losses of a pipeline's method, trained again under a condition and asked under it, ``[n]``, in nats.
+    """Losses of a pipeline's method, trained again under a condition and evaluated under it, ``[n]``, in nats.
 
-    Everything else is as it was: settings, training rows, seed. Training under a condition tells what a
-    method would have reached without what it retrieves; at evaluation alone the condition is also something
-    that the method has never seen. Unless the subject is quiet, one line says beforehand how long it may take.
+    Everything else stays: settings, training rows, seed. Training under a condition tells what the method would have
+    reached without what it retrieves; at evaluation alone the condition is also something that the method has never
+    seen. Unless the subject is quiet, the time is printed beforehand.
 
     Args:
         condition: One of ``RETRAINABLE``. Stand-ins for vectors have the moments that the store's vectors have
@@ -104,12 +101,8 @@ def retrain_under(condition: Condition, subject: PipelineSubject, task: Task) ->
     Raises:
         ConfigError: The method cannot be trained under this condition.
 
-    Cost: as much as the pipeline's own training, which ``pipeline.seconds`` remembers. None for a method whose
-    training does not look at what is retrieved (a static prompt, adapters of passages): it would be trained as it was.
-
-    Example:
-        >>> retrained = {"random": retrain_under("random", subject, task)}            # doctest: +SKIP
-        >>> store_ablation([subject], retrained).ablations[-1].share                  # doctest: +SKIP
+    Cost: as much as the pipeline's own training (``pipeline.seconds``); none for a method that is trained without what
+    it retrieves.
     """
     pipeline, method = subject.pipeline, subject.pipeline.method
     if condition not in RETRAINABLE:

@@ -1,4 +1,4 @@
-"""The state of a store and of what is found in it: hubs, sameness, contrast, doubles, leaks."""
+"""The state of a store and of what is retrieved from it: hubs, overlap, contrast, duplicates, leaks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.config import check
+from coldframe.diagnosis.advice import store_findings
 from coldframe.diagnosis.evidence import StoreHealth
 from coldframe.diagnosis.token_statistics import bootstrapped, mean_cosine
 from coldframe.errors import ConfigError, DataError
@@ -26,40 +27,11 @@ DISTANCES = 40_000_000  # between queries and entries, at most
 POINTS = 200  # of the curve
 
 
-@dataclasses.dataclass(frozen=True)
-class Searched:
-    """A store, and what was retrieved from it.
-
-    Attributes:
-        entries: In the store.
-        retrieved: int64 ``[n, k]``, positions of entries, nearest first; -1 where there is none.
-        similarities: ``[n, k]``, larger is nearer.
-        distances: ``[q, entries]``, of some queries to all entries, at least 0; None if there is no distance.
-        vectors: ``[e, d]`` of (some of the) entries; None if there are none.
-        keys: Equal for entries that are the same thing; empty if that is not known.
-        query_keys: The same of the queries.
-    """
-
-    entries: int
-    retrieved: NDArray[np.int64]
-    similarities: NDArray[np.float32]
-    distances: NDArray[np.float32] | None = None
-    vectors: NDArray[np.float32] | None = None
-    keys: Sequence[str] = ()
-    query_keys: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        if not self.retrieved.size:
-            raise DataError("Nothing was retrieved, so there is nothing to say of the store")
-        last = int(self.retrieved.max())
-        check(last < self.entries, "A position lies outside the store", got=last)
-
-
 def store_health(pipeline: Pipeline, examples: Sequence[Example], *, seed: int = 0) -> StoreHealth:
-    """The health of a pipeline's store, as some queries meet it; see :func:`health_of`.
+    """The health of a pipeline's store by what queries retrieve from it; see :func:`health_of`.
 
-    Distances are 1 - Tanimoto (or 1 - cosine) as the retriever compares, vectors are those of the method's
-    encoder, or of the one that retrieval by cosine would take; a search by words alone (bm25) has neither.
+    Distances are 1 - Tanimoto (or 1 - cosine) as the retriever compares, vectors those of the method's encoder, or else
+    of the retriever's. A search by words alone (bm25) has neither.
 
     Args:
         pipeline: Fitted, or loaded.
@@ -73,29 +45,36 @@ def store_health(pipeline: Pipeline, examples: Sequence[Example], *, seed: int =
     """
     retriever, store = pipeline.retriever, pipeline.store
     if retriever is None:
-        raise ConfigError(f"{pipeline.method.name} retrieves nothing, so its store does not matter")
+        raise ConfigError(f"{pipeline.method.name} retrieves nothing, so it has no store to measure")
     retrieved = pipeline.retrieve(examples).ranked()
     rng = np.random.default_rng(seed)
     texts = [examples[i].text for i in _sample(len(examples), max(1, min(ROWS, DISTANCES // len(store))), rng)]
     encoder = pipeline.method.ready.encoder or (None if retriever.similarity == "bm25" else retriever.encoder)
     sampled = [store.texts[i] for i in _sample(len(store), ENTRIES, rng)]
-    vectors = None if encoder is None else encoder.encode(sampled)
     return health_of(
-        Searched(
-            entries=len(store),
-            retrieved=retrieved.indices,
-            similarities=retrieved.scores,
-            distances=_distances(retriever, texts),
-            vectors=vectors,
-            keys=store.keys.tolist(),
-            query_keys=[e.key for e in examples],
-        ),
+        len(store),
+        retrieved.indices,
+        retrieved.scores,
+        distances=_distances(retriever, texts),
+        vectors=None if encoder is None else encoder.encode(sampled),
+        keys=store.keys.tolist(),
+        query_keys=[e.key for e in examples],
         seed=seed,
     )
 
 
-def health_of(searched: Searched, *, seed: int = 0) -> StoreHealth:
-    """What can be counted and measured of a store.
+def health_of(
+    entries: int,
+    retrieved: NDArray[np.int64],
+    similarities: NDArray[np.float32],
+    *,
+    distances: NDArray[np.float32] | None = None,
+    vectors: NDArray[np.float32] | None = None,
+    keys: Sequence[str] = (),
+    query_keys: Sequence[str] = (),
+    seed: int = 0,
+) -> StoreHealth:
+    """The health of a store by what was retrieved from it.
 
     With N_s the number of queries that retrieve entry s, and p_s = N_s / sum N::
 
@@ -108,26 +87,36 @@ def health_of(searched: Searched, *, seed: int = 0) -> StoreHealth:
     Paper: Radovanovic et al. 2010 (hubness); Beyer et al. 1999 (contrast).
 
     Args:
-        searched: A store, and what was retrieved from it.
+        entries: In the store.
+        retrieved: ``[n, k]``, positions of entries, nearest first; -1 where there is none.
+        similarities: ``[n, k]``, larger is nearer.
+        distances: ``[q, entries]``, of some queries to all entries, at least 0; None if there is no distance.
+        vectors: ``[e, d]`` of entries, or a sample of them; None if there are none.
+        keys: Equal for duplicates; empty if they are not known.
+        query_keys: The same of the queries.
         seed: Of the sample of queries, and of the interval.
+
+    Raises:
+        DataError: Nothing was retrieved.
+        ConfigError: A position lies outside the store.
 
     Example:
         >>> retrieved = np.array([[0, 1], [0, 2], [0, 3], [0, 1]])
-        >>> health = health_of(Searched(5, retrieved, np.ones((4, 2), np.float32)))
+        >>> health = health_of(5, retrieved, np.ones((4, 2), np.float32))
         >>> health.never, health.curve[0]
         (0.2, (1, 4))
     """
-    rng = np.random.default_rng(seed)
-    retrieved, present = searched.retrieved, searched.retrieved >= 0
+    if not retrieved.size:
+        raise DataError("Nothing was retrieved, so the health of the store is not known")
+    check(int(retrieved.max()) < entries, "A position lies outside the store", got=int(retrieved.max()))
+    rng, present = np.random.default_rng(seed), retrieved >= 0
     n, k = retrieved.shape
-    counts = np.bincount(retrieved[present], minlength=searched.entries)
+    counts = np.bincount(retrieved[present], minlength=entries)
     jaccard = overlaps(retrieved[_sample(n, ROWS, rng)])
-    last = np.take_along_axis(searched.similarities, np.maximum(present.sum(axis=1) - 1, 0)[:, None], axis=1)
-    gaps = searched.similarities[:, 0] - last[:, 0]
-    keys, known = Counter(searched.keys), set(searched.keys)
-    vectors = searched.vectors
+    last = np.take_along_axis(similarities, np.maximum(present.sum(axis=1) - 1, 0)[:, None], axis=1)
+    key_counts = Counter(keys)
     health = StoreHealth(
-        entries=searched.entries,
+        entries=entries,
         queries=n,
         k=k,
         hubness=skewness(counts),
@@ -135,17 +124,17 @@ def health_of(searched: Searched, *, seed: int = 0) -> StoreHealth:
         gini=gini(counts),
         entropy=entropy(counts),
         overlap=bootstrapped(lambda weights: _pairs(weights, jaccard), len(jaccard), seed=seed),
-        overlap_chance=k / (2 * searched.entries - k),
-        contrast=float("nan") if searched.distances is None else contrast(searched.distances),
-        score_gap=float(np.median(gaps)),
+        overlap_chance=k / (2 * entries - k),
+        contrast=float("nan") if distances is None else contrast(distances),
+        score_gap=float(np.median(similarities[:, 0] - last[:, 0])),
         anisotropy=float("nan") if vectors is None else mean_cosine(vectors),
         anisotropy_centred=float("nan") if vectors is None else mean_cosine(vectors - vectors.mean(axis=0)),
-        duplicates=sum(count for count in keys.values() if count > 1),
-        leaks=sum(key in known for key in searched.query_keys),
+        duplicates=sum(count for count in key_counts.values() if count > 1),
+        leaks=sum(key in key_counts for key in query_keys),
         curve=curve(counts),
         warnings=(),
     )
-    return dataclasses.replace(health, warnings=tuple(_warnings(health)))
+    return dataclasses.replace(health, warnings=tuple(warning for warning, _ in store_findings(health)))
 
 
 def skewness(counts: NDArray[np.int64]) -> float:
@@ -197,7 +186,7 @@ def contrast(distances: NDArray[np.float32]) -> float:
 
 
 def curve(counts: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
-    """Rank and count of some entries, most retrieved first: all of the first, ever fewer of the rest."""
+    """Rank and count of entries, most retrieved first: all of the first ranks, fewer and fewer of the rest."""
     ranks = np.unique(np.geomspace(1, len(counts), POINTS).round().astype(np.int64))
     ordered = np.sort(counts)[::-1]
     return tuple((int(rank), int(ordered[rank - 1])) for rank in ranks)
@@ -212,7 +201,7 @@ def _pairs(weights: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray
 
 
 def _sample(n: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Some of n positions, ascending; all of them if there are no more than ``count``."""
+    """At most ``count`` of n positions at random, ascending."""
     return np.arange(n) if n <= count else np.sort(rng.choice(n, count, replace=False))
 
 
@@ -227,46 +216,3 @@ def _distances(retriever: Retriever, texts: Sequence[str]) -> NDArray[np.float32
         sets = morgan_sets if retriever.similarity == "tanimoto" else scaffold_sets
         scanned = ExactTanimoto(sets(retriever.store.texts)).scan(sets(texts))
     return np.stack([1 - scores for scores in scanned])
-
-
-def _warnings(health: StoreHealth) -> list[str]:
-    """What is suspicious, in sentences. Thresholds are ours, but for hubness > 1."""
-    n, k, entries = health.queries, health.k, health.entries
-    warnings = []
-    if health.hubness > 1 and health.hubness > 2 * health.hubness_chance:
-        most = health.curve[0][1]
-        warnings.append(
-            f"A few entries are hubs: the skewness of the retrieval counts is {health.hubness:.1f} "
-            f"({health.hubness_chance:.1f} if drawn at random), and one entry is retrieved for {most / n:.0%} of the "
-            "queries."
-        )
-    if health.never > health.never_chance + 0.25:
-        warnings.append(
-            f"{health.never:.0%} of the entries are never retrieved by these {n} queries "
-            f"({health.never_chance:.0%} if drawn at random)."
-        )
-    if health.overlap.low > max(0.1, 5 * health.overlap_chance):
-        warnings.append(
-            f"Different queries get much the same: their sets overlap by {health.overlap.value:.0%} on average "
-            f"({health.overlap_chance:.2%} if drawn at random)."
-        )
-    if health.contrast < 0.1:
-        warnings.append(
-            f"The nearest entry is hardly nearer than any: distances have a contrast of {health.contrast:.2f}."
-        )
-    if k > 1 and health.score_gap < 1e-3:
-        warnings.append(
-            f"The nearest entry is no nearer than the {k}th: their similarities differ by {health.score_gap:.4f}."
-        )
-    if health.anisotropy > 0.5:
-        warnings.append(
-            f"All entries point the same way: their mean cosine is {health.anisotropy:.2f} "
-            f"({health.anisotropy_centred:.2f} after the mean is subtracted)."
-        )
-    if health.duplicates:
-        warnings.append(f"{health.duplicates} of {entries} entries are the same thing as another entry.")
-    if health.leaks:
-        warnings.append(
-            f"{health.leaks} of {n} queries stand in the store themselves, so their answers can be looked up."
-        )
-    return warnings

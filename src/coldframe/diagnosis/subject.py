@@ -1,4 +1,4 @@
-"""What can be diagnosed: anything whose losses can be asked for with its retrieval intact and with it spoiled."""
+"""What can be diagnosed: anything with losses under its own retrieval and under changed retrieval."""
 
 from __future__ import annotations
 
@@ -9,16 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Condition = Literal[
-    "full",
-    "empty",
-    "swapped",
-    "swapped-conditioning",
-    "random",
-    "fixed",
-    "shuffled",
-    "gaussian",
-    "mean",
-    "oracle",
+    "full", "empty", "swapped", "swapped-conditioning", "random", "fixed", "shuffled", "gaussian", "mean", "oracle"
 ]
 
 #: What each condition puts in the place of what was retrieved; the query itself always stays.
@@ -36,13 +27,28 @@ CONDITIONS: Mapping[Condition, str] = {
 }
 
 
+#: Losses measured twice that are closer than this are the same: float additions in another order.
+SAME = 1e-4
+
+
+def noise_note(losses: NDArray[np.float64], again: NDArray[np.float64], unit: str) -> str:
+    """How far losses that were measured twice lie apart, in sentences; empty if they do not."""
+    apart = np.abs(losses - again)
+    if not np.isfinite(apart).all() or apart.max() <= SAME:
+        return ""
+    return (
+        f"Not deterministic: the losses of {len(losses)} queries, measured twice, differ by {apart.mean():.3g} {unit} "
+        f"on average and {apart.max():.3g} at most. This noise is part of the intervals."
+    )
+
+
 @runtime_checkable
 class Subject(Protocol):
     """A retrieval pipeline and the queries it is diagnosed on.
 
     Attributes:
         name: As reports show it.
-        task: What it was asked.
+        task: Name of the task.
         model: The language model in it.
         unit: Of a loss: ``"nats"``, or what a score is counted in.
         groups: ``[n]``, equal for queries that are not independent (of one document); None if all are.
@@ -72,7 +78,7 @@ class TokenSubject(Subject, Protocol):
     """A subject that conditions its model through soft tokens, which can be looked at and replaced."""
 
     def tokens(self) -> NDArray[np.float32]:
-        """What stands in the soft-token port for every query, ``[n, m, d_model]``."""
+        """The soft tokens of every query, ``[n, m, d_model]``."""
         ...
 
     def query_vectors(self) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Retrieved passages in the prompt of a local model: the plainest retrieval pipeline there is."""
+"""Retrieved passages in the prompt of a local model: the plainest retrieval pipeline."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class TextRAG(PassageSubject):
     ) -> None:
         super().__init__(queries, retrieve, **{"name": "text RAG", "model": lm.provenance["name"], **options})
         self.lm, self.template, self.batch_size = lm, template, batch_size
-        self._dropped = self._given = 0
+        self._dropped = self._total = 0
 
     def measure(self, cases: Sequence[Case]) -> Iterator[tuple[int, float]]:
         """Losses in batches of like length."""
@@ -78,7 +78,7 @@ class TextRAG(PassageSubject):
         contexts = tuple(in_prompt(self.template, case.passages) for case in cases)
         sums = self.lm.loss(prompts, answers, Conditioning(contexts=contexts)).tolist()
         self._dropped += self.lm.dropped_contexts - before
-        self._given += sum(map(len, contexts))
+        self._total += sum(map(len, contexts))
         lengths = [len(self.lm.answer_tokens(answer, self.template.end)) for answer in answers]
         return [total / length for total, length in zip(sums, lengths, strict=True)]
 
@@ -92,7 +92,7 @@ class TextRAG(PassageSubject):
         if not self._dropped:
             return super().notes
         left_out = (
-            f"{self._dropped} of {self._given} passages, over all conditions, did not fit into the model's "
+            f"{self._dropped} of {self._total} passages, over all conditions, did not fit into the model's "
             f"{self.lm.anatomy.max_positions} tokens and were left out, the least relevant first."
         )
         return (*super().notes, left_out)

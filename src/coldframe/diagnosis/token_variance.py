@@ -13,13 +13,16 @@ from coldframe.diagnosis.outcomes import token_outcome
 from coldframe.diagnosis.shares import UNDEFINED, Shares
 from coldframe.diagnosis.soft_token_subject import SoftTokenSubject
 from coldframe.diagnosis.subject import TokenSubject
-from coldframe.diagnosis.token_probes import FOLDS, predicted_tokens, probe, retrieved_clusters
 from coldframe.diagnosis.token_statistics import (
+    FOLDS,
     bootstrapped,
     effective_rank,
     energy_share,
     explained_variance,
     mean_cosine,
+    predicted_tokens,
+    probe,
+    retrieved_clusters,
     slot_cosines,
     unit_rows,
 )
@@ -41,9 +44,9 @@ def token_variance(
         rank_j = (sum lambda)^2 / sum lambda^2,  lambda the eigenvalues of the centred tokens' covariance
         Delta_mean / G,  Delta_mean = mean(l(C) - l(C_i)),   KL(p(. | C_i, x_i) || p(. | C, x_i))
 
-    The conditional version puts ``f(e_x)`` in the place of ``C_i``: a ridge regression of the tokens on the
-    query's vector alone, each query predicted by a fit without it. What that costs is what the tokens say
-    beyond (a linear function of) the query.
+    The conditional version puts ``f(e_x)`` in the place of ``C_i``: a ridge regression of the tokens on the query's
+    vector alone, each query predicted by a fit without it. Its cost is what the tokens add to (a linear function of)
+    the query.
 
     Args:
         subjects: One per training seed, on the same queries. Losses are averaged over them; the tokens
@@ -112,13 +115,7 @@ def token_variance(
 
 
 def reference_note(subject: SoftTokenSubject) -> str:
-    """What to hold a pipeline's energy share and cosine against, as a sentence; empty where training left no start.
-
-    Args:
-        subject: The pipeline.
-
-    Cost: the method's conditioning of every query once more, without the model.
-    """
+    """Energy share and cosine before training and of words, to compare the pipeline's with; empty if not trained."""
     method = subject.pipeline.method
     if not method.trainable or method.needs_passages:
         return ""
@@ -146,7 +143,7 @@ def _mean(values: NDArray[np.float64], groups: NDArray[np.int64] | None, seed: i
 
 
 def _similarity(tokens: NDArray[np.float32]) -> tuple[tuple[float, ...], ...]:
-    """Cosines between all tokens of some queries, evenly chosen."""
+    """Cosines between all tokens of evenly chosen queries."""
     chosen = np.unique(np.linspace(0, len(tokens) - 1, min(SHOWN, len(tokens))).astype(np.int64))
     unit = unit_rows(tokens[chosen].reshape(len(chosen), -1))
     return tuple(tuple(round(float(x), 4) for x in row) for row in unit @ unit.T)

@@ -51,7 +51,7 @@ def verdict(
         outcome, needed = "cannot-tell", _needed([(gain, 0.0)], n) if gain.value > 0 else 0
         headline = f"Cannot tell: {subject} has no gain to explain. {no_gain(gain)}"
     else:
-        needed = _needed(_open(store_ablation, ladder), n) if outcome == "cannot-tell" else 0
+        needed = _needed(_undecided(store_ablation, ladder), n) if outcome == "cannot-tell" else 0
         headline = _headline(subject, outcome, basis, store_ablation)
     sentences = advice(outcome, store_ablation, ladder, store_health, savings)
     if needed:
@@ -80,7 +80,7 @@ def _headline(subject: str, outcome: Outcome, basis: str, store_ablation: StoreA
     return f"{subject} is {outcome}: {means[outcome]}; {lost} ({basis})."
 
 
-def _open(store_ablation: StoreAblation, ladder: Ladder | None) -> list[tuple[Estimate, float]]:
+def _undecided(store_ablation: StoreAblation, ladder: Ladder | None) -> list[tuple[Estimate, float]]:
     """The estimates that left the verdict open, each with the boundary that its interval includes."""
     if store_ablation.outcome == "cannot-tell":
         rows = [*without_retrieval(store_ablation.ablations), all_swapped(store_ablation.ablations)]

@@ -14,13 +14,7 @@ from coldframe.tasks.metrics import BINS
 
 @dataclasses.dataclass(frozen=True)
 class Bin(Config):
-    """The predictions whose confidence lies in one range.
-
-    Args:
-        confidence: Mean probability of the predicted label, 0 to 1.
-        accuracy: Share of them that was right, 0 to 1.
-        count: How many, all seeds together.
-    """
+    """Predictions of all seeds whose confidence lies in one range: its mean, the share that is right, their number."""
 
     section = "reliability bin"
 
@@ -45,11 +39,8 @@ def reliability(runs: Sequence[Predictions], bins: int = BINS) -> tuple[Bin, ...
     confidence = np.concatenate([run.probabilities.max(axis=1) for run in runs])
     right = np.concatenate([run.predicted == run.targets for run in runs])
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    return tuple(
-        Bin(float(confidence[place == b].mean()), float(right[place == b].mean()), int(np.count_nonzero(place == b)))
-        for b in range(bins)
-        if np.any(place == b)
-    )
+    members = [place == b for b in np.unique(place)]
+    return tuple(Bin(float(confidence[own].mean()), float(right[own].mean()), int(own.sum())) for own in members)
 
 
 def calibration_error(bins: Sequence[Bin]) -> float:
@@ -59,5 +50,5 @@ def calibration_error(bins: Sequence[Bin]) -> float:
         >>> round(calibration_error([Bin(0.6, 0.5, 10), Bin(0.9, 0.9, 30)]), 3)
         0.025
     """
-    total = sum(part.count for part in bins)
-    return sum(part.count * abs(part.accuracy - part.confidence) for part in bins) / total
+    total = sum(bin.count for bin in bins)
+    return sum(bin.count * abs(bin.accuracy - bin.confidence) for bin in bins) / total

@@ -1,4 +1,4 @@
-"""Whether two methods differ: paired differences on the same rows, and what the rows could have shown."""
+"""Whether two methods differ: paired differences on the same rows, and the smallest one that the rows can show."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from coldframe.evaluation.intervals import (
     RESAMPLES,
     Kind,
     Statistic,
+    bootstrap,
     ends,
     jackknife,
     mean_of,
-    resampled_weights,
-    seed_shares,
     statistic,
 )
 from coldframe.inference.predictions import Predictions, same_rows
@@ -67,8 +66,8 @@ def paired_difference(
 ) -> Difference:
     """Compare two methods on the same rows.
 
-    Both see the same resampled rows, so what makes a row easy or hard cancels; their training seeds are drawn
-    apart, because seed 1 of one method has nothing to do with seed 1 of another.
+    Both see the same resampled rows, so what makes a row easy or hard cancels. Their training seeds are drawn apart,
+    because seed 1 of one method has nothing to do with seed 1 of another.
 
     Args:
         first: One run per seed.
@@ -80,7 +79,7 @@ def paired_difference(
         seed: Of both.
 
     Raises:
-        DataError: The two answered different queries.
+        DataError: The runs are of different queries.
     """
     same_rows([*first, *second])
     n = len(first[0])
@@ -88,7 +87,11 @@ def paired_difference(
     b = [statistic([run], metric, positive) for run in second]
     rows = np.ones((1, n))
     value = float(mean_of(a)(rows)[0] - mean_of(b)(rows)[0])
-    draws = _bootstrap(a, b, n, resamples, seed)
+    draws, others = (
+        bootstrap(statistics, n, resamples=resamples, seed=seed, training=training)
+        for training, statistics in enumerate((a, b), start=1)
+    )
+    draws = draws - others
     left_out = jackknife(a, n) - jackknife(b, n) if kind == "bca" else None
     low, high = ends(value, draws, left_out)
     return Difference(
@@ -99,20 +102,6 @@ def paired_difference(
         p_value=permutation_test(first, second, metric, positive, permutations=resamples, seed=seed),
         smallest=smallest_difference(float(np.nanstd(draws))),
     )
-
-
-def _bootstrap(
-    a: Sequence[Statistic], b: Sequence[Statistic], n: int, resamples: int, seed: int
-) -> NDArray[np.float64]:
-    rngs = [np.random.default_rng([seed, 1]), np.random.default_rng([seed, 2])]
-    values = []
-    for weights in resampled_weights(n, resamples=resamples, seed=seed):
-        both = []
-        for statistics, rng in zip((a, b), rngs, strict=True):
-            scores = np.stack([one(weights) for one in statistics], axis=1)
-            both.append((scores * seed_shares(len(scores), len(statistics), rng)).sum(axis=1))
-        values.append(both[0] - both[1])
-    return np.concatenate(values)
 
 
 def permutation_test(
@@ -139,10 +128,10 @@ def permutation_test(
     step, extreme, defined = max(1, CHUNK // (2 * n)), 0, 0
     for start in range(0, permutations, step):
         swaps = rng.integers(0, 2, (min(step, permutations - start), n)).astype(np.float64)
-        found = np.abs(mean_of(tests)(swaps))
+        differences = np.abs(mean_of(tests)(swaps))
         # A tolerance, so that equal differences count as equal whatever the order of the additions.
-        extreme += int(np.count_nonzero(found >= observed - 1e-9))
-        defined += int(np.count_nonzero(np.isfinite(found)))
+        extreme += int(np.count_nonzero(differences >= observed - 1e-9))
+        defined += int(np.count_nonzero(np.isfinite(differences)))
     return (1 + extreme) / (1 + defined)
 
 
@@ -168,15 +157,15 @@ def smallest_difference(standard_error: float, *, power: float = 0.8) -> float:
     return (NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(power)) * standard_error
 
 
-def rows_needed(difference: Difference, wanted: float) -> int:
-    """About how many test rows it takes to tell ``wanted`` points apart: the error falls as 1 / sqrt(n).
+def rows_needed(difference: Difference, target: float) -> int:
+    """About how many test rows it takes to tell ``target`` points apart: the error falls as 1 / sqrt(n).
 
     Example:
-        >>> rows_needed(Difference(2.0, -6.0, 10.0, n=100, p_value=0.6, smallest=10.0), wanted=5.0)
+        >>> rows_needed(Difference(2.0, -6.0, 10.0, n=100, p_value=0.6, smallest=10.0), target=5.0)
         400
     """
-    check(wanted > 0, "The wanted difference must be positive", got=wanted)
-    return math.ceil(difference.n * (difference.smallest / wanted) ** 2)
+    check(target > 0, "The difference to tell must be positive", got=target)
+    return math.ceil(difference.n * (difference.smallest / target) ** 2)
 
 
 def average_gain(scores: Sequence[float], base: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Every method, every seed, every control on one frozen model and one task: the evidence in one place."""
+"""Every method, seed and control on a frozen model and a task, in one report."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from rich.console import Group
 from coldframe import __version__
 from coldframe.config import check
 from coldframe.errors import ConfigError, nearest
-from coldframe.evaluation import linear_head
+from coldframe.evaluation.calibration import reliability
 from coldframe.evaluation.controls import all_controls, control_data
 from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.intervals import score_interval
+from coldframe.evaluation.jobs import LINEAR_HEAD, QUERY_ABLATIONS, TRAINING_ABLATIONS, Job
 from coldframe.evaluation.report import render_markdown, render_table, write_report
 from coldframe.evaluation.report_data import (
     MethodRow,
     Published,
+    Reliability,
     ReportData,
     Sweep,
     SweepPoint,
     TrainingCurve,
 )
-from coldframe.evaluation.runs import QUERY_ABLATIONS, TRAINING_ABLATIONS, Job, Outcome, Runner
-from coldframe.evaluation.summary import label_prior_rows, method_row, metric_infos, reliabilities, samples
+from coldframe.evaluation.runs import Outcome, Runner
+from coldframe.evaluation.summary import label_prior_rows, method_row, metric_infos, samples
 from coldframe.evaluation.verdict import verdict
 from coldframe.frozen.model import FrozenLM
 from coldframe.inference.predictions import Predictions
@@ -49,13 +51,7 @@ ABLATIONS = (*TRAINING_ABLATIONS, *QUERY_ABLATIONS)
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What :func:`compare` found.
-
-    Attributes:
-        data: All that the report shows.
-        runs: Predictions of the test rows by row of the table, one per seed.
-        seconds: What it took.
-    """
+    """The result of :func:`compare`: all that the report shows, predictions by row and seed, and the time it took."""
 
     data: ReportData
     runs: Mapping[str, Sequence[Predictions]]
@@ -72,13 +68,13 @@ class Comparison:
             values = row.to_dict()
             metrics = {score["metric"]: score["interval"] for score in values.pop("scores")}
             rows.append({"name": values.pop("name"), "metrics": metrics, **values})
-        found = verdict(self.data)
+        result = verdict(self.data)
         return {
             "task": self.data.task,
             "model": self.data.model,
             "main": self.data.main,
             "metric": self.data.metric,
-            "verdict": {"outcome": found.outcome, "headline": found.headline, "too_few": found.too_few},
+            "verdict": {"outcome": result.outcome, "headline": result.headline, "too_few": result.too_few},
             "rows": rows,
             "notes": list(self.data.notes),
             "seconds": round(self.seconds, 1),
@@ -112,11 +108,11 @@ def compare(
     command: str = "",
     quiet: bool = False,
 ) -> Comparison:
-    """Fit methods and controls with several seeds, score them on the test rows, and say what it allows to say.
+    """Fit methods and controls with several seeds, score them on the test rows, and compare them.
 
-    All methods share one model and its cached text states. Methods that train nothing run once. With ``out``
-    every finished run is kept there, and found again by the hash of all it depends on: an interrupted
-    comparison goes on where it stopped, a wider one reuses what is there.
+    All methods share the model and its cached text states. Methods that train nothing run once. With ``out`` every run
+    is stored there when it is done, under the hash of all it depends on: an interrupted comparison goes on where it
+    stopped, a wider one reuses what is there.
 
     Args:
         lm: The frozen model.
@@ -124,8 +120,7 @@ def compare(
         methods: Names, see ``coldframe methods``; joined by ``+`` they are composed. ``METHODS`` if None, or
             ``ON_PASSAGES`` where the store holds passages.
         seeds: Training seeds.
-        training: For every method, a whole config or changes to each method's own settings; its ``seed`` is replaced by
-            each of ``seeds``.
+        training: For every method, a whole config or changes to each method's own settings; the seed is of ``seeds``.
         retrieval: How exemplars are found.
         method_settings: Settings by method name. A key ``training`` holds changes to ``training`` for this
             method alone (its learning rate, its epochs).
@@ -138,12 +133,12 @@ def compare(
         sweeps: Settings of the main method to vary, with their values: ``{"k": (1, 5, 10)}``.
         shuffles: Permutations of the exemplars that the order's effect is measured by; 0 measures nothing.
         text_rows: Test rows for methods that put exemplars into the prompt, which read several times more
-            text: a seeded sample, said in the table; None takes all.
+            text: a seeded sample, which the table mentions; None takes all.
         costs: Measure operations, latency and memory.
         published: Numbers from papers, to stand beside ours.
         out: Folder for the report, the main method's artifact (first seed) and all runs; None writes nothing.
         command: What makes this again, for the report.
-        quiet: Say nothing on standard error.
+        quiet: No progress.
 
     Raises:
         ConfigError: An unknown method, ablation or setting.
@@ -177,16 +172,13 @@ def compare(
                 jobs.append(job)
                 for ablation in QUERY_ABLATIONS:
                     if ablation in ablations and ablation in drafts[name].ablations:
-                        title = f"{name}, {ablation.replace('-', ' ')}"
-                        jobs.append(dataclasses.replace(job, title=title, role="control", spoiled=ablation, keep=False))
+                        jobs.append(job.changed(ablation))
         if controls and classify:
-            headed = settings.get("mha-esp", {})
-            jobs.append(Job(linear_head.NAME, "no-lm", "mha-esp", headed, seed, headed=True))
-        own = settings.get(main, {})
-        if "shuffled-labels" in ablations and "shuffled-labels" in drafts[main].ablations:
-            jobs.append(Job(f"{main}, shuffled labels", "control", main, own, seed, shuffled_labels=True))
-        if "random-exemplars" in ablations and "random-exemplars" in drafts[main].ablations:
-            jobs.append(Job(f"{main}, random exemplars", "control", main, own, seed, strategy="random"))
+            jobs.append(Job(LINEAR_HEAD, "no-lm", "mha-esp", settings.get("mha-esp", {}), seed, "linear-head"))
+        own = Job(main, "method", main, settings.get(main, {}), seed)
+        for ablation in TRAINING_ABLATIONS:
+            if ablation in ablations and ablation in drafts[main].ablations:
+                jobs.append(own.changed(ablation))
         for setting, values in (sweeps or {}).items():
             for value in values:
                 changed = {**settings.get(main, {}), setting: value}
@@ -209,9 +201,9 @@ def compare(
         for job in jobs
         if job.seed == seeds[0] and job.role is not None
     ]
-    main_runs = [one.predictions for one in outcomes[main]]
-    rows += [method_row(found, task.schema, role="no-lm", main=main_runs) for found in extra.values()]
-    runs = {title: [one.predictions for one in found] for title, found in outcomes.items()} | extra
+    main_runs = [outcome.predictions for outcome in outcomes[main]]
+    rows += [method_row(seeds_of, task.schema, role="no-lm", main=main_runs) for seeds_of in extra.values()]
+    runs = {title: [run.predictions for run in seeds_of] for title, seeds_of in outcomes.items()} | extra
     data = ReportData(
         task=task.schema.name,
         model=str(lm.provenance.get("name", "model")),
@@ -223,9 +215,9 @@ def compare(
         kind=task.schema.kind,
         positive=task.schema.positive,
         notes=task.notes,
-        curves=tuple(_curve(one, main) for one in outcomes[main] if one.history),
+        curves=tuple(_curve(outcome, main) for outcome in outcomes[main] if outcome.history),
         sweeps=tuple(_sweep(main, setting, values, runs, task) for setting, values in (sweeps or {}).items()),
-        reliability=reliabilities({main: main_runs}) if classify else (),
+        reliability=(Reliability(main, reliability(main_runs)),) if classify else (),
         label_priors=label_prior_rows({row.name: runs[row.name] for row in rows if row.role == "method"})
         if classify
         else (),
@@ -247,27 +239,27 @@ def compare(
         },
         command=command,
     )
-    found = Comparison(data, runs, time.perf_counter() - started)
+    comparison = Comparison(data, runs, time.perf_counter() - started)
     if out is not None:
-        found.save(out)
-    return found
+        comparison.save(out)
+    return comparison
 
 
-def _row(job: Job, found: Sequence[Outcome], main: Sequence[Outcome], task: Task, cost: Cost | None) -> MethodRow:
-    runs, note = [one.predictions for one in found], []
-    rivals = None if job.title == main[0].predictions.method else [one.on(runs[0].ids) for one in main]
+def _row(job: Job, outcomes: Sequence[Outcome], main: Sequence[Outcome], task: Task, cost: Cost | None) -> MethodRow:
+    runs, note = [outcome.predictions for outcome in outcomes], []
+    rivals = None if job.title == main[0].predictions.method else [outcome.on(runs[0].ids) for outcome in main]
     if len(runs[0]) < len(task.test):
         note.append(f"On a random sample of {len(runs[0])} of the {len(task.test)} test rows.")
-    if dropped := max(one.dropped for one in found):
+    if dropped := max(outcome.dropped for outcome in outcomes):
         note.append(f"{dropped} exemplars were dropped because the model's context is too short.")
-    spreads = [one.order_std for one in found if one.order_std is not None]
+    spreads = [outcome.order_std for outcome in outcomes if outcome.order_std is not None]
     return method_row(
         runs,
         task.schema,
         role=job.role or "method",
         main=rivals,
         cost=cost,
-        bytes_per_passage=found[0].entry_bytes,
+        bytes_per_passage=outcomes[0].entry_bytes,
         order_std=float(np.mean(spreads)) if spreads else None,
         note=" ".join(note),
     )

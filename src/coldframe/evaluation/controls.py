@@ -1,8 +1,8 @@
 """Controls without a language model: what the retriever's own features are worth.
 
-If an adapted model does not beat these, the model was not needed. They see what the method saw: the same
-training rows, the same features, the same neighbours. All decide by the most probable label (argmax); no
-threshold is tuned, for the classifiers balanced class weights do that work.
+If an adapted model does not beat these, the model was not needed. They see what the method sees: the same training
+rows, features and neighbours. All decide by the most probable label; instead of a tuned threshold the classifiers have
+balanced class weights.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class ControlData:
         self, method: str, seed: int, probabilities: NDArray[np.float64], retrieved: Retrieved, seconds: float
     ) -> Predictions:
         """Wrap probabilities of the test rows, ``[test, labels]``."""
-        ids = np.array([example.id for example in retrieved.store.examples] + [""])  # position -1: none found
+        ids = np.array([example.id for example in retrieved.store.examples] + [""])  # position -1: no neighbour
         return Predictions(
             method=method,
             seed=seed,
@@ -91,13 +91,7 @@ class ControlData:
 
 
 def control_data(task: Task, retrieval: RetrievalConfig, encoder: str = "auto") -> ControlData:
-    """What a method had of a task: the encoder's vectors of all rows, and neighbours in the full store.
-
-    Args:
-        task: Rows and schema.
-        retrieval: How neighbours are found; always the nearest ones.
-        encoder: Of the vectors; ``"auto"`` takes the domain's default.
-    """
+    """What a method has of a task: the vectors of all rows by an encoder, and the nearest neighbours in its store."""
     domain = task.schema.domain
     reader = load_encoder(default_encoder(domain) if encoder == "auto" else encoder)
     store = Store.of(task.exemplars)
@@ -121,21 +115,16 @@ def nearest_neighbours(data: ControlData, k: int, *, weighted: bool = False) -> 
 
     p(label) = sum of w_j over the neighbours with that label / sum of w_j,   w_j = 1 or max(similarity_j, 0)
 
-    A tie goes to the tied label whose neighbour is nearest (by a share of 1e-9, so that the probabilities
-    say so too). Without a neighbour, or with similarity 0 to all of them, every neighbour counts alike; with
-    none at all the labels' shares among the training rows decide.
+    A tie goes to the label of the nearest neighbour (by a share of 1e-9, so that the probabilities say so too). With
+    similarity 0 to all of them, every neighbour counts alike; without a neighbour the labels' shares in training count.
 
     Args:
         data: What to learn from and answer.
         k: Voters, at least 1 and at most what was retrieved.
         weighted: Weigh votes by similarity.
     """
-    check(
-        1 <= k <= data.retrieved.k,
-        "k is not among the neighbours retrieved",
-        got=k,
-        expected=f"1 to {data.retrieved.k}",
-    )
+    most = data.retrieved.k
+    check(1 <= k <= most, "k is not among the neighbours retrieved", got=k, expected=f"1 to {most}")
     start, near = time.perf_counter(), data.retrieved.top(k)
     store_targets = data.targets(near.store.examples)
     present = near.indices >= 0
@@ -174,7 +163,7 @@ def logistic_regression(data: ControlData, seed: int = 0) -> Predictions:
         model = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000, random_state=seed)
         return make_pipeline(MaxAbsScaler(), model)
 
-    return _chosen(data, "logistic regression", make, REGULARISATION, default=1.0, seed=seed)
+    return _tuned(data, "logistic regression", make, REGULARISATION, default=1.0, seed=seed)
 
 
 def random_forest(data: ControlData, seed: int = 0) -> Predictions:
@@ -189,16 +178,13 @@ def random_forest(data: ControlData, seed: int = 0) -> Predictions:
             TREES, min_samples_leaf=leaf, class_weight="balanced", random_state=seed, n_jobs=-1
         )
 
-    return _chosen(data, "random forest", make, LEAVES, default=1, seed=seed)
+    return _tuned(data, "random forest", make, LEAVES, default=1, seed=seed)
 
 
-def _chosen(
+def _tuned(
     data: ControlData, name: str, make: Callable[[Any], Any], settings: Sequence[Any], *, default: Any, seed: int
 ) -> Predictions:
-    """Fit one model per setting on train, take the best on validation (the first of equals), answer test.
-
-    The setting taken is fitted again on train and validation rows together: a method's store holds both.
-    """
+    """Answers of the setting that is best on validation, fitted to train and validation: a method's store has both."""
     start = time.perf_counter()
     train, validation, test = (_compact(x) for x in data.features)
     targets, held_out = data.targets(data.train), data.targets(data.validation)
@@ -214,10 +200,8 @@ def _chosen(
             best, best_score = setting, score
     everything = _compact(np.concatenate(data.features[:2]))
     model = make(best).fit(everything, np.concatenate([targets, held_out]))
-    probabilities = _probabilities(model, test, data)
-    return data.predictions(
-        name, seed, probabilities, Retrieved.nothing(data.retrieved.store, len(data.test)), time.perf_counter() - start
-    )
+    probabilities, nothing = _probabilities(model, test, data), Retrieved.nothing(data.retrieved.store, len(data.test))
+    return data.predictions(name, seed, probabilities, nothing, time.perf_counter() - start)
 
 
 def _compact(features: NDArray[np.float32]) -> Any:
@@ -231,9 +215,9 @@ def _probabilities(model: Any, features: Any, data: ControlData) -> NDArray[np.f
     """Probabilities over all labels of the task; 0 for one that training did not have."""
     if hasattr(model, "n_jobs"):
         model.n_jobs = 1  # several threads add up the trees in any order, and sums of floats depend on it
-    found = np.zeros((features.shape[0], len(data.schema.labels)))
-    found[:, model.classes_] = model.predict_proba(features)
-    return found
+    probabilities = np.zeros((features.shape[0], len(data.schema.labels)))
+    probabilities[:, model.classes_] = model.predict_proba(features)
+    return probabilities
 
 
 def all_controls(data: ControlData, *, k: int = VOTERS, seeds: Sequence[int] = (0,)) -> dict[str, list[Predictions]]:
@@ -245,9 +229,7 @@ def all_controls(data: ControlData, *, k: int = VOTERS, seeds: Sequence[int] = (
         seeds: Seeds of the forest.
     """
     k = min(k, data.retrieved.k)
-    runs = [[logistic_regression(data)], [random_forest(data, seed) for seed in seeds]]
-    if k >= 1:
-        runs.insert(0, [nearest_neighbours(data, 1)])
-    if k > 1:
-        runs[1:1] = [[nearest_neighbours(data, k)], [nearest_neighbours(data, k, weighted=True)]]
-    return {run[0].method: run for run in runs}
+    runs = [[nearest_neighbours(data, 1)]] if k >= 1 else []
+    runs += [[nearest_neighbours(data, k)], [nearest_neighbours(data, k, weighted=True)]] if k > 1 else []
+    runs += [[logistic_regression(data)], [random_forest(data, seed) for seed in seeds]]
+    return {seeds_of[0].method: seeds_of for seeds_of in runs}

@@ -1,4 +1,4 @@
-"""What a method costs: parameters, tokens, floating-point operations, time, memory."""
+"""The cost of a method: parameters, tokens, floating-point operations, time, memory."""
 
 from __future__ import annotations
 
@@ -53,65 +53,37 @@ class Cost(Config):
         return (self.prefill_flops or 0) + (self.encoder_flops or 0) or None
 
 
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """The sizes of a transformer that its operation count depends on."""
+def weights_of(config: Any) -> int:
+    """Weights of the matrices that every token passes in a transformer, embeddings and output head left out.
 
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    inner: int
-    gated: bool
-    vocabulary: int
-    embedding: int
-
-    @classmethod
-    def of(cls, config: Any) -> Shape:
-        """Read a transformers config.
-
-        Raises:
-            ModelError: A model type of which it is not known whether its feed-forward block is gated.
-        """
-        text = config.get_text_config()
-        kind = text.model_type
-        if kind not in GATED | PLAIN:
-            raise ModelError(
-                f"No operation count for models of type {kind!r}",
-                fix=f"{nearest(kind, GATED | PLAIN)} Add it to GATED or PLAIN in coldframe/evaluation/cost.py.",
-            )
-        width, heads = text.hidden_size, text.num_attention_heads
-        inner = next(
-            (size for name in ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner")
-             if (size := getattr(text, name, None))),
-            4 * width,
-        )  # fmt: skip
-        return cls(
-            layers=text.num_hidden_layers,
-            width=width,
-            heads=heads,
-            kv_heads=_kv_heads(text, heads),
-            head_dim=getattr(text, "head_dim", None) or width // heads,
-            inner=inner,
-            gated=kind in GATED,
-            vocabulary=text.vocab_size,
-            embedding=getattr(text, "word_embed_proj_dim", None) or width,
+    Raises:
+        ModelError: It is not known whether the feed-forward block of this model type is gated.
+    """
+    text = config.get_text_config()
+    kind = text.model_type
+    if kind not in GATED | PLAIN:
+        raise ModelError(
+            f"No operation count for models of type {kind!r}",
+            fix=f"{nearest(kind, GATED | PLAIN)} Add it to GATED or PLAIN in coldframe/evaluation/cost.py.",
         )
+    width, heads = text.hidden_size, text.num_attention_heads
+    kv_heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_kv_heads", None) or heads
+    if kind == "falcon" and not text.new_decoder_architecture:
+        kv_heads = 1 if text.multi_query else heads
+    sizes = (getattr(text, name, None) for name in ("intermediate_size", "ffn_hidden_size", "ffn_dim", "n_inner"))
+    inner = next((size for size in sizes if size), 4 * width)
+    attention = width * _head_dim(text) * 2 * (heads + kv_heads)
+    feed_forward = (3 if kind in GATED else 2) * width * inner
+    projections = 2 * width * _embedding(text) if _embedding(text) != width else 0
+    return int(text.num_hidden_layers * (attention + feed_forward) + projections)
 
-    @property
-    def weights(self) -> int:
-        """Weights of the matrices that every token passes, embeddings and output head left out."""
-        attention = self.width * self.head_dim * 2 * (self.heads + self.kv_heads)
-        feed_forward = (3 if self.gated else 2) * self.width * self.inner
-        projections = 2 * self.width * self.embedding if self.embedding != self.width else 0
-        return self.layers * (attention + feed_forward) + projections
+
+def _head_dim(text: Any) -> int:
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
 
 
-def _kv_heads(config: Any, heads: int) -> int:
-    if config.model_type == "falcon" and not config.new_decoder_architecture:
-        return 1 if config.multi_query else heads
-    return getattr(config, "num_key_value_heads", None) or getattr(config, "num_kv_heads", None) or heads
+def _embedding(text: Any) -> int:
+    return int(getattr(text, "word_embed_proj_dim", None) or text.hidden_size)
 
 
 def prefill_flops(config: Any, tokens: int, *, cached: int = 0, positions: int = 1) -> int:
@@ -138,10 +110,11 @@ def prefill_flops(config: Any, tokens: int, *, cached: int = 0, positions: int =
         0.88
     """
     check(min(tokens, cached, positions) >= 0, "Token counts cannot be negative", got=(tokens, cached, positions))
-    shape = Shape.of(config)
-    attention = 4 * shape.layers * shape.heads * shape.head_dim * tokens * (cached + tokens)
-    head = 2 * shape.embedding * shape.vocabulary * positions
-    return 2 * shape.weights * tokens + attention + head
+    weights, text = weights_of(config), config.get_text_config()
+    width = text.num_attention_heads * _head_dim(text)
+    attention = 4 * text.num_hidden_layers * width * tokens * (cached + tokens)
+    head = 2 * _embedding(text) * text.vocab_size * positions
+    return int(2 * weights * tokens + attention + head)
 
 
 def mean_prefill_flops(config: Any, lengths: Sequence[int], *, cached: int = 0, positions: int = 1) -> float:

@@ -21,7 +21,7 @@ Statistic: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 Kind: TypeAlias = Literal["bca", "percentile"]
 
 RESAMPLES = 10_000
-#: Weights made at a time, in numbers: 4 MB, so that they stay in the processor's cache.
+#: Weights made at a time: 4 MB, so that they stay in the processor's cache.
 CHUNK = 500_000
 _NORMAL = NormalDist()
 
@@ -56,13 +56,9 @@ class Interval(Config):
 
 
 def statistic(runs: Sequence[Predictions], metric: str, positive: int | None = None) -> Statistic:
-    """A metric as a function of row weights.
+    """A metric as a function of row weights; the rows of several runs stand below one another.
 
-    Args:
-        runs: Their rows stand one below the other; usually one run.
-        metric: A name in ``METRICS`` or, for written answers, in ``TEXT_METRICS``; ``"loss"`` for the loss of the gold
-            answers.
-        positive: Position of the label counted as positive, for two-class metrics.
+    ``metric`` is a name in ``METRICS`` or, for written answers, in ``TEXT_METRICS``; or ``"loss"`` (of gold answers).
 
     Raises:
         ConfigError: There is no such metric for this kind of task.
@@ -72,13 +68,13 @@ def statistic(runs: Sequence[Predictions], metric: str, positive: int | None = N
         losses = np.concatenate([_losses(run) for run in runs])
         return lambda weights: (weights @ losses) / weights.sum(axis=1)
     known: Mapping[str, Metric | TextMetric] = TEXT_METRICS if written else METRICS
-    found = known.get(metric)
-    if isinstance(found, TextMetric):
-        combine = found.combine
-        sums = np.concatenate([found.statistics(run.generated or (), run.references or ()) for run in runs])
+    measure = known.get(metric)
+    if isinstance(measure, TextMetric):
+        combine = measure.combine
+        sums = np.concatenate([measure.statistics(run.generated or (), run.references or ()) for run in runs])
         return lambda weights: combine(weights @ sums, weights.sum(axis=1))
-    if isinstance(found, Metric):
-        score_many = found.score_many
+    if isinstance(measure, Metric):
+        score_many = measure.score_many
         targets = np.concatenate([run.targets for run in runs])
         probabilities = np.concatenate([run.probabilities for run in runs])
         return lambda weights: score_many(targets, probabilities, positive, weights)
@@ -115,15 +111,9 @@ def score_interval(
         seed: Of the resampling; the same seed gives the same interval.
     """
     same_rows(runs)
+    statistics = [statistic([run], metric, positive) for run in runs]
     strata = runs[0].targets if stratified else None
-    return interval(
-        [statistic([run], metric, positive) for run in runs],
-        len(runs[0]),
-        kind=kind,
-        strata=strata,
-        resamples=resamples,
-        seed=seed,
-    )
+    return interval(statistics, len(runs[0]), kind=kind, strata=strata, resamples=resamples, seed=seed)
 
 
 def interval(
@@ -135,7 +125,7 @@ def interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """The mean of some statistics (one per seed, on the same ``n`` rows) with its 95% bootstrap interval.
+    """The mean of statistics (one per seed, on the same ``n`` rows) with its 95% bootstrap interval.
 
     Resample r draws seeds and rows, both with replacement, and the same rows for all its seeds::
 
@@ -165,8 +155,8 @@ def interval(
 
     Example:
         >>> values = np.arange(100.0)
-        >>> found = interval([lambda weights: weights @ values / weights.sum(axis=1)], 100)
-        >>> found.value, round(found.low), round(found.high)
+        >>> mean = interval([lambda weights: weights @ values / weights.sum(axis=1)], 100)
+        >>> mean.value, round(mean.low), round(mean.high)
         (49.5, 44, 55)
     """
     check(resamples >= 100, "Too few resamples for a 95% interval", got=resamples, expected="at least 100")
@@ -178,7 +168,7 @@ def interval(
 
 def mean_of(statistics: Sequence[Statistic]) -> Statistic:
     """The mean over seeds, as one statistic."""
-    return lambda weights: np.mean([one(weights) for one in statistics], axis=0)
+    return lambda weights: np.mean([score(weights) for score in statistics], axis=0)
 
 
 def bootstrap(
@@ -188,12 +178,16 @@ def bootstrap(
     strata: NDArray[np.int64] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    training: int = 1,
 ) -> NDArray[np.float64]:
-    """Bootstrap values of the mean over seeds, ``[resamples]``; NaN where the metric is not defined."""
-    seeds = np.random.default_rng([seed, 1])
+    """Bootstrap values of the mean over seeds, ``[resamples]``; NaN where the metric is not defined.
+
+    The rows are the same for the same ``seed`` and ``n``; training seeds are drawn apart for each ``training``.
+    """
+    seeds = np.random.default_rng([seed, training])
     values = []
     for weights in resampled_weights(n, strata=strata, resamples=resamples, seed=seed):
-        scores = np.stack([one(weights) for one in statistics], axis=1)  # [chunk, S]
+        scores = np.stack([score(weights) for score in statistics], axis=1)  # [chunk, S]
         values.append((scores * seed_shares(len(scores), len(statistics), seeds)).sum(axis=1))
     return np.concatenate(values)
 
@@ -245,6 +239,6 @@ def ends(value: float, draws: NDArray[np.float64], left_out: NDArray[np.float64]
             spread = float((d**2).sum()) ** 1.5
             skew = float((d**3).sum()) / (6 * spread) if spread > 1e-30 else 0.0
             z = _NORMAL.inv_cdf(below) + np.array([_NORMAL.inv_cdf(level) for level in levels])
-            levels = np.array([_NORMAL.cdf(_NORMAL.inv_cdf(below) + one / (1 - skew * one)) for one in z])
+            levels = np.array([_NORMAL.cdf(_NORMAL.inv_cdf(below) + x / (1 - skew * x)) for x in z])
     low, high = np.quantile(draws, levels)
     return float(low), float(high)

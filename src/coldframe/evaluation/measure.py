@@ -1,4 +1,4 @@
-"""What one method costs on one task, measured on some of its queries."""
+"""What a method costs on a task, measured on some of its queries."""
 
 from __future__ import annotations
 
@@ -18,14 +18,9 @@ from coldframe.methods.base import Method, prompts
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Example, Schema
 
-ROWS = 64
-"""Queries that token counts and operations are averaged over."""
-
-COUNTED = 8
-"""Queries whose encoding is counted: counting runs without fused kernels."""
-
-TOGETHER = 16
-"""Queries answered at once while memory is watched."""
+ROWS = 64  # queries that token counts and operations are averaged over
+COUNTED = 8  # queries whose encoding is counted: counting runs without fused kernels
+TOGETHER = 16  # queries answered at once while memory is watched
 
 
 @torch.no_grad()
@@ -43,16 +38,10 @@ def measure(
     Text that all queries share (the instruction, fixed exemplars) is read once and not counted per query.
     Trained and untrained weights cost the same.
 
-    Args:
-        method: Set up; trained or not.
-        lm: The model.
-        schema: The task's schema.
-        examples: Queries; the first ``ROWS`` are used.
-        retrieve: Finds their exemplars.
-        repeats: Single predictions that latency is the median of.
+    The first ``ROWS`` examples are the queries; latency is the median of ``repeats`` predictions.
     """
     examples = examples[:ROWS]
-    was_training, kept = method.training, lm.states
+    was_training, states = method.training, lm.states
     method.eval()
     lm.states = StateCache(device=lm.device)
     try:
@@ -61,26 +50,26 @@ def measure(
         rows = lm.rows(prompts(schema, [e.text for e in examples]), conditioning)
         tokens, per_query, shared = _prefill(lm, rows, conditioning)
         fresh = _unseen(examples)
-        some = [next(fresh) for _ in range(min(COUNTED, len(examples)))]
-        encoder = counted_flops(lambda: method.condition([e.text for e in some], retrieve(some)))
+        counted = [next(fresh) for _ in range(min(COUNTED, len(examples)))]
+        encoder = counted_flops(lambda: method.condition([e.text for e in counted], retrieve(counted)))
 
-        def one() -> None:
+        def predict() -> None:
             query = next(fresh)
             run(method, lm, schema, [query.text], retrieve([query]))
 
-        median, p90 = latency(one, repeats=repeats)
+        median, p90 = latency(predict, repeats=repeats)
         reset_peak_memory()
         run(method, lm, schema, [e.text for e in examples[:TOGETHER]], retrieved.rows(slice(TOGETHER)))
         peak = peak_memory_mb(str(lm.device))
     finally:
-        lm.states = kept
+        lm.states = states
         method.train(was_training)
     return Cost(
         trainable_parameters=method.trained_parameters,
         context_tokens=tokens,
         prefill_flops=per_query,
         shared_flops=shared,
-        encoder_flops=encoder / len(some),
+        encoder_flops=encoder / len(counted),
         latency_ms=median,
         latency_p90_ms=p90,
         peak_memory_mb=peak,
@@ -98,7 +87,7 @@ def _prefill(lm: FrozenLM, rows: Sequence[Row], conditioning: Conditioning) -> t
     try:
         queries = [prefill_flops(config, len(row) + soft - shared, cached=shared) for row in rows]
         return tokens, sum(queries) / len(rows), float(prefill_flops(config, shared, positions=0))
-    except ModelError:  # an architecture without a formula: the other numbers still stand
+    except ModelError:  # an architecture without a formula
         return tokens, None, None
 
 

@@ -1,4 +1,4 @@
-"""What the report of a comparison says: verdict, scores, cost, curves. Blocks for page, Markdown and terminal."""
+"""The report of a comparison: verdict, scores, cost, curves. Blocks for page, Markdown and terminal."""
 
 from __future__ import annotations
 
@@ -21,12 +21,7 @@ from coldframe.storage.files import write_text
 
 
 def render_report(data: ReportData) -> str:
-    """The report as HTML, see :func:`coldframe.reports.html.render`.
-
-    Raises:
-        MissingExtraError: jinja2 (extra ``report``), or RDKit (extra ``chem``) for the samples of a molecule task, is
-            not installed.
-    """
+    """The report as HTML; needs jinja2 (extra ``report``), and RDKit (extra ``chem``) for samples of molecules."""
     sections = (
         Section("Scores", _scores(data)),
         Section("Score against cost", _scatter(data)),
@@ -77,12 +72,7 @@ def write_report(data: ReportData, path: str | Path) -> None:
 
 
 def scores(data: ReportData, *, page: bool = False) -> Table:
-    """Every method, best first, with its scores, the main method's difference from it, and its cost.
-
-    Args:
-        data: What to show.
-        page: Also what only a page has room for: notes, all intervals, p-values, all costs.
-    """
+    """Every method, best first; ``page`` adds notes, all intervals, p-values and all costs."""
     primary = data.primary
     outcomes = {comparison.name: comparison.outcome for comparison in verdict(data).comparisons}
 
@@ -157,14 +147,14 @@ def _scores(data: ReportData) -> tuple[Block, ...]:
             seeds = row.seed_values if score.seeds > 1 else ()
             bars.append(Bar.of(row.name, _kind(data, row), score, data.primary.span(score), points=seeds))
     positive = f" The positive label is “{data.positive}”." if data.positive else ""
-    told = (
+    caption = (
         f"{data.primary.title} of every method: the mean over its seeds with a 95% bootstrap interval over test rows "
         f"and seeds. Rings are single seeds, the dashed line is {data.main}.{positive}"
     )
     keys = {"main": data.main, "method": "with the language model", "control": "control with it", "no-lm": "without it"}
     shown = {bar.kind for bar in bars}
     return (
-        Text(told, "soft"),
+        Text(caption, "soft"),
         Text(tuple(Mark(words, f"key {kind}") for kind, words in keys.items() if kind in shown), "soft"),
         Figure(Forest.of(data.primary.title, bars, [bar.value for bar in bars if bar.kind == "main"])),
         scores(data, page=True),
@@ -172,7 +162,7 @@ def _scores(data: ReportData) -> tuple[Block, ...]:
 
 
 def _scatter(data: ReportData) -> tuple[Block, ...]:
-    """Score against operations; the best control without a language model, which has hardly any, is a line."""
+    """Score against operations; the best control without a language model, which takes hardly any, is a line."""
     dots, rivals = [], []
     for row in data.ranked():
         score, flops = row.score(data.metric), row.cost.flops if row.cost else None
@@ -233,7 +223,7 @@ def _reliability(data: ReportData) -> tuple[Block, ...]:
     return (Text(note, "soft"), *blocks.figures(drawings)) if drawings else ()
 
 
-PRIORS_SHOWN = 12
+PRIORS_SHOWN = 12  # labels at most
 
 
 def _label_priors(data: ReportData) -> tuple[Block, ...]:

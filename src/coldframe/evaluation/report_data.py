@@ -1,8 +1,9 @@
-"""What a report shows, as plain data: it travels to JSON and back, and a report can be made again from it."""
+"""What a report shows, as plain data that is written to JSON and read again."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -32,15 +33,15 @@ class MethodRow(Config):
     """One line of the table.
 
     Args:
-        name: The method, as everywhere in the report.
-        role: What it stands for.
+        name: The method.
+        role: What the row stands for.
         scores: By metric.
         difference: Main method minus this one, in the primary metric; None for the main method itself.
-        cost: What it cost.
+        cost: Of the method.
         seed_values: The primary metric of each seed.
         order_std: Standard deviation of the primary metric over shuffles of the exemplars, if measured.
         note: What a reader must know.
-        bytes_per_passage: What the method keeps for each passage of its store, if it keeps anything.
+        bytes_per_passage: What the method stores for each passage, if anything.
     """
 
     section = "method row"
@@ -62,15 +63,7 @@ class MethodRow(Config):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingCurve(Config):
-    """How one training went.
-
-    Args:
-        method: Its name.
-        seed: Training seed.
-        loss: Pairs of epoch and training loss.
-        validation: Pairs of epoch and validation score (primary metric).
-        chosen: The epoch whose weights are used.
-    """
+    """Training loss and validation score (primary metric) by epoch, and the epoch whose weights are used."""
 
     method: str
     seed: int
@@ -121,7 +114,7 @@ class LabelPrior(Config):
 
 @dataclasses.dataclass(frozen=True)
 class Neighbour(Config):
-    """An entry that was retrieved for a sample query; ``attention`` has one weight per soft token."""
+    """An entry that was retrieved for a sample query; ``attention`` has a weight for each soft token."""
 
     id: str
     text: str
@@ -228,11 +221,10 @@ class ReportData(Config):
 
     def ranked(self) -> list[MethodRow]:
         """Rows by primary metric, best first; those without it last."""
-        sign = 1 if self.primary.higher else -1
+        sign = -1 if self.primary.higher else 1
 
-        def key(row: MethodRow) -> tuple[bool, float]:
+        def key(row: MethodRow) -> float:
             score = row.score(self.metric)
-            undefined = score is None or score.value != score.value
-            return undefined, 0.0 if score is None or undefined else -sign * score.value
+            return math.inf if score is None or math.isnan(score.value) else sign * score.value
 
         return sorted(self.rows, key=key)

@@ -1,4 +1,4 @@
-"""Queries in a report: what was predicted, what was retrieved, where attention went."""
+"""Sample queries in a report: prediction, retrieved entries, attention."""
 
 from __future__ import annotations
 
@@ -26,17 +26,9 @@ def sample_cards(data: ReportData) -> tuple[Block, ...]:
 
 def _sample(sample: Sample, drawn: bool) -> Group:
     probability = "" if sample.probability is None else f" with probability {sample.probability:.2f}"
-    told = Text(
-        (
-            "Predicted ",
-            Mark(_shorten(sample.predicted), _tone(sample.right)),
-            f"{probability}; the truth is ",
-            Mark(_shorten(sample.target), "strong"),
-            ". ",
-            Mark(f"({sample.id})", "soft"),
-        )
-    )
-    parts: list[Block] = [Text(_shorten(sample.text), "code" * drawn), told]
+    predicted, target = Mark(_shorten(sample.predicted), _tone(sample.right)), Mark(_shorten(sample.target), "strong")
+    answer = ("Predicted ", predicted, f"{probability}; the truth is ", target, ". ", Mark(f"({sample.id})", "soft"))
+    parts: list[Block] = [Text(_shorten(sample.text), "code" * drawn), Text(answer)]
     parts += [_neighbours(sample, drawn)] if sample.neighbours else []
     return Group(tuple(parts), "card", picture=molecule(sample.text, 220, 150) if drawn else None)
 

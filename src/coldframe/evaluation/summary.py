@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from coldframe.errors import ConfigError, nearest
-from coldframe.evaluation.calibration import reliability
 from coldframe.evaluation.compare import paired_difference
 from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.intervals import RESAMPLES, score_interval, statistic
-from coldframe.evaluation.report_data import LabelPrior, MethodRow, Neighbour, Reliability, Role, Sample, Score
+from coldframe.evaluation.report_data import LabelPrior, MethodRow, Neighbour, Role, Sample, Score
 from coldframe.inference.predictions import Predictions, same_rows
 from coldframe.reports.numbers import MetricInfo
 from coldframe.retrieval.store import Store
@@ -55,16 +54,16 @@ def method_row(
     note: str = "",
     resamples: int = RESAMPLES,
 ) -> MethodRow:
-    """One line of the table: every metric with its interval, and the paired difference to the main method.
+    """A line of the table: every metric with its interval, and the paired difference from the main method.
 
     Args:
         runs: One run per training seed of one method.
         schema: The task's schema; its metric is the primary one.
-        role: What the method stands for.
+        role: What the row stands for.
         metrics: Further metrics; the primary one is always there. Default: ``USUAL`` for the kind of task.
         main: The main method's runs; None for the main method itself.
-        cost: What the method cost.
-        bytes_per_passage: What it keeps for each passage of its store.
+        cost: Of the method.
+        bytes_per_passage: What it stores for each passage.
         order_std: Standard deviation of the primary metric over shuffles of the exemplars.
         note: What a reader must know.
         resamples: Bootstrap resamples of the primary metric and of the difference; the other metrics, which
@@ -92,11 +91,6 @@ def method_row(
     )
 
 
-def reliabilities(methods: Mapping[str, Sequence[Predictions]]) -> tuple[Reliability, ...]:
-    """Reliability diagrams of some methods, by name; their runs are the seeds."""
-    return tuple(Reliability(name, reliability(runs)) for name, runs in methods.items())
-
-
 def label_prior_rows(methods: Mapping[str, Sequence[Predictions]]) -> tuple[LabelPrior, ...]:
     """The mean probability of every label by method, over its rows and seeds; the shares are those of the first."""
     runs = next(iter(methods.values()))
@@ -109,15 +103,7 @@ def label_prior_rows(methods: Mapping[str, Sequence[Predictions]]) -> tuple[Labe
 
 
 def samples(run: Predictions, store: Store, schema: Schema, *, count: int = 6, seed: int = 0) -> tuple[Sample, ...]:
-    """Queries to show with their neighbours: drawn at random, half of them wrong where there are enough.
-
-    Args:
-        run: The predictions of one seed.
-        store: Where the neighbours are.
-        schema: The task's schema.
-        count: How many.
-        seed: Of the draw.
-    """
+    """Queries to show with their neighbours: drawn at random, half of them wrong where there are enough."""
     if run.generated is not None and run.references is not None:
         right = TEXT_METRICS["contains"].statistics(run.generated, run.references)[:, 0] > 0
     else:

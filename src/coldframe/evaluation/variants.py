@@ -1,4 +1,4 @@
-"""Is it worth it? The same questions to the model alone, with passages in the prompt, in the weights, and in both."""
+"""The same questions to the model alone, with passages in the prompt, in the weights, and in both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.intervals import Interval, interval, score_interval
-from coldframe.evaluation.runs import QUERY_ABLATIONS
+from coldframe.evaluation.jobs import QUERY_ABLATIONS
 from coldframe.inference.predictions import Predictions, same_rows
 from coldframe.methods.base import Method
 from coldframe.methods.compose import Compose
@@ -29,14 +29,7 @@ METRICS = ("token_f1", "exact_match", "contains")
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One way to answer, measured.
-
-    Attributes:
-        name: The method, or the method and its control.
-        scores: By metric, percent with a 95% interval.
-        seconds: Per question; retrieval, adapters and generation counted.
-        predictions: The answers.
-    """
+    """A method or a control, measured: scores by metric in percent, seconds a question (retrieval counts), answers."""
 
     name: str
     scores: dict[str, Interval]
@@ -51,14 +44,13 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class VariantTable:
-    """All variants, and how often retrieval found what it should.
+    """All variants, and what retrieval and adapters do.
 
     Attributes:
         variants: In the order they were measured.
-        recall: Share of the questions whose passages were all among those retrieved; None where they are not known.
+        recall: Share of the questions whose passages were all retrieved; None where they are not known.
         n: Questions.
-        cosine: Between the updates of different passages, in the mean over a sample of them; near 1 all passages have
-            the same adapter. None where there is one passage, or no adapters.
+        cosine: Mean cosine between the updates of different passages; near 1 all passages have the same adapter.
         broken: Share of the right answers that the adapters of other passages make wrong; see :func:`broken`.
     """
 
@@ -80,16 +72,12 @@ def variants_of(pipeline: Pipeline, controls: bool = True) -> dict[str, Pipeline
 
     Args:
         pipeline: Its ``k`` holds for text RAG as well.
-        controls: Also what the method can be spoiled with; and, of adapters, those of other passages beside the right
-            text, which tells what the passages' weights say from the form of answer that any of them brings.
+        controls: Also the method's ablations; and, of adapters, those of other passages beside the right text, which
+            tells what the passages' weights say from the form of answer that any of them brings.
     """
     method, name = pipeline.method, pipeline.method.name
     text = RetrievedICL(k=max(1, method.config.k))
-    variants = {
-        "zero-shot": _with(pipeline, ZeroShot()),
-        text.name: _with(pipeline, text),
-        name: pipeline,
-    }
+    variants = {"zero-shot": _with(pipeline, ZeroShot()), text.name: _with(pipeline, text), name: pipeline}
     if method.trainable and not method.reads_text:
         variants[f"{text.name}+{name}"] = _beside(pipeline, text, method)
     if controls:
@@ -148,8 +136,8 @@ def measure_variants(
     for name, pipeline in variants.items():
         if isinstance(pipeline.method, PassageAdapters) and name == pipeline.method.name:
             cosine = adapter_cosine(pipeline.method.adapters)
-            if (spoiled := by_name.get(f"{name}, swapped store")) is not None:
-                lost = broken(by_name[name], spoiled)
+            if (swapped := by_name.get(f"{name}, swapped store")) is not None:
+                lost = broken(by_name[name], swapped)
     retrieving = next((p for p in variants.values() if p.method.uses_retrieval), None)
     recall = None if retrieving is None else retrieval_recall(retrieving, questions)
     return VariantTable(tuple(rows), recall, len(questions), cosine, lost)
@@ -158,15 +146,8 @@ def measure_variants(
 def broken(own: Predictions, swapped: Predictions) -> Interval | None:
     """Share of the right answers that are wrong with the adapters of other passages, percent with a 95% interval.
 
-    Near 100 the answers come out of the adapters; near 0 they came from elsewhere. An answer is right that contains an
-    accepted one.
-
-    Args:
-        own: With the adapters of the passages that were retrieved.
-        swapped: The same questions with those of others.
-
-    Returns:
-        None where nothing was right.
+    Near 100 the answers come out of the adapters, near 0 from elsewhere. An answer is right that contains an accepted
+    one; None where none is.
     """
     same_rows([own, swapped])
     right, still = (

@@ -1,10 +1,9 @@
-"""What a comparison allows to say, in words."""
+"""What a comparison shows, in words."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from coldframe.evaluation.compare import Difference
 from coldframe.evaluation.report_data import MethodRow, ReportData
 from coldframe.reports.numbers import Outcome, plural
 
@@ -14,13 +13,7 @@ COARSE = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The main method against one other.
-
-    Attributes:
-        name: The other.
-        outcome: ``"gain"`` or ``"loss"`` if the interval excludes zero.
-        text: A sentence.
-    """
+    """The main method against another one: its name, the outcome by the interval, and a sentence."""
 
     name: str
     outcome: Outcome
@@ -29,13 +22,13 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a comparison allows to say.
+    """What a comparison shows.
 
     Attributes:
         outcome: Against the best control without a language model; None if there is none.
-        headline: One sentence, the first of the report.
-        comparisons: One per other method, controls without a language model first, best first.
-        too_few: A sentence when the test is too small to tell some of them apart, else empty.
+        headline: The first sentence of the report.
+        comparisons: One per other method: controls without a language model first, the best of each kind first.
+        too_few: A sentence if the test is too small to tell methods apart, else empty.
     """
 
     outcome: Outcome | None
@@ -45,29 +38,28 @@ class Verdict:
 
 
 def verdict(data: ReportData) -> Verdict:
-    """Read a comparison: did the language model earn its place, and against whom.
+    """Whether the language model earns its place, against the best control without one.
 
-    Gain and loss need a paired 95% interval that excludes zero; everything else is undecided, however large
-    the difference looks. The best control is the best on the test rows themselves, which favours the control.
+    Gain and loss need a paired 95% interval that excludes zero; everything else is undecided, however large the
+    difference looks. The best control is the best on the test rows, which favours the control.
 
     Where answers are written there are no controls without a language model. The rival is then the main method's own
-    best control (``"MAIN, what was done to it"``), which says whether what is retrieved matters.
+    best control (``"MAIN, swapped store"``), which tells whether what is retrieved matters.
     """
     others = [row for row in data.ranked() if row.name != data.main and row.difference and row.score(data.metric)]
     rivals = [row for row in others if row.role == "no-lm"]
     if not rivals and data.kind == "generation":
         rivals = [row for row in others if row.role == "control" and row.name.startswith(f"{data.main}, ")]
     others.sort(key=lambda row: row not in rivals)  # stable: best first within both groups
-    comparisons = tuple(_comparison(data, row, row.difference) for row in others if row.difference)
-    best = rivals[0] if rivals else None
-    outcome = comparisons[0].outcome if best else None
-    return Verdict(outcome, _headline(data, best, outcome), comparisons, _too_few(data, others))
-
-
-def _comparison(data: ReportData, row: MethodRow, difference: Difference) -> Comparison:
-    outcome, span = data.primary.outcome(difference), data.primary.span(difference, sign=True)
     words = {"gain": "Better than", "loss": "Worse than", "undecided": "Cannot be told from"}
-    return Comparison(row.name, outcome, f"{words[outcome]} {row.name}: {span}.")
+    comparisons = []
+    for row in others:
+        if row.difference:
+            outcome, span = data.primary.outcome(row.difference), data.primary.span(row.difference, sign=True)
+            comparisons.append(Comparison(row.name, outcome, f"{words[outcome]} {row.name}: {span}."))
+    best = rivals[0] if rivals else None
+    first = comparisons[0].outcome if best else None
+    return Verdict(first, _headline(data, best, first), tuple(comparisons), _too_few(data, others))
 
 
 def _headline(data: ReportData, best: MethodRow | None, outcome: Outcome | None) -> str:
@@ -93,9 +85,9 @@ def _headline(data: ReportData, best: MethodRow | None, outcome: Outcome | None)
             f"{main.name} does not beat the best {what}, {rival}: it reaches {scored}, a difference of {span}, and "
             f"{best.difference.n} rows cannot tell these apart."
         )
-    told = "The language model does not earn its place" if best.role == "no-lm" else "Retrieval does not help"
+    finding = "The language model does not earn its place" if best.role == "no-lm" else "Retrieval does not help"
     without = " without one" if best.role == "no-lm" else ""
-    return f"{told} here: {rival} beats {main.name}{without}; {main.name} reaches {scored}, a difference of {span}."
+    return f"{finding} here: {rival} beats {main.name}{without}; {main.name} reaches {scored}, a difference of {span}."
 
 
 def _too_few(data: ReportData, others: list[MethodRow]) -> str:

@@ -80,8 +80,8 @@ class Method(nn.Module):
         learning_rate: Its natural rate, used unless another is given.
         training_defaults: The training settings that it wants where they are not the usual ones.
         query_settings: Settings that may be changed after training.
-        ablations: What may be spoiled for a comparison: names of ``QUERY_ABLATIONS`` and ``TRAINING_ABLATIONS`` in
-            ``coldframe.evaluation.runs``.
+        ablations: What may be changed for a comparison: names of ``QUERY_ABLATIONS`` and ``TRAINING_ABLATIONS`` in
+            ``coldframe.evaluation.jobs``.
     """
 
     name: ClassVar[str]

@@ -11,15 +11,9 @@ from coldframe.reports.numbers import fixed, si
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """A scale from data to percent of the drawing area.
+    """A scale from data (``low`` at 0, ``high`` at 100) to percent of the drawing area, with ticks by value.
 
     Positions are percentages, so that a figure takes any width while its text keeps its size.
-
-    Attributes:
-        low: Data value at 0.
-        high: Data value at 100.
-        log: Whether the scale is logarithmic.
-        ticks: What is written beside it, by value.
     """
 
     low: float

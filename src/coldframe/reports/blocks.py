@@ -84,7 +84,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One place of a table.
+    """A cell of a table.
 
     Attributes:
         text: The value.
@@ -105,23 +105,19 @@ class Cell:
     picture: Picture | None = None
 
 
-def ranged(interval: Ranged | None, decimals: int = 1, *, kind: str = "", **how: Any) -> Cell | None:
+def ranged(interval: Ranged | None, decimals: int = 1, *, kind: str = "", **options: Any) -> Cell | None:
     """A value with its interval as the detail, see :func:`span`; None where there is no value."""
     if interval is None or math.isnan(interval.value):
         return None
-    value, _, ends = span(interval, decimals, **how).partition(" ")
+    value, _, ends = span(interval, decimals, **options).partition(" ")
     return Cell(value, ends, kind)
 
 
 @dataclasses.dataclass(frozen=True)
 class Column(Generic[T]):
-    """One column of a table.
+    """A column of a table: its title, the unit below it, and the cell of an item, None where there is no value.
 
-    Attributes:
-        title: Its heading.
-        cell: The cell of an item; None where there is no value.
-        unit: Below the title.
-        words: Whether it holds words, which stand on the left and may break; numbers stand on the right.
+    ``words`` stand on the left and may break; numbers stand on the right.
     """
 
     title: str
@@ -134,11 +130,8 @@ class Column(Generic[T]):
 class Table:
     """Items below one another; the first column names them.
 
-    Attributes:
-        columns: Their headings.
-        rows: The cells of each item.
-        kind: How a page shows it: ``"facts"`` (name, value, meaning), ``"settings"``, ``"heat"``, or plain.
-        title: Of the table in a terminal.
+    On a page ``kind`` is ``"facts"`` (name, value, meaning), ``"settings"``, ``"heat"``, or plain; a terminal shows the
+    ``title``.
     """
 
     columns: tuple[Column[Any], ...]
@@ -189,12 +182,8 @@ class Figure:
 class Group:
     """Blocks that belong together.
 
-    Attributes:
-        blocks: What it holds.
-        kind: ``"grid"`` for blocks beside one another where there is room, ``"grid pair"`` for a narrow one beside a
-            wide one, ``"card"`` for a frame with a picture on the left, ``"fold"`` for what opens at a click.
-        title: Of a fold.
-        picture: Of a card.
+    ``kind`` is ``"grid"`` for blocks beside one another where there is room, ``"grid pair"`` for a narrow one beside a
+    wide one, ``"card"`` for a frame with a picture on the left, ``"fold"`` for a title that opens at a click.
     """
 
     blocks: tuple[Block, ...]
@@ -249,18 +238,11 @@ def figures(drawings: Iterable[Drawing | None]) -> tuple[Block, ...]:
 def provenance(
     command: str, parts: Mapping[str, Mapping[str, Any]], *, seconds: float | None = None, data_name: str = ""
 ) -> Section:
-    """The end of every page: the command that makes it again, and all settings.
-
-    Args:
-        command: May be empty.
-        parts: Settings by the heading they fold under.
-        seconds: What it took.
-        data_name: Of the file with the same numbers, beside the page.
-    """
+    """The end of every page: the command that makes it again, settings by heading, time, the file with the data."""
     blocks: list[Block] = [Code(command)] if command else []
     for title, values in parts.items():
         table = Table.plain(("", ""), flatten(values), words=(0, 1), kind="settings")
         blocks += [Group((table,), "fold", title)] if table.rows else []
-    told: list[Part] = [] if seconds is None else [f"It took {seconds:.0f} s. "]
-    told += ["The same numbers are in ", Mark(data_name, "code"), ", beside this page."] if data_name else []
-    return Section("How this was made", (*blocks, *([Text(tuple(told), "soft")] if told else [])))
+    end: list[Part] = [] if seconds is None else [f"It took {seconds:.0f} s. "]
+    end += ["The same numbers are in ", Mark(data_name, "code"), ", beside this page."] if data_name else []
+    return Section("How this was made", (*blocks, *([Text(tuple(end), "soft")] if end else [])))

@@ -25,7 +25,7 @@ _COLUMN = 12.0
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """One line of a forest plot.
+    """A line of a forest plot.
 
     Attributes:
         name: What it is.
@@ -59,14 +59,9 @@ class Bar:
 
 @dataclasses.dataclass(frozen=True)
 class Forest:
-    """Values with intervals below one another.
+    """Values with intervals below one another, dashed lines across them, coloured zones of the axis (from, to, tone).
 
-    Attributes:
-        title: What the axis counts.
-        axis: For all bars; what lies beyond it is drawn at its end, with an arrow.
-        bars: From the top.
-        lines: Dashed lines across all.
-        zones: Coloured parts of the axis: from, to, tone.
+    What lies beyond the axis is drawn at its end, with an arrow.
     """
 
     title: str
@@ -128,13 +123,13 @@ class Chart:
         """With axes that hold all finite points; None if there are none.
 
         Args:
-            title: What goes up.
-            x_title: What goes across.
+            title: Of the vertical axis.
+            x_title: Of the horizontal axis.
             lines: The series.
-            log: Whether what goes across has a logarithmic scale.
-            x_values: What else it must hold.
-            ticks: Written across instead of round numbers.
-            from_zero: Whether the upright axis begins at 0.
+            log: Whether the horizontal axis is logarithmic.
+            x_values: Further values that it must hold.
+            ticks: On it, instead of round numbers.
+            from_zero: Whether the vertical axis begins at 0.
         """
         shown = tuple(line for line in map(_finite, lines) if line.points)
         if not shown:
@@ -215,7 +210,7 @@ class Heatmap:
         title: What it shows.
         rows: Their number.
         columns: Their number.
-        shades: Strength, -1 to 1, and SVG path of all cells that have it: one path for many cells keeps the page small.
+        shades: Strength, -1 to 1, and SVG path of all cells that have it: a path for many cells keeps the page small.
         scale: Words at the lower end, strengths to show, words at the upper end.
         frames: Cells in a frame: row, column and what is shown under the pointer.
     """

@@ -30,11 +30,7 @@ def render(page: Page) -> str:
 
 
 def environment() -> Environment:
-    """What fills the templates; made before long work, it tells in time that jinja2 is missing.
-
-    Raises:
-        MissingExtraError: jinja2 (extra ``report``) is not installed.
-    """
+    """Fills the templates; called before long work, it raises the MissingExtraError (jinja2) in time."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:

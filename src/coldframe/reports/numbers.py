@@ -1,4 +1,4 @@
-"""Numbers for readers: fixed digits, intervals, shares, prefixes; a true minus sign, a dash where there is none."""
+"""Numbers for readers: digits, intervals, percentages, prefixes; a dash where there is none."""
 
 from __future__ import annotations
 
@@ -109,14 +109,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]
 
 @dataclasses.dataclass(frozen=True)
 class MetricInfo(Config):
-    """How a metric is shown.
-
-    Args:
-        name: In ``METRICS``.
-        title: For readers.
-        higher: Whether larger is better.
-        decimals: Digits after the point.
-    """
+    """How a metric is shown: its title, whether higher is better, digits after the point."""
 
     section = "metric"
 

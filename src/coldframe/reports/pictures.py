@@ -15,11 +15,7 @@ MAX_SMILES = 400
 
 @lru_cache(maxsize=1024)
 def molecule(smiles: str, width: int, height: int) -> Picture | None:
-    """A molecule as an SVG with a clear background; None if it cannot be drawn.
-
-    Raises:
-        MissingExtraError: RDKit is not installed.
-    """
+    """A molecule as an SVG with a clear background (needs RDKit); None if it cannot be drawn."""
     try:
         from rdkit import Chem, rdBase
         from rdkit.Chem.Draw import rdMolDraw2D

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from coldframe.evaluation.reweighted.data import SHOWN, Reweighted
-from coldframe.evaluation.reweighted.scores import EFFECT, PERCENT, Overall
-from coldframe.reports.numbers import Outcome, plural
+from coldframe.evaluation import head_gains
+from coldframe.reports.numbers import Outcome
+from reproduction.reweighted.data import SHOWN, Reweighted
+from reproduction.reweighted.scores import EFFECT, PERCENT, Overall
 
 BASE, PEAR = "base", "pear"
 FEWEST = 30  # questions below which intervals are not to be trusted, so nothing is decided
@@ -42,7 +43,9 @@ class Verdict:
 def judge(data: Reweighted) -> Verdict:
     """The verdict on PEAR against the base model; on the loss of random sequences alone where there are no answers."""
     if (gap := data.mean_gap(PEAR, BASE, data.primary)) is None:
-        return Verdict("undecided", _unmeasured(data), tuple(_copying(data)))
+        unmeasured = f"PEAR was not measured on {data.model}."
+        headline = head_gains.headline(data.model, data.gains) if data.gains else unmeasured
+        return Verdict("undecided", headline, tuple(_copying(data)))
     metric = data.primary
     few = gap.interval.n < FEWEST
     outcome: Outcome = "undecided" if few else SHOWN[metric].outcome(gap.interval)
@@ -61,18 +64,6 @@ def judge(data: Reweighted) -> Verdict:
 
 def _gap(gap: Overall) -> str:
     return SHOWN[gap.metric].span(gap.interval, sign=True)
-
-
-def _unmeasured(data: Reweighted) -> str:
-    gains = data.gains
-    if gains is None:
-        return f"PEAR was not measured on {data.model}."
-    told = f"{plural(len(gains.heads), 'head')} of {data.model} {'has' if len(gains.heads) == 1 else 'have'} a gain"
-    if gains.losses:
-        before, after = gains.losses
-        moved = "falls" if after < before else "does not fall"
-        told += f"; the loss of copying random tokens {moved} from {before:.3f} to {after:.3f} nats"
-    return f"{told}. Whether it answers better was not measured."
 
 
 def _against_controls(data: Reweighted, outcome: Outcome) -> list[str]:
@@ -123,17 +114,7 @@ def _retained(data: Reweighted) -> list[str]:
 
 
 def _copying(data: Reweighted) -> list[str]:
-    gains = data.gains
-    if gains is None:
-        return []
-    below = sum(head.gain < 1 for head in gains.heads)
-    reasons = [f"{below} of {plural(len(gains.heads), 'head')} with a gain are weighed down."]
-    if gains.stability is not None:
-        reasons.append(
-            f"Rank correlation of all effects between two settings of N and n: {gains.stability:.2f}; near 0 the "
-            "choice of heads would be chance."
-        )
-    return reasons
+    return head_gains.remarks(data.gains) if data.gains else []
 
 
 def _power(data: Reweighted) -> list[str]:

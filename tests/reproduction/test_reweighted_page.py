@@ -6,13 +6,14 @@ import dataclasses
 import re
 
 import pytest
+from reproduction.reweighted.data import QuestionSet, Reweighted
+from reproduction.reweighted.report import render_markdown, render_page
+from reproduction.reweighted.scores import Cell, Gap, Overall
+from reproduction.reweighted.verdict import judge
 from tests.reports.pages import whole
 
+from coldframe.evaluation.head_gains import Head, HeadGains
 from coldframe.evaluation.intervals import Interval
-from coldframe.evaluation.reweighted.data import Head, HeadGains, QuestionSet, Reweighted
-from coldframe.evaluation.reweighted.report import render_markdown, render_page
-from coldframe.evaluation.reweighted.scores import Cell, Gap, Overall
-from coldframe.evaluation.reweighted.verdict import judge
 
 GAINS = HeadGains(
     ((0.0, 0.5), (-2.0, 0.02)),

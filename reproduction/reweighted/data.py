@@ -6,9 +6,9 @@ import dataclasses
 from typing import Any
 
 from coldframe.config import Config
-from coldframe.evaluation.reweighted.scores import METRICS, Cell, Overall
-from coldframe.methods.head_gains.reweighting import Reweighting
+from coldframe.evaluation.head_gains import HeadGains
 from coldframe.reports.numbers import MetricInfo
+from reproduction.reweighted.scores import METRICS, Cell, Overall
 
 #: Everything that is measured on a reweighted model: its answers, and what it must keep.
 SHOWN: dict[str, MetricInfo] = {
@@ -17,64 +17,6 @@ SHOWN: dict[str, MetricInfo] = {
     "letter_loss": MetricInfo("letter_loss", "Loss of the right letter", higher=False, decimals=3),
     "token_loss": MetricInfo("token_loss", "Loss of a token", higher=False, decimals=3),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Head(Config):
-    """A head that has a gain.
-
-    Args:
-        layer: Counted from 0.
-        head: Counted from 0.
-        effect: What the right token gains without it.
-        gain: Its factor.
-    """
-
-    layer: int
-    head: int
-    effect: float
-    gain: float
-
-    @property
-    def name(self) -> str:
-        """``layer.head``."""
-        return f"{self.layer}.{self.head}"
-
-
-@dataclasses.dataclass(frozen=True)
-class HeadGains(Config):
-    """The gains of a reweighted model, and how they were found.
-
-    Args:
-        effects: ``[layers, heads]``.
-        heads: Those with a gain.
-        history: Looks at the held-out loss: ``step`` and ``validation_loss``.
-        stability: Mean rank correlation of the effects under two settings of N and n; None with one setting.
-    """
-
-    effects: tuple[tuple[float, ...], ...]
-    heads: tuple[Head, ...]
-    history: tuple[dict[str, float], ...]
-    stability: float | None = None
-
-    @classmethod
-    def of(cls, result: Reweighting, effect: str = "difference") -> HeadGains:
-        """What the page needs of it."""
-        effects, gains = result.effects.mean(effect), result.gains
-        heads = [Head(i, h, float(effects[i, h]), float(gains[i, h])) for i, h in result.heads]
-        rows = tuple(tuple(map(float, row)) for row in effects.tolist())
-        return cls(rows, tuple(heads), result.history, result.effects.stability(effect))
-
-    @property
-    def losses(self) -> tuple[float, float] | None:
-        """Held-out loss of random sequences, of the base model and with the gains; None if it was not measured."""
-        looks = [record["validation_loss"] for record in self.history]
-        return (looks[0], min(looks[1:])) if looks[1:] else None
-
-    @property
-    def trained(self) -> bool:
-        """Whether the gains were trained, and not given."""
-        return bool(self.history) and self.history[-1]["step"] > 0
 
 
 @dataclasses.dataclass(frozen=True)

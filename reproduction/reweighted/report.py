@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coldframe.evaluation.reweighted.data import SHOWN, HeadGains, QuestionSet, Reweighted
-from coldframe.evaluation.reweighted.scores import Cell
-from coldframe.evaluation.reweighted.verdict import BASE, PEAR, SYSTEMS, judge
+from coldframe.evaluation import head_gains
 from coldframe.reports import blocks, html, markdown
-from coldframe.reports.blocks import Block, Code, Column, Figure, Group, Heading, Section, Table, Text
-from coldframe.reports.figures import Bar, Chart, Forest, Heatmap, Kind, Line
+from coldframe.reports.blocks import Block, Code, Column, Figure, Heading, Section, Table, Text
+from coldframe.reports.figures import Bar, Chart, Forest, Kind, Line
 from coldframe.reports.numbers import fixed, plural
-
-#: Heads in the table of the page; the data has all.
-MOST_HEADS = 40
+from reproduction.reweighted.data import SHOWN, QuestionSet, Reweighted
+from reproduction.reweighted.scores import Cell
+from reproduction.reweighted.verdict import BASE, PEAR, SYSTEMS, judge
 
 WORDS: Mapping[str, str] = {
-    "effect": "What the right next token of a random copy gains (its logit, above the mean logit) when the head's "
-    "output is replaced by its mean. Above 0 the head holds copying back.",
-    "gain": "The factor that the head's output is multiplied by: 1 leaves it, below 1 weighs it down, 0 cuts it out.",
+    **head_gains.WORDS,
     "interval": "In 95 of 100 repetitions with other questions such an interval holds the true value. Differences are "
     "paired: both systems answered the same questions.",
     "answer contained": "An accepted answer stands in the first line that was written, both without case, punctuation "
@@ -54,7 +49,7 @@ def render_page(data: Reweighted, data_name: str = "") -> str:
     sections = (
         Section("Is it these heads, or any?", _gaps(data)),
         Section("Where the gold document stands", places),
-        Section("Which heads", _heads(data.gains) if data.gains else ()),
+        Section("Which heads", head_gains.head_blocks(data.gains) if data.gains else ()),
         Section("How copying goes", _copying(data)),
         Section("All systems", tuple(sets)),
         Section("What it must keep", (_table(data.retained, named=True),) if data.retained else ()),
@@ -162,48 +157,12 @@ def _place_table(data: Reweighted, questions: QuestionSet) -> list[Block]:
     return [Table.plain(head, rows)] if rows else []
 
 
-def _heads(gains: HeadGains) -> tuple[Block, ...]:
-    """All effects as a map, and a table of the heads that have a gain."""
-    effects = gains.effects
-    top = max((abs(value) for row in effects for value in row if math.isfinite(value)), default=0.0) or 1.0
-    ends = [fixed(end, 3, sign=True) for end in (-top, top)]
-    drawing = Heatmap.of(
-        "Effect of every head, by layer and head",
-        effects,
-        # A few heads do much; without the root the rest would all look empty.
-        lambda value: math.copysign(math.sqrt(abs(value) / top), value),
-        (ends[0], (-1.0, -0.7, -0.4, 0.0, 0.4, 0.7, 1.0), ends[1]),
-        [(h.layer, h.head, f"{h.name}: effect {h.effect:+.3f}, gain {h.gain:.3f}") for h in gains.heads],
-    )
-    caption = (
-        f"Rows are the {drawing.rows} layers, the first at the top; columns are the {drawing.columns} heads. Blue: the "
-        "head holds copying back. Ochre: copying needs it. A colour's strength is the square root of the effect. "
-        "Framed heads have a gain."
-    )
-    heads = gains.heads
-    rows = [[h.name, fixed(h.effect, 3, sign=True), f"{h.gain:.3f}"] for h in heads[:MOST_HEADS]]
-    parts: list[Block] = [
-        Group((Figure(drawing, caption), Table.plain(["layer.head", "effect", "gain"], rows)), "grid pair")
-    ]
-    if len(heads) > MOST_HEADS:
-        parts.append(Text(f"The first {MOST_HEADS} of {len(heads)} heads; the data has all.", "soft"))
-    return tuple(parts)
-
-
 def _copying(data: Reweighted) -> tuple[Block, ...]:
-    """The loss at each place of a copy, the mean over seeds, and the loss at every look while gains were trained."""
+    """The loss at each place of a copy, the mean over seeds, and the loss while the gains were trained."""
     means = _mean_curves(data)
     lines = [Line(name, tuple((float(i), value) for i, value in enumerate(curve, 2))) for name, curve in means.items()]
-    charts, parts = [Chart.of("Loss of a copy, by place", "token of the copy", lines)], []
-    if data.gains and data.gains.losses:
-        before, after = (fixed(loss, 3) for loss in data.gains.losses)
-        told = f"Loss on held-out random sequences: {before} before, {after} with the gains, nats a token."
-        parts.append(Text(told))
-    if data.gains and data.gains.trained:
-        looks = tuple((record["step"], record["validation_loss"]) for record in data.gains.history)
-        line = Line("held-out sequences", looks, marked=min(looks, key=lambda look: look[1]))
-        charts.append(Chart.of("Loss while the gains were trained", "step", [line]))
-    return (*parts, *blocks.figures(charts))
+    chart = Chart.of("Loss of a copy, by place", "token of the copy", lines)
+    return (*(head_gains.training_blocks(data.gains) if data.gains else ()), *blocks.figures([chart]))
 
 
 def _mean_curves(data: Reweighted) -> dict[str, list[float]]:

@@ -1,0 +1,60 @@
+"""What a comparison runs: methods with their seeds, their ablations, and the points of sweeps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from coldframe.evaluation.report_data import Role
+from coldframe.evaluation.trained_controls import HeadedMHAESP
+from coldframe.methods.base import Method
+from coldframe.methods.registry import create
+from coldframe.pipeline.pipeline import Pipeline
+
+#: What is changed once a method is trained; nothing is trained again.
+QUERY_ABLATIONS: Mapping[str, Callable[[Pipeline], Pipeline]] = {
+    "swapped-store": lambda pipeline: dataclasses.replace(
+        pipeline, retrieval=pipeline.retrieval.replace(strategy="swapped")
+    ),
+    "uniform-routing": lambda pipeline: pipeline.replace(routing="uniform"),
+    "random-routing": lambda pipeline: pipeline.replace(routing="random"),
+}
+#: What is changed before a method is trained.
+TRAINING_ABLATIONS = ("shuffled-labels", "random-exemplars")
+#: The row of the control without a language model that is trained like MHA-ESP.
+LINEAR_HEAD = "encoder + linear head"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A run to be made.
+
+    Attributes:
+        title: The row of the table.
+        role: What the row stands for; None for a point of a sweep, which is no row.
+        method: The method's name.
+        settings: Its settings; ``training`` in it holds changes to the training settings.
+        seed: Training seed.
+        change: What is changed: one of ``TRAINING_ABLATIONS`` or ``QUERY_ABLATIONS``, ``"linear-head"`` for MHA-ESP
+            without the language model, or ``"constant-input"`` for the same query and exemplars every time.
+        keep: Write the artifact.
+    """
+
+    title: str
+    role: Role | None
+    method: str
+    settings: Mapping[str, Any]
+    seed: int
+    change: str | None = None
+    keep: bool = False
+
+    def changed(self, ablation: str) -> Job:
+        """The control with something changed."""
+        title = f"{self.title}, {ablation.replace('-', ' ')}"
+        return dataclasses.replace(self, title=title, role="control", change=ablation, keep=False)
+
+    def build(self) -> Method:
+        """The method, not yet set up."""
+        settings = {key: value for key, value in self.settings.items() if key != "training"}
+        return HeadedMHAESP(**settings) if self.change == "linear-head" else create(self.method, settings)
