@@ -84,13 +84,13 @@ def _banner(data: Reweighted) -> blocks.Banner:
 
 def _set(data: Reweighted, questions: QuestionSet) -> list[Block]:
     places = f", the gold document at {', '.join(str(p + 1) for p in questions.places)}" if questions.places else ""
-    told = (
+    summary = (
         f"{plural(questions.questions, 'question')} ({plural(questions.rows, 'prompt')}{places}); a prompt has "
         f"{questions.documents:.1f} documents and {questions.tokens:.0f} tokens in the mean. The passages of "
         f"{plural(questions.cut, 'prompt')} were cut."
     )
     cells = [cell for cell in data.cells if cell.set == questions.name and cell.place is None]
-    return [Heading(questions.name), Text(told, "soft"), _table(cells)]
+    return [Heading(questions.name), Text(summary, "soft"), _table(cells)]
 
 
 def _table(cells: Sequence[Cell], named: bool = False) -> Table:
