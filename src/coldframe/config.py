@@ -29,12 +29,26 @@ class Config:
     """Base of every settings object.
 
     Subclasses are frozen dataclasses with plain fields (numbers, strings, booleans, None, tuples, nested
-    ``Config``). One that checks ranges in ``__post_init__`` calls its parent's first, which checks the choices.
+    ``Config``). One that checks more in ``__post_init__`` calls its parent's first, which checks choices and ranges.
+
+    Attributes:
+        section: What errors call these settings.
+        at_least: The lowest value of a field; None passes.
+        above: What a field must be larger than; None passes.
     """
 
     section: ClassVar[str] = "settings"
+    at_least: ClassVar[Mapping[str, float]] = {}
+    above: ClassVar[Mapping[str, float]] = {}
 
     def __post_init__(self) -> None:
+        for cls in type(self).__mro__:
+            for name, bound in vars(cls).get("at_least", {}).items():
+                value = getattr(self, name)
+                check(value is None or value >= bound, f"{name} must be at least {bound}", got=value)
+            for name, bound in vars(cls).get("above", {}).items():
+                value = getattr(self, name)
+                check(value is None or value > bound, f"{name} must be above {bound}", got=value)
         for name, hint in _hints(type(self)).items():
             if typing.get_origin(hint) is typing.Literal:
                 _coerce(getattr(self, name), hint, f"{self.section}.{name}")
@@ -90,8 +104,8 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(key): without_nan(one) for key, one in value.items()}
-    return [without_nan(one) for one in value] if isinstance(value, (list, tuple)) else value
+        return {str(key): without_nan(item) for key, item in value.items()}
+    return [without_nan(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def check(condition: bool, problem: str, *, got: object = None, expected: object = None) -> None:

@@ -56,7 +56,7 @@ FILES = {
     "unknown metric": ("a.csv", ROWS, ("--metric", "acuracy"), ["acuracy", "Did you mean 'accuracy'?"]),
     "unknown setting": ("a.csv", ROWS, ("--set", "head=2"), ["head", "Did you mean 'heads'?"]),
     "setting without value": ("a.csv", ROWS, ("--set", "heads"), ["KEY=VALUE", "heads"]),
-    "setting out of range": ("a.csv", ROWS, ("--set", "heads=0"), ["heads must be positive", "Got: 0"]),
+    "setting out of range": ("a.csv", ROWS, ("--set", "heads=0"), ["heads must be at least 1", "Got: 0"]),
     "unknown method": ("a.csv", ROWS, ("--method", "mha"), ["no method 'mha'", "Did you mean 'mha-esp'?"]),
     "training out of range": ("a.csv", ROWS, ("--epochs", "0"), ["epochs", "Got: 0"]),
     "unknown encoder": ("a.csv", ROWS, ("--set", "encoder=morgn"), ["morgn", "morgan"]),

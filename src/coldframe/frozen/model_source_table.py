@@ -145,5 +145,3 @@ ENCODERS: dict[str, EncoderCarrier] = {
         "Apache-2.0",
     ),
 }
-
-__all__ = ["MODEL_SOURCES", "ENCODERS", "ModelSource", "EncoderCarrier", "Part"]

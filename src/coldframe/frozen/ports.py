@@ -154,6 +154,3 @@ EMPTY = Conditioning()
 def broadcast_rows(tensor: Tensor, batch: int) -> Tensor:
     """``[m, d]`` or ``[batch, m, d]`` to ``[batch, m, d]``, without copying."""
     return tensor.expand(batch, *tensor.shape) if tensor.dim() == 2 else tensor
-
-
-__all__ = ["EMPTY", "Conditioning", "LanguageModel", "LowRank", "Placement", "Prompt", "broadcast_rows"]

@@ -54,16 +54,13 @@ class RetrievalConfig(Config):
     """
 
     section = "retrieval settings"
+    at_least = {"seed": 0}
 
     similarity: SimilarityChoice = "auto"
     strategy: Strategy = "auto"
     index: IndexKind = "exact"
     encoder: str = "auto"
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.seed >= 0, "The seed cannot be negative", got=self.seed)
 
 
 class Retriever:

@@ -168,6 +168,3 @@ def _safe(name: str) -> PurePosixPath:
 def _wrong_bytes(what: str, got: str, expected: str) -> ColdframeError:
     fix = "The file was changed on the way or on the index: do not use it; delete any copy of it and try again."
     return ColdframeError(f"{what} has the wrong SHA-256", got=got, expected=expected, fix=fix)
-
-
-__all__ = ["pypi_file", "pypi_tree"]

@@ -188,7 +188,7 @@ def test_a_sequence_over_the_context_is_told_before_the_work(lm: FrozenLM, monke
         ({"repetitions": ()}, "a pair of N"),
         ({"repetitions": [[1, 5]]}, "each at least 2"),
         ({"steps": 3000}, "decay_steps"),
-        ({"length": 1}, "two tokens"),
+        ({"length": 1}, "length must be at least 2"),
         ({"choose": "higest"}, "Did you mean 'highest'"),
     ],
 )

@@ -31,6 +31,8 @@ class MsPoEConfig(MethodConfig):
     """
 
     section = "Ms-PoE settings"
+    at_least = {"first_layer": 0}
+    above = {"lowest": 0, "outlier": 0}
 
     lowest: float = 1.2
     highest: float = 1.8
@@ -41,9 +43,7 @@ class MsPoEConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(0 < self.lowest <= self.highest, "Ratios are out of order", got=(self.lowest, self.highest))
-        check(self.first_layer >= 0, "first_layer cannot be negative", got=self.first_layer)
-        check(self.outlier > 0, "outlier must be positive", got=self.outlier)
+        check(self.lowest <= self.highest, "Ratios are out of order", got=(self.lowest, self.highest))
 
 
 class MsPoE(PositionMethod):

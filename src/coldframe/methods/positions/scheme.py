@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -9,11 +10,38 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from coldframe.config import check
 from coldframe.frozen.anatomy import BoundAnatomy
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.rotary import Heads, Rotary
-from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.base import Method, MethodConfig, MethodContext
 from coldframe.retrieval.store import Retrieved
+
+
+@dataclasses.dataclass(frozen=True)
+class BasesConfig(MethodConfig):
+    """Settings of methods that read under several RoPE bases.
+
+    Args:
+        k: None: nothing is retrieved.
+        bases: RoPE bases, each above 0, for a model whose own base is ``reference``.
+        reference: A model with another base gets each of ``bases`` times its own base over this; to state bases
+            outright, put the model's own here.
+    """
+
+    above = {"reference": 0}
+
+    bases: tuple[float, ...] = ()
+    reference: float = 10000.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(bool(self.bases) and min(self.bases) > 0, "There must be RoPE bases, each above 0", got=self.bases)
+
+    @property
+    def factors(self) -> list[float]:
+        """By how much each base is larger than the model's own."""
+        return [base / self.reference for base in self.bases]
 
 
 class PositionScheme(ABC):

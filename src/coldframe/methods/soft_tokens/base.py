@@ -59,6 +59,8 @@ class EncodedConfig(SoftTokenConfig):
     """
 
     section = "soft-token settings"
+    at_least = {"encoder_rank": 0, "adapter": 1, "dropout": 0}
+    above = {"static_learning_rate": 0}
 
     encoder: str = "auto"
     encoder_rank: int = 0
@@ -70,10 +72,7 @@ class EncodedConfig(SoftTokenConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.encoder_rank >= 0, "A rank cannot be negative", got=self.encoder_rank)
-        check(self.adapter is None or self.adapter >= 1, "The adapter's width must be positive", got=self.adapter)
-        check(0 <= self.dropout < 1, "Dropout must lie in [0, 1)", got=self.dropout)
-        check(self.static_learning_rate > 0, "A learning rate must be positive", got=self.static_learning_rate)
+        check(self.dropout < 1, "dropout must be below 1", got=self.dropout)
 
 
 def vocabulary_prompt(context: MethodContext, tokens: int) -> Tensor:

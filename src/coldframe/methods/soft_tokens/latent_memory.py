@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from coldframe.config import check
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import MethodContext
@@ -31,18 +30,13 @@ class LatentMemoryConfig(EncodedConfig):
     """
 
     section = "latent memory settings"
+    at_least = {"tokens": 1, "k": 1, "heads": 1}
 
     tokens: int = 16
     k: int = 5
     heads: int = 4
     adapter: int | None = None
     dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("tokens", "k", "heads"):
-            value = getattr(self, name)
-            check(value >= 1, f"{name} must be positive", got=value, expected=f"{name} >= 1")
 
 
 class LatentMemory(EncodedMethod):

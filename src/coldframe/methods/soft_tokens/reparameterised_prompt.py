@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import MethodContext
 from coldframe.methods.soft_tokens.base import SoftTokenConfig, SoftTokenMethod, vocabulary_prompt
@@ -26,14 +25,10 @@ class ReparameterisedPromptConfig(SoftTokenConfig):
     """
 
     section = "Reparameterised Prompt Tuning settings"
+    at_least = {"tokens": 1, "hidden": 1}
 
     tokens: int = 8
     hidden: int = 512
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.tokens >= 1, "Prompt Tuning needs a token", got=self.tokens, expected="tokens >= 1")
-        check(self.hidden >= 1, "The network's width must be positive", got=self.hidden, expected="hidden >= 1")
 
 
 class ReparameterisedPrompt(SoftTokenMethod):

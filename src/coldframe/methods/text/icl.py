@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
-from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import Method, MethodConfig
 from coldframe.methods.text.exemplars import contexts
@@ -22,12 +21,9 @@ class ICLConfig(MethodConfig):
     """
 
     section = "ICL settings"
+    at_least = {"k": 1}
 
     k: int = 5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.k >= 1, "In-context learning needs an exemplar", got=self.k, expected="k >= 1")
 
 
 class RetrievedICL(Method):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, TypeAlias
 
-from coldframe.config import check
 from coldframe.methods.base import MethodConfig
 from coldframe.methods.weight_deltas.passage_sequences import Form, Loss
 
@@ -37,6 +36,8 @@ class AdapterConfig(MethodConfig):
     """
 
     section = "adapter settings"
+    at_least = {"k": 1, "rank": 1}
+    above = {"alpha": 0}
 
     k: int = 1
     rank: int = 2
@@ -49,12 +50,6 @@ class AdapterConfig(MethodConfig):
     source: Literal["retrieved", "others"] = "retrieved"
     stored: Literal["bfloat16", "float32"] = "bfloat16"
     skip_unusable: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("k", "rank"):
-            check(getattr(self, name) >= 1, f"{name} must be positive", got=getattr(self, name), expected="at least 1")
-        check(self.alpha > 0, "alpha must be positive", got=self.alpha)
 
     @property
     def scale(self) -> float:

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from coldframe.config import check
 from coldframe.errors import DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
@@ -61,6 +60,15 @@ class DyPRAGConfig(AdapterConfig):
     """
 
     section = "DyPRAG settings"
+    at_least = {
+        "width": 1,
+        "train_passages": 1,
+        "teacher_epochs": 1,
+        "teacher_per_step": 1,
+        "kl_weight": 0,
+        "mse_weight": 0,
+    }
+    above = {"init_std": 0, "teacher_learning_rate": 0}
 
     train_passages: int | None = None
     teacher_learning_rate: float = 1e-3
@@ -72,16 +80,6 @@ class DyPRAGConfig(AdapterConfig):
     mse_weight: float = 100.0
     sequences: Literal["all", "published"] = "all"
     scaling: Literal["repaired", "published"] = "repaired"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("width", "train_passages", "teacher_epochs", "teacher_per_step"):
-            value = getattr(self, name)
-            check(value is None or value >= 1, f"{name} must be positive", got=value, expected="at least 1")
-        for name in ("init_std", "teacher_learning_rate"):
-            check(getattr(self, name) > 0, f"{name} must be positive", got=getattr(self, name))
-        for name in ("kl_weight", "mse_weight"):
-            check(getattr(self, name) >= 0, f"{name} cannot be negative", got=getattr(self, name))
 
     @property
     def scale(self) -> float:

@@ -10,7 +10,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from coldframe.config import check
 from coldframe.frozen.ports import Conditioning, LowRank
 from coldframe.methods.base import Method, MethodConfig, MethodContext
 from coldframe.retrieval.store import Retrieved
@@ -27,15 +26,12 @@ class LoRAConfig(MethodConfig):
     """
 
     section = "LoRA settings"
+    at_least = {"rank": 1}
+    above = {"alpha": 0}
 
     rank: int = 16
     alpha: float = 32.0
     targets: Literal["all", "attention", "mlp"] = "all"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.rank >= 1, "The rank must be positive", got=self.rank, expected="rank >= 1")
-        check(self.alpha > 0, "alpha must be positive", got=self.alpha)
 
 
 class LoRA(Method):

@@ -43,18 +43,13 @@ class PolyPRAGConfig(AdapterConfig):
     """
 
     section = "Poly-PRAG settings"
+    at_least = {"adapters": 1, "router_learning_rate": 0, "router_start": 0}
 
     adapters: int = 8
     router_learning_rate: float = 0.1
     router_start: float = 3.0
     relaxed: bool = False
     routing: Routing = "learned"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.adapters >= 1, "adapters must be positive", got=self.adapters, expected="at least 1")
-        for name in ("router_learning_rate", "router_start"):
-            check(getattr(self, name) >= 0, f"{name} cannot be negative", got=getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)

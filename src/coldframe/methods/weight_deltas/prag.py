@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from coldframe.config import check
 from coldframe.errors import ArtifactError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
@@ -44,16 +43,10 @@ class PRAGConfig(AdapterConfig):
     """
 
     section = "PRAG settings"
+    at_least = {"per_step": 1, "at_once": 1}
 
     per_step: int = 1
     at_once: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("per_step", "at_once"):
-            value = getattr(self, name)
-            if name == "per_step" or value is not None:
-                check(value >= 1, f"{name} must be positive", got=value, expected="at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
