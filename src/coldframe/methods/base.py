@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from coldframe.config import Config
@@ -22,7 +20,7 @@ from coldframe.frozen.ports import Conditioning, LanguageModel, Prompt
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
 from coldframe.retrieval.encoders import Encoder
 from coldframe.retrieval.store import Retrieved
-from coldframe.storage.files import atomic_path
+from coldframe.storage.tensors import read_tensors, write_tensors
 from coldframe.tasks.task import Schema
 
 WEIGHTS = "model.safetensors"
@@ -284,9 +282,7 @@ class Method(nn.Module):
 
     def save(self, folder: Path) -> list[str]:
         """Write what was learned into an artifact's folder; returns the names of the files."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        with atomic_path(folder / WEIGHTS) as path:
-            save_file(tensors, path)
+        write_tensors(folder / WEIGHTS, self.state_dict())
         return [WEIGHTS]
 
     def load(self, folder: Path) -> None:
@@ -295,10 +291,9 @@ class Method(nn.Module):
         Raises:
             ArtifactError: It is damaged, or belongs to other settings.
         """
+        tensors, _ = read_tensors(folder / WEIGHTS, fix="Fit again.")
         try:
-            self.load_state_dict(load_file(folder / WEIGHTS))
-        except (SafetensorError, OSError) as error:
-            raise ArtifactError(f"{folder / WEIGHTS} is damaged: {error}", fix="Fit again.") from error
+            self.load_state_dict(tensors)
         except RuntimeError as error:
             raise ArtifactError(f"The weights do not fit the method {self.name}: {error}") from error
 

@@ -345,7 +345,7 @@ def test_an_artifact_holds_network_and_embeddings_and_not_the_teacher(
     torch.testing.assert_close(bank.embeddings([p.id for p in every]), embeddings)
     torch.testing.assert_close(adapters_of(pipeline, facts()), bank.network(embeddings))
     # Bytes as they are counted: both nets of every target, and an embedding for each passage.
-    numbers = 2 * 9 * 4 * 33 + bank.layout.numbers * 4 + 7 * 32
+    numbers = 2 * 9 * 4 * 33 + bank.layout.parameters * 4 + 7 * 32
     assert 4 * numbers <= 7 * pipeline.method.entry_bytes < 4 * numbers + 1000
     # The teacher is PRAG of the five passages.
     prag = fitted(PRAG(stored="float32"), task=part(facts(), 0, 5), epochs=2)

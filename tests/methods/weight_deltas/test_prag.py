@@ -164,7 +164,7 @@ def test_an_artifact_holds_the_adapters_and_nothing_else(tmp_path: Path) -> None
     assert there - {*listed} == {"coldframe_config.json", "README.md"}
     method = exact.method
     shards = sum(path.stat().st_size for path in (tmp_path / "float32" / "adapters").glob("*.safetensors"))
-    assert method.trained_parameters == 7 * method.layout.numbers and method.entry_bytes == shards / 7
+    assert method.trained_parameters == 7 * method.layout.parameters and method.entry_bytes == shards / 7
     half = fitted(PRAG(at_once=2), out=tmp_path / "bfloat16", epochs=2)
     assert half.method.entry_bytes < 0.7 * method.entry_bytes
     torch.testing.assert_close(adapters_of(half), adapters_of(exact), atol=2e-3, rtol=1e-2)

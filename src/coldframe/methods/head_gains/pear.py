@@ -23,7 +23,6 @@ from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.progress import say
 from coldframe.retrieval.store import Retrieved
 from coldframe.storage.cache import cache_dir
-from coldframe.storage.checkpoints import CheckpointStore
 from coldframe.tasks.task import content_hash
 
 _FORMAT = 2  # of what is kept in the cache: another number and nothing older is taken up
@@ -149,7 +148,7 @@ class PEAR(Method):
         home = cache_dir() / "head-gains"
         if not data.quiet:
             say("PEAR: finding heads and training their gains, unless they are in the cache")
-        effects = discover(lm, config, CheckpointStore(home / of_effects), quiet=data.quiet)
+        effects = discover(lm, config, home / of_effects / "effects.safetensors", quiet=data.quiet)
         self.clean.copy_(effects.clean)
         self.patched.copy_(effects.patched)
         for layer, head in choose_heads(effects.mean(config.effect), config):

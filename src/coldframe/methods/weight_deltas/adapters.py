@@ -43,7 +43,7 @@ class Layout:
         return cls(tuple(linear.name for linear in linears), sizes, rank)
 
     @property
-    def numbers(self) -> int:
+    def parameters(self) -> int:
         """N, how many parameters an adapter has: ``sum of r (in + out)``."""
         return sum(self.pieces)
 
@@ -79,7 +79,7 @@ class Layout:
 
         It is shared: adapters that started apart would not lie in one space, and adding them up would mean little.
         """
-        flat = torch.zeros(self.numbers)
+        flat = torch.zeros(self.parameters)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for a, _ in self.factors(flat):
@@ -119,13 +119,13 @@ def combined(layout: Layout, adapters: Tensor, present: Tensor, rule: Combine, d
     """
     if rule not in get_args(Combine):
         raise ConfigError(f"Adapters cannot be combined by {rule!r}", fix=nearest(str(rule), get_args(Combine)))
-    there = present.to(adapters)
-    count = there.sum(1).clamp(min=1)
+    weight = present.to(adapters)
+    count = weight.sum(1).clamp(min=1)
     if rule == "ties":
-        return [(_ties(a, there, density), _ties(b, there, density)) for a, b in layout.factors(adapters)]
+        return [(_ties(a, weight, density), _ties(b, weight, density)) for a, b in layout.factors(adapters)]
     if rule == "average-factors":
-        return layout.factors(torch.einsum("qkn,qk->qn", adapters, there / count[:, None]))
-    share = there if rule == "sum" else there / count[:, None]
+        return layout.factors(torch.einsum("qkn,qk->qn", adapters, weight / count[:, None]))
+    share = weight if rule == "sum" else weight / count[:, None]
     return [
         (a.flatten(1, 2), (b * share[:, :, None, None]).transpose(1, 2).flatten(2))  # [q, k r, in], [q, out, k r]
         for a, b in layout.factors(adapters)
@@ -161,9 +161,9 @@ def mean_cosine(layout: Layout, adapters: Tensor) -> float:
     return float((cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1)))
 
 
-def _ties(factors: Tensor, there: Tensor, density: float) -> Tensor:
+def _ties(factors: Tensor, present: Tensor, density: float) -> Tensor:
     """TIES over dimension 1 of ``[queries, k, ., .]``."""
-    flat = factors.flatten(2) * there[..., None]
+    flat = factors.flatten(2) * present[..., None]
     count = int(density * flat.shape[-1])
     trimmed = torch.zeros_like(flat)
     largest = flat.abs().topk(count, dim=-1).indices
@@ -174,14 +174,14 @@ def _ties(factors: Tensor, there: Tensor, density: float) -> Tensor:
     return merged.view(-1, *factors.shape[2:])
 
 
-def stacked(adapters: Sequence[Sequence[Tensor]], numbers: int) -> tuple[Tensor, Tensor]:
+def stacked(adapters: Sequence[Sequence[Tensor]], parameters: int) -> tuple[Tensor, Tensor]:
     """Lists of adapters as one tensor, padded with zeros, and where something is.
 
     Shapes:
         Returns ``[queries, k, N]`` float32 and ``[queries, k]``; k is the longest list, at least 1.
     """
     k = max(1, *map(len, adapters)) if adapters else 1
-    flat, present = torch.zeros(len(adapters), k, numbers), torch.zeros(len(adapters), k, dtype=torch.bool)
+    flat, present = torch.zeros(len(adapters), k, parameters), torch.zeros(len(adapters), k, dtype=torch.bool)
     for query, row in enumerate(adapters):
         for place, adapter in enumerate(row):
             flat[query, place], present[query, place] = adapter.float(), True
