@@ -16,5 +16,5 @@ def in_chat(lm: FrozenLM, text: str) -> str:
         text: What the user says.
     """
     turns = [{"role": "user", "content": text}]
-    told = str(lm.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    return told.removeprefix(lm.tokenizer.bos_token or "") if lm.bos else told
+    prompt = str(lm.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    return prompt.removeprefix(lm.tokenizer.bos_token or "") if lm.bos else prompt

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Choose = Callable[[Tensor], Tensor]
 
 _LIKELY = 256
-"""Tokens among which it is looked first for those that hold ``top_p``."""
+"""The likeliest tokens, among which those that hold ``top_p`` are looked for first."""
 
 
 def write(
@@ -36,7 +36,7 @@ def write(
     """Continue prompts that were read, token by token, until each answer has ended; to be called within ``ports``.
 
     A model's own end tokens end an answer, and so do the prompt's end and the texts of ``stop``, which are cut off.
-    Where a text may end it, blanks before its first word are none of it: a line break there ends nothing.
+    Blanks before the first word do not belong to an answer that a text may end: a line break there ends nothing.
 
     Args:
         lm: The model.
@@ -69,8 +69,8 @@ def write(
                 open_rows -= {i} if ended else set()
         if not open_rows or step + 1 == max_new_tokens:
             break
-        given = chosen.repeat_interleave(len(ready) // len(prompts))
-        ready = lm.follow(ready, lm.embed(given.unsqueeze(1)))[1]
+        following = chosen.repeat_interleave(len(ready) // len(prompts))
+        ready = lm.follow(ready, lm.embed(following.unsqueeze(1)))[1]
     return texts
 
 

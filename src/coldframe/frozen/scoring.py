@@ -21,7 +21,7 @@ def check_finite(values: Tensor, what: str) -> None:
     """Raise unless all values are finite.
 
     Raises:
-        NotFiniteError: Some are infinite or no numbers.
+        NotFiniteError: A value is infinite or NaN.
     """
     if not bool(torch.isfinite(values).all()):
         raise NotFiniteError(
@@ -40,13 +40,13 @@ def losses(
     reserve: int = 0,
 ) -> tuple[Tensor, Prefilled]:
     """Losses of several answers to each prompt, ``[batch, answers]``, and the prompts as they were read."""
-    counts = {len(several) for several in answers}
+    counts = set(map(len, answers))
     check(len(counts) == 1 and 0 not in counts, "Every prompt needs as many answers as the next", got=sorted(counts))
     (count,) = counts
     tokens = [
         lm.answer_tokens(answer, prompt.end)
-        for prompt, several in zip(prompts, answers, strict=True)
-        for answer in several
+        for prompt, own_answers in zip(prompts, answers, strict=True)
+        for answer in own_answers
     ]
     longest = max(map(len, tokens))
     rows = lm.rows(prompts, conditioning, reserve=max(reserve, longest))
@@ -71,8 +71,8 @@ def log_probabilities(
     hidden = ready.last.unsqueeze(1)
     if longest > 1:
         copies = len(ready) // len(answers)
-        given, mask = (x if copies == 1 else x.repeat_interleave(copies, 0) for x in (padded[:, :-1], real[:, 1:]))
-        hidden = torch.cat((hidden, lm.follow(ready, lm.embed(given), mask)[0]), dim=1)
+        ids, mask = (x if copies == 1 else x.repeat_interleave(copies, 0) for x in (padded[:, :-1], real[:, 1:]))
+        hidden = torch.cat((hidden, lm.follow(ready, lm.embed(ids), mask)[0]), dim=1)
     log_probabilities = next_logits(lm, hidden, positions).log_softmax(-1)
     return (log_probabilities.gather(-1, padded.unsqueeze(-1)).squeeze(-1) * real).sum(-1)
 

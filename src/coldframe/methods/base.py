@@ -174,10 +174,8 @@ class Method(nn.Module):
         """
         for name in settings:
             if name not in self.query_settings:
-                known = ", ".join(self.query_settings) or "none"
-                raise ConfigError(
-                    f"{name!r} cannot be changed once {self.name} is trained", expected=known, fix="Fit again."
-                )
+                problem = f"{name!r} cannot be changed once {self.name} is trained"
+                raise ConfigError(problem, expected=", ".join(self.query_settings) or "none", fix="Fit again.")
         changed = copy.copy(self)
         changed.config = self.config.replace(**settings)
         return changed
@@ -272,11 +270,9 @@ class Method(nn.Module):
         """Optimiser groups; a method with parts of different natural rates overrides this."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": learning_rate}]
 
-    def optimizer(
-        self, groups: list[dict[str, Any]], learning_rate: float, weight_decay: float
-    ) -> torch.optim.Optimizer:
-        """The optimiser of the training loop: AdamW."""
-        return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
+    def optimizer(self, groups: list[dict[str, Any]], **settings: Any) -> torch.optim.Optimizer:
+        """The optimiser of the training loop, with ``lr`` and ``weight_decay``: AdamW."""
+        return torch.optim.AdamW(groups, **settings)
 
     # ---- files ------------------------------------------------------------------------------------------
 

@@ -15,9 +15,9 @@ from coldframe.tasks.task import Example, content_hash
 def random_rows(example: Example, rows: int, k: int, exclude: NDArray[np.int64], seed: int) -> Indices:
     """Positions below ``rows`` for one query, k of them, padded with -1: the same whatever is retrieved beside it."""
     rng = np.random.default_rng([seed, int(content_hash(example.id), 16)])
-    drawn = rng.choice(rows, min(k + len(exclude), rows), replace=False)
-    drawn = drawn[~np.isin(drawn, exclude)][:k]
-    return np.pad(drawn, (0, k - len(drawn)), constant_values=-1)
+    sample = rng.choice(rows, min(k + len(exclude), rows), replace=False)
+    sample = sample[~np.isin(sample, exclude)][:k]
+    return np.pad(sample, (0, k - len(sample)), constant_values=-1)
 
 
 def queue_of_labels(targets: Sequence[str], seed: int) -> Indices:

@@ -35,14 +35,14 @@ def look_up(
     scores = np.zeros(indices.shape, np.float32)
     for i, (example, left_out) in enumerate(zip(examples, exclude, strict=True)):
         names = dict.fromkeys(example.contexts or ())
-        if missing := [name for name in names if name not in places]:
+        if unknown := [name for name in names if name not in places]:
             raise DataError(
-                f"{row_name(example)} came with the entry {missing[0]!r}, which the store does not have",
+                f"{row_name(example)} came with the entry {unknown[0]!r}, which the store does not have",
                 fix="Put every entry that a row names into the store.",
             )
-        own = [places[name] for name in names if places[name] not in left_out][:k]
-        indices[i, : len(own)] = own
-        scores[i, : len(own)] = 1 / np.arange(1, len(own) + 1)
+        entries = [places[name] for name in names if places[name] not in left_out][:k]
+        indices[i, : len(entries)] = entries
+        scores[i, : len(entries)] = 1 / np.arange(1, len(entries) + 1)
     return indices, scores, np.array([example.contexts is not None for example in examples], bool)
 
 

@@ -97,7 +97,7 @@ class HFEncoder:
         from transformers import AutoModel
 
         folder = self._folder
-        with _told(self.source):
+        with _explained(self.source):
             model = AutoModel.from_pretrained(
                 folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
             )
@@ -108,7 +108,7 @@ class HFEncoder:
         from transformers import AutoTokenizer
 
         folder = self._folder
-        with _told(self.source):
+        with _explained(self.source):
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         tokenizer.padding_side = "right"
         if tokenizer.pad_token is None:
@@ -194,7 +194,7 @@ class SentenceTransformersEncoder:
         except ImportError as error:
             raise MissingExtraError("sentence-transformers", "text", f"The encoder {self.spec!r}") from error
         folder = str(folder_of(self.source))
-        with _told(self.source):
+        with _explained(self.source):
             return SentenceTransformer(folder, trust_remote_code=False, model_kwargs={"use_safetensors": True}).eval()
 
     def _compute(self, texts: list[str]) -> NDArray[np.float32]:
@@ -240,12 +240,12 @@ def folder_of(source: str | Path) -> Path:
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
-    with _told(source):
+    with _explained(source):
         return Path(snapshot_download(str(source), allow_patterns=_READABLE, ignore_patterns=_OTHER_FORMATS))
 
 
 @contextlib.contextmanager
-def _told(source: str | Path) -> Iterator[None]:
+def _explained(source: str | Path) -> Iterator[None]:
     """Whatever goes wrong while a model is fetched or read is an error that says what to do."""
     try:
         with quiet():

@@ -178,15 +178,12 @@ class Retriever:
     ) -> Retrieved:
         """Entries that came with a row; for rows without any the most similar ones."""
         indices, scores, came_with_entries = look_up(examples, self._by_id, self.k, exclude)
-        if rest := np.flatnonzero(~came_with_entries).tolist():
+        if rows := np.flatnonzero(~came_with_entries).tolist():
             if self.config.strategy == "given":
-                raise DataError(
-                    f"{row_name(examples[rest[0]])} came with no entries of its own",
-                    fix="Use strategy 'auto' or 'top'.",
-                )
-            indices[rest], scores[rest] = self._searched(
-                [examples[i] for i in rest], [exclude[i] for i in rest], exclude_same_key
-            )
+                problem = f"{row_name(examples[rows[0]])} came with no entries of its own"
+                raise DataError(problem, fix="Use strategy 'auto' or 'top'.")
+            queries, barred = [examples[i] for i in rows], [exclude[i] for i in rows]
+            indices[rows], scores[rows] = self._searched(queries, barred, exclude_same_key)
         return Retrieved(self.store, indices, scores)
 
     def _searched(
@@ -208,12 +205,11 @@ class Retriever:
             if self.similarity == "bm25" and (empty := int((indices < 0).all(axis=1).sum())):
                 say(f"{empty} of {len(examples)} queries share no word with the store: nothing is retrieved for them")
             return indices, scores
-        drawn = np.empty((len(examples), self.k), np.int64)
+        rows = np.empty((len(examples), self.k), np.int64)
         for i, (example, left_out) in enumerate(zip(examples, exclude, strict=True)):
-            drawn[i] = random_rows(example, len(self.store), self.k, left_out, self.config.seed)
-        scores = self.index.score(queries, drawn)
-        present = drawn >= 0
-        return stack([nearest(d[p], s[p], self.k) for d, s, p in zip(drawn, scores, present, strict=True)], self.k)
+            rows[i] = random_rows(example, len(self.store), self.k, left_out, self.config.seed)
+        scores, present = self.index.score(queries, rows), rows >= 0
+        return stack([nearest(r[p], s[p], self.k) for r, s, p in zip(rows, scores, present, strict=True)], self.k)
 
     def _approximate(self, things: Any) -> Index[Any]:
         """The usearch index, and a line on how much it misses: each sampled row is asked for its own neighbours."""
@@ -277,8 +273,8 @@ class Retriever:
         return queue_of_labels([example.target for example in self.store.examples], self.config.seed)
 
     def _fixed(self, exclude: list[NDArray[np.int64]]) -> tuple[Indices, Scores]:
-        rows = [first_in_queue(self._queue, self.k, left_out) for left_out in exclude]
-        return stack([nearest(own, np.zeros(len(own), np.float32), self.k) for own in rows], self.k)
+        results = [first_in_queue(self._queue, self.k, left_out) for left_out in exclude]
+        return stack([nearest(rows, np.zeros(len(rows), np.float32), self.k) for rows in results], self.k)
 
     def _key(self, examples: Sequence[Example], exclude_same_key: bool) -> str:
         """Names all that the neighbour lists depend on."""

@@ -35,9 +35,7 @@ def donors(
         [2, 3, 0, 1]
     """
     if len(sets) < 2:
-        raise DataError(
-            "To give a query what belongs to another takes two queries", got=len(sets), expected="at least 2"
-        )
+        raise DataError("A swap needs two queries", got=len(sets), expected="at least 2")
     exchange = _Exchange(sets, sets if barred is None else barred, seed)
     for query in range(len(sets)):
         if not exchange.apart(query, exchange.donor[query]):
@@ -67,13 +65,12 @@ def swapped(retrieved: Retrieved, *, barred: Sequence[NDArray[np.int64]] | None 
     for query in range(n):
         if n > 1 and shun[query].isdisjoint(own[donor[query]]):
             continue
-        rest = np.setdiff1d(np.arange(len(retrieved.store)), sorted(shun[query]))
-        if not len(rest) and retrieved.k:
-            raise DataError(
-                "There is nothing to swap with: every entry of the store was retrieved for a query", fix="Lower k."
-            )
-        drawn = rng.permutation(rest)[: retrieved.k]
-        indices[query] = np.pad(drawn, (0, retrieved.k - len(drawn)), constant_values=-1)
+        pool = np.setdiff1d(np.arange(len(retrieved.store)), sorted(shun[query]))
+        if not len(pool) and retrieved.k:
+            problem = "There is nothing to swap with: every entry of the store was retrieved for a query"
+            raise DataError(problem, fix="Lower k.")
+        rows = rng.permutation(pool)[: retrieved.k]
+        indices[query] = np.pad(rows, (0, retrieved.k - len(rows)), constant_values=-1)
         scores[query] = 0
     return Retrieved(retrieved.store, indices, scores)
 
@@ -85,14 +82,14 @@ class _Exchange:
         self, sets: Sequence[Set[Hashable]], barred: Sequence[Set[Hashable]], seed: int | Sequence[int]
     ) -> None:
         self.own = [frozenset(entries) for entries in sets]
-        self.shun = [entries | more for entries, more in zip(self.own, barred, strict=True)]
+        self.shun = [entries | further for entries, further in zip(self.own, barred, strict=True)]
         names: dict[frozenset[Hashable], int] = {}
         self.groups = np.array([names.setdefault(entries, len(names)) for entries in self.own])
         self.holders: dict[Hashable, list[int]] = defaultdict(list)
         for query, entries in enumerate(self.own):
             for entry in entries:
                 self.holders[entry].append(query)
-        self.donor = _moved_on(self.groups, seed)
+        self.donor = _shifted(self.groups, seed)
         self.closed = np.zeros(len(self.own), bool)
 
     def apart(self, query: int, other: int) -> bool:
@@ -130,7 +127,7 @@ class _Exchange:
         self.closed[query] = False
 
 
-def _moved_on(groups: NDArray[np.int64], seed: int | Sequence[int]) -> NDArray[np.int64]:
+def _shifted(groups: NDArray[np.int64], seed: int | Sequence[int]) -> NDArray[np.int64]:
     n, rng = len(groups), np.random.default_rng(seed)
     _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.lexsort((rng.permutation(n), rng.permutation(len(sizes))[place]))

@@ -67,7 +67,7 @@ class Trainer:
         self.parameters = [p for group in groups for p in group["params"]]
         if not self.parameters:
             raise TrainingError(f"{self.method.name} has no parameters to train")
-        optimizer = self.method.optimizer(groups, rate, config.weight_decay)
+        optimizer = self.method.optimizer(groups, lr=rate, weight_decay=config.weight_decay)
         self.model, self.optimizer = self.accelerator.prepare(self.method, optimizer)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.rows_at_once = problem.at_once or config.batch_size

@@ -27,7 +27,7 @@ def dense(flat: Tensor, target: int) -> Tensor:
 def test_layout_of_a_model() -> None:
     lm = FrozenLM(*tiny("llama"))
     layout = Layout.of(lm.anatomy, 2, "mlp")
-    assert layout.parameters == 3 * 3 * 2 * (32 + 48) and layout == Layout.from_dict(layout.to_dict())
+    assert layout.parameters == 3 * 3 * 2 * (32 + 48)
     start = layout.start(0)
     assert torch.equal(start, layout.start(0)) and not torch.equal(start, layout.start(1))
     for a, b in layout.factors(start):

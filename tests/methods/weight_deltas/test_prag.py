@@ -343,8 +343,8 @@ def test_what_a_query_gets() -> None:
         torch.testing.assert_close(delta.b[row] @ delta.a[row], sum(b @ a for a, b in pairs), atol=1e-5, rtol=1e-4)
     others = pipeline.replace(k=1, source="others").method
     for text in texts:
-        (drawn,) = others._others(text, ["somebody"])
-        assert others._others(text, [drawn]) != [drawn] and others._others(text, ["somebody"]) == [drawn]
+        (drawn,) = others._swapped(text, ["somebody"])
+        assert others._swapped(text, [drawn]) != [drawn] and others._swapped(text, ["somebody"]) == [drawn]
     with pytest.raises(DataError, match="cannot be swapped"):
         pipeline.replace(k=4, source="others").predict(texts)
     with pytest.raises(ConfigError, match="cannot be combined by 'rows'"):

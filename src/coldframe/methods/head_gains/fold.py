@@ -245,9 +245,9 @@ class _Fold:
         if tuple(weight.shape) != tuple(o_proj.weight.shape) or weight.dtype not in _PLAIN:
             raise ModelError(f"{name} is not stored as a plain matrix", got=f"{tuple(weight.shape)} {weight.dtype}")
         folded = fold_columns(weight, gains, axis)
-        moved = (_factors(weight, gains, axis) != 1).expand(weight.shape)
-        exact = (weight.double() * _factors(weight, gains, axis))[moved]
-        self._error += float((folded.double()[moved] - exact).square().sum())
+        scaled = (_factors(weight, gains, axis) != 1).expand(weight.shape)
+        exact = (weight.double() * _factors(weight, gains, axis))[scaled]
+        self._error += float((folded.double()[scaled] - exact).square().sum())
         self._size += float(exact.square().sum())
         self.dtype = str(weight.dtype).removeprefix("torch.")
         self.tensors.append(

@@ -25,7 +25,7 @@ from coldframe.retrieval.store import Retrieved
 from coldframe.storage.cache import cache_dir
 from coldframe.tasks.task import content_hash
 
-_FORMAT = 2  # of what is kept in the cache: another number and nothing older is taken up
+_FORMAT = 2  # of the cached files: with a new one, nothing older is used
 _DISCOVERY = ("repetitions", "discovery", "mean_over", "bos", "seed")
 _LOGITS = 1 << 26  # at most so many logits at once: 256 MB in float32
 
@@ -39,9 +39,9 @@ class PEARConfig(ReweightConfig, MethodConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Copies(TrainingSet):
-    """What gains are trained on: random sequences that are repeated once, others in every step.
+    """What gains are trained on: random sequences that are repeated once, new ones in every step.
 
-    An epoch is what lies between two looks at the held-out sequences; the last may be shorter.
+    An epoch ends where the held-out sequences are looked at; the last may be shorter.
 
     Attributes:
         items: Empty: sequences are drawn when they are wanted.
@@ -59,8 +59,8 @@ class Copies(TrainingSet):
     def take(self, rows: Sequence[int]) -> list[Tensor]:
         """Token ids of some sequences of one step, ``[BOS + 2 length]`` each."""
         size = self.config.batch_size
-        drawn = self.proxy.sequences(size, self.config.length, 2, rows[0] // size)
-        return [drawn[row % size] for row in rows]
+        sequences = self.proxy.sequences(size, self.config.length, 2, rows[0] // size)
+        return [sequences[row % size] for row in rows]
 
     def batches(self, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
         """The steps of an epoch."""

@@ -140,8 +140,8 @@ class MoICE(PositionMethod):
         length = min(self.config.length, lm.anatomy.max_positions)
         rows = [row for text in texts if len(row := (*lm.bos, *lm.tokenize(text))[:length]) >= 2]
         if not rows:
-            got = f"{len(texts)} texts"
-            raise DataError("There is no text to train on", got=got, expected="one of two tokens or more")
+            expected = "at least one of two tokens or more"
+            raise DataError("There is no text to train on", got=f"{len(texts)} texts", expected=expected)
         return rows
 
     def loss(self, lm: FrozenLM, batch: Any) -> Tensor:

@@ -122,7 +122,7 @@ def awareness(at: Heads, outlier: float) -> Tensor:
         Returns ``[batch, heads]``, float32; the lowest is the most position-aware head.
     """
     scores = (at.q[:, :, -1:].float() @ for_each_query_head(at.k, at.q).float().mT) * at.scale  # [batch, heads, 1, T]
-    seen = torch.ones_like(scores, dtype=torch.bool) if at.mask is None else at.mask[:, :, -1:].expand_as(scores)
-    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
-    columns = seen.sum(-1, keepdim=True)  # weights add up to 1, so their mean is 1 / columns
+    visible = torch.ones_like(scores, dtype=torch.bool) if at.mask is None else at.mask[:, :, -1:].expand_as(scores)
+    weights = scores.masked_fill(~visible, -torch.inf).softmax(-1)
+    columns = visible.sum(-1, keepdim=True)  # weights add up to 1, so their mean is 1 / columns
     return -(weights > outlier / columns).float().sum(-1).div(columns.squeeze(-1)).squeeze(-1)

@@ -113,10 +113,10 @@ class LatentMemory(EncodedMethod):
         assert slots is not None  # one of the two was built
         entries, present = self.exemplar_vectors(retrieved)
         similarity = torch.from_numpy(retrieved.scores).to(entries.device)
-        moved = slots + self.ask(self.encode(texts)).unsqueeze(1)
+        shifted = slots + self.ask(self.encode(texts)).unsqueeze(1)
         q, k, v = (
             x.view(n, -1, heads, d // heads).transpose(1, 2)
-            for x in (self.query(moved), self.key(entries), self.value(entries))
+            for x in (self.query(shifted), self.key(entries), self.value(entries))
         )
         scores = q @ k.transpose(-1, -2) / (d // heads) ** 0.5
         scores = scores + self.slope[:, None, None] * similarity[:, None, None, :]

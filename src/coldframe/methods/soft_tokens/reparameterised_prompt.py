@@ -49,7 +49,7 @@ class ReparameterisedPrompt(SoftTokenMethod):
         ``m d + h (d + 1) + d (h + 1)`` parameters, m tokens.
 
     Relations:
-        :class:`PromptTuning` learns the same ``m d`` numbers freely.
+        :class:`PromptTuning` learns the same ``m d`` parameters freely.
 
     Example:
         >>> ReparameterisedPrompt(tokens=4).config.hidden

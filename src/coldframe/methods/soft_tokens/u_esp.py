@@ -69,6 +69,5 @@ class UESP(EncodedMethod):
                 ["\n".join([text, *map(self.solved, retrieved.examples(row))]) for row, text in enumerate(texts)]
             )
         vectors, _ = self.exemplar_vectors(retrieved)
-        missing = self.config.k - vectors.shape[1]
-        vectors = torch.nn.functional.pad(vectors, (0, 0, 0, missing))
+        vectors = torch.nn.functional.pad(vectors, (0, 0, 0, self.config.k - vectors.shape[1]))
         return torch.cat((self.encode(texts), vectors.flatten(1)), dim=-1)

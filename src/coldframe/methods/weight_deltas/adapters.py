@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self, TypeAlias, get_args
+from collections.abc import Sequence
+from typing import Literal, Self, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -86,15 +86,6 @@ class Layout:
                 nn.init.kaiming_uniform_(a, a=math.sqrt(5))
         return flat
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {"names": list(self.names), "sizes": [list(size) for size in self.sizes], "rank": self.rank}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """From plain data."""
-        return cls(tuple(values["names"]), tuple((int(i), int(o)) for i, o in values["sizes"]), int(values["rank"]))
-
 
 def combined(layout: Layout, adapters: Tensor, present: Tensor, rule: Combine, density: float = 0.5) -> Factors:
     """One update for each query from the adapters of its k passages, as factors.
@@ -109,7 +100,7 @@ def combined(layout: Layout, adapters: Tensor, present: Tensor, rule: Combine, d
     Args:
         layout: Of the adapters.
         adapters: ``[queries, k, N]``.
-        present: ``[queries, k]``, False where a query has fewer passages; those count for nothing.
+        present: ``[queries, k]``, False where a query has fewer passages.
         rule: See above.
         density: For ``ties``, in (0, 1].
 
@@ -133,17 +124,14 @@ def combined(layout: Layout, adapters: Tensor, present: Tensor, rule: Combine, d
 
 
 def mean_cosine(layout: Layout, adapters: Tensor) -> float:
-    """Mean cosine between the updates of different passages: 1 where all have the same, so that retrieval is idle.
+    """Mean cosine between the updates of different passages: 1 where all are the same, so that retrieval is idle.
 
-    An update is ``B A`` of all targets together, as one vector; it is never made: ``<B A, B' A'>`` is the sum of the
-    products of ``B^T B'`` and ``A A'^T``, which are ``r x r``. (The factors themselves are alike from the start on.)
+    An update is ``B A`` of all targets, as one vector. It is never computed: ``<B A, B' A'>`` is the sum of the
+    products of ``B^T B'`` and ``A A'^T``, which are ``r x r``.
 
     Args:
         layout: Of the adapters.
-        adapters: At least two; updates of zero have no direction and count as 0.
-
-    Shapes:
-        adapters: ``[n, N]``.
+        adapters: ``[n, N]``, at least two; an update of zero counts as cosine 0.
 
     Example:
         >>> layout = Layout(("one",), ((2, 2),), rank=1)
@@ -175,11 +163,7 @@ def _ties(factors: Tensor, present: Tensor, density: float) -> Tensor:
 
 
 def stacked(adapters: Sequence[Sequence[Tensor]], parameters: int) -> tuple[Tensor, Tensor]:
-    """Lists of adapters as one tensor, padded with zeros, and where something is.
-
-    Shapes:
-        Returns ``[queries, k, N]`` float32 and ``[queries, k]``; k is the longest list, at least 1.
-    """
+    """Lists of adapters as ``[queries, k, N]``, padded with zeros, and which are present, ``[queries, k]``."""
     k = max(1, *map(len, adapters)) if adapters else 1
     flat, present = torch.zeros(len(adapters), k, parameters), torch.zeros(len(adapters), k, dtype=torch.bool)
     for query, row in enumerate(adapters):
