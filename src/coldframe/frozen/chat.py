@@ -10,10 +10,6 @@ def in_chat(lm: FrozenLM, text: str) -> str:
 
     A BOS token at the front is left out only where the model puts it there itself: it may be the template's own mark
     (SmolLM2), which nothing would put back.
-
-    Args:
-        lm: Whose tokenizer has a chat template.
-        text: What the user says.
     """
     turns = [{"role": "user", "content": text}]
     prompt = str(lm.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))

@@ -17,9 +17,6 @@ def in_float32(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 
     Packed (quantised) parameters stay as they are.
 
-    Args:
-        parameters: As from ``module.parameters()``; one that comes twice is converted once.
-
     Cost: 4 bytes for each parameter while the block runs.
 
     >>> layer = nn.Linear(2, 1).bfloat16()

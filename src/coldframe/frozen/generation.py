@@ -80,11 +80,7 @@ def greedy(logits: Tensor) -> Tensor:
 
 
 def sampler(temperature: float, top_p: float, seed: int, device: torch.device) -> Choose:
-    """How the next tokens are drawn: the likeliest ones at temperature 0, else at random.
-
-    Raises:
-        ConfigError: If a setting is out of its range.
-    """
+    """How the next tokens are drawn: the likeliest ones at temperature 0, else at random."""
     if temperature < 0 or not 0 < top_p <= 1:
         raise ConfigError(
             "Generation settings are out of range",

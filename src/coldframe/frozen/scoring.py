@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 
 def check_finite(values: Tensor, what: str) -> None:
-    """Raise unless all values are finite.
-
-    Raises:
-        NotFiniteError: A value is infinite or NaN.
-    """
+    """Raise unless all values are finite."""
     if not bool(torch.isfinite(values).all()):
         raise NotFiniteError(
             f"The {what} are not finite",

@@ -18,18 +18,6 @@ def look_up(
     """The first k entries that came with each row, in its order; the r-th is scored 1/r, so that it stays the r-th.
 
     An entry named twice counts once.
-
-    Args:
-        examples: n rows.
-        places: Where in the store the entries are, by id.
-        k: Entries per row.
-        exclude: For every row the store positions that it must not get.
-
-    Returns:
-        Positions ``[n, k]`` (-1: none left), scores ``[n, k]``, and which rows came with entries ``[n]``.
-
-    Raises:
-        DataError: A row names an entry that the store does not have.
     """
     indices = np.full((len(examples), k), -1, np.int64)
     scores = np.zeros(indices.shape, np.float32)

@@ -58,11 +58,7 @@ class Store:
 
     @classmethod
     def load(cls, path: Path) -> Store:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            ArtifactError: A line is not one of ours.
-        """
+        """Read what :meth:`save` wrote."""
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a text may hold other line ends
         try:
             return cls(tuple(_entry(json.loads(line)) for line in lines))

@@ -22,14 +22,6 @@ def donors(
     ``max(0, 2 g - n)`` with an equal set, and no permutation leaves fewer. Then for every query whose new set shares
     entries with its own, the shortest ring of exchanges that mends it and spoils no other.
 
-    Args:
-        sets: What was retrieved for each of n queries.
-        barred: Further entries that each query must not get, if that can be had.
-        seed: Of the random orders.
-
-    Raises:
-        DataError: With fewer than two queries.
-
     Example:
         >>> donors([{1}, {1}, {2}, {3}]).tolist()
         [2, 3, 0, 1]
@@ -47,14 +39,6 @@ def swapped(retrieved: Retrieved, *, barred: Sequence[NDArray[np.int64]] | None 
     """For every query what was retrieved for another one that shares no entry with it.
 
     Where no other query is apart, entries of the store at random that were not retrieved for it, scored 0.
-
-    Args:
-        retrieved: Of all queries together.
-        barred: For every query store positions that it must not get (itself, in training).
-        seed: Of the random orders.
-
-    Raises:
-        DataError: Every entry of the store was retrieved for a query (or is barred).
     """
     own = [set(row[row >= 0].tolist()) for row in retrieved.indices]
     shun = own if barred is None else [entries | set(rows.tolist()) for entries, rows in zip(own, barred, strict=True)]

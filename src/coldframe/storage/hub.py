@@ -23,9 +23,6 @@ def download(repo_id: str) -> Path:
     """The local folder of an artifact on the hub; without a network, the copy that is there already.
 
     Only the files of an artifact are fetched; they are verified when they are read.
-
-    Raises:
-        ArtifactError: It cannot be had.
     """
     from huggingface_hub import snapshot_download
 
@@ -51,9 +48,6 @@ def upload(pipeline: Saves, repo_id: str, **options: Any) -> str:
         repo_id: ``owner/name``.
         **options: ``private`` for a new repository; the rest goes to ``huggingface_hub.upload_folder``
             (``commit_message``, ``revision``, ``token``).
-
-    Raises:
-        ArtifactError: The hub refuses or cannot be reached.
     """
     from huggingface_hub import create_repo, upload_folder
 

@@ -65,11 +65,7 @@ def save(
 def load(
     folder: Path, fingerprint: str, optimizer: torch.optim.Optimizer
 ) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor]] | None:
-    """Read a checkpoint, restore optimiser and random states; None where there is none.
-
-    Raises:
-        ArtifactError: If the file is damaged, or belongs to a run with other settings or data.
-    """
+    """Read a checkpoint, restore optimiser and random states; None where there is none."""
     path = folder / CHECKPOINT
     if not path.exists():
         return None

@@ -121,9 +121,6 @@ def threshold(effects: Tensor) -> float:
     large effects on either side do not move the line. 1.4826 makes the deviation that of a normal
     distribution. The rule is ours; the paper tries K from 5 to 40.
 
-    Shapes:
-        effects: any.
-
     >>> round(threshold(torch.tensor([-9.0, -1.0, 0.0, 1.0, 2.0, 50.0])), 3)
     4.448
     """
@@ -132,15 +129,7 @@ def threshold(effects: Tensor) -> float:
 
 
 def choose_heads(effects: Tensor, config: ReweightConfig) -> list[tuple[int, int]]:
-    """The heads that get a gain, ``(layer, head)``, in the order of their effects (or as they were drawn).
-
-    Args:
-        effects: ``[layers, heads]``.
-        config: ``heads``, ``choose`` and ``seed`` count here.
-
-    Raises:
-        ConfigError: If there are not so many heads, or none stands out.
-    """
+    """The heads that get a gain, ``(layer, head)``, in the order of their effects (or as they were drawn)."""
     flat = effects.flatten()
     if config.heads is not None and config.heads > len(flat):
         raise ConfigError("There are not so many heads", got=f"heads={config.heads}", expected=f"at most {len(flat)}")

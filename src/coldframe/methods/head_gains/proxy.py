@@ -19,14 +19,6 @@ class ProxyTask:
 
     Paper: Tan et al. 2025 (PEAR), arXiv 2409.19745. Deviates: special tokens, and rows of the embedding that
     belong to no token, are never drawn.
-
-    Args:
-        lm: Whose vocabulary and context.
-        bos: Whether a sequence begins with BOS; ``auto`` if the tokenizer puts it before every text.
-        seed: Of all that is drawn.
-
-    Raises:
-        ConfigError: BOS should come first and the tokenizer has none.
     """
 
     def __init__(self, lm: FrozenLM, bos: Bos = "auto", seed: int = 0) -> None:
@@ -41,12 +33,7 @@ class ProxyTask:
         self.tokens = np.array(sorted(vocabulary - special))
 
     def check(self, n: int) -> None:
-        """Whether sequences of ``2 n`` tokens can be drawn for this model.
-
-        Raises:
-            ConfigError: If they are longer than the model's context.
-            ModelError: If the vocabulary is so small that a sequence would repeat itself before its end.
-        """
+        """Whether sequences of ``2 n`` tokens can be drawn for this model."""
         length, limit = len(self.start) + 2 * n, self.lm.anatomy.max_positions
         if length > limit:
             raise ConfigError(

@@ -131,11 +131,7 @@ class MoICE(PositionMethod):
         yield Problem(self, TrainingSet(rows, [len(row) for row in rows]), name="MoICE routers", at_once=1)
 
     def token_rows(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Texts as what is trained on: token ids, of two tokens or more.
-
-        Raises:
-            DataError: If there is no such text.
-        """
+        """Texts as what is trained on: token ids, of two tokens or more."""
         lm = self.ready.lm
         length = min(self.config.length, lm.anatomy.max_positions)
         rows = [row for text in texts if len(row := (*lm.bos, *lm.tokenize(text))[:length]) >= 2]

@@ -72,11 +72,7 @@ class PositionMethod(Method):
     learns_from_task: ClassVar[bool] = False
 
     def build(self, context: MethodContext) -> None:
-        """Look up the model's positions.
-
-        Raises:
-            ModelError: If they are not rotary.
-        """
+        """Look up the model's positions."""
         self.rotary = Rotary(context.lm.anatomy)
 
     @abstractmethod

@@ -20,13 +20,6 @@ class TunedEncoder(nn.Module):
     Paper: MHA-RAG (arXiv 2510.05363) fine-tunes its encoder with LoRA of rank 64; targets and scale are not
     stated. Here: all linears but an unused pooler, scale 1.
 
-    Args:
-        encoder: A transformers encoder.
-        rank: r, at least 1.
-
-    Raises:
-        ConfigError: If the encoder has no linears to update (fingerprints, sentence-transformers modules).
-
     Cost:
         ``r (in + out)`` parameters for every linear. Every text is encoded anew at every step: nothing can
         be remembered.

@@ -20,14 +20,7 @@ HYPERNETWORK, EMBEDDINGS = "hypernetwork.safetensors", "embeddings.safetensors"
 
 
 def write_shard(folder: Path, lessons: Mapping[str, str], adapters: Tensor, fingerprint: str) -> Path:
-    """Write adapters, ``[passages, N]``; the file is named by its content, so that files of several runs do not meet.
-
-    Args:
-        folder: The file goes below it.
-        lessons: The passages, by id, with the hash of what each was trained on.
-        adapters: In the dtype to keep.
-        fingerprint: Of all else that they depend on.
-    """
+    """Write adapters, ``[passages, N]``; the name is that of its content, so files of several runs do not meet."""
     path = folder / SHARDS / f"{content_hash(fingerprint, *lessons, *lessons.values())}.safetensors"
     return write_tensors(path, {"adapters": adapters}, about={"fingerprint": fingerprint, "lessons": dict(lessons)})
 

@@ -69,17 +69,7 @@ class Bank(ABC):
 
 
 class AdapterShards(Bank):
-    """PRAG's: an adapter for every passage, in files ``[passages, N]`` that are memory-mapped.
-
-    Args:
-        folders: Where they are: the files are in ``adapters`` below each.
-        layout: How they lie.
-        scale: Of the update.
-        lessons: The passages, by id, with the hash of what each was trained on.
-
-    Raises:
-        ArtifactError: A file is damaged, or an adapter is missing.
-    """
+    """PRAG's: an adapter for every passage, in files ``[passages, N]`` that are memory-mapped."""
 
     def __init__(self, folders: Sequence[Path], layout: Layout, scale: float, lessons: Mapping[str, str]) -> None:
         places = {key: place for folder in folders for key, place in shard_places(folder / SHARDS).items()}
@@ -95,11 +85,7 @@ class AdapterShards(Bank):
         super().__init__(layout, scale, tuple(lessons), files, len(lessons) * layout.parameters)
 
     def adapters(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
-        """Read them.
-
-        Raises:
-            DataError: A passage has no adapter.
-        """
+        """Read them."""
         if routing != "learned":
             raise _no_routing("PRAG", routing)
         if unknown := [id for id in ids if id not in self._places]:
@@ -112,11 +98,6 @@ class RoutedBank(Bank):
     """Poly-PRAG's: a bank of latent adapters in memory, and a routing table that is memory-mapped.
 
     A passage that the table does not know gets the uniform mixture; :attr:`unknown` counts them.
-
-    Args:
-        path: The file, which ``write_bank`` wrote.
-        layout: How adapters lie.
-        scale: Of the update.
     """
 
     default: Combination = "rows"
@@ -167,17 +148,7 @@ class RoutedBank(Bank):
 
 
 class GeneratedAdapters(Bank):
-    """DyPRAG's: a hypernetwork in memory, and the passages' embeddings, which are memory-mapped.
-
-    Args:
-        network: The file of the hypernetwork.
-        embeddings: The file of the embeddings.
-        layout: How adapters lie.
-        scale: Of the update.
-
-    Raises:
-        ArtifactError: A file is damaged or does not fit.
-    """
+    """DyPRAG's: a hypernetwork in memory, and the passages' embeddings, which are memory-mapped."""
 
     default: Combination = "average-factors"
 
@@ -196,11 +167,7 @@ class GeneratedAdapters(Bank):
         super().__init__(layout, scale, tuple(self._row_of), files, trained)
 
     def embeddings(self, ids: Sequence[str]) -> Tensor:
-        """Embeddings of some passages, float32 ``[n, d_model]``.
-
-        Raises:
-            DataError: A passage has none.
-        """
+        """Embeddings of some passages, float32 ``[n, d_model]``."""
         if unknown := [id for id in ids if id not in self._row_of]:
             raise DataError(f"There is no embedding of passage {unknown[0]!r}", fix="Add it: coldframe fit --add.")
         rows = [self._embeddings[self._row_of[id]] for id in ids]
@@ -216,15 +183,7 @@ class GeneratedAdapters(Bank):
 
 
 def adapter_cosine(bank: Bank, passages: int = 50) -> float | None:
-    """How alike the adapters of different passages are; see :func:`mean_cosine` of the adapters.
-
-    Args:
-        bank: Whose.
-        passages: How many of them to compare, evenly over their order.
-
-    Returns:
-        None where there are fewer than two.
-    """
+    """How alike the adapters of different passages are; see :func:`mean_cosine` of the adapters."""
     count = min(passages, len(bank.ids))
     if count < 2:
         return None

@@ -53,11 +53,7 @@ class Hypernetwork(nn.Module):
 
     @classmethod
     def from_state(cls, layout: Layout, state: Mapping[str, Tensor]) -> Self:
-        """From its weights by name, ``first`` and ``second``; kept in float32.
-
-        Raises:
-            ConfigError: They do not fit the layout.
-        """
+        """From its weights by name, ``first`` and ``second``; kept in float32."""
         first, second = state["first"], state["second"]
         fits = first.dim() == 3 and len(first) == len(layout.pieces)
         fits = fits and tuple(second.shape) == (layout.parameters, first.shape[1])

@@ -12,15 +12,7 @@ from coldframe.methods.weight_deltas.adapters import Factors, Layout
 
 
 def write_lora(folder: Path, lm: FrozenLM, layout: Layout, factors: Factors, scale: float) -> None:
-    """Write ``adapter_config.json`` and ``adapter_model.safetensors``, float32, into a new folder.
-
-    Args:
-        folder: Where to.
-        lm: The model that the adapter is for.
-        layout: Names of its targets.
-        factors: A ``[r', in]`` and B ``[out, r']`` of each; r' may be larger than the layout's rank.
-        scale: ``dW = scale B A``; written as ``lora_alpha = scale r'``, which peft divides by r'.
-    """
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors``, float32, into a new folder."""
     folder.mkdir(parents=True)
     rank = int(factors[0][0].shape[0])
     tensors = {}

@@ -72,11 +72,7 @@ class PassageAdapters(Method):
 
     @property
     def adapters(self) -> Bank:
-        """Where the adapters of passages come from.
-
-        Raises:
-            NotFittedError: Nothing is trained yet.
-        """
+        """Where the adapters of passages come from."""
         if self.bank is None:
             raise NotFittedError(f"{self.name} has not been fitted", fix="Call coldframe.fit or coldframe.load.")
         return self.bank
