@@ -34,9 +34,9 @@ from coldframe.config import check
 from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingError
 from coldframe.evaluation.reweighted.data import Reweighted
 from coldframe.evaluation.reweighted.report import render_markdown
-from coldframe.frozen.chat import in_chat
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import Conditioning, Prompt
+from coldframe.frozen.tokens import in_chat
 from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.reweighting import Reweighting

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coldframe.errors import ConfigError
-from coldframe.frozen.ports import PositionReading, Prompt
+from coldframe.frozen.ports import Prompt
 from coldframe.frozen.scoring import check_finite, next_logits
 from coldframe.frozen.states import Prefilled
 from coldframe.frozen.tokens import end_tokens
@@ -17,6 +17,7 @@ from coldframe.tasks.task import end_text
 
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
+    from coldframe.frozen.rotary import PositionScheme
 
 Choose = Callable[[Tensor], Tensor]
 
@@ -31,7 +32,7 @@ def write(
     choose: Choose,
     prompts: Sequence[Prompt],
     stop: Sequence[str] = (),
-    positions: PositionReading | None = None,
+    positions: PositionScheme | None = None,
 ) -> list[str]:
     """Continue prompts that were read, token by token, until each answer has ended; to be called within ``ports``.
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -171,6 +172,30 @@ class Rotary:
         kinds = getattr(self.anatomy.config, "layer_types", None)
         prefix = f"{kinds[layer]}_" if kinds else ""
         return prefix if hasattr(self.module, f"{prefix}inv_freq") else ""
+
+
+class PositionScheme(ABC):
+    """The attention of all layers under other positions, for one batch of queries: what a ``Conditioning`` holds.
+
+    The model is changed only while it runs under :meth:`reading`: between calls it is the base model, to the bit.
+
+    Attributes:
+        copies: Rows that every prompt is read as, beside each other.
+    """
+
+    copies: int = 1
+
+    @abstractmethod
+    def attend(self, at: Heads) -> Tensor:
+        """The output of a layer's heads, ``[batch * copies, heads, Q, d]``."""
+
+    def mix(self, logits: Tensor) -> Tensor:
+        """Logits of a prompt out of those of its copies: ``[batch * copies, ..., vocab] -> [batch, ..., vocab]``."""
+        return logits
+
+    def reading(self, anatomy: BoundAnatomy) -> AbstractContextManager[None]:
+        """``attend`` in the place of a model's attention while the block runs."""
+        return Rotary(anatomy).taken_over(self.attend)
 
 
 class _Takeover:

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from coldframe.config import check
 from coldframe.errors import NotFiniteError
-from coldframe.frozen.ports import Conditioning, PositionReading, Prompt
+from coldframe.frozen.ports import Conditioning, Prompt
 from coldframe.frozen.states import Prefilled
 
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
+    from coldframe.frozen.rotary import PositionScheme
 
 
 def check_finite(values: Tensor, what: str) -> None:
@@ -58,7 +59,7 @@ def losses(
 
 
 def log_probabilities(
-    lm: FrozenLM, ready: Prefilled, answers: Sequence[tuple[int, ...]], positions: PositionReading | None = None
+    lm: FrozenLM, ready: Prefilled, answers: Sequence[tuple[int, ...]], positions: PositionScheme | None = None
 ) -> Tensor:
     """Summed log-probability of the tokens of each prompt's answer, ``[batch]``."""
     longest = max(map(len, answers))
@@ -73,14 +74,14 @@ def log_probabilities(
     return (log_probabilities.gather(-1, padded.unsqueeze(-1)).squeeze(-1) * real).sum(-1)
 
 
-def some_logits(lm: FrozenLM, hidden: Tensor, token_ids: Tensor, positions: PositionReading | None) -> Tensor:
+def some_logits(lm: FrozenLM, hidden: Tensor, token_ids: Tensor, positions: PositionScheme | None) -> Tensor:
     """Logits of some tokens only, of prompts and not of their copies."""
     if positions is None:
         return lm.head(hidden, token_ids)
     return next_logits(lm, hidden, positions).index_select(-1, token_ids)  # they may be mixed by what all tokens have
 
 
-def next_logits(lm: FrozenLM, hidden: Tensor, positions: PositionReading | None) -> Tensor:
+def next_logits(lm: FrozenLM, hidden: Tensor, positions: PositionScheme | None) -> Tensor:
     """Logits over the whole vocabulary, of prompts and not of their copies."""
     logits = lm.head(hidden)
     return logits if positions is None else positions.mix(logits)

@@ -16,10 +16,9 @@ from coldframe.config import Config, check
 from coldframe.errors import ConfigError, DataError
 from coldframe.progress import say
 from coldframe.retrieval import neighbours
-from coldframe.retrieval.draws import first_in_queue, queue_of_labels, random_rows
+from coldframe.retrieval.draws import first_in_queue, look_up, queue_of_labels, random_rows, row_name
 from coldframe.retrieval.encoders import Encoder, default_encoder, load_encoder
 from coldframe.retrieval.exact import ExactCosine, ExactTanimoto
-from coldframe.retrieval.given import look_up, row_name
 from coldframe.retrieval.index import Index, Indices, Recall, Scores, nearest, stack
 from coldframe.retrieval.similarity import Similarity, morgan_sets, scaffold_sets
 from coldframe.retrieval.store import Retrieved, Store
@@ -100,22 +99,17 @@ class Retriever:
         self._encoder = encoder
         self.recall: Recall | None = None
         check(k >= 0, "k cannot be negative", got=k)
-        if self.config.strategy not in ("none", "given") and k > len(store):
-            raise ConfigError(
-                "The exemplar store has fewer rows than k",
-                got=f"{len(store)} rows, k = {k}",
-                fix=f"Pass k = {max(len(store) - 1, 0)} or less, or add exemplars.",
-            )
-        if self.similarity in ("tanimoto", "scaffold-tanimoto") and domain != "molecules":
-            raise ConfigError(
-                f"{self.similarity} compares molecules", got=f"domain {domain!r}", fix="Use cosine or bm25."
-            )
-        if self.similarity == "bm25" and domain != "text":
+        similarity, size = self.similarity, len(store)
+        if self.config.strategy not in ("none", "given") and k > size:
+            fix = f"Pass k = {max(size - 1, 0)} or less, or add exemplars."
+            raise ConfigError("The exemplar store has fewer rows than k", got=f"{size} rows, k = {k}", fix=fix)
+        if similarity in ("tanimoto", "scaffold-tanimoto") and domain != "molecules":
+            raise ConfigError(f"{similarity} compares molecules", got=f"domain {domain!r}", fix="Use cosine or bm25.")
+        if similarity == "bm25" and domain != "text":
             raise ConfigError("bm25 compares words", got=f"domain {domain!r}", fix="Use tanimoto or cosine.")
-        if self.config.index == "usearch" and self.similarity not in ("tanimoto", "cosine"):
-            raise ConfigError(
-                f"usearch has no {self.similarity}", expected="tanimoto or cosine", fix="Use index='exact'."
-            )
+        if self.config.index == "usearch" and similarity not in ("tanimoto", "cosine"):
+            fix = "Use index='exact'."
+            raise ConfigError(f"usearch has no {similarity}", expected="tanimoto or cosine", fix=fix)
 
     @property
     def similarity(self) -> Similarity:

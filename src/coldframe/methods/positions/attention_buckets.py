@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from coldframe.frozen.rotary import Heads, rotate
+from coldframe.frozen.rotary import Heads, PositionScheme, rotate
 from coldframe.methods.base import MethodContext
-from coldframe.methods.positions.scheme import BasesConfig, PositionMethod, PositionScheme
+from coldframe.methods.positions.scheme import BasesConfig, PositionMethod
 
 
 @dataclasses.dataclass(frozen=True)

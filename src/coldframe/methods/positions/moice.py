@@ -14,10 +14,10 @@ from coldframe.config import check
 from coldframe.errors import DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
-from coldframe.frozen.rotary import Heads, rotate
+from coldframe.frozen.rotary import Heads, PositionScheme, rotate
 from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
 from coldframe.methods.base import MethodContext
-from coldframe.methods.positions.scheme import BasesConfig, PositionMethod, PositionScheme
+from coldframe.methods.positions.scheme import BasesConfig, PositionMethod
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 
 _INIT_STD = 0.02  # of new weights in the authors' training: Llama's own

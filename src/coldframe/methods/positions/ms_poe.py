@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from coldframe.config import check
-from coldframe.frozen.rotary import Heads, for_each_query_head, rotate
+from coldframe.frozen.rotary import Heads, PositionScheme, for_each_query_head, rotate
 from coldframe.methods.base import MethodConfig, MethodContext
-from coldframe.methods.positions.scheme import PositionMethod, PositionScheme
+from coldframe.methods.positions.scheme import PositionMethod
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import ClassVar
 
-from torch import Tensor
-
 from coldframe.config import check
-from coldframe.frozen.anatomy import BoundAnatomy
 from coldframe.frozen.ports import Conditioning
-from coldframe.frozen.rotary import Heads, Rotary
+from coldframe.frozen.rotary import PositionScheme, Rotary
 from coldframe.methods.base import Method, MethodConfig, MethodContext
 from coldframe.retrieval.store import Retrieved
 
@@ -42,27 +38,6 @@ class BasesConfig(MethodConfig):
     def factors(self) -> list[float]:
         """By how much each base is larger than the model's own."""
         return [base / self.reference for base in self.bases]
-
-
-class PositionScheme(ABC):
-    """The attention of all layers under other positions, for one batch of queries: what a ``Conditioning`` holds.
-
-    The model is changed only while it runs under :meth:`reading`: between calls it is the base model, to the bit.
-    """
-
-    copies: int = 1
-
-    @abstractmethod
-    def attend(self, at: Heads) -> Tensor:
-        """The output of a layer's heads, ``[batch * copies, heads, Q, d]``."""
-
-    def mix(self, logits: Tensor) -> Tensor:
-        """Logits of a prompt out of those of its copies: ``[batch * copies, ..., vocab] -> [batch, ..., vocab]``."""
-        return logits
-
-    def reading(self, anatomy: BoundAnatomy) -> AbstractContextManager[None]:
-        """``attend`` in the place of a model's attention while the block runs."""
-        return Rotary(anatomy).taken_over(self.attend)
 
 
 class PositionMethod(Method):

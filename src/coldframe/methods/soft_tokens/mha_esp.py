@@ -14,7 +14,7 @@ from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import MethodContext
 from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod
-from coldframe.methods.text.exemplars import contexts
+from coldframe.methods.text.icl import rendered
 from coldframe.retrieval.store import Retrieved
 
 
@@ -135,7 +135,7 @@ class MHAESP(EncodedMethod):
     def contexts(self, texts: Sequence[str], retrieved: Retrieved) -> tuple[tuple[str, ...], ...] | None:
         """The nearest exemplars as text, if any."""
         count = self.config.text_exemplars
-        return contexts(self.ready.schema, retrieved.ranked(), count) if count else None
+        return rendered(self.ready.schema, retrieved.ranked(), count) if count else None
 
     def attend(self, texts: Sequence[str], retrieved: Retrieved) -> tuple[Tensor, Tensor]:
         """The equations: soft tokens ``[batch, heads, d]`` and attention ``[batch, heads, keys]``."""

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import Method, MethodConfig
-from coldframe.methods.text.exemplars import contexts
 from coldframe.retrieval.store import Retrieved
+from coldframe.tasks.task import Schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class RetrievedICL(Method):
 
     def contexts(self, texts: Sequence[str], retrieved: Retrieved) -> tuple[tuple[str, ...], ...]:
         """For each query its first ``k`` exemplars, farthest first: the nearest stands next to the query."""
-        return contexts(self.ready.schema, retrieved, self.config.k)
+        return rendered(self.ready.schema, retrieved, self.config.k)
 
 
 class FixedICL(RetrievedICL):
@@ -72,3 +72,9 @@ class FixedICL(RetrievedICL):
 
     name: ClassVar[str] = "icl-fixed"
     strategy: ClassVar[str] = "fixed"
+
+
+def rendered(schema: Schema, retrieved: Retrieved, k: int) -> tuple[tuple[str, ...], ...]:
+    """For each query its first ``k`` exemplars as prompt text, farthest first."""
+    rows = (reversed(retrieved.examples(row)[:k]) for row in range(len(retrieved)))
+    return tuple(tuple(map(schema.rendered, examples)) for examples in rows)
