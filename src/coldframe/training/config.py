@@ -35,17 +35,8 @@ class TrainingConfig(Config):
     """
 
     section = "training settings"
-    at_least = {
-        "epochs": 1,
-        "batch_size": 1,
-        "accumulation": 1,
-        "weight_decay": 0,
-        "warmup": 0,
-        "clip": 0,
-        "patience": 0,
-        "seed": 0,
-        "checkpoint_every": 0,
-    }
+    at_least = {"epochs": 1, "batch_size": 1, "accumulation": 1}
+    at_least |= dict.fromkeys(("weight_decay", "warmup", "clip", "patience", "seed", "checkpoint_every"), 0)
     above = {"learning_rate": 0}
 
     epochs: int = 8

@@ -40,17 +40,8 @@ class ReweightConfig(Config):
     """
 
     section = "reweighting settings"
-    at_least = {
-        "heads": 1,
-        "batch_size": 1,
-        "steps": 1,
-        "held_out": 1,
-        "evaluate_every": 1,
-        "warmup": 0,
-        "patience": 0,
-        "seed": 0,
-        "length": 2,
-    }
+    at_least = {"warmup": 0, "patience": 0, "seed": 0, "length": 2}
+    at_least |= dict.fromkeys(("heads", "batch_size", "steps", "held_out", "evaluate_every"), 1)
     above = {"learning_rate": 0}
 
     heads: int | None = None

@@ -15,14 +15,9 @@ from coldframe.errors import ArtifactError, ColdframeError, ConfigError, ModelEr
 from coldframe.frozen.hooks import attach_head_gains
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.model_sources import locate
-from coldframe.methods.head_gains.checkpoint_files import (
-    copy_checkpoint,
-    find_tensor,
-    read_tensor,
-    tensor_files,
-)
+from coldframe.methods.head_gains.checkpoint_files import copy_checkpoint, find_tensor, read_tensor, tensor_files
 from coldframe.methods.head_gains.config import ReweightConfig
-from coldframe.methods.head_gains.gains_file import FOLDER, GainsFile, read_gains, write_gains
+from coldframe.methods.head_gains.gains_file import FOLDER, read_gains, write_gains
 from coldframe.methods.head_gains.reweighting import Reweighting
 from coldframe.storage.artifact import MANIFEST
 from coldframe.storage.files import atomic_path
@@ -187,7 +182,8 @@ def unfold(folder: str | Path, out: str | Path, base: str | None = None) -> Unfo
             weight = unfold_columns(weight, gains_file.gains[entry["layer"]], entry["axis"])
         if _digest(weight) != entry["base_sha256"]:
             if originals is not None:
-                raise ArtifactError(f"{base} is not the model that was reweighted", expected=_base_of(gains_file))
+                expected = "{name} ({weight_hash:.12})".format(**gains_file.manifest["base_model"])
+                raise ArtifactError(f"{base} is not the model that was reweighted", expected=expected)
             inexact.append(name)
         return weight
 
@@ -250,15 +246,8 @@ class _Fold:
         self._error += float((folded.double()[scaled] - exact).square().sum())
         self._size += float(exact.square().sum())
         self.dtype = str(weight.dtype).removeprefix("torch.")
-        self.tensors.append(
-            {
-                "name": name,
-                "layer": layer,
-                "axis": axis,
-                "base_sha256": _digest(weight),
-                "folded_sha256": _digest(folded),
-            }
-        )
+        checksums = {"base_sha256": _digest(weight), "folded_sha256": _digest(folded)}
+        self.tensors.append({"name": name, "layer": layer, "axis": axis, **checksums})
         return folded
 
 
@@ -279,11 +268,6 @@ def _values(lm: FrozenLM, config: ReweightConfig, reweighting: Reweighting, fold
         "history": list(reweighting.history),
         "folded": folded,
     }
-
-
-def _base_of(gains_file: GainsFile) -> str:
-    base = gains_file.manifest["base_model"]
-    return f"{base['name']} ({base['weight_hash'][:12]})"
 
 
 def _wide(weight: Tensor) -> torch.dtype:

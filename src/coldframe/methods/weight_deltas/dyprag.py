@@ -56,14 +56,8 @@ class DyPRAGConfig(AdapterConfig):
     """
 
     section = "DyPRAG settings"
-    at_least = {
-        "width": 1,
-        "train_passages": 1,
-        "teacher_epochs": 1,
-        "teacher_per_step": 1,
-        "kl_weight": 0,
-        "mse_weight": 0,
-    }
+    at_least = dict.fromkeys(("width", "train_passages", "teacher_epochs", "teacher_per_step"), 1)
+    at_least |= {"kl_weight": 0, "mse_weight": 0}
     above = {"init_std": 0, "teacher_learning_rate": 0}
 
     train_passages: int | None = None
