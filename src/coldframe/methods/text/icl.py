@@ -43,13 +43,9 @@ class RetrievedICL(Method):
     uses_retrieval: ClassVar[bool] = True
     trainable: ClassVar[bool] = False
     reads_text: ClassVar[bool] = True
+    port: ClassVar[str | None] = "text"
     query_settings: ClassVar[tuple[str, ...]] = ("k",)
     ablations: ClassVar[tuple[str, ...]] = ("swapped-store",)
-
-    @property
-    def ports(self) -> frozenset[str]:
-        """Text."""
-        return frozenset({"text"})
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """The exemplars, rendered by the task's template."""

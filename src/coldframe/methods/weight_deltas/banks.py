@@ -46,24 +46,24 @@ class Bank(ABC):
         return sum(path.stat().st_size for path in self.files.values())
 
     @abstractmethod
-    def adapters(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
+    def adapters(self, ids: Sequence[str]) -> Tensor:
         """Adapters of some passages, float32 ``[n, N]``."""
 
-    def factors(self, queries: Sequence[Sequence[str]], combine: Combination, routing: Routing = "learned") -> Factors:
+    def factors(self, queries: Sequence[Sequence[str]], combine: Combination, **options: Any) -> Factors:
         """One update for every query.
 
         Args:
             queries: Ids of each query's passages.
             combine: ``rows`` mixes routing rows before anything is composed; ``auto`` is the bank's default; for the
                 others see :func:`coldframe.methods.weight_deltas.adapters.combined`.
-            routing: As learned, or a control; only a bank with a routing table has controls.
+            **options: Of :meth:`adapters`: a bank with a routing table takes ``routing``.
         """
         rule = self.default if combine == "auto" else combine
         if rule not in get_args(Combine):
             rules = [name for name in get_args(Combination) if name != "rows" or self.default == "rows"]
             raise ConfigError(f"These adapters cannot be combined by {rule!r}", fix=nearest(rule, rules))
         passages = list(dict.fromkeys(id for ids in queries for id in ids))  # several queries may share a passage
-        adapters = dict(zip(passages, self.adapters(passages, routing), strict=True))
+        adapters = dict(zip(passages, self.adapters(passages, **options), strict=True))
         flat, present = stacked([[adapters[id] for id in ids] for ids in queries], self.layout.parameters)
         return combined(self.layout, flat, present, rule)  # type: ignore[arg-type]
 
@@ -84,10 +84,8 @@ class AdapterShards(Bank):
         files = {f"{SHARDS}/{path.name}": path for path in self._rows}
         super().__init__(layout, scale, tuple(lessons), files, len(lessons) * layout.parameters)
 
-    def adapters(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
+    def adapters(self, ids: Sequence[str]) -> Tensor:
         """Read them."""
-        if routing != "learned":
-            raise _no_routing("PRAG", routing)
         if unknown := [id for id in ids if id not in self._places]:
             raise DataError(f"There is no adapter for passage {unknown[0]!r}", fix="Fit the corpus that it is in.")
         rows = [self._rows[path][row].float() for path, row in (self._places[id] for id in ids)]
@@ -136,14 +134,14 @@ class RoutedBank(Bank):
         """Composed from the bank."""
         return compose(self.layout, self.bank, self.weights(ids, routing))
 
-    def factors(self, queries: Sequence[Sequence[str]], combine: Combination, routing: Routing = "learned") -> Factors:
+    def factors(self, queries: Sequence[Sequence[str]], combine: Combination, **options: Any) -> Factors:
         """With ``rows`` the weights of a query's passages are averaged, and one adapter is composed for it."""
         if combine not in ("auto", "rows"):
-            return super().factors(queries, combine, routing)
+            return super().factors(queries, combine, **options)
         mixed = torch.zeros(len(queries), len(self.layout.names), len(self.bank))
         for query, ids in enumerate(queries):
             if ids:
-                mixed[query] = self.weights(ids, routing).mean(0)
+                mixed[query] = self.weights(ids, **options).mean(0)
         return self.layout.factors(compose(self.layout, self.bank, mixed))
 
 
@@ -174,10 +172,8 @@ class GeneratedAdapters(Bank):
         return torch.stack(rows) if rows else torch.zeros(0, self.network.d_model)
 
     @torch.no_grad()
-    def adapters(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
+    def adapters(self, ids: Sequence[str]) -> Tensor:
         """Generated now."""
-        if routing != "learned":
-            raise _no_routing("DyPRAG", routing)
         generated: Tensor = self.network(self.embeddings(ids))
         return generated
 
@@ -189,7 +185,3 @@ def adapter_cosine(bank: Bank, passages: int = 50) -> float | None:
         return None
     sample = [bank.ids[i * len(bank.ids) // count] for i in range(count)]
     return mean_cosine(bank.layout, bank.adapters(sample))
-
-
-def _no_routing(method: str, routing: str) -> ConfigError:
-    return ConfigError(f"{method} has no routing", got=routing, fix="Leave it out, or fit poly-prag.")

@@ -18,11 +18,10 @@ from coldframe.frozen.sequence_loss import TokenSequence
 from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.training_set import TrainingData
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
-from coldframe.methods.weight_deltas.adapters import Layout
+from coldframe.methods.weight_deltas.adapters import Factors, Layout
 from coldframe.methods.weight_deltas.banks import Bank
 from coldframe.methods.weight_deltas.lora_folder import write_lora
 from coldframe.methods.weight_deltas.passage_sequences import PassageSequences, lesson_hash, questions_by_passage
-from coldframe.methods.weight_deltas.routing import Routing
 from coldframe.progress import say
 from coldframe.retrieval.store import Retrieved
 from coldframe.storage.files import atomic_path
@@ -84,10 +83,9 @@ class PassageAdapters(Method):
             raise DataError("Adapters cannot be swapped: every passage is retrieved for a query", fix="Lower k.")
         return random.Random(content_hash(text)).sample(pool, min(len(retrieved), len(pool)))
 
-    @property
-    def routing(self) -> Routing:
-        """How passages mix what is shared between them; only Poly-PRAG has a choice."""
-        return "learned"
+    def factors(self, queries: Sequence[Sequence[str]]) -> Factors:
+        """One update for the passages of each query, as the settings combine them."""
+        return self.adapters.factors(queries, self.config.combine)
 
     @property
     def ports(self) -> frozenset[str]:
@@ -111,8 +109,7 @@ class PassageAdapters(Method):
         if self.config.source == "others":
             ids = list(map(self._swapped, texts, ids))
         device = self.ready.lm.device
-        factors = self.adapters.factors(ids, self.config.combine, self.routing)
-        factors = [(a.to(device), b.to(device)) for a, b in factors]
+        factors = [(a.to(device), b.to(device)) for a, b in self.factors(ids)]
         return Conditioning(deltas=self.layout.deltas(factors, self.adapters.scale))
 
     # ---- training ---------------------------------------------------------------------------------------
@@ -177,7 +174,7 @@ class PassageAdapters(Method):
             raise DataError("There is no passage to export", fix="Name one or several of the store.")
         if out.exists():
             raise ConfigError(f"{out} exists already", fix="Choose another folder.")
-        factors = [(a[0], b[0]) for a, b in self.adapters.factors([list(entries)], self.config.combine, self.routing)]
+        factors = [(a[0], b[0]) for a, b in self.factors([entries])]
         with atomic_path(out) as folder:
             write_lora(folder, self.ready.lm, self.layout, factors, self.adapters.scale)
         return out

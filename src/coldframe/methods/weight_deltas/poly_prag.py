@@ -16,6 +16,7 @@ from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import mean_nll
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
+from coldframe.methods.weight_deltas.adapters import Factors
 from coldframe.methods.weight_deltas.bank_files import BANK, write_bank
 from coldframe.methods.weight_deltas.banks import RoutedBank
 from coldframe.methods.weight_deltas.passage_adapters import Lesson, PassageAdapters
@@ -174,7 +175,6 @@ class PolyPRAG(PassageAdapters):
         """AdamW for the bank, and for the rows that a step saw."""
         return RowAdamW(groups, **settings)
 
-    @property
-    def routing(self) -> Routing:
-        """As learned, or a control."""
-        return self.config.routing
+    def factors(self, queries: Sequence[Sequence[str]]) -> Factors:
+        """With the routing as learned, or a control."""
+        return self.adapters.factors(queries, self.config.combine, routing=self.config.routing)
