@@ -89,14 +89,12 @@ class Conditioning:
         if both := set(self.deltas) & set(other.deltas):
             raise ConfigError("Both conditionings change the same weights", got=sorted(both)[0])
         soft = self if self.soft_tokens is not None else other
-        return Conditioning(
+        return dataclasses.replace(
+            soft,
             contexts=self.contexts if self.contexts is not None else other.contexts,
-            soft_tokens=soft.soft_tokens,
-            placement=soft.placement,
             head_gains=self.head_gains if self.head_gains is not None else other.head_gains,
             deltas={**self.deltas, **other.deltas},
             positions=self.positions if self.positions is not None else other.positions,
-            attention=soft.attention,
         )
 
 

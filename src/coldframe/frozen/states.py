@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from coldframe.errors import ConfigError
+from coldframe.config import check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +59,7 @@ class StateCache:
     """
 
     def __init__(self, budget: int | None = None, device: torch.device | None = None) -> None:
-        if budget is not None and budget < 0:
-            raise ConfigError("A cache budget cannot be negative", got=budget)
+        check(budget is None or budget >= 0, "A cache budget cannot be negative", got=budget)
         self.budget = int(0.4 * _memory(device)) if budget is None else budget
         self.used = self.hits = self.misses = 0
         self.full = False

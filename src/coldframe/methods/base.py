@@ -77,7 +77,7 @@ class Method(nn.Module):
         strategy: How its entries are retrieved unless told otherwise.
         learning_rate: Its natural rate, used unless another is given.
         training_defaults: The training settings that it wants where they are not the usual ones.
-        port: What it fills: ``text``, ``soft tokens`` or ``head gains``; methods that change weights override ``ports``.
+        port: What it fills: ``text``, ``soft tokens`` or ``head gains``; ``ports`` names weights that it changes.
         query_settings: Settings that may be changed after training.
         ablations: What may be spoiled for a comparison: names of ``QUERY_ABLATIONS`` and ``TRAINING_ABLATIONS`` in
             ``coldframe.evaluation.runs``.

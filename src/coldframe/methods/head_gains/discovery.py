@@ -132,7 +132,7 @@ def choose_heads(effects: Tensor, config: ReweightConfig) -> list[tuple[int, int
     """The heads that get a gain, ``(layer, head)``, in the order of their effects (or as they were drawn)."""
     flat = effects.flatten()
     if config.heads is not None and config.heads > len(flat):
-        raise ConfigError("There are not so many heads", got=f"heads={config.heads}", expected=f"at most {len(flat)}")
+        raise ConfigError("The model has fewer heads", got=f"heads={config.heads}", expected=f"at most {len(flat)}")
     order = flat.argsort(descending=True, stable=True).tolist()
     count = config.heads if config.heads is not None else int((flat > max(0.0, threshold(flat))).sum())
     if config.choose == "all":

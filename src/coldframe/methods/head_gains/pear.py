@@ -25,7 +25,7 @@ from coldframe.retrieval.store import Retrieved
 from coldframe.storage.cache import cache_dir
 from coldframe.tasks.task import content_hash
 
-_FORMAT = 2  # of the cached files: with a new one, nothing older is used
+_FORMAT = 3  # of the cached files: with a new one, nothing older is used
 _DISCOVERY = ("repetitions", "discovery", "mean_over", "bos", "seed")
 _LOGITS = 1 << 26  # at most so many logits at once: 256 MB in float32
 

@@ -84,13 +84,10 @@ class LatentMemory(EncodedMethod):
         """Slots, query encoder and the four maps of attention."""
         d, heads = context.lm.d_model, self.config.heads
         if d % heads:
-            raise ConfigError(
-                "The heads share the model's width", got=f"{heads} heads, width {d}", expected="a divisor"
-            )
+            got = f"{heads} heads, width {d}"
+            raise ConfigError("The heads share the model's width", got=got, expected="a divisor")
         self.build_inputs(context, self.config.tokens)
-        self.slots: nn.Parameter | None = None
-        if self.static is None:
-            self.slots = nn.Parameter(vocabulary_prompt(context, self.config.tokens))
+        self.slots = nn.Parameter(vocabulary_prompt(context, self.config.tokens)) if self.static is None else None
         d_entry = self.d_in + self.d_label
         self.ask = nn.Sequential(nn.Linear(self.d_in, d), nn.Tanh(), nn.Linear(d, d))
         self.query = nn.Linear(d, d)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, Self, TypeAlias, get_args
 
 import torch
@@ -85,6 +85,16 @@ class Layout:
             for a, _ in self.factors(flat):
                 nn.init.kaiming_uniform_(a, a=math.sqrt(5))
         return flat
+
+
+def trained_factors(sizes: Iterable[tuple[int, int]], rank: int) -> tuple[nn.ParameterList, nn.ParameterList]:
+    """A, Kaiming-uniform, and B, zero, of linears of sizes ``(in, out)``: an update that starts at nothing."""
+    sizes = list(sizes)
+    a = nn.ParameterList(torch.empty(rank, d_in) for d_in, _ in sizes)
+    b = nn.ParameterList(torch.zeros(d_out, rank) for _, d_out in sizes)
+    for factor in a:
+        nn.init.kaiming_uniform_(factor, a=math.sqrt(5))
+    return a, b
 
 
 def combined(layout: Layout, adapters: Tensor, present: Tensor, rule: Combine, density: float = 0.5) -> Factors:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-import torch
-from torch import nn
-
 from coldframe.frozen.ports import Conditioning, LowRank
 from coldframe.methods.base import Method, MethodConfig, MethodContext
+from coldframe.methods.weight_deltas.adapters import trained_factors
 from coldframe.retrieval.store import Retrieved
 
 
@@ -55,11 +52,7 @@ class LoRA(Method):
     def build(self, context: MethodContext) -> None:
         """A pair of factors for every target."""
         self.targets = context.lm.anatomy.linears(self.config.targets)
-        rank = self.config.rank
-        self.a = nn.ParameterList(torch.empty(rank, linear.d_in) for linear in self.targets)
-        self.b = nn.ParameterList(torch.zeros(linear.d_out, rank) for linear in self.targets)
-        for factor in self.a:
-            nn.init.kaiming_uniform_(factor, a=math.sqrt(5))
+        self.a, self.b = trained_factors(((at.d_in, at.d_out) for at in self.targets), self.config.rank)
 
     @property
     def ports(self) -> frozenset[str]:
@@ -69,8 +62,5 @@ class LoRA(Method):
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """The same update for every query."""
         scale = self.config.alpha / self.config.rank
-        return Conditioning(
-            deltas={
-                linear.name: LowRank(a, b, scale) for linear, a, b in zip(self.targets, self.a, self.b, strict=True)
-            }
-        )
+        targets = zip(self.targets, self.a, self.b, strict=True)
+        return Conditioning(deltas={linear.name: LowRank(a, b, scale) for linear, a, b in targets})
