@@ -34,7 +34,7 @@ class Anatomy:
         o_proj: Its output projection, whose *input* is the query heads side by side.
         qkv: Its input projections: three linears, or one fused.
         fused: How the rows of a fused projection are laid out.
-        mlp: Linears of the feed-forward block, in the order of the data's way.
+        mlp: Linears of the feed-forward block, in the order in which data passes them.
         position: How positions get in.
         alibi_flag: Field of the config that turns ``position`` into ``alibi`` where true.
         parallel: Whether attention and feed-forward read the same input; or the config fields that say so.

@@ -79,7 +79,7 @@ class Method(nn.Module):
         training_defaults: The training settings that it wants where they are not the usual ones.
         port: What it fills: ``text``, ``soft tokens`` or ``head gains``; ``ports`` names weights that it changes.
         query_settings: Settings that may be changed after training.
-        ablations: What may be spoiled for a comparison: names of ``QUERY_ABLATIONS`` and ``TRAINING_ABLATIONS`` in
+        ablations: What can be perturbed for a comparison: names of ``QUERY_ABLATIONS`` and ``TRAINING_ABLATIONS`` in
             ``coldframe.evaluation.runs``.
     """
 

@@ -38,7 +38,7 @@ def donors(
 def swapped(retrieved: Retrieved, *, barred: Sequence[NDArray[np.int64]] | None = None, seed: int = 0) -> Retrieved:
     """For every query what was retrieved for another one that shares no entry with it.
 
-    Where no other query is apart, entries of the store at random that were not retrieved for it, scored 0.
+    Where there is no such query, it gets random entries that were not retrieved for it, scored 0.
     """
     own = [set(row[row >= 0].tolist()) for row in retrieved.indices]
     shun = own if barred is None else [entries | set(rows.tolist()) for entries, rows in zip(own, barred, strict=True)]
@@ -106,7 +106,7 @@ class _Exchange:
                     self.donor[query] = freed
                     return
                 queue.append(holder)
-        # Those asked accept nothing but what they hold among themselves, so no later ring gets through them either.
+        # The visited queries accept only each other's sets, so no later ring gets through them either.
         self.closed = visited
         self.closed[query] = False
 

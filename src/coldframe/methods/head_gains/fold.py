@@ -28,7 +28,7 @@ _PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 @dataclasses.dataclass(frozen=True)
 class Folded:
-    """What became of the gains.
+    """Where the gains are now.
 
     Attributes:
         folded: Whether they are in the weights; otherwise these are packed, and the gains stay beside them.
@@ -44,7 +44,7 @@ class Folded:
 
 @dataclasses.dataclass(frozen=True)
 class Unfolded:
-    """What came of taking gains out.
+    """The result of taking gains out.
 
     Attributes:
         tensors: Weights that were changed back.

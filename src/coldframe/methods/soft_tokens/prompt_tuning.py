@@ -49,5 +49,5 @@ class PromptTuning(SoftTokenMethod):
         self.prompt = nn.Parameter(vocabulary_prompt(context, self.config.tokens))
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
-        """The one prompt, whatever was asked or retrieved."""
+        """The same prompt for every query."""
         return Conditioning(soft_tokens=self.prompt, placement=self.config.placement)

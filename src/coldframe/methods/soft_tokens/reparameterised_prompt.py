@@ -77,5 +77,5 @@ class ReparameterisedPrompt(SoftTokenMethod):
         return tokens
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
-        """The one prompt, whatever was asked or retrieved."""
+        """The same prompt for every query."""
         return Conditioning(soft_tokens=self.prompt(), placement=self.config.placement)

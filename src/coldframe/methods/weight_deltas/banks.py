@@ -109,7 +109,7 @@ class RoutedBank(Bank):
             self._table = self._file.get_slice("table")
         shape, expected = tuple(self._table.get_shape()), (len(self._row_of), len(layout.names), len(self.bank))
         if shape != expected or self.bank.shape[1] != layout.parameters:
-            raise ArtifactError(f"{path} does not fit its description", got=shape, expected=expected)
+            raise ArtifactError(f"{path} does not fit the model or the settings", got=shape, expected=expected)
         parameters = self.bank.numel() + math.prod(shape)
         super().__init__(layout, scale, tuple(self._row_of), {BANK: path}, parameters)
 
@@ -159,7 +159,7 @@ class GeneratedAdapters(Bank):
             self._embeddings = file.get_slice("embeddings")
         shape, expected = tuple(self._embeddings.get_shape()), (len(self._row_of), self.network.d_model)
         if shape != expected:
-            raise ArtifactError(f"{embeddings} does not fit its description", got=shape, expected=expected)
+            raise ArtifactError(f"{embeddings} does not fit the model or the settings", got=shape, expected=expected)
         trained = sum(parameter.numel() for parameter in self.network.parameters())
         files = {HYPERNETWORK: network, EMBEDDINGS: embeddings}
         super().__init__(layout, scale, tuple(self._row_of), files, trained)
