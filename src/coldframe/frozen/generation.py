@@ -38,15 +38,7 @@ def write(
 
     A model's own end tokens end an answer, and so do the prompt's end and the texts of ``stop``, which are cut off.
     Blanks before the first word do not belong to an answer that a text may end: a line break there ends nothing.
-
-    Args:
-        lm: The model.
-        ready: The prompts, with the keys and values that were kept.
-        max_new_tokens: At most this many tokens.
-        choose: From logits ``[batch, vocab]`` to the next tokens, ``[batch]``.
-        prompts: What is continued, for its ends.
-        stop: Further texts that end an answer.
-        positions: How they were read, if not as the model does; the chosen token goes to all copies of a prompt.
+    ``positions`` is how the prompts were read, if not as the model does: the chosen token goes to all their copies.
     """
     ends = end_tokens(lm, (prompt.end for prompt in prompts))
     marks = [tuple(filter(None, (*stop, end_text(prompt.end)))) for prompt in prompts]

@@ -77,10 +77,6 @@ class FrozenLM(Backbone):
         """Token ids of an answer and of its end (:attr:`Prompt.end`), as its loss counts them: a blank comes first."""
         return tokens.answer_tokens(self, answer, end)
 
-    def end_tokens(self) -> set[int]:
-        """The model's own tokens that end an answer."""
-        return tokens.end_tokens(self)
-
     # ---- reading ----------------------------------------------------------------------------------------
 
     def text_states(self, rows: Sequence[Row], remember: bool = True) -> list[TextState]:

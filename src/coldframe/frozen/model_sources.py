@@ -98,11 +98,7 @@ def load_checkpoint(name: str, dtype: torch.dtype, revision: str | None = None) 
 
 
 def locate(name: str, revision: str | None = None) -> tuple[Path, dict[str, Any]]:
-    """The folder of a model's files, and where they came from; see :func:`load_checkpoint`.
-
-    Raises:
-        ModelError: The model cannot be had.
-    """
+    """The folder of a model's files, and where they came from; see :func:`load_checkpoint`."""
     if name in ENCODERS:
         raise ModelError(f"{name} is an encoder, not a language model", fix=f"Known: {', '.join(MODEL_SOURCES)}.")
     provenance: dict[str, Any]

@@ -35,12 +35,7 @@ def mean_nll(lm: FrozenLM, sequences: Sequence[TokenSequence], conditioning: Con
     """Mean negative log-likelihood of each sequence's counted tokens: ``-1/T sum_t log p(x_t | x_<t)``.
 
     The logits are made and thrown away in chunks, once forward and once backward: those of a whole batch would take
-    more memory than everything else.
-
-    Args:
-        lm: The model.
-        sequences: The batch, each with at least one counted token.
-        conditioning: Head gains and weight deltas; the text is in the sequences, soft tokens have no place in them.
+    more memory than everything else. Soft tokens have no place in the sequences.
 
     Shapes:
         Returns ``[batch]``, float32, nats, differentiable in the conditioning.
@@ -59,12 +54,6 @@ def nll_and_kl(
     """Beside :func:`mean_nll`, how far a teacher's distributions are: ``sum_t KL(teacher_t || student_t)``.
 
     Logits exist in chunks alone, the teacher's too: what is kept of it are its hidden states.
-
-    Args:
-        lm: The model.
-        sequences: As in :func:`mean_nll`.
-        conditioning: The student's.
-        teacher: The teacher's states before the counted tokens, as :func:`counted_states` gives them.
 
     Shapes:
         teacher: ``[counted tokens, d_model]``. Returns two ``[batch]``, float32, nats.

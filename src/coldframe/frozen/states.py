@@ -61,18 +61,12 @@ class StateCache:
     def __init__(self, budget: int | None = None, device: torch.device | None = None) -> None:
         check(budget is None or budget >= 0, "A cache budget cannot be negative", got=budget)
         self.budget = int(0.4 * _memory(device)) if budget is None else budget
-        self.used = self.hits = self.misses = 0
-        self.full = False
+        self.used, self.full = 0, False
         self._states: dict[tuple[tuple[int, ...], tuple[int, ...]], TextState] = {}
 
     def get(self, shared: tuple[int, ...], own: tuple[int, ...]) -> TextState | None:
         """The state of ``own`` after ``shared``, if held."""
-        state = self._states.get((shared, own))
-        if state is None:
-            self.misses += 1
-        else:
-            self.hits += 1
-        return state
+        return self._states.get((shared, own))
 
     def put(self, shared: tuple[int, ...], own: tuple[int, ...], state: TextState) -> None:
         """Keep a state, unless one before it did not fit."""
@@ -86,8 +80,7 @@ class StateCache:
     def clear(self) -> None:
         """Forget everything."""
         self._states.clear()
-        self.used = self.hits = self.misses = 0
-        self.full = False
+        self.used, self.full = 0, False
 
     def __len__(self) -> int:
         return len(self._states)

@@ -83,7 +83,9 @@ def verify_files(folder: Path, manifest: Mapping[str, Any]) -> None:
         if not path.is_file():
             raise ArtifactError(f"The artifact lacks {name}", got=str(folder), fix="Fetch the folder anew.")
         if sha256_of(path) != checksum:
-            raise ArtifactError(f"{path} is not the file that was saved: truncated or changed", fix="Fit again, or fetch it anew.")
+            raise ArtifactError(
+                f"{path} is not the file that was saved: truncated or changed", fix="Fit again, or fetch it anew."
+            )
 
 
 def _listed_before(folder: Path) -> set[str]:

@@ -33,11 +33,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], **values: Any) -> P
 
 
 def read_tensors(path: Path, fix: str = "Delete it and try again.") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and values of a file.
-
-    Raises:
-        ArtifactError: The file is damaged; ``fix`` says what to do then.
-    """
+    """Tensors and values of a file."""
     with reading(path, fix):
         return load_file(path), open_tensors(path)[1]
 

@@ -194,11 +194,7 @@ def unfold(folder: str | Path, out: str | Path, base: str | None = None) -> Unfo
 
 
 def source_of(lm: FrozenLM) -> Path | None:
-    """The checkpoint that gains of a model are folded into; None if its weights are packed. Ask before the work.
-
-    Raises:
-        ConfigError: If the model was made in memory, or is reweighted already.
-    """
+    """The checkpoint that gains of a model are folded into; None if its weights are packed. Ask before the work."""
     if is_packed(lm):
         return None
     name = str(lm.provenance["name"])

@@ -40,14 +40,7 @@ def write_gains(folder: Path, values: Mapping[str, Any], gains: Tensor, effects:
 
 
 def read_gains(folder: str | Path) -> GainsFile:
-    """Read the gains of a reweighted model and verify them.
-
-    Args:
-        folder: What ``coldframe reweight`` wrote.
-
-    Raises:
-        ArtifactError: If there are none, or they are damaged, changed or of a newer format.
-    """
+    """Read the gains of a reweighted model and verify them."""
     home = Path(folder) / FOLDER
     if not (home / MANIFEST).is_file():
         raise ArtifactError(f"{folder} holds no head gains", expected=f"a folder with {FOLDER}/{MANIFEST}")
