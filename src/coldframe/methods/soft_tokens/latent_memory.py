@@ -84,8 +84,8 @@ class LatentMemory(EncodedMethod):
         """Slots, query encoder and the four maps of attention."""
         d, heads = context.lm.d_model, self.config.heads
         if d % heads:
-            got = f"{heads} heads, width {d}"
-            raise ConfigError("The heads share the model's width", got=got, expected="a divisor")
+            sizes = f"{heads} heads, width {d}"
+            raise ConfigError("The heads share the model's width", got=sizes, expected="a divisor of the width")
         self.build_inputs(context, self.config.tokens)
         self.slots = nn.Parameter(vocabulary_prompt(context, self.config.tokens)) if self.static is None else None
         d_entry = self.d_in + self.d_label
