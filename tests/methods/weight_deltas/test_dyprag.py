@@ -361,6 +361,7 @@ def test_an_artifact_holds_network_and_embeddings_and_not_the_teacher(
         "embeddings.safetensors",
         "exemplars.jsonl",
         "hypernetwork.safetensors",
+        "trained_keys.json",
     }
     assert torch.equal(adapters_of(cf.load(tmp_path / "b", tiny_lm())), adapters_of(pipeline))
     # The same command again trains nothing, and a corpus that grew behind the trained passages is only embedded.

@@ -28,7 +28,7 @@ class AdapterConfig(MethodConfig):
         full_answers: Train on whole sentences as answers, where there are some.
         combine: How the adapters of several passages become one; ``auto`` is ``sum`` for PRAG, ``rows`` for Poly-PRAG
             and ``average-factors`` for DyPRAG.
-        source: Which adapters a query gets: those of the passages ``retrieved`` for it, or as a control those of as many
+        source: Which adapters a query gets: those of passages ``retrieved`` for it, or as a control those of as many
             ``others`` of the store, drawn by the query's text.
         stored: dtype of the stored adapters; training is in float32.
         skip_unusable: Leave out passages that have no questions or do not fit into the context; else they are errors,
