@@ -145,8 +145,8 @@ def storage(lm: FrozenLM, passages: int) -> dict[str, Any]:
     size = 2  # bytes of a bfloat16
 
     def numbers(count: int) -> dict[str, Any]:
-        prag = count * layout.numbers
-        poly = config.adapters * layout.numbers + count * len(layout.names) * config.adapters
+        prag = count * layout.parameters
+        poly = config.adapters * layout.parameters + count * len(layout.names) * config.adapters
         return {"passages": count, "prag": prag * size, "poly-prag": poly * size, "ratio": prag / poly}
 
     ids = [f"{i:016x}" for i in range(passages)]
@@ -154,9 +154,9 @@ def storage(lm: FrozenLM, passages: int) -> dict[str, Any]:
         folder = Path(name)
         for start in range(0, passages, 64):
             lessons = {id: "" for id in ids[start : start + 64]}
-            write_shard(folder, lessons, torch.zeros(len(lessons), layout.numbers, dtype=torch.bfloat16), "f")
+            write_shard(folder, lessons, torch.zeros(len(lessons), layout.parameters, dtype=torch.bfloat16), "f")
         shards = AdapterShards([folder], layout, config.scale, dict.fromkeys(ids, "")).nbytes
-        bank, table = torch.zeros(config.adapters, layout.numbers), (passages, len(layout.names), config.adapters)
+        bank, table = torch.zeros(config.adapters, layout.parameters), (passages, len(layout.names), config.adapters)
         routed = write_bank(folder, ids, bank, torch.zeros(table), torch.bfloat16).stat().st_size
     files = {"passages": passages, "prag": shards, "poly-prag": routed, "ratio": shards / routed}
     shapes = [numbers(count) for count in sorted({100, 1_000, 10_000, 100_000, passages})]
@@ -173,7 +173,7 @@ def lookup(lm: FrozenLM, rows: int, reads: int = 500) -> dict[str, Any]:
     ids = [f"{i:016x}" for i in range(rows)]
     with tempfile.TemporaryDirectory() as folder:
         table = torch.zeros(1, len(layout.names), adapters, dtype=torch.bfloat16).expand(rows, -1, -1)
-        write_bank(Path(folder), ids, torch.zeros(adapters, layout.numbers), table, torch.bfloat16)
+        write_bank(Path(folder), ids, torch.zeros(adapters, layout.parameters), table, torch.bfloat16)
         bank = RoutedBank(Path(folder) / BANK, layout, 1.0)
         taken = []
         for place in torch.randint(rows, (reads,), generator=torch.Generator().manual_seed(0)).tolist():
@@ -206,11 +206,11 @@ def answering(lm: FrozenLM, passages: int, queries: int, rounds: int, folder: Pa
     layout = adapters_of.layout
     for start in range(0, passages, 64):
         lessons = {id: "" for id in ids[start : start + 64]}
-        write_shard(folder, lessons, random(len(lessons), layout.numbers).bfloat16(), "f")
+        write_shard(folder, lessons, random(len(lessons), layout.parameters).bfloat16(), "f")
     adapters_of.bank = AdapterShards([folder], layout, PRAGConfig().scale, dict.fromkeys(ids, ""))
     adapters = PolyPRAGConfig().adapters
     table = random(passages, len(layout.names), adapters)
-    write_bank(folder, ids, random(adapters, layout.numbers), table, torch.bfloat16)
+    write_bank(folder, ids, random(adapters, layout.parameters), table, torch.bfloat16)
     rows_of.load(folder)
     pipelines = {
         "closed book": answering_with(ZeroShot()),

@@ -233,7 +233,7 @@ def cost_of(pipeline: Pipeline, task: Task) -> dict[str, Any]:
     return {
         "passages": len(there),
         "rank": method.config.rank,
-        "numbers_per_adapter": method.layout.numbers,
+        "numbers_per_adapter": method.layout.parameters,
         "bytes": method.adapters.nbytes,
         "bytes_per_passage": method.entry_bytes,
         "encode_seconds": round(pipeline.seconds, 2),

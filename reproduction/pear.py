@@ -32,9 +32,9 @@ from torch import Tensor
 from coldframe.cli.options import settings_of, writable
 from coldframe.config import check
 from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingError
-from coldframe.frozen.chat import in_chat
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import Conditioning, Prompt
+from coldframe.frozen.tokens import in_chat
 from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.reweighting import Reweighting

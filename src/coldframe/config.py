@@ -6,6 +6,7 @@ object is made, and no file can name a class to import.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -29,12 +30,26 @@ class Config:
     """Base of every settings object.
 
     Subclasses are frozen dataclasses with plain fields (numbers, strings, booleans, None, tuples, nested
-    ``Config``). One that checks ranges in ``__post_init__`` calls its parent's first, which checks the choices.
+    ``Config``). One that checks more in ``__post_init__`` calls its parent's first, which checks choices and ranges.
+
+    Attributes:
+        section: What errors call these settings.
+        at_least: The lowest value of a field; None passes.
+        above: What a field must be larger than; None passes.
     """
 
     section: ClassVar[str] = "settings"
+    at_least: ClassVar[Mapping[str, float]] = {}
+    above: ClassVar[Mapping[str, float]] = {}
 
     def __post_init__(self) -> None:
+        for cls in type(self).__mro__:
+            for name, bound in vars(cls).get("at_least", {}).items():
+                value = getattr(self, name)
+                check(value is None or value >= bound, f"{name} must be at least {bound}", got=value)
+            for name, bound in vars(cls).get("above", {}).items():
+                value = getattr(self, name)
+                check(value is None or value > bound, f"{name} must be above {bound}", got=value)
         for name, hint in _hints(type(self)).items():
             if typing.get_origin(hint) is typing.Literal:
                 _coerce(getattr(self, name), hint, f"{self.section}.{name}")
@@ -90,8 +105,8 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(key): without_nan(one) for key, one in value.items()}
-    return [without_nan(one) for one in value] if isinstance(value, (list, tuple)) else value
+        return {str(key): without_nan(item) for key, item in value.items()}
+    return [without_nan(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def check(condition: bool, problem: str, *, got: object = None, expected: object = None) -> None:
@@ -106,43 +121,27 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     if hint is Any:
         return value
     if origin in (typing.Union, types.UnionType):
-        problems: list[ConfigError] = []
         for option in args:
-            try:
+            with contextlib.suppress(ConfigError):
                 return _coerce(value, option, where)
-            except ConfigError as error:
-                problems.append(error)
         raise ConfigError(f"{where} has the wrong type", got=repr(value), expected=_name(hint))
     if origin is typing.Literal:
         if value not in args:
             fix = nearest(str(value), map(str, args))
             raise ConfigError(f"{where} is not one of its choices", got=repr(value), fix=fix)
         return value
-    if hint is type(None):
-        if value is not None:
-            raise ConfigError(f"{where} must be null", got=repr(value))
-        return None
-    if isinstance(hint, type) and issubclass(hint, Config):
-        if isinstance(value, hint):
-            return value
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} must be a mapping", got=repr(value))
-        return hint.from_dict(value)
+    nested = isinstance(hint, type) and issubclass(hint, Config)
+    if nested and isinstance(value, hint):
+        return value
+    if nested or origin in (dict, Mapping):
+        check(isinstance(value, Mapping), f"{where} must be a mapping", got=repr(value))
+        return hint.from_dict(value) if nested else dict(value)
     if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} must be a list", got=repr(value))
+        check(isinstance(value, (list, tuple)), f"{where} must be a list", got=repr(value))
         return tuple(_coerce(item, args[0], where) for item in value)
-    if origin is dict or origin is Mapping:
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} must be a mapping", got=repr(value))
-        return dict(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
-        try:
+    if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):  # of a text that is no number; YAML 1.1 reads 1e-3 as a text
             return float(value)
-        except ValueError:
-            pass
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ConfigError(f"{where} has the wrong type", got=repr(value), expected=_name(hint))
     return value

@@ -84,3 +84,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     options = sorted(known)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(options)}."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error that says something, to quote in one of ours."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

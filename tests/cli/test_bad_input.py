@@ -56,7 +56,7 @@ FILES = {
     "unknown metric": ("a.csv", ROWS, ("--metric", "acuracy"), ["acuracy", "Did you mean 'accuracy'?"]),
     "unknown setting": ("a.csv", ROWS, ("--set", "head=2"), ["head", "Did you mean 'heads'?"]),
     "setting without value": ("a.csv", ROWS, ("--set", "heads"), ["KEY=VALUE", "heads"]),
-    "setting out of range": ("a.csv", ROWS, ("--set", "heads=0"), ["heads must be positive", "Got: 0"]),
+    "setting out of range": ("a.csv", ROWS, ("--set", "heads=0"), ["heads must be at least 1", "Got: 0"]),
     "unknown method": ("a.csv", ROWS, ("--method", "mha"), ["no method 'mha'", "Did you mean 'mha-esp'?"]),
     "training out of range": ("a.csv", ROWS, ("--epochs", "0"), ["epochs", "Got: 0"]),
     "unknown encoder": ("a.csv", ROWS, ("--set", "encoder=morgn"), ["morgn", "morgan"]),
@@ -162,7 +162,7 @@ def test_a_full_disk_leaves_no_half_artifact(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("coldframe.methods.base.save_file", full)
+    monkeypatch.setattr("coldframe.storage.tensors.save_file", full)
     out = tmp_path / "out"
     told(run("fit", table, "--model", lm, "--method", "zero-shot", "--out", out, "--quiet"), "disk is full", "free")
     assert [path.name for path in out.iterdir()] == ["exemplars.jsonl"]  # without a manifest it is no artifact

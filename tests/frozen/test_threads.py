@@ -93,7 +93,7 @@ def test_states_are_read_by_the_base_model_while_others_change_it() -> None:
     for rows, found in zip(texts, states, strict=True):
         for ours, theirs in zip(found, alone.text_states(rows), strict=True):
             torch.testing.assert_close(ours.kv, theirs.kv, atol=1e-4, rtol=0)
-    assert lm.states.used == alone.states.used == sum(state.nbytes for state in lm.states._held.values())
+    assert lm.states.used == alone.states.used == sum(state.nbytes for state in lm.states._states.values())
 
 
 def test_updates_of_any_model_hold_for_the_thread_that_made_them() -> None:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning, Prompt
 from coldframe.frozen.scoring import next_logits
+from coldframe.frozen.tokens import end_tokens
 from coldframe.methods.base import MethodContext
 from coldframe.methods.registry import create
 from coldframe.retrieval.store import Retrieved
@@ -123,7 +124,7 @@ def greedy(lm: FrozenLM, text: str, count: int, next_logits: Callable[[list[int]
     ids, written = prompt_ids(lm, text), []
     for _ in range(count):
         token = int(next_logits([*ids, *written]).argmax())
-        if token in lm.end_tokens():
+        if token in end_tokens(lm):
             break
         written.append(token)
     return lm.decode(written)

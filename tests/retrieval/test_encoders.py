@@ -240,8 +240,8 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, folders: dict
     from coldframe.retrieval.usearch import UsearchTanimoto
 
     for extra, use in [
-        ("chem", molecules._rdkit.__wrapped__),
-        ("chem", descriptors._rdkit.__wrapped__),
+        ("chem", lambda: molecules.morgan_bits(["CCOCCOC"])),
+        ("chem", lambda: descriptors.descriptors("CCOCCOC")),
         ("text", lambda: load_encoder(f"st:{folders['bert']}").encode(["x"])),
         ("text", lambda: BM25(["x"])),
         ("ann", lambda: UsearchTanimoto(Sets.of([]))),

@@ -11,15 +11,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from coldframe.errors import ConfigError, DataError
 from coldframe.retrieval.molecules import morgan_bits
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
-from coldframe.retrieval.similarity import morgan_sets, tanimoto
+from coldframe.retrieval.similarity import morgan_sets
 from coldframe.retrieval.store import Store
 from coldframe.tasks.task import Example
 
 CHAINS = ["C" * n + tail for n in range(1, 9) for tail in ("O", "N", "F", "Cl")]
+
+
+def tanimoto(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
+    shared = len(np.intersect1d(a, b))
+    return shared / (len(a) + len(b) - shared)
 
 
 def example(text: str, target: str = "A", name: str | None = None, key: str | None = None) -> Example:

@@ -16,8 +16,9 @@ from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from coldframe.errors import DataError
 from coldframe.retrieval.exact import ExactTanimoto
-from coldframe.retrieval.molecules import morgan_bits, parse, scaffold_counts
+from coldframe.retrieval.molecules import morgan_bits, scaffold_counts
 from coldframe.retrieval.similarity import Sets, morgan_sets, scaffold_sets, tanimoto, unit
+from coldframe.tasks.molecules import parse
 
 SMILES = [
     "CCO", "CCN", "CC(=O)O", "c1ccccc1", "Cc1ccccc1", "CC(=O)Nc1ccc(O)cc1", "CC(=O)Oc1ccccc1C(=O)O",

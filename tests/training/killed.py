@@ -21,12 +21,12 @@ from tests.contract.cases import METHODS, TWO, lm_of, task
 
 import coldframe.pipeline.setup
 import coldframe.retrieval.retriever
+import coldframe.storage.tensors
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.model_sources import weight_hash
 from coldframe.pipeline.fit import fit
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks.task import content_hash
-from coldframe.training import checkpoint
 from coldframe.training.config import TrainingConfig
 from coldframe.training.trainer import Trainer
 
@@ -55,8 +55,8 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "in the middle of the second epoch": lambda: at(Trainer, "_step", 6),
     "before the first validation": lambda: at(Trainer, "_validate", 1),
     "in the second validation": lambda: at(Trainer, "_validate", 2),
-    "while the first checkpoint is written": lambda: at(checkpoint, "save_file", 1, half),
-    "while a later checkpoint is written": lambda: at(checkpoint, "save_file", 7, half),
+    "while the first checkpoint is written": lambda: at(coldframe.storage.tensors, "save_file", 1, half),
+    "while a later checkpoint is written": lambda: at(coldframe.storage.tensors, "save_file", 7, half),
     "before a checkpoint takes its name": lambda: at(os, "replace", 5),
     "after the last step": lambda: at(FrozenLM, "hash_now", 2),  # the first is of before the training
 }

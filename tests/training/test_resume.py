@@ -141,9 +141,9 @@ def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None
 def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from coldframe.training import checkpoint
+    from coldframe.storage import tensors as tensor_files
 
-    write, calls = checkpoint.save_file, iter(range(1, 100))
+    write, calls = tensor_files.save_file, iter(range(1, 100))
 
     def full(tensors: Any, path: Path, **options: Any) -> None:
         if next(calls) == 4:
@@ -151,7 +151,7 @@ def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_stays(
             raise OSError(28, "No space left on device")
         write(tensors, path, **options)
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(tensor_files, "save_file", full)
     often = CONFIG.replace(checkpoint_every=1)
     with pytest.raises(ColdframeError, match="disk is full"):
         trained(out=tmp_path, training=often)

@@ -16,7 +16,7 @@ from torch import Tensor
 from coldframe.errors import ConfigError, TrainingError
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method, MethodContext
-from coldframe.methods.training_set import Problem, RetrievedRows, length_batches
+from coldframe.methods.training_set import Problem, RetrievedRows, TrainingSet
 from coldframe.pipeline.fit import fit
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.pipeline.setup import training_data
@@ -323,13 +323,14 @@ def test_weights_that_the_last_step_of_an_epoch_broke_are_told_as_such(monkeypat
 
 def test_batches_hold_every_row_once_and_are_of_like_length() -> None:
     lengths = [(i * 37) % 101 for i in range(1000)]
-    batches = length_batches(lengths, 16, seed=1, epoch=0)
+    items = TrainingSet(lengths, lengths)
+    batches = items.batches(16, seed=1, epoch=0)
     assert sorted(i for batch in batches for i in batch) == list(range(1000))
     assert {len(batch) for batch in batches[:-1]} <= {16, 1000 % 16}
     spread = [max(lengths[i] for i in batch) - min(lengths[i] for i in batch) for batch in batches]
     assert sum(spread) / len(spread) < 15
-    assert batches == length_batches(lengths, 16, seed=1, epoch=0)
-    assert batches != length_batches(lengths, 16, seed=1, epoch=1) != length_batches(lengths, 16, seed=2, epoch=1)
+    assert batches == items.batches(16, seed=1, epoch=0)
+    assert batches != items.batches(16, seed=1, epoch=1) != items.batches(16, seed=2, epoch=1)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 import yaml
@@ -52,7 +52,7 @@ TrainingFlags = dataclasses.make_dataclass(
     [
         (name, hint if type(None) in get_args(hint) else hint | None, None)
         for name, hint in get_type_hints(TrainingConfig).items()
-        if name != "section"
+        if get_origin(hint) is not ClassVar
     ],
     bases=(_TrainingFlags,),
     frozen=True,

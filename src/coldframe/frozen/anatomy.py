@@ -34,7 +34,7 @@ class Anatomy:
         o_proj: Its output projection, whose *input* is the query heads side by side.
         qkv: Its input projections: three linears, or one fused.
         fused: How the rows of a fused projection are laid out.
-        mlp: Linears of the feed-forward block, in the order of the data's way.
+        mlp: Linears of the feed-forward block, in the order in which data passes them.
         position: How positions get in.
         alibi_flag: Field of the config that turns ``position`` into ``alibi`` where true.
         parallel: Whether attention and feed-forward read the same input; or the config fields that say so.
@@ -167,15 +167,27 @@ class BoundAnatomy:
         model: A causal language model of transformers.
         anatomy: Paths for it.
 
+    Attributes:
+        n_layers: Blocks.
+        n_heads: Query heads of a layer.
+        head_dim: Width of a query head.
+        d_model: Width of a token embedding, so of a soft token.
+        vocab_size: Rows of the token embedding (some may belong to no token).
+        max_positions: Length of the context in tokens; for ALiBi, what the model was trained on.
+        position: How positions get in.
+        parallel: Whether attention and feed-forward read the same input.
+        embedding_scale: Factor between a row of the embedding's weight and the embedding of that token.
+        logit_softcap: ``cap * tanh(logits / cap)`` is what the model returns, where this is not None.
+
     Raises:
         ModelError: A path leads nowhere, or the sizes do not fit together.
     """
 
     def __init__(self, model: Any, anatomy: Anatomy) -> None:
         self.model, self.anatomy = model, anatomy
-        self.config = model.config.get_text_config()
+        self.config = config = model.config.get_text_config()
         for flag in anatomy.refused:
-            if getattr(self.config, flag, False):
+            if getattr(config, flag, False):
                 raise ModelError(
                     f"With {flag} this model does not call the modules that coldframe hooks into",
                     fix=f"Load it with {flag}=False.",
@@ -186,84 +198,39 @@ class BoundAnatomy:
         self.final_norm = self._module(anatomy.final_norm, optional=True)
         out = anatomy.project_out
         self.project_out = None if out is None else self._module(out, optional=True)
-        self.layers = self._module(anatomy.layers)
+        self.layers: nn.ModuleList = self._module(anatomy.layers)
+
+        self.n_layers, self.n_heads = len(self.layers), int(config.num_attention_heads)
+        self.head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // self.n_heads)
+        self.vocab_size, self.d_model = map(int, self.embeddings.weight.shape)
+        lengths = (getattr(config, name, None) for name in ("max_position_embeddings", "seq_length"))
+        self.max_positions = int(next(filter(None, lengths), anatomy.default_positions))
+        alibi = anatomy.alibi_flag is not None and getattr(config, anatomy.alibi_flag, False)
+        self.position: Position = "alibi" if alibi else anatomy.position
+        flags = anatomy.parallel
+        self.parallel = flags if isinstance(flags, bool) else any(getattr(config, flag, False) for flag in flags)
+        scale = anatomy.embedding_scale
+        self.embedding_scale = 1.0 if scale is None else float(getattr(self.embeddings, scale))
+        cap = getattr(config, "final_logit_softcapping", None)
+        self.logit_softcap = None if cap is None else float(cap)
+
+        layers = range(self.n_layers)
         self._linears: dict[str, list[LinearAt]] = {
-            "attention": [
-                self._linear(i, path) for i in range(self.n_layers) for path in (*anatomy.qkv, anatomy.o_proj)
-            ],
-            "mlp": [self._linear(i, path) for i in range(self.n_layers) for path in anatomy.mlp],
+            "attention": [self._linear(i, path) for i in layers for path in (*anatomy.qkv, anatomy.o_proj)],
+            "mlp": [self._linear(i, path) for i in layers for path in anatomy.mlp],
         }
-        for i in range(self.n_layers):
+        for i in layers:
             self.attention(i)
-            heads = self._linear(i, anatomy.o_proj).d_in
-            if heads != self.n_heads * self.head_dim:
-                raise self._wrong(
-                    f"{anatomy.o_proj} of layer {i} takes {heads} numbers, not {self.n_heads} heads of {self.head_dim}"
-                )
+            width = self._linear(i, anatomy.o_proj).d_in
+            if width != self.n_heads * self.head_dim:
+                problem = f"of layer {i} takes {width} features, not {self.n_heads} heads of {self.head_dim}"
+                raise self._misfit(f"{anatomy.o_proj} {problem}")
         if _sizes(self.lm_head) != (self.d_model, self.vocab_size):
-            raise self._wrong(f"{anatomy.lm_head} is not a linear from {self.d_model} to {self.vocab_size}")
-
-    @property
-    def n_layers(self) -> int:
-        """Number of blocks."""
-        return len(self.layers)
-
-    @property
-    def n_heads(self) -> int:
-        """Query heads of a layer."""
-        return int(self.config.num_attention_heads)
-
-    @property
-    def head_dim(self) -> int:
-        """Width of a query head."""
-        return int(getattr(self.config, "head_dim", None) or self.config.hidden_size // self.n_heads)
-
-    @property
-    def d_model(self) -> int:
-        """Width of a token embedding, so of a soft token."""
-        return int(self.embeddings.weight.shape[1])
-
-    @property
-    def vocab_size(self) -> int:
-        """Rows of the token embedding (some may belong to no token)."""
-        return int(self.embeddings.weight.shape[0])
-
-    @property
-    def max_positions(self) -> int:
-        """Length of the context in tokens; for ALiBi, what the model was trained on."""
-        for field in ("max_position_embeddings", "seq_length"):
-            if value := getattr(self.config, field, None):
-                return int(value)
-        return self.anatomy.default_positions
-
-    @property
-    def position(self) -> Position:
-        """How positions get in."""
-        flag = self.anatomy.alibi_flag
-        return "alibi" if flag is not None and getattr(self.config, flag, False) else self.anatomy.position
-
-    @property
-    def parallel(self) -> bool:
-        """Whether attention and feed-forward read the same input."""
-        flags = self.anatomy.parallel
-        return flags if isinstance(flags, bool) else any(getattr(self.config, flag, False) for flag in flags)
-
-    @property
-    def embedding_scale(self) -> float:
-        """Factor between a row of the embedding's weight and the embedding of that token."""
-        name = self.anatomy.embedding_scale
-        return 1.0 if name is None else float(getattr(self.embeddings, name))
-
-    @property
-    def logit_softcap(self) -> float | None:
-        """``cap * tanh(logits / cap)`` is what the model returns, where this is not None."""
-        cap = getattr(self.config, "final_logit_softcapping", None)
-        return None if cap is None else float(cap)
+            raise self._misfit(f"{anatomy.lm_head} is not a linear from {self.d_model} to {self.vocab_size}")
 
     def layer(self, i: int) -> nn.Module:
         """Block ``i``."""
-        block: nn.Module = self.layers[i]
-        return block
+        return self.layers[i]
 
     def attention(self, i: int) -> nn.Module:
         """Attention module of block ``i``."""
@@ -301,19 +268,19 @@ class BoundAnatomy:
         module = self._module(name)
         sizes = _sizes(module)
         if sizes is None:
-            raise self._wrong(f"{name} is a {type(module).__name__}, not a linear")
+            raise self._misfit(f"{name} is a {type(module).__name__}, not a linear")
         return LinearAt(name, module, *sizes)
 
     def _module(self, path: str, optional: bool = False) -> Any:
         try:
-            found = functools.reduce(getattr, path.split("."), self.model)
+            module = functools.reduce(getattr, path.split("."), self.model)
         except AttributeError:
-            raise self._wrong(f"It has no module {path}") from None
-        if not isinstance(found, nn.Module) and not (optional and found is None):
-            raise self._wrong(f"{path} is a {type(found).__name__}, not a module")
-        return found
+            raise self._misfit(f"It has no module {path}") from None
+        if not isinstance(module, nn.Module) and not (optional and module is None):
+            raise self._misfit(f"{path} is a {type(module).__name__}, not a module")
+        return module
 
-    def _wrong(self, problem: str) -> ModelError:
+    def _misfit(self, problem: str) -> ModelError:
         kind = self.model.config.model_type
         return ModelError(
             f"The entry {kind!r} of ANATOMIES does not fit this {type(self.model).__name__}: {problem}",
@@ -355,22 +322,16 @@ def _sizes(module: Any) -> tuple[int, int] | None:
 def _candidates(model: Any) -> str:
     """What the fields of an ``Anatomy`` could be for this model, read off its module tree."""
     modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
-    lists = [name for name, module in modules.items() if isinstance(module, nn.ModuleList)]
-    outside = {n: m for n, m in modules.items() if not any(n.startswith(f"{within}.") for within in lists)}
-    rows = {
-        "layers": lists,
+    stacks = [name for name, module in modules.items() if isinstance(module, nn.ModuleList)]
+    outside = {n: m for n, m in modules.items() if not any(n.startswith(f"{stack}.") for stack in stacks)}
+    blocks = [(f"{stack}.0.", name) for stack in stacks for name in modules if name.startswith(f"{stack}.0.")]
+    linears = [(name.removeprefix(block), _sizes(modules[name])) for block, name in blocks]
+    fields = {
+        "layers": stacks,
         "embeddings": [name for name, module in outside.items() if isinstance(module, nn.Embedding)],
         "final_norm": [name for name, module in outside.items() if "norm" in type(module).__name__.lower()],
         "lm_head": [name for name, module in outside.items() if _sizes(module)],
-        "body": [name for name, _ in outside.items() if any(within.rpartition(".")[0] == name for within in lists)],
-        "qkv, o_proj, mlp": [
-            f"{name.removeprefix(f'{within}.0.')} {_sizes(module)}"
-            for within in lists
-            for name, module in modules.items()
-            if name.startswith(f"{within}.0.") and _sizes(module)
-        ],
+        "body": [name for name in outside if any(stack.rpartition(".")[0] == name for stack in stacks)],
+        "qkv, o_proj, mlp": [f"{path} {sizes}" for path, sizes in linears if sizes],
     }
-    return "Candidates: " + "; ".join(f"{field}: {', '.join(names) or 'none'}" for field, names in rows.items()) + "."
-
-
-__all__ = ["ANATOMIES", "Anatomy", "BoundAnatomy", "LinearAt", "LinearKind", "anatomy_of"]
+    return "Candidates: " + "; ".join(f"{field}: {', '.join(names) or 'none'}" for field, names in fields.items()) + "."

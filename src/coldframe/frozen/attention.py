@@ -62,12 +62,12 @@ def attention(
 
 def mask(*args: Any, **kwargs: Any) -> Tensor | None:
     """The mask of torch's attention, and on a GPU without rows that attend to nothing: there they come out as NaN."""
-    found: Tensor | None = sdpa_mask(*args, **kwargs)
-    return found if found is None or found.device.type == "cpu" else without_empty_rows(found)
+    attends: Tensor | None = sdpa_mask(*args, **kwargs)
+    return attends if attends is None or attends.device.type == "cpu" else without_empty_rows(attends)
 
 
 def without_empty_rows(mask: Tensor) -> Tensor:
-    """Rows that attend to nothing attend to all: they are pads before a text, and nothing reads what comes of them.
+    """Rows that attend to nothing attend to everything: they are pads before a text, and nothing reads their states.
 
     >>> without_empty_rows(torch.tensor([[False, False], [False, True]])).tolist()
     [[True, True], [False, True]]

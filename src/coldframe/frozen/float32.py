@@ -17,10 +17,7 @@ def in_float32(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 
     Packed (quantised) parameters stay as they are.
 
-    Args:
-        parameters: As from ``module.parameters()``; one that comes twice is converted once.
-
-    Cost: 4 bytes for each number while the block runs.
+    Cost: 4 bytes for each parameter while the block runs.
 
     >>> layer = nn.Linear(2, 1).bfloat16()
     >>> with in_float32(layer.parameters()):
@@ -29,13 +26,13 @@ def in_float32(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     >>> layer.weight.dtype
     torch.bfloat16
     """
-    held: list[tuple[nn.Parameter, Tensor]] = []
+    originals: list[tuple[nn.Parameter, Tensor]] = []
     try:
         for parameter in parameters:
             if parameter.dtype in _HALF:
-                held.append((parameter, parameter.data))
+                originals.append((parameter, parameter.data))
                 parameter.data = parameter.data.float()
         yield
     finally:
-        for parameter, data in held:
+        for parameter, data in originals:
             parameter.data = data

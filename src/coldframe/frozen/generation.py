@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coldframe.errors import ConfigError
-from coldframe.frozen.ports import PositionReading, Prompt
+from coldframe.frozen.ports import Prompt
 from coldframe.frozen.scoring import check_finite, next_logits
 from coldframe.frozen.states import Prefilled
 from coldframe.frozen.tokens import end_tokens
@@ -17,11 +17,12 @@ from coldframe.tasks.task import end_text
 
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
+    from coldframe.frozen.rotary import PositionScheme
 
 Choose = Callable[[Tensor], Tensor]
 
 _LIKELY = 256
-"""Tokens among which it is looked first for those that hold ``top_p``."""
+"""The likeliest tokens, among which those that hold ``top_p`` are looked for first."""
 
 
 def write(
@@ -31,21 +32,13 @@ def write(
     choose: Choose,
     prompts: Sequence[Prompt],
     stop: Sequence[str] = (),
-    positions: PositionReading | None = None,
+    positions: PositionScheme | None = None,
 ) -> list[str]:
     """Continue prompts that were read, token by token, until each answer has ended; to be called within ``ports``.
 
     A model's own end tokens end an answer, and so do the prompt's end and the texts of ``stop``, which are cut off.
-    Where a text may end it, blanks before its first word are none of it: a line break there ends nothing.
-
-    Args:
-        lm: The model.
-        ready: The prompts, with the keys and values that were kept.
-        max_new_tokens: At most this many tokens.
-        choose: From logits ``[batch, vocab]`` to the next tokens, ``[batch]``.
-        prompts: What is continued, for its ends.
-        stop: Further texts that end an answer.
-        positions: How they were read, if not as the model does; the chosen token goes to all copies of a prompt.
+    Blanks before the first word do not belong to an answer that a text may end: a line break there ends nothing.
+    ``positions`` is how the prompts were read, if not as the model does: the chosen token goes to all their copies.
     """
     ends = end_tokens(lm, (prompt.end for prompt in prompts))
     marks = [tuple(filter(None, (*stop, end_text(prompt.end)))) for prompt in prompts]
@@ -69,8 +62,8 @@ def write(
                 open_rows -= {i} if ended else set()
         if not open_rows or step + 1 == max_new_tokens:
             break
-        given = chosen.repeat_interleave(len(ready) // len(prompts))
-        ready = lm.follow(ready, lm.embed(given.unsqueeze(1)))[1]
+        following = chosen.repeat_interleave(len(ready) // len(prompts))
+        ready = lm.follow(ready, lm.embed(following.unsqueeze(1)))[1]
     return texts
 
 
@@ -80,11 +73,7 @@ def greedy(logits: Tensor) -> Tensor:
 
 
 def sampler(temperature: float, top_p: float, seed: int, device: torch.device) -> Choose:
-    """How the next tokens are drawn: the likeliest ones at temperature 0, else at random.
-
-    Raises:
-        ConfigError: If a setting is out of its range.
-    """
+    """How the next tokens are drawn: the likeliest ones at temperature 0, else at random."""
     if temperature < 0 or not 0 < top_p <= 1:
         raise ConfigError(
             "Generation settings are out of range",

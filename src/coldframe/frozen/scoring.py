@@ -10,19 +10,16 @@ from torch import Tensor
 
 from coldframe.config import check
 from coldframe.errors import NotFiniteError
-from coldframe.frozen.ports import Conditioning, PositionReading, Prompt
+from coldframe.frozen.ports import Conditioning, Prompt
 from coldframe.frozen.states import Prefilled
 
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
+    from coldframe.frozen.rotary import PositionScheme
 
 
 def check_finite(values: Tensor, what: str) -> None:
-    """Raise unless all values are finite.
-
-    Raises:
-        NotFiniteError: Some are infinite or no numbers.
-    """
+    """Raise unless all values are finite."""
     if not bool(torch.isfinite(values).all()):
         raise NotFiniteError(
             f"The {what} are not finite",
@@ -40,13 +37,13 @@ def losses(
     reserve: int = 0,
 ) -> tuple[Tensor, Prefilled]:
     """Losses of several answers to each prompt, ``[batch, answers]``, and the prompts as they were read."""
-    counts = {len(several) for several in answers}
+    counts = set(map(len, answers))
     check(len(counts) == 1 and 0 not in counts, "Every prompt needs as many answers as the next", got=sorted(counts))
     (count,) = counts
     tokens = [
         lm.answer_tokens(answer, prompt.end)
-        for prompt, several in zip(prompts, answers, strict=True)
-        for answer in several
+        for prompt, own_answers in zip(prompts, answers, strict=True)
+        for answer in own_answers
     ]
     longest = max(map(len, tokens))
     rows = lm.rows(prompts, conditioning, reserve=max(reserve, longest))
@@ -62,7 +59,7 @@ def losses(
 
 
 def log_probabilities(
-    lm: FrozenLM, ready: Prefilled, answers: Sequence[tuple[int, ...]], positions: PositionReading | None = None
+    lm: FrozenLM, ready: Prefilled, answers: Sequence[tuple[int, ...]], positions: PositionScheme | None = None
 ) -> Tensor:
     """Summed log-probability of the tokens of each prompt's answer, ``[batch]``."""
     longest = max(map(len, answers))
@@ -71,20 +68,20 @@ def log_probabilities(
     hidden = ready.last.unsqueeze(1)
     if longest > 1:
         copies = len(ready) // len(answers)
-        given, mask = (x if copies == 1 else x.repeat_interleave(copies, 0) for x in (padded[:, :-1], real[:, 1:]))
-        hidden = torch.cat((hidden, lm.follow(ready, lm.embed(given), mask)[0]), dim=1)
+        ids, mask = (x if copies == 1 else x.repeat_interleave(copies, 0) for x in (padded[:, :-1], real[:, 1:]))
+        hidden = torch.cat((hidden, lm.follow(ready, lm.embed(ids), mask)[0]), dim=1)
     log_probabilities = next_logits(lm, hidden, positions).log_softmax(-1)
     return (log_probabilities.gather(-1, padded.unsqueeze(-1)).squeeze(-1) * real).sum(-1)
 
 
-def some_logits(lm: FrozenLM, hidden: Tensor, token_ids: Tensor, positions: PositionReading | None) -> Tensor:
+def some_logits(lm: FrozenLM, hidden: Tensor, token_ids: Tensor, positions: PositionScheme | None) -> Tensor:
     """Logits of some tokens only, of prompts and not of their copies."""
     if positions is None:
         return lm.head(hidden, token_ids)
     return next_logits(lm, hidden, positions).index_select(-1, token_ids)  # they may be mixed by what all tokens have
 
 
-def next_logits(lm: FrozenLM, hidden: Tensor, positions: PositionReading | None) -> Tensor:
+def next_logits(lm: FrozenLM, hidden: Tensor, positions: PositionScheme | None) -> Tensor:
     """Logits over the whole vocabulary, of prompts and not of their copies."""
     logits = lm.head(hidden)
     return logits if positions is None else positions.mix(logits)

@@ -35,48 +35,37 @@ def mean_nll(lm: FrozenLM, sequences: Sequence[TokenSequence], conditioning: Con
     """Mean negative log-likelihood of each sequence's counted tokens: ``-1/T sum_t log p(x_t | x_<t)``.
 
     The logits are made and thrown away in chunks, once forward and once backward: those of a whole batch would take
-    more memory than everything else.
-
-    Args:
-        lm: The model.
-        sequences: The batch, each with at least one counted token.
-        conditioning: Head gains and weight deltas; the text is in the sequences, soft tokens have no place in them.
+    more memory than everything else. Soft tokens have no place in the sequences.
 
     Shapes:
         Returns ``[batch]``, float32, nats, differentiable in the conditioning.
     """
     before, target, per_row = counted_states(lm, sequences, conditioning)
 
-    def nll(some: Tensor, wanted: Tensor) -> Tensor:
-        return torch.nn.functional.cross_entropy(lm.head(some), wanted, reduction="none")
+    def nll(states: Tensor, targets: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(lm.head(states), targets, reduction="none")
 
     return _row_sums(nll, (before, target), per_row) / per_row
 
 
 def nll_and_kl(
-    lm: FrozenLM, sequences: Sequence[TokenSequence], conditioning: Conditioning, taught: Tensor
+    lm: FrozenLM, sequences: Sequence[TokenSequence], conditioning: Conditioning, teacher: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Beside :func:`mean_nll`, how far a teacher's distributions are: ``sum_t KL(teacher_t || student_t)``.
 
     Logits exist in chunks alone, the teacher's too: what is kept of it are its hidden states.
 
-    Args:
-        lm: The model.
-        sequences: As in :func:`mean_nll`.
-        conditioning: The student's.
-        taught: The teacher's states before the counted tokens, as :func:`counted_states` gives them.
-
     Shapes:
-        taught: ``[counted tokens, d_model]``. Returns two ``[batch]``, float32, nats.
+        teacher: ``[counted tokens, d_model]``. Returns two ``[batch]``, float32, nats.
     """
     before, target, per_row = counted_states(lm, sequences, conditioning)
 
-    def both(some: Tensor, wanted: Tensor, teachers: Tensor) -> Tensor:
-        ours, theirs = lm.head(some).log_softmax(-1), lm.head(teachers).log_softmax(-1)
-        nll = -ours.gather(-1, wanted[:, None]).squeeze(-1)
-        return torch.stack((nll, (theirs.exp() * (theirs - ours)).sum(-1)), dim=-1)
+    def losses(states: Tensor, targets: Tensor, teacher_states: Tensor) -> Tensor:
+        student, goal = lm.head(states).log_softmax(-1), lm.head(teacher_states).log_softmax(-1)
+        nll = -student.gather(-1, targets[:, None]).squeeze(-1)
+        return torch.stack((nll, (goal.exp() * (goal - student)).sum(-1)), dim=-1)
 
-    sums = _row_sums(both, (before, target, taught), per_row)
+    sums = _row_sums(losses, (before, target, teacher), per_row)
     return sums[:, 0] / per_row, sums[:, 1]
 
 
@@ -91,18 +80,18 @@ def counted_states(
     """
     longest = max(map(len, sequences))
     # Pads at the end: a causal model never looks there, and positions need no mending.
-    ids = torch.tensor([one.ids + (0,) * (longest - len(one)) for one in sequences], device=lm.device)
-    mask = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in sequences], device=lm.device)
-    first = torch.tensor([max(one.start, 1) for one in sequences], device=lm.device)
+    ids = torch.tensor([row.ids + (0,) * (longest - len(row)) for row in sequences], device=lm.device)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in sequences], device=lm.device)
+    first = torch.tensor([max(row.start, 1) for row in sequences], device=lm.device)
     counted = mask.bool() & (torch.arange(longest, device=lm.device) >= first[:, None])
     with lm.ports(conditioning):
         hidden = lm.body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     return hidden[:, :-1][counted[:, 1:]], ids[:, 1:][counted[:, 1:]], counted.sum(-1)
 
 
-def _row_sums(each: Callable[..., Tensor], inputs: tuple[Tensor, ...], per_row: Tensor) -> Tensor:
-    """Sums over each row's tokens of what ``each`` makes of a chunk of tokens; its insides are made again backward."""
-    parts = zip(*(one.split(CHUNK) for one in inputs), strict=True)
-    values = torch.cat([checkpoint(each, *part, use_reentrant=False) for part in parts])
+def _row_sums(loss: Callable[..., Tensor], inputs: tuple[Tensor, ...], per_row: Tensor) -> Tensor:
+    """Sums of ``loss`` over each row's tokens; it is computed chunk by chunk, and again in the backward pass."""
+    chunks = zip(*(values.split(CHUNK) for values in inputs), strict=True)
+    values = torch.cat([checkpoint(loss, *chunk, use_reentrant=False) for chunk in chunks])
     # Row by row: a GPU's index_add adds up in any order.
     return torch.stack([row.sum(0) for row in values.split(per_row.tolist())])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from coldframe.errors import ConfigError
+from coldframe.config import check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +49,9 @@ class TextState:
 class StateCache:
     """Keeps states within a byte budget.
 
-    Once something did not fit it keeps what it has and takes nothing more: training walks over its rows in
-    cycles, where evicting the oldest entry would evict every entry just before it is needed; and what is held
-    then depends on what was read first, not on what was read since.
+    Once a state does not fit, the cache takes no more and keeps what it has. Training reads its rows in cycles, where
+    evicting the oldest entry would evict every entry just before it is needed; and what the cache holds then depends
+    only on what was read first.
 
     Args:
         budget: Bytes it may hold; None takes 40 % of the device's memory.
@@ -59,39 +59,31 @@ class StateCache:
     """
 
     def __init__(self, budget: int | None = None, device: torch.device | None = None) -> None:
-        if budget is not None and budget < 0:
-            raise ConfigError("A cache budget cannot be negative", got=budget)
+        check(budget is None or budget >= 0, "A cache budget cannot be negative", got=budget)
         self.budget = int(0.4 * _memory(device)) if budget is None else budget
-        self.used = self.hits = self.misses = 0
-        self.full = False
-        self._held: dict[tuple[tuple[int, ...], tuple[int, ...]], TextState] = {}
+        self.used, self.full = 0, False
+        self._states: dict[tuple[tuple[int, ...], tuple[int, ...]], TextState] = {}
 
     def get(self, shared: tuple[int, ...], own: tuple[int, ...]) -> TextState | None:
         """The state of ``own`` after ``shared``, if held."""
-        state = self._held.get((shared, own))
-        if state is None:
-            self.misses += 1
-        else:
-            self.hits += 1
-        return state
+        return self._states.get((shared, own))
 
     def put(self, shared: tuple[int, ...], own: tuple[int, ...], state: TextState) -> None:
-        """Keep a state while all that came has fitted."""
-        if (shared, own) in self._held:
+        """Keep a state, unless one before it did not fit."""
+        if (shared, own) in self._states:
             return
         self.full = self.full or self.used + state.nbytes > self.budget
         if not self.full:
-            self._held[shared, own] = state
+            self._states[shared, own] = state
             self.used += state.nbytes
 
     def clear(self) -> None:
         """Forget everything."""
-        self._held.clear()
-        self.used = self.hits = self.misses = 0
-        self.full = False
+        self._states.clear()
+        self.used, self.full = 0, False
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._states)
 
 
 @dataclasses.dataclass
@@ -115,13 +107,13 @@ class Prefilled:
     def repeat(self, times: int) -> Prefilled:
         """Every row ``times`` times, neighbours together; what follows these does not follow the first ones."""
 
-        def several(tensor: Tensor) -> Tensor:
+        def repeated(tensor: Tensor) -> Tensor:
             return tensor if times == 1 else tensor.repeat_interleave(times, 0)
 
         cache = None
         if self.cache is not None:
-            cache = DynamicCache([(several(keys), several(values)) for keys, values, _ in self.cache])
-        return Prefilled(several(self.last), cache, several(self.mask), several(self.lengths))
+            cache = DynamicCache([(repeated(keys), repeated(values)) for keys, values, _ in self.cache])
+        return Prefilled(repeated(self.last), cache, repeated(self.mask), repeated(self.lengths))
 
 
 def assemble(shared: TextState | None, states: Sequence[TextState]) -> Prefilled:

@@ -33,12 +33,14 @@ def prompt_rows(lm: FrozenLM, prompts: Sequence[Prompt], conditioning: Condition
         raise ConfigError("Every prompt needs its contexts", got=len(contexts), expected=len(prompts))
     soft = 0 if conditioning.soft_tokens is None else conditioning.soft_tokens.shape[-2]
     limit = lm.anatomy.max_positions - soft - reserve - len(lm.bos)
-    blocks = [list(several) for several in contexts] if contexts is not None else [[] for _ in prompts]
-    texts = [_text(prompt, own) for prompt, own in zip(prompts, blocks, strict=True)]
+    blocks = [list(texts) for texts in contexts] if contexts is not None else [[] for _ in prompts]
+    texts = list(map(_text, prompts, blocks))
     rows = []
-    for prompt, own, ids in zip(prompts, blocks, lm.tokenizer(texts, add_special_tokens=False).input_ids, strict=True):
+    for prompt, context, ids in zip(
+        prompts, blocks, lm.tokenizer(texts, add_special_tokens=False).input_ids, strict=True
+    ):
         if len(ids) > limit:
-            ids = _without_farthest(lm, prompt, own, limit)
+            ids = _without_farthest(lm, prompt, context, limit)
         if len(ids) > limit:
             raise DataError(
                 "A row is longer than the model's context",
@@ -48,7 +50,7 @@ def prompt_rows(lm: FrozenLM, prompts: Sequence[Prompt], conditioning: Condition
             )
         if not ids and not lm.bos:
             raise DataError("A prompt has no tokens", got=repr(prompt))
-        rows.append(_row(lm, prompt.header + "".join(own if same_for_all(contexts) else ()), tuple(ids)))
+        rows.append(_row(lm, prompt.header + "".join(context if same_for_all(contexts) else ()), tuple(ids)))
     return rows
 
 
@@ -84,8 +86,8 @@ _GOES_ON = ("a", "1", ".", "\n", " a", "\u6771")
 @lru_cache(maxsize=256)
 def _stable(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     """The tokens that a text begins with whatever goes on from it."""
-    several = tokenizer([text + more for more in _GOES_ON], add_special_tokens=False).input_ids
-    return tuple(ids[0] for ids in takewhile(lambda ids: len(set(ids)) == 1, zip(*several, strict=False)))
+    rows = tokenizer([text + following for following in _GOES_ON], add_special_tokens=False).input_ids
+    return tuple(ids[0] for ids in takewhile(lambda ids: len(set(ids)) == 1, zip(*rows, strict=False)))
 
 
 def same_for_all(contexts: Contexts | None) -> bool:
@@ -110,16 +112,12 @@ def answer_tokens(lm: FrozenLM, answer: str, end: str = "") -> tuple[int, ...]:
 def end_tokens(lm: FrozenLM, ends: Iterable[str] = ()) -> set[int]:
     """The model's own tokens that end an answer, and those that ``ends`` name beside them."""
     listed = lm.model.generation_config.eos_token_id if lm.model.generation_config else None
-    own = {*(listed if isinstance(listed, list) else [listed]), lm.tokenizer.eos_token_id} - {None}
-    return {int(token) for token in own}.union(*(_own_end(lm, end) for end in set(ends)))
+    tokens = {*(listed if isinstance(listed, list) else [listed]), lm.tokenizer.eos_token_id} - {None}
+    return {int(token) for token in tokens}.union(*(_own_end(lm, end) for end in set(ends)))
 
 
 def _own_end(lm: FrozenLM, end: str) -> tuple[int, ...]:
-    """The model's own token that is meant; none, where a text ends an answer.
-
-    Raises:
-        ConfigError: If the model has no such token.
-    """
+    """The model's own token that ``end`` names; none, where a text ends an answer."""
     if end == END_OF_TURN:
         return (_turn_end(lm.tokenizer),)
     if end != END_OF_TEXT:
@@ -133,14 +131,25 @@ def _own_end(lm: FrozenLM, end: str) -> tuple[int, ...]:
 
 @lru_cache(maxsize=8)
 def _turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that the chat template puts after what a model says."""
+    """The token that the chat template puts after the model's turn."""
     fix = "End answers with a text, such as a line break, or with '<end of text>'."
     if not tokenizer.chat_template:
         raise ConfigError("This model has no chat template, so nothing ends its turn", fix=fix)
-    said = "coldframe"
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
-    after = str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition(said)[2]
+    answer = "coldframe"
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
+    after = str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition(answer)[2]
     ids = tokenizer(after.lstrip(), add_special_tokens=False).input_ids
     if not ids:
         raise ConfigError("This model's chat template does not end its turns", fix=fix)
     return int(ids[0])
+
+
+def in_chat(lm: FrozenLM, text: str) -> str:
+    """A user's turn in the tokenizer's chat template, up to where the model's turn begins.
+
+    A BOS token at the front is left out only where the model puts it there itself: it may be the template's own mark
+    (SmolLM2), which nothing would put back.
+    """
+    turns = [{"role": "user", "content": text}]
+    prompt = str(lm.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    return prompt.removeprefix(lm.tokenizer.bos_token or "") if lm.bos else prompt

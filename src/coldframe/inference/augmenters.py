@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from coldframe.errors import ColdframeError
-from coldframe.frozen.chat import in_chat
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Prompt
+from coldframe.frozen.tokens import in_chat
 from coldframe.inference.client import Client, Refusal
 from coldframe.tasks.question_writer import ASK, REWRITE, QuestionWriter
 from coldframe.tasks.task import content_hash

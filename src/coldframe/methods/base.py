@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from coldframe.config import Config
@@ -22,7 +20,7 @@ from coldframe.frozen.ports import Conditioning, LanguageModel, Prompt
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
 from coldframe.retrieval.encoders import Encoder
 from coldframe.retrieval.store import Retrieved
-from coldframe.storage.files import atomic_path
+from coldframe.storage.tensors import read_tensors, write_tensors
 from coldframe.tasks.task import Schema
 
 WEIGHTS = "model.safetensors"
@@ -79,6 +77,7 @@ class Method(nn.Module):
         strategy: How its entries are retrieved unless told otherwise.
         learning_rate: Its natural rate, used unless another is given.
         training_defaults: The training settings that it wants where they are not the usual ones.
+        port: What it fills: ``text``, ``soft tokens`` or ``head gains``; ``ports`` names weights that it changes.
         query_settings: Settings that may be changed after training.
         ablations: What may be changed for a comparison: names of ``QUERY_ABLATIONS`` and ``TRAINING_ABLATIONS`` in
             ``coldframe.evaluation.jobs``.
@@ -98,6 +97,7 @@ class Method(nn.Module):
     strategy: ClassVar[str] = "auto"
     learning_rate: ClassVar[float] = 1e-3
     training_defaults: ClassVar[Mapping[str, Any]] = {}
+    port: ClassVar[str | None] = None
     query_settings: ClassVar[tuple[str, ...]] = ()
     ablations: ClassVar[tuple[str, ...]] = ()
 
@@ -133,8 +133,8 @@ class Method(nn.Module):
 
     @property
     def ports(self) -> frozenset[str]:
-        """What it fills: ``text``, ``soft tokens``, ``head gains``, or weights by their names once it is set up."""
-        return frozenset()
+        """The ports it fills; of weights the names, once it is set up."""
+        return frozenset() if self.port is None else frozenset({self.port})
 
     @property
     def soft_token_count(self) -> int:
@@ -176,10 +176,8 @@ class Method(nn.Module):
         """
         for name in settings:
             if name not in self.query_settings:
-                known = ", ".join(self.query_settings) or "none"
-                raise ConfigError(
-                    f"{name!r} cannot be changed once {self.name} is trained", expected=known, fix="Fit again."
-                )
+                problem = f"{name!r} cannot be changed once {self.name} is trained"
+                raise ConfigError(problem, expected=", ".join(self.query_settings) or "none", fix="Fit again.")
         changed = copy.copy(self)
         changed.config = self.config.replace(**settings)
         return changed
@@ -274,19 +272,15 @@ class Method(nn.Module):
         """Optimiser groups; a method with parts of different natural rates overrides this."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": learning_rate}]
 
-    def optimizer(
-        self, groups: list[dict[str, Any]], learning_rate: float, weight_decay: float
-    ) -> torch.optim.Optimizer:
-        """The optimiser of the training loop: AdamW."""
-        return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
+    def optimizer(self, groups: list[dict[str, Any]], **settings: Any) -> torch.optim.Optimizer:
+        """The optimiser of the training loop, with ``lr`` and ``weight_decay``: AdamW."""
+        return torch.optim.AdamW(groups, **settings)
 
     # ---- files ------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> list[str]:
         """Write what was learned into an artifact's folder; returns the names of the files."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        with atomic_path(folder / WEIGHTS) as path:
-            save_file(tensors, path)
+        write_tensors(folder / WEIGHTS, self.state_dict())
         return [WEIGHTS]
 
     def load(self, folder: Path) -> None:
@@ -295,10 +289,9 @@ class Method(nn.Module):
         Raises:
             ArtifactError: It is damaged, or belongs to other settings.
         """
+        tensors, _ = read_tensors(folder / WEIGHTS, fix="Fit again.")
         try:
-            self.load_state_dict(load_file(folder / WEIGHTS))
-        except (SafetensorError, OSError) as error:
-            raise ArtifactError(f"{folder / WEIGHTS} is damaged: {error}", fix="Fit again.") from error
+            self.load_state_dict(tensors)
         except RuntimeError as error:
             raise ArtifactError(f"The weights do not fit the method {self.name}: {error}") from error
 

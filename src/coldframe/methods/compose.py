@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
+from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -237,18 +238,12 @@ class _Within(Method):
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         return self.part.parameter_groups(learning_rate)
 
-    def optimizer(
-        self, groups: list[dict[str, Any]], learning_rate: float, weight_decay: float
-    ) -> torch.optim.Optimizer:
-        return self.part.optimizer(groups, learning_rate, weight_decay)
+    def optimizer(self, groups: list[dict[str, Any]], **settings: Any) -> torch.optim.Optimizer:
+        return self.part.optimizer(groups, **settings)
 
 
 def _check_ports(parts: Sequence[Method]) -> None:
-    filled: dict[str, str] = {}
-    for part in parts:
-        for port in sorted(part.ports):
-            if port in filled:
-                raise ConfigError(
-                    f"{filled[port]} and {part.name} fill the same port", got=port, fix="Compose different ports."
-                )
-            filled[port] = part.name
+    for first, second in combinations(parts, 2):
+        if both := sorted(first.ports & second.ports):
+            problem = f"{first.name} and {second.name} fill the same port"
+            raise ConfigError(problem, got=both[0], fix="Compose different ports.")

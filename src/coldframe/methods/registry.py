@@ -42,11 +42,7 @@ def all_methods() -> dict[str, type[Method]]:
 
 
 def method_class(name: str) -> type[Method]:
-    """The class of a method.
-
-    Raises:
-        ConfigError: If there is none of this name; suggests the nearest.
-    """
+    """The class of a method."""
     classes = all_methods()
     if name not in classes:
         raise ConfigError(f"There is no method {name!r}", fix=nearest(name, classes))
@@ -59,9 +55,6 @@ def create(name: str, settings: Mapping[str, Any] | None = None) -> Method:
     Args:
         name: As on the command line.
         settings: Its settings. Those of a composition are by the name of its parts: ``{"icl": {"k": 3}}``.
-
-    Raises:
-        ConfigError: There is no such method or setting, or the parts fill the same port.
 
     >>> create("icl+pear", {"icl": {"k": 3}})
     Compose(RetrievedICL(k=3), PEAR())

@@ -53,8 +53,19 @@ class TrainingSet:
         return self.names[row] if self.names else f"item {row}"
 
     def batches(self, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-        """The batches of an epoch, which seed and epoch decide."""
-        return length_batches(self.lengths, batch_size, seed, epoch)
+        """The batches of an epoch: shuffled rows, sorted by length within pools, cut into batches, shuffled again.
+
+        >>> sorted(i for batch in TrainingSet("abcde", [3, 1, 2, 9, 8]).batches(2, seed=0, epoch=0) for i in batch)
+        [0, 1, 2, 3, 4]
+        """
+        rng = np.random.default_rng((seed, epoch))
+        order = rng.permutation(len(self.lengths))
+        batches: list[list[int]] = []
+        pool_size = _POOL * batch_size
+        for start in range(0, len(order), pool_size):
+            pool = sorted(order[start : start + pool_size].tolist(), key=lambda i: self.lengths[i])
+            batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+        return [batches[i] for i in rng.permutation(len(batches))]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -68,7 +79,7 @@ class RetrievedRows(TrainingSet):
 
     Attributes:
         items: The rows, examples with their targets.
-        retrieved: A set for each.
+        retrieved: A set for each row.
         objective: ``"labels"`` is cross-entropy over the label words, ``"answer"`` the negative log-likelihood of the
             answer's tokens over the whole vocabulary, which generation tasks always have.
     """
@@ -83,7 +94,7 @@ class RetrievedRows(TrainingSet):
         return [example.text for example in self.items]
 
     def take(self, rows: Sequence[int]) -> RetrievedRows:
-        """Some of the rows with what was retrieved for them."""
+        """Part of the rows, with what was retrieved for them."""
         places = np.array(rows, np.int64)
         items = [self.items[i] for i in rows]
         return RetrievedRows(items, (), retrieved=self.retrieved.rows(places), objective=self.objective)
@@ -107,7 +118,7 @@ class TrainingData:
 
     Attributes:
         task: Schema and rows.
-        retrieve: Puts to rows what is retrieved for them (themselves and their doubles left out).
+        retrieve: Retrieves for rows; a row gets neither itself nor its duplicates.
         workspace: Folder for what is finished before all is trained: the artifact's. None: it goes with the method.
         seed: Of all that is drawn.
         settings: The training settings, for fingerprints of what is stored as it is finished.
@@ -147,13 +158,12 @@ class Problem:
         from_start: Whether the weights before training are a candidate too: they are validated first, and it is an
             error if no epoch does better.
         folder: Where its checkpoint is; beside the artifact, if None.
-        fingerprint: Names all that its result depends on, for one that tasks share; task, settings and items, if empty.
-        checkpoints: Whether it has one. Problems that end within minutes are trained anew instead.
+        fingerprint: Names all that its result depends on, where tasks share it; if empty, task, settings and items do.
+        checkpoints: Whether it has one. A problem that ends within minutes is trained anew instead.
         summed: Whether a batch's loss is the weighted sum of its items' losses, and not their weighted mean: for items
             whose parameters are their own.
-        at_once: The most items of a batch that are read at once, where its maker has seen to the memory; the loop
-            sees to it, if 0.
-        records: What the loop says of it when it is trained, an epoch each.
+        at_once: Most items of a batch that are read together; 0 lets the loop choose by memory.
+        records: What the loop recorded, one for each epoch.
     """
 
     method: Method
@@ -170,19 +180,3 @@ class Problem:
     summed: bool = False
     at_once: int = 0
     records: list[dict[str, float]] = dataclasses.field(default_factory=list)
-
-
-def length_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Shuffle rows, sort pools of them by length, cut into batches, shuffle those.
-
-    >>> sorted(i for batch in length_batches([3, 1, 2, 9, 8], 2, seed=0, epoch=0) for i in batch)
-    [0, 1, 2, 3, 4]
-    """
-    rng = np.random.default_rng((seed, epoch))
-    order = rng.permutation(len(lengths))
-    batches: list[list[int]] = []
-    pool_size = _POOL * batch_size
-    for start in range(0, len(order), pool_size):
-        pool = sorted(order[start : start + pool_size].tolist(), key=lambda i: lengths[i])
-        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))]

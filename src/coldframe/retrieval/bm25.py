@@ -73,9 +73,9 @@ class BM25(ScanningIndex[Sequence[str]]):
     def scan(self, queries: Sequence[str]) -> Iterator[Scores]:
         """BM25 of all rows, one query at a time."""
         for query in queries:
-            known = [word for word in words_of(query) if self._model is not None and word in self._model.vocab_dict]
-            if known:
-                yield self._model.get_scores(known).astype(np.float32)
+            words = [word for word in words_of(query) if self._model is not None and word in self._model.vocab_dict]
+            if words:
+                yield self._model.get_scores(words).astype(np.float32)
             else:
                 yield np.zeros(self._n, np.float32)
 

@@ -26,10 +26,6 @@ def batches_of_one_shape(lengths: Sequence[int], size: int) -> Iterator[list[int
 
     Cost: against batches of 64 with padding, a third less texts per second on a CPU, where texts have 15 tokens.
 
-    Args:
-        lengths: Tokens of each text.
-        size: Texts per batch, at least 1.
-
     Example:
         >>> list(batches_of_one_shape([3, 5, 3, 3], 2))
         [[1, 1], [0, 2], [3, 3]]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from coldframe.retrieval.index import Indices, ScanningIndex, Scores, check_same_width
+from coldframe.config import check
+from coldframe.retrieval.index import Indices, ScanningIndex, Scores
 from coldframe.retrieval.similarity import Sets, lengths, unit
 
 _SCAN_BYTES = 64 << 20
@@ -18,7 +19,7 @@ class ExactTanimoto(ScanningIndex[Sets]):
 
     ``T(q, x) = c / (|q| + |x| - c)``, with c the members that both have. Only rows that share a member with
     the query are touched: c is counted over the lists of the query's members. The 64 commonest members have
-    the longest lists; they are kept as one 64-bit word per row instead and counted with a popcount.
+    the longest lists; they are stored as one 64-bit word per row instead and counted with a popcount.
 
     Args:
         sets: The store.
@@ -57,9 +58,9 @@ class ExactTanimoto(ScanningIndex[Sets]):
             query = queries[i]
             place = np.searchsorted(self._members, query)
             place = np.minimum(place, max(len(self._members) - 1, 0))
-            known = self._members[place] == query if len(self._members) else np.zeros(len(query), bool)
+            stored = self._members[place] == query if len(self._members) else np.zeros(len(query), bool)
             word, lists = np.uint64(0), [np.empty(0, np.int64)]
-            for column in place[known].tolist():
+            for column in place[stored].tolist():
                 if column in self._bit:
                     word |= self._bit[column]
                 else:
@@ -98,7 +99,8 @@ class ExactCosine(ScanningIndex[NDArray[np.float32]]):
 
     def scan(self, queries: NDArray[np.float32]) -> Iterator[Scores]:
         """Approximate cosine with all rows."""
-        check_same_width(queries.shape[1], self._store.shape[1])
+        width, expected = queries.shape[1], self._store.shape[1]
+        check(width == expected, "Queries and store are of different encoders", got=width, expected=expected)
         step = max(1, _SCAN_BYTES // (4 * max(len(self), 1)))
         for block in range(0, len(queries), step):
             yield from (unit(queries[block : block + step]) @ self._store.T) * self._scale

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.config import check
-from coldframe.errors import ConfigError
 
 Indices = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -146,14 +145,3 @@ def stack(results: Sequence[tuple[Indices, Scores]], k: int) -> tuple[Indices, S
     for i, (row, score) in enumerate(results):
         indices[i], scores[i] = row, score
     return indices, scores
-
-
-def check_same_width(got: int, expected: int) -> None:
-    """Vectors of a query and of the store must be of one encoder."""
-    if got != expected:
-        raise ConfigError(
-            "Queries and store have vectors of different widths",
-            got=got,
-            expected=expected,
-            fix="Encode both with the same encoder.",
-        )

@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache, lru_cache
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coldframe.errors import DataError, MissingExtraError
+from coldframe.tasks.molecules import parse
 from coldframe.tasks.task import content_hash
 
 RADIUS = 2
 BITS = 2048
-MAX_SMILES = 10_000  # characters; RDKit's time grows faster than the length
-
-
-def parse(smiles: str) -> Any:
-    """The RDKit molecule of a SMILES, or an error that quotes it."""
-    rdkit = _rdkit()
-    problem = "empty" if not smiles.strip() else f"longer than {MAX_SMILES} characters"
-    mol = None
-    if smiles.strip() and len(smiles) <= MAX_SMILES:
-        problem = "not a SMILES that RDKit can read"
-        with rdkit.quiet():
-            mol = rdkit.Chem.MolFromSmiles(smiles)
-    if mol is None:
-        raise DataError(
-            f"This molecule is {problem}",
-            got=repr(smiles if len(smiles) <= 200 else smiles[:200] + "..."),
-            expected="a SMILES string, such as 'CCO'",
-            fix="Correct or leave out the row.",
-        )
-    return mol
 
 
 def morgan_bits(smiles: Sequence[str]) -> NDArray[np.uint8]:
@@ -66,11 +44,13 @@ def scaffold_counts(smiles: str) -> dict[int, int]:
         >>> scaffold_counts("Cc1ccccc1") == scaffold_counts("c1ccccc1")
         True
     """
-    rdkit = _rdkit()
-    scaffold = rdkit.scaffold(parse(smiles))
+    molecule = parse(smiles)
+    from rdkit.Chem.Scaffolds.MurckoScaffold import GetScaffoldForMol
+
+    scaffold = GetScaffoldForMol(molecule)
     if scaffold.GetNumAtoms() == 0:
         return {}
-    return dict(rdkit.morgan.GetSparseCountFingerprint(scaffold).GetNonzeroElements())
+    return dict(_morgan().GetSparseCountFingerprint(scaffold).GetNonzeroElements())
 
 
 class MorganEncoder:
@@ -94,27 +74,13 @@ class MorganEncoder:
 
 @lru_cache(maxsize=200_000)
 def _packed_morgan(smiles: str) -> bytes:
-    return bytes(np.packbits(_rdkit().morgan.GetFingerprintAsNumPy(parse(smiles))))
+    molecule = parse(smiles)
+    return bytes(np.packbits(_morgan().GetFingerprintAsNumPy(molecule)))
 
 
 @cache
-def _rdkit() -> SimpleNamespace:
-    """The parts of RDKit used here, imported when first needed."""
-    try:
-        from rdkit import Chem, rdBase
-        from rdkit.Chem import rdFingerprintGenerator
-        from rdkit.Chem.Scaffolds import MurckoScaffold
-    except ImportError as error:
-        raise MissingExtraError("rdkit", "chem", "Working with molecules") from error
+def _morgan() -> Any:
+    """RDKit's maker of Morgan fingerprints, imported when first needed."""
+    from rdkit.Chem import rdFingerprintGenerator
 
-    @contextlib.contextmanager
-    def quiet() -> Iterator[None]:
-        with rdBase.BlockLogs():  # our error says it better, and once
-            yield
-
-    return SimpleNamespace(
-        Chem=Chem,
-        quiet=quiet,
-        scaffold=MurckoScaffold.GetScaffoldForMol,
-        morgan=rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS),
-    )
+    return rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)

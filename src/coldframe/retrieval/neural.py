@@ -15,7 +15,7 @@ from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coldframe.errors import MissingExtraError, ModelError
+from coldframe.errors import MissingExtraError, ModelError, first_line
 from coldframe.frozen.locks import lock_of
 from coldframe.frozen.model_sources import ENCODERS, quiet, resolve, weight_hash
 from coldframe.retrieval.encoding import Memo, batch_size, batches_of_one_shape
@@ -96,11 +96,9 @@ class HFEncoder:
         """The transformers model: float32, frozen, in evaluation mode."""
         from transformers import AutoModel
 
-        folder = self._folder
-        with _told(self.source):
-            model = AutoModel.from_pretrained(
-                folder, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
-            )
+        folder, options = self._folder, {"dtype": torch.float32, "use_safetensors": True}
+        with _explained(self.source):
+            model = AutoModel.from_pretrained(folder, trust_remote_code=False, **options)
         return model.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
 
     @cached_property
@@ -108,7 +106,7 @@ class HFEncoder:
         from transformers import AutoTokenizer
 
         folder = self._folder
-        with _told(self.source):
+        with _explained(self.source):
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         tokenizer.padding_side = "right"
         if tokenizer.pad_token is None:
@@ -194,7 +192,7 @@ class SentenceTransformersEncoder:
         except ImportError as error:
             raise MissingExtraError("sentence-transformers", "text", f"The encoder {self.spec!r}") from error
         folder = str(folder_of(self.source))
-        with _told(self.source):
+        with _explained(self.source):
             return SentenceTransformer(folder, trust_remote_code=False, model_kwargs={"use_safetensors": True}).eval()
 
     def _compute(self, texts: list[str]) -> NDArray[np.float32]:
@@ -240,20 +238,19 @@ def folder_of(source: str | Path) -> Path:
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
-    with _told(source):
+    with _explained(source):
         return Path(snapshot_download(str(source), allow_patterns=_READABLE, ignore_patterns=_OTHER_FORMATS))
 
 
 @contextlib.contextmanager
-def _told(source: str | Path) -> Iterator[None]:
+def _explained(source: str | Path) -> Iterator[None]:
     """Whatever goes wrong while a model is fetched or read is an error that says what to do."""
     try:
         with quiet():
             yield
     except Exception as error:  # damaged folders make their readers raise anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"The encoder {str(source)!r} cannot be loaded: {reason}",
+            f"The encoder {str(source)!r} cannot be loaded: {first_line(error)}",
             expected="config.json, *.safetensors and a tokenizer, in a folder or on a hub that can be reached",
             fix="Check the name and the network, or use 'minilm' (from the Python package index).",
         ) from error

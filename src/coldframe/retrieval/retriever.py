@@ -16,10 +16,9 @@ from coldframe.config import Config, check
 from coldframe.errors import ConfigError, DataError
 from coldframe.progress import say
 from coldframe.retrieval import neighbours
-from coldframe.retrieval.draws import first_in_queue, queue_of_labels, random_rows
+from coldframe.retrieval.draws import first_in_queue, look_up, queue_of_labels, random_rows, row_name
 from coldframe.retrieval.encoders import Encoder, default_encoder, load_encoder
 from coldframe.retrieval.exact import ExactCosine, ExactTanimoto
-from coldframe.retrieval.given import look_up, row_name
 from coldframe.retrieval.index import Index, Indices, Recall, Scores, nearest, stack
 from coldframe.retrieval.similarity import Similarity, morgan_sets, scaffold_sets
 from coldframe.retrieval.store import Retrieved, Store
@@ -54,16 +53,13 @@ class RetrievalConfig(Config):
     """
 
     section = "retrieval settings"
+    at_least = {"seed": 0}
 
     similarity: SimilarityChoice = "auto"
     strategy: Strategy = "auto"
     index: IndexKind = "exact"
     encoder: str = "auto"
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.seed >= 0, "The seed cannot be negative", got=self.seed)
 
 
 class Retriever:
@@ -103,22 +99,17 @@ class Retriever:
         self._encoder = encoder
         self.recall: Recall | None = None
         check(k >= 0, "k cannot be negative", got=k)
-        if self.config.strategy not in ("none", "given") and k > len(store):
-            raise ConfigError(
-                "The exemplar store has fewer rows than k",
-                got=f"{len(store)} rows, k = {k}",
-                fix=f"Pass k = {max(len(store) - 1, 0)} or less, or add exemplars.",
-            )
-        if self.similarity in ("tanimoto", "scaffold-tanimoto") and domain != "molecules":
-            raise ConfigError(
-                f"{self.similarity} compares molecules", got=f"domain {domain!r}", fix="Use cosine or bm25."
-            )
-        if self.similarity == "bm25" and domain != "text":
+        similarity, size = self.similarity, len(store)
+        if self.config.strategy not in ("none", "given") and k > size:
+            fix = f"Pass k = {max(size - 1, 0)} or less, or add exemplars."
+            raise ConfigError("The exemplar store has fewer rows than k", got=f"{size} rows, k = {k}", fix=fix)
+        if similarity in ("tanimoto", "scaffold-tanimoto") and domain != "molecules":
+            raise ConfigError(f"{similarity} compares molecules", got=f"domain {domain!r}", fix="Use cosine or bm25.")
+        if similarity == "bm25" and domain != "text":
             raise ConfigError("bm25 compares words", got=f"domain {domain!r}", fix="Use tanimoto or cosine.")
-        if self.config.index == "usearch" and self.similarity not in ("tanimoto", "cosine"):
-            raise ConfigError(
-                f"usearch has no {self.similarity}", expected="tanimoto or cosine", fix="Use index='exact'."
-            )
+        if self.config.index == "usearch" and similarity not in ("tanimoto", "cosine"):
+            fix = "Use index='exact'."
+            raise ConfigError(f"usearch has no {similarity}", expected="tanimoto or cosine", fix=fix)
 
     @property
     def similarity(self) -> Similarity:
@@ -181,15 +172,12 @@ class Retriever:
     ) -> Retrieved:
         """Entries that came with a row; for rows without any the most similar ones."""
         indices, scores, came_with_entries = look_up(examples, self._by_id, self.k, exclude)
-        if rest := np.flatnonzero(~came_with_entries).tolist():
+        if rows := np.flatnonzero(~came_with_entries).tolist():
             if self.config.strategy == "given":
-                raise DataError(
-                    f"{row_name(examples[rest[0]])} came with no entries of its own",
-                    fix="Use strategy 'auto' or 'top'.",
-                )
-            indices[rest], scores[rest] = self._searched(
-                [examples[i] for i in rest], [exclude[i] for i in rest], exclude_same_key
-            )
+                problem = f"{row_name(examples[rows[0]])} came with no entries of its own"
+                raise DataError(problem, fix="Use strategy 'auto' or 'top'.")
+            queries, barred = [examples[i] for i in rows], [exclude[i] for i in rows]
+            indices[rows], scores[rows] = self._searched(queries, barred, exclude_same_key)
         return Retrieved(self.store, indices, scores)
 
     def _searched(
@@ -211,12 +199,11 @@ class Retriever:
             if self.similarity == "bm25" and (empty := int((indices < 0).all(axis=1).sum())):
                 say(f"{empty} of {len(examples)} queries share no word with the store: nothing is retrieved for them")
             return indices, scores
-        drawn = np.empty((len(examples), self.k), np.int64)
+        rows = np.empty((len(examples), self.k), np.int64)
         for i, (example, left_out) in enumerate(zip(examples, exclude, strict=True)):
-            drawn[i] = random_rows(example, len(self.store), self.k, left_out, self.config.seed)
-        scores = self.index.score(queries, drawn)
-        present = drawn >= 0
-        return stack([nearest(d[p], s[p], self.k) for d, s, p in zip(drawn, scores, present, strict=True)], self.k)
+            rows[i] = random_rows(example, len(self.store), self.k, left_out, self.config.seed)
+        scores, present = self.index.score(queries, rows), rows >= 0
+        return stack([nearest(r[p], s[p], self.k) for r, s, p in zip(rows, scores, present, strict=True)], self.k)
 
     def _approximate(self, things: Any) -> Index[Any]:
         """The usearch index, and a line on how much it misses: each sampled row is asked for its own neighbours."""
@@ -280,8 +267,8 @@ class Retriever:
         return queue_of_labels([example.target for example in self.store.examples], self.config.seed)
 
     def _fixed(self, exclude: list[NDArray[np.int64]]) -> tuple[Indices, Scores]:
-        rows = [first_in_queue(self._queue, self.k, left_out) for left_out in exclude]
-        return stack([nearest(own, np.zeros(len(own), np.float32), self.k) for own in rows], self.k)
+        results = [first_in_queue(self._queue, self.k, left_out) for left_out in exclude]
+        return stack([nearest(rows, np.zeros(len(rows), np.float32), self.k) for rows in results], self.k)
 
     def _key(self, examples: Sequence[Example], exclude_same_key: bool) -> str:
         """Names all that the neighbour lists depend on."""

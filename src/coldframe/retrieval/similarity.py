@@ -103,22 +103,6 @@ def scaffold_sets(smiles: Sequence[str]) -> Sets:
     return Sets.of_counts([scaffold_counts(text) for text in smiles])
 
 
-def tanimoto(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
-    """Tanimoto (Jaccard) of two sets, 0 for two empty ones.
-
-    ``T = |A and B| / |A or B|``
-
-    Example:
-        >>> tanimoto(np.array([1, 2, 3]), np.array([2, 3, 4]))
-        0.5
-        >>> tanimoto(np.array([], int), np.array([], int))
-        0.0
-    """
-    shared = len(np.intersect1d(a, b))
-    either = len(a) + len(b) - shared
-    return shared / either if either else 0.0
-
-
 def lengths(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Length of each row to divide by: 1 for a zero row, so that its cosine with anything is 0."""
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1)

@@ -58,11 +58,7 @@ class Store:
 
     @classmethod
     def load(cls, path: Path) -> Store:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            ArtifactError: A line is not one of ours.
-        """
+        """Read what :meth:`save` wrote."""
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a text may hold other line ends
         try:
             return cls(tuple(_entry(json.loads(line)) for line in lines))
@@ -113,23 +109,22 @@ class Retrieved:
     def nearest(self, k: int) -> Retrieved:
         """The ``k`` nearest of each query by the tie rule, in the order held."""
         ranked = np.lexsort((self.indices, -self.scores, self.indices < 0), axis=1)
-        return self._taken(np.sort(ranked[:, :k], axis=1))
+        return self._reordered(np.sort(ranked[:, :k], axis=1))
 
     def shuffled(self, rng: np.random.Generator) -> Retrieved:
         """The same sets in another order, to measure what the order does."""
-        return self._taken(rng.permuted(np.tile(np.arange(self.k), (len(self), 1)), axis=1))
+        return self._reordered(rng.permuted(np.tile(np.arange(self.k), (len(self), 1)), axis=1))
 
     def canonical(self) -> Retrieved:
         """The same sets in the one order that their members alone decide: by position, absent ones last."""
-        return self._taken(
-            np.argsort(np.where(self.indices < 0, np.iinfo(np.int64).max, self.indices), axis=1, kind="stable")
-        )
+        places = np.where(self.indices < 0, np.iinfo(np.int64).max, self.indices)
+        return self._reordered(np.argsort(places, axis=1, kind="stable"))
 
     def ranked(self) -> Retrieved:
         """The same sets by the tie rule, whatever order they are held in: nearest first, absent ones last."""
-        return self._taken(np.lexsort((self.indices, -self.scores, self.indices < 0), axis=1))
+        return self._reordered(np.lexsort((self.indices, -self.scores, self.indices < 0), axis=1))
 
-    def _taken(self, order: NDArray[np.int64]) -> Retrieved:
+    def _reordered(self, order: NDArray[np.int64]) -> Retrieved:
         return Retrieved(
             self.store,
             np.take_along_axis(self.indices, order, axis=1),

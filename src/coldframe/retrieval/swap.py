@@ -22,22 +22,12 @@ def donors(
     ``max(0, 2 g - n)`` with an equal set, and no permutation leaves fewer. Then for every query whose new set shares
     entries with its own, the shortest ring of exchanges that mends it and spoils no other.
 
-    Args:
-        sets: What was retrieved for each of n queries.
-        barred: Further entries that each query must not get, if that can be had.
-        seed: Of the random orders.
-
-    Raises:
-        DataError: With fewer than two queries.
-
     Example:
         >>> donors([{1}, {1}, {2}, {3}]).tolist()
         [2, 3, 0, 1]
     """
     if len(sets) < 2:
-        raise DataError(
-            "To give a query what belongs to another takes two queries", got=len(sets), expected="at least 2"
-        )
+        raise DataError("A swap needs two queries", got=len(sets), expected="at least 2")
     exchange = _Exchange(sets, sets if barred is None else barred, seed)
     for query in range(len(sets)):
         if not exchange.apart(query, exchange.donor[query]):
@@ -48,15 +38,7 @@ def donors(
 def swapped(retrieved: Retrieved, *, barred: Sequence[NDArray[np.int64]] | None = None, seed: int = 0) -> Retrieved:
     """For every query what was retrieved for another one that shares no entry with it.
 
-    Where no other query is apart, entries of the store at random that were not retrieved for it, scored 0.
-
-    Args:
-        retrieved: Of all queries together.
-        barred: For every query store positions that it must not get (itself, in training).
-        seed: Of the random orders.
-
-    Raises:
-        DataError: Every entry of the store was retrieved for a query (or is barred).
+    Where there is no such query, it gets random entries that were not retrieved for it, scored 0.
     """
     own = [set(row[row >= 0].tolist()) for row in retrieved.indices]
     shun = own if barred is None else [entries | set(rows.tolist()) for entries, rows in zip(own, barred, strict=True)]
@@ -67,13 +49,12 @@ def swapped(retrieved: Retrieved, *, barred: Sequence[NDArray[np.int64]] | None 
     for query in range(n):
         if n > 1 and shun[query].isdisjoint(own[donor[query]]):
             continue
-        rest = np.setdiff1d(np.arange(len(retrieved.store)), sorted(shun[query]))
-        if not len(rest) and retrieved.k:
-            raise DataError(
-                "There is nothing to swap with: every entry of the store was retrieved for a query", fix="Lower k."
-            )
-        drawn = rng.permutation(rest)[: retrieved.k]
-        indices[query] = np.pad(drawn, (0, retrieved.k - len(drawn)), constant_values=-1)
+        pool = np.setdiff1d(np.arange(len(retrieved.store)), sorted(shun[query]))
+        if not len(pool) and retrieved.k:
+            problem = "There is nothing to swap with: every entry of the store was retrieved for a query"
+            raise DataError(problem, fix="Lower k.")
+        rows = rng.permutation(pool)[: retrieved.k]
+        indices[query] = np.pad(rows, (0, retrieved.k - len(rows)), constant_values=-1)
         scores[query] = 0
     return Retrieved(retrieved.store, indices, scores)
 
@@ -85,14 +66,14 @@ class _Exchange:
         self, sets: Sequence[Set[Hashable]], barred: Sequence[Set[Hashable]], seed: int | Sequence[int]
     ) -> None:
         self.own = [frozenset(entries) for entries in sets]
-        self.shun = [entries | more for entries, more in zip(self.own, barred, strict=True)]
+        self.shun = [entries | further for entries, further in zip(self.own, barred, strict=True)]
         names: dict[frozenset[Hashable], int] = {}
         self.groups = np.array([names.setdefault(entries, len(names)) for entries in self.own])
         self.holders: dict[Hashable, list[int]] = defaultdict(list)
         for query, entries in enumerate(self.own):
             for entry in entries:
                 self.holders[entry].append(query)
-        self.donor = _moved_on(self.groups, seed)
+        self.donor = _shifted(self.groups, seed)
         self.closed = np.zeros(len(self.own), bool)
 
     def apart(self, query: int, other: int) -> bool:
@@ -125,12 +106,12 @@ class _Exchange:
                     self.donor[query] = freed
                     return
                 queue.append(holder)
-        # Those asked accept nothing but what they hold among themselves, so no later ring gets through them either.
+        # The visited queries accept only each other's sets, so no later ring gets through them either.
         self.closed = visited
         self.closed[query] = False
 
 
-def _moved_on(groups: NDArray[np.int64], seed: int | Sequence[int]) -> NDArray[np.int64]:
+def _shifted(groups: NDArray[np.int64], seed: int | Sequence[int]) -> NDArray[np.int64]:
     n, rng = len(groups), np.random.default_rng(seed)
     _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.lexsort((rng.permutation(n), rng.permutation(len(sizes))[place]))

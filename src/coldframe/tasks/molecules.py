@@ -46,7 +46,7 @@ def canonical_smiles(smiles: str) -> str:
         'Oc1ccccc1'
     """
     chem = _rdkit().Chem
-    return str(chem.MolToSmiles(_parse(smiles)))
+    return str(chem.MolToSmiles(parse(smiles)))
 
 
 @functools.lru_cache(maxsize=_REMEMBERED)
@@ -62,7 +62,7 @@ def molecule_key(smiles: str) -> str:
         >>> molecule_key("*C=O")
         '*C=O'
     """
-    rdkit, molecule = _rdkit(), _parse(smiles)
+    rdkit, molecule = _rdkit(), parse(smiles)
     with rdkit.rdBase.BlockLogs():
         key = rdkit.Chem.MolToInchiKey(molecule)
     return str(key[:14] or rdkit.Chem.MolToSmiles(molecule, isomericSmiles=False))
@@ -80,10 +80,11 @@ def scaffold(smiles: str) -> str:
     """
     from rdkit.Chem.Scaffolds import MurckoScaffold
 
-    return str(MurckoScaffold.MurckoScaffoldSmiles(mol=_parse(smiles)))
+    return str(MurckoScaffold.MurckoScaffoldSmiles(mol=parse(smiles)))
 
 
-def _parse(smiles: str) -> Any:
+def parse(smiles: str) -> Any:
+    """The RDKit molecule of a SMILES, or an error that quotes it."""
     rdkit = _rdkit()
     if len(smiles) > MAX_SMILES or len(smiles.split()) != 1:
         raise DataError("Not a SMILES", got=repr(smiles[:80]), expected=f"1 to {MAX_SMILES} characters, no spaces")

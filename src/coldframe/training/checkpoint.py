@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from coldframe.errors import ArtifactError
-from coldframe.storage.files import atomic_path
+from coldframe.storage.tensors import read_tensors, reading, write_tensors
+
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclasses.dataclass
@@ -59,34 +58,23 @@ def save(
     tensors["random/torch"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
-    # Copies, because safetensors refuses tensors that share memory.
-    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
-    described = {"fingerprint": fingerprint, "progress": json.dumps(dataclasses.asdict(progress))}
-    with atomic_path(folder / "checkpoint.safetensors") as path:
-        save_file(tensors, path, metadata=described)
+    values = {"fingerprint": fingerprint, "progress": dataclasses.asdict(progress)}
+    write_tensors(folder / CHECKPOINT, tensors, run=values)
 
 
 def load(
     folder: Path, fingerprint: str, optimizer: torch.optim.Optimizer
 ) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor]] | None:
-    """Read a checkpoint, restore optimiser and random states; None where there is none.
-
-    Raises:
-        ArtifactError: If the file is damaged, or belongs to a run with other settings or data.
-    """
-    path = folder / "checkpoint.safetensors"
+    """Read a checkpoint, restore optimiser and random states; None where there is none."""
+    path = folder / CHECKPOINT
     if not path.exists():
         return None
-    try:
-        with safe_open(path, framework="pt") as opened:
-            described: dict[str, str] = opened.metadata() or {}
-        tensors = load_file(path)
-        progress = Progress(**json.loads(described["progress"]))
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
-        raise ArtifactError(
-            f"The checkpoint {path} is damaged: {error}", fix="Delete it to start again from the beginning."
-        ) from error
-    if described.get("fingerprint") != fingerprint:
+    fix = "Delete it to start again from the beginning."
+    with reading(path, fix):
+        tensors, values = read_tensors(path, fix)
+        run = values["run"]
+        progress = Progress(**run["progress"])
+    if run["fingerprint"] != fingerprint:
         raise ArtifactError(
             f"The checkpoint {path} belongs to a run with other settings, data or model",
             fix="Pass another --out, or delete the checkpoint to start again.",

@@ -35,6 +35,9 @@ class TrainingConfig(Config):
     """
 
     section = "training settings"
+    at_least = {"epochs": 1, "batch_size": 1, "accumulation": 1}
+    at_least |= dict.fromkeys(("weight_decay", "warmup", "clip", "patience", "seed", "checkpoint_every"), 0)
+    above = {"learning_rate": 0}
 
     epochs: int = 8
     batch_size: int = 32
@@ -54,9 +57,4 @@ class TrainingConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("epochs", "batch_size", "accumulation"):
-            check(getattr(self, name) >= 1, f"{name} must be at least 1", got=getattr(self, name))
-        for name in ("weight_decay", "clip", "patience", "checkpoint_every", "seed"):
-            check(getattr(self, name) >= 0, f"{name} cannot be negative", got=getattr(self, name))
-        check(self.learning_rate is None or self.learning_rate > 0, "A learning rate must be positive")
-        check(0 <= self.warmup < 1, "warmup is a share of the steps", got=self.warmup, expected="[0, 1)")
+        check(self.warmup < 1, "warmup is a share of the steps", got=self.warmup, expected="below 1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,7 +67,7 @@ class Trainer:
         self.parameters = [p for group in groups for p in group["params"]]
         if not self.parameters:
             raise TrainingError(f"{self.method.name} has no parameters to train")
-        optimizer = self.method.optimizer(groups, rate, config.weight_decay)
+        optimizer = self.method.optimizer(groups, lr=rate, weight_decay=config.weight_decay)
         self.model, self.optimizer = self.accelerator.prepare(self.method, optimizer)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.rows_at_once = problem.at_once or config.batch_size
@@ -120,10 +120,7 @@ class Trainer:
 
     @torch.no_grad()
     def _read_ahead(self) -> None:
-        """Compute the frozen states of all texts first, in batches that no seed or resumption changes.
-
-        A state's last bits depend on the batch it was computed in. As much is read as can be kept.
-        """
+        """Compute the frozen states of all texts first, in fixed batches: their last bits depend on the batch."""
         if not self.method.shares_text:
             return
         self.method.eval()
@@ -155,16 +152,14 @@ class Trainer:
             every = self.config.checkpoint_every
             if every and progress.step % every == 0:
                 self._checkpoint(progress, fingerprint, best)
-        seconds = time.perf_counter() - started
-        progress.history.append(
-            {
-                "epoch": progress.epoch + 1,
-                "step": progress.step,
-                "train_loss": progress.running[0] / progress.running[1],
-                "learning_rate": self.base_rates[0] * self._rate(progress.step - 1),
-                "seconds": seconds,
-            }
-        )
+        record = {
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            "train_loss": progress.running[0] / progress.running[1],
+            "learning_rate": self.base_rates[0] * self._rate(progress.step - 1),
+            "seconds": time.perf_counter() - started,
+        }
+        progress.history.append(record)
 
     def _step(self, group: Sequence[Sequence[int]], step: int) -> list[float]:
         """One optimiser step over some batches; a batch that does not fit in memory is halved and tried again."""
@@ -279,12 +274,9 @@ class Trainer:
         if step < warm:
             return (step + 1) / (warm + 1)
         share = (step - warm) / max(1, steps - warm)
-        schedules: dict[str, Callable[[float], float]] = {
-            "constant": lambda share: 1.0,
-            "linear": lambda share: 1 - share,
-            "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * share)),
-        }
-        return schedules[self.config.schedule](share)
+        if self.config.schedule == "constant":
+            return 1.0
+        return 1 - share if self.config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * share))
 
     def _checkpoint(self, progress: Progress, fingerprint: str, best: dict[str, Tensor]) -> None:
         if self.folder is not None and self.problem.checkpoints and self.accelerator.is_main_process:
@@ -325,7 +317,7 @@ def _not_finite(what: str) -> TrainingError:
 
 
 def _moments(parameters: Sequence[Tensor]) -> list[tuple[float, float]]:
-    """Two sums over each parameter, which tell whether it has changed without a copy of it."""
+    """Two sums over each parameter: they tell whether it has changed, without a copy."""
     doubles = (parameter.detach().double() for parameter in parameters)
     return [(float(values.sum()), float(values.square().sum())) for values in doubles]
 

@@ -21,7 +21,6 @@ from coldframe.methods.head_gains.discovery import Effects, choose_heads, discov
 from coldframe.methods.head_gains.path_patching import path_patching
 from coldframe.methods.head_gains.proxy import ProxyTask
 from coldframe.pipeline.reweight import reweight
-from coldframe.storage.checkpoints import CheckpointStore
 
 QUICK = ReweightConfig(repetitions=((12, 10), (8, 15)))
 
@@ -148,7 +147,7 @@ def test_who_is_chosen() -> None:
 
 
 def test_an_interrupted_discovery_goes_on(lm: FrozenLM, own_cache: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted, checkpoints, measured = discover(lm, QUICK), CheckpointStore(own_cache / "a"), []
+    wanted, path, measured = discover(lm, QUICK), own_cache / "a.safetensors", []
     measure = discovery._measure
 
     def counted(*words: Any) -> Any:
@@ -159,8 +158,8 @@ def test_an_interrupted_discovery_goes_on(lm: FrozenLM, own_cache: Any, monkeypa
 
     monkeypatch.setattr(discovery, "_measure", counted)
     with pytest.raises(KeyboardInterrupt):
-        discover(lm, QUICK, checkpoints)
-    again = discover(lm, QUICK, checkpoints)
+        discover(lm, QUICK, path)
+    again = discover(lm, QUICK, path)
     assert measured == [(12, 20), (8, 30), (8, 30)]
     assert torch.equal(again.patched, wanted.patched) and torch.equal(again.clean, wanted.clean)
 
@@ -188,7 +187,7 @@ def test_a_sequence_over_the_context_is_told_before_the_work(lm: FrozenLM, monke
         ({"repetitions": ()}, "a pair of N"),
         ({"repetitions": [[1, 5]]}, "each at least 2"),
         ({"steps": 3000}, "decay_steps"),
-        ({"length": 1}, "two tokens"),
+        ({"length": 1}, "length must be at least 2"),
         ({"choose": "higest"}, "Did you mean 'highest'"),
     ],
 )

@@ -15,7 +15,7 @@ LAYOUT = Layout(("one", "two"), ((5, 7), (7, 3)), 2)
 
 
 def some(n: int, k: int, seed: int = 0) -> Tensor:
-    return torch.randn(n, k, LAYOUT.numbers, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(n, k, LAYOUT.parameters, generator=torch.Generator().manual_seed(seed))
 
 
 def dense(flat: Tensor, target: int) -> Tensor:
@@ -27,7 +27,7 @@ def dense(flat: Tensor, target: int) -> Tensor:
 def test_layout_of_a_model() -> None:
     lm = FrozenLM(*tiny("llama"))
     layout = Layout.of(lm.anatomy, 2, "mlp")
-    assert layout.numbers == 3 * 3 * 2 * (32 + 48) and layout == Layout.from_dict(layout.to_dict())
+    assert layout.parameters == 3 * 3 * 2 * (32 + 48)
     start = layout.start(0)
     assert torch.equal(start, layout.start(0)) and not torch.equal(start, layout.start(1))
     for a, b in layout.factors(start):
@@ -69,8 +69,8 @@ def test_ties_is_that_of_peft(density: float) -> None:
 
 
 def test_lists_of_different_length_are_padded() -> None:
-    flat, present = stacked([[torch.ones(LAYOUT.numbers)] * 2, []], LAYOUT.numbers)
-    assert flat.shape == (2, 2, LAYOUT.numbers) and present.tolist() == [[True, True], [False, False]]
+    flat, present = stacked([[torch.ones(LAYOUT.parameters)] * 2, []], LAYOUT.parameters)
+    assert flat.shape == (2, 2, LAYOUT.parameters) and present.tolist() == [[True, True], [False, False]]
     assert not any(bool((b @ a)[1].any()) for a, b in combined(LAYOUT, flat, present, "sum"))
 
 
@@ -81,7 +81,7 @@ def test_the_mean_cosine_is_that_of_dense_updates() -> None:
     wanted = sum(float(torch.cosine_similarity(updates[i], updates[j], dim=0)) for i, j in pairs) / len(pairs)
     assert mean_cosine(LAYOUT, flat) == pytest.approx(wanted, abs=1e-5) and abs(wanted) > 1e-3
     assert mean_cosine(LAYOUT, flat[:1].expand(3, -1)) == pytest.approx(1)
-    assert mean_cosine(LAYOUT, torch.zeros(3, LAYOUT.numbers)) == 0
+    assert mean_cosine(LAYOUT, torch.zeros(3, LAYOUT.parameters)) == 0
     with pytest.raises(ConfigError, match="takes two adapters"):
         mean_cosine(LAYOUT, flat[:1])
 

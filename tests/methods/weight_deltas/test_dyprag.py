@@ -345,7 +345,7 @@ def test_an_artifact_holds_network_and_embeddings_and_not_the_teacher(
     torch.testing.assert_close(bank.embeddings([p.id for p in every]), embeddings)
     torch.testing.assert_close(adapters_of(pipeline, facts()), bank.network(embeddings))
     # Bytes as they are counted: both nets of every target, and an embedding for each passage.
-    numbers = 2 * 9 * 4 * 33 + bank.layout.numbers * 4 + 7 * 32
+    numbers = 2 * 9 * 4 * 33 + bank.layout.parameters * 4 + 7 * 32
     assert 4 * numbers <= 7 * pipeline.method.entry_bytes < 4 * numbers + 1000
     # The teacher is PRAG of the five passages.
     prag = fitted(PRAG(stored="float32"), task=part(facts(), 0, 5), epochs=2)
@@ -361,6 +361,7 @@ def test_an_artifact_holds_network_and_embeddings_and_not_the_teacher(
         "embeddings.safetensors",
         "exemplars.jsonl",
         "hypernetwork.safetensors",
+        "trained_keys.json",
     }
     assert torch.equal(adapters_of(cf.load(tmp_path / "b", tiny_lm())), adapters_of(pipeline))
     # The same command again trains nothing, and a corpus that grew behind the trained passages is only embedded.
@@ -409,8 +410,8 @@ def test_growth_embeds_and_trains_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert torch.equal(adapters_of(cf.load(tmp_path, lm)), adapters_of(pipeline))
     with pytest.raises(DataError, match="no embedding of passage 'nobody'"):
         bank_of(pipeline).adapters(["nobody"])
-    with pytest.raises(ConfigError, match="DyPRAG has no routing"):
-        bank_of(pipeline).adapters([passages_of(facts())[0].id], "uniform")
+    with pytest.raises(ConfigError, match="'routing' cannot be changed"):
+        pipeline.replace(routing="uniform")
 
 
 def test_unusable_passages_are_told_before_the_work_or_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

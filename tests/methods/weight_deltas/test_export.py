@@ -40,7 +40,7 @@ def same_in_peft(pipeline: Pipeline, ids: list[str], folder: Path, architecture:
     assert pipeline.export(folder, ids) == folder
     wrapped = peft.PeftModel.from_pretrained(tiny(architecture)[0], str(folder)).eval()
     tokens, bank = torch.tensor([[1, 20, 30, 40, 50]]), method.adapters
-    factors = bank.factors([ids], method.config.combine, method.routing)
+    factors = method.factors([ids])
     ours = lm.logits(tokens, None, Conditioning(deltas=bank.layout.deltas(factors, bank.scale)))
     torch.testing.assert_close(ours, wrapped(input_ids=tokens).logits, atol=1e-4, rtol=1e-4)
     assert float((ours - lm.logits(tokens)).abs().max()) > 1e-3

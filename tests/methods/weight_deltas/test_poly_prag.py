@@ -85,7 +85,7 @@ def test_the_model_computes_what_peft_computes() -> None:
     lm = FrozenLM(*tiny("llama"))
     layout = Layout.of(lm.anatomy, 2, "mlp")
     generator = torch.Generator().manual_seed(1)
-    bank = 0.3 * torch.randn(3, layout.numbers, generator=generator)
+    bank = 0.3 * torch.randn(3, layout.parameters, generator=generator)
     table = torch.randn(4, len(layout.names), 3, generator=generator)
     wrapped = peft.get_peft_model(
         tiny("llama")[0],
@@ -108,7 +108,7 @@ def test_the_model_computes_what_peft_computes() -> None:
 
 def test_compose_is_its_equation() -> None:
     layout = Layout(("one", "two"), ((5, 7), (7, 3)), 2)
-    bank, weights = torch.randn(4, layout.numbers), torch.rand(3, 2, 4)
+    bank, weights = torch.randn(4, layout.parameters), torch.rand(3, 2, 4)
     for m, (a, b) in enumerate(layout.factors(compose(layout, bank, weights))):
         for query in range(3):
             wanted_a = sum(weights[query, m, s] * layout.factors(bank[s])[m][0] for s in range(4))
@@ -123,9 +123,9 @@ def test_storage_is_a_hundredth_of_prags_at_a_thousand_passages() -> None:
     """SmolLM2-135M, rank 2, S = 8: 30 layers of gate, up (576 to 1536) and down."""
     layout = Layout(tuple(map(str, range(90))), ((576, 1536), (576, 1536), (1536, 576)) * 30, 2)
     adapters, passages = PolyPRAGConfig().adapters, 1000
-    assert layout.numbers == 380_160
-    poly = adapters * layout.numbers + passages * len(layout.names) * adapters
-    assert passages * layout.numbers / poly > 100
+    assert layout.parameters == 380_160
+    poly = adapters * layout.parameters + passages * len(layout.names) * adapters
+    assert passages * layout.parameters / poly > 100
 
 
 def test_controls_of_the_routing() -> None:
@@ -187,11 +187,11 @@ def test_training_learns_and_every_passage_is_routed() -> None:
     before = lm.weight_hash
     pipeline = fitted(poly(), lm, FOUR, epochs=12, batch_size=5)
     bank, losses = bank_of(pipeline), [record["train_loss"] for record in pipeline.history]
-    assert bank.table.shape == (4, 9, 3) and bank.bank.shape == (3, bank.layout.numbers)
+    assert bank.table.shape == (4, 9, 3) and bank.bank.shape == (3, bank.layout.parameters)
     assert len(losses) == 12 and losses[-1] < 0.8 * losses[0]
     assert FrozenLM(lm.model, lm.tokenizer).weight_hash == before
     assert loss_of(pipeline) < min(loss_of(pipeline, "random"), loss_of(pipeline, "uniform"))
-    assert pipeline.method.trained_parameters == 3 * bank.layout.numbers + 4 * 9 * 3
+    assert pipeline.method.trained_parameters == 3 * bank.layout.parameters + 4 * 9 * 3
 
 
 def test_a_router_that_does_not_learn_stays() -> None:
@@ -232,7 +232,7 @@ def test_an_artifact_holds_bank_and_table(tmp_path: Path, monkeypatch: pytest.Mo
     pipeline = fitted(poly(), out=tmp_path / "a", **SMALL)
     bank = bank_of(pipeline)
     # Bytes as they are counted: S adapters, and a row of S for every target and passage.
-    numbers = 3 * bank.layout.numbers + 7 * 9 * 3
+    numbers = 3 * bank.layout.parameters + 7 * 9 * 3
     assert bank.parameters == numbers and 4 * numbers <= 7 * pipeline.method.entry_bytes < 4 * numbers + 1000
     again = cf.load(tmp_path / "a", tiny_lm())
     assert torch.equal(bank_of(again).bank, bank.bank) and torch.equal(bank_of(again).table, bank.table)

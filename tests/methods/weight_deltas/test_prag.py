@@ -164,7 +164,7 @@ def test_an_artifact_holds_the_adapters_and_nothing_else(tmp_path: Path) -> None
     assert there - {*listed} == {"coldframe_config.json", "README.md"}
     method = exact.method
     shards = sum(path.stat().st_size for path in (tmp_path / "float32" / "adapters").glob("*.safetensors"))
-    assert method.trained_parameters == 7 * method.layout.numbers and method.entry_bytes == shards / 7
+    assert method.trained_parameters == 7 * method.layout.parameters and method.entry_bytes == shards / 7
     half = fitted(PRAG(at_once=2), out=tmp_path / "bfloat16", epochs=2)
     assert half.method.entry_bytes < 0.7 * method.entry_bytes
     torch.testing.assert_close(adapters_of(half), adapters_of(exact), atol=2e-3, rtol=1e-2)
@@ -343,8 +343,8 @@ def test_what_a_query_gets() -> None:
         torch.testing.assert_close(delta.b[row] @ delta.a[row], sum(b @ a for a, b in pairs), atol=1e-5, rtol=1e-4)
     others = pipeline.replace(k=1, source="others").method
     for text in texts:
-        (drawn,) = others._others(text, ["somebody"])
-        assert others._others(text, [drawn]) != [drawn] and others._others(text, ["somebody"]) == [drawn]
+        (drawn,) = others._swapped(text, ["somebody"])
+        assert others._swapped(text, [drawn]) != [drawn] and others._swapped(text, ["somebody"]) == [drawn]
     with pytest.raises(DataError, match="cannot be swapped"):
         pipeline.replace(k=4, source="others").predict(texts)
     with pytest.raises(ConfigError, match="cannot be combined by 'rows'"):

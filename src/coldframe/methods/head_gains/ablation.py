@@ -78,15 +78,9 @@ def attribution(lm: FrozenLM, ids: Tensor, targets: Tensor, mean_over: MeanOver 
 
     Paper: Syed et al. 2023, arXiv 2310.10348 (attribution patching, after Nanda).
 
-    Args:
-        lm: The model, run in float32.
-        ids: Token ids.
-        targets: The token whose centred logit is ``pi``.
-        mean_over: As for :func:`~coldframe.methods.head_gains.path_patching.path_patching`.
-
     Shapes:
-        ids: ``[N, tokens]``; targets: ``[N]``. Returns ``pi``, ``[N]``, and the estimates of ``pi~``,
-        ``[layers, heads, N]``.
+        ids: ``[N, tokens]``; targets, whose centred logit is ``pi``: ``[N]``. Returns ``pi``, ``[N]``, and the
+        estimates of ``pi~``, ``[layers, heads, N]``.
 
     Cost: a forward and a backward pass, the activations of one run, and all weights in float32.
     """
@@ -114,16 +108,16 @@ def mean_of_heads(z: Tensor, mean_over: MeanOver) -> Tensor:
     return z[:, -1].mean(0, keepdim=True) if mean_over == "batch" else z.mean(1)
 
 
-def _always(answer: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda _: answer
+def _always(value: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda _: value
 
 
 def _on_input(hooks: ExitStack, module: nn.Module, act: Callable[[Tensor], Any]) -> None:
-    """Show a module's input to ``act`` until the stack closes; what it answers, if anything, takes its place."""
+    """Call ``act`` with a module's input until the stack closes; its result, unless None, replaces the input."""
 
     def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        answer = act(args[0])
-        return None if answer is None else (answer, *args[1:])
+        replacement = act(args[0])
+        return None if replacement is None else (replacement, *args[1:])
 
     hooks.callback(module.register_forward_pre_hook(hook).remove)
 

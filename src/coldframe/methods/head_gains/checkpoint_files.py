@@ -23,11 +23,7 @@ Change = Callable[[Tensor], Tensor]
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:
-    """Names of all tensors of a checkpoint, and the files that they are in.
-
-    Raises:
-        ModelError: If there are no safetensors weights.
-    """
+    """Names of all tensors of a checkpoint, and the files that they are in."""
     if (folder / _INDEX).is_file():
         names = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
         return {name: folder / file for name, file in names.items()}
@@ -39,9 +35,6 @@ def tensor_files(folder: Path) -> dict[str, Path]:
 
 def find_tensor(names: Iterable[str], tail: str) -> str:
     """The one tensor whose path ends so; checkpoints differ in what they put before ``layers.0``.
-
-    Raises:
-        ModelError: If there is none, or several.
 
     >>> find_tensor(["h.1.attn.c_proj.weight", "h.11.attn.c_proj.weight"], "h.1.attn.c_proj.weight")
     'h.1.attn.c_proj.weight'
@@ -62,14 +55,7 @@ def read_tensor(files: Mapping[str, Path], name: str) -> Tensor:
 def copy_checkpoint(
     source: Path, target: Path, changes: Mapping[str, Change], note: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Copy a checkpoint with some tensors changed; shards are read one at a time.
-
-    Args:
-        source: Its folder.
-        target: A new folder.
-        changes: By tensor name; a changed tensor keeps its shape and dtype.
-        note: Changes what is in ``config.json``, in place.
-    """
+    """Copy a checkpoint with some tensors changed; shards are read one at a time."""
     target.mkdir(parents=True)
     files = tensor_files(source)
     for file in sorted(set(files.values())):

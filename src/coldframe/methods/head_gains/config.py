@@ -40,6 +40,9 @@ class ReweightConfig(Config):
     """
 
     section = "reweighting settings"
+    at_least = {"warmup": 0, "patience": 0, "seed": 0, "length": 2}
+    at_least |= dict.fromkeys(("heads", "batch_size", "steps", "held_out", "evaluate_every"), 1)
+    above = {"learning_rate": 0}
 
     heads: int | None = None
     choose: Literal["highest", "lowest", "random", "all"] = "highest"
@@ -62,15 +65,8 @@ class ReweightConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.heads is None or self.heads >= 1, "heads must be at least 1", got=self.heads)
-        for name in ("batch_size", "steps", "held_out", "evaluate_every"):
-            check(getattr(self, name) >= 1, f"{name} must be at least 1", got=getattr(self, name))
-        for name in ("warmup", "patience", "seed"):
-            check(getattr(self, name) >= 0, f"{name} cannot be negative", got=getattr(self, name))
-        check(self.length >= 2, "A repeated sequence needs two tokens", got=self.length, expected="length >= 2")
-        check(self.learning_rate > 0, "A learning rate must be positive", got=self.learning_rate)
         check(self.decay_steps >= self.steps, "decay_steps is before the end", got=self.decay_steps)
         check(bool(self.repetitions), "There must be a pair of N sequences and n tokens", got=self.repetitions)
         for pair in self.repetitions:
-            known = len(pair) == 2 and min(pair) >= 2
-            check(known, "A repetition is a pair of N and n", got=pair, expected="two integers, each at least 2")
+            valid = len(pair) == 2 and min(pair) >= 2
+            check(valid, "A repetition is a pair of N and n", got=pair, expected="two integers, each at least 2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.path_patching import path_patching
 from coldframe.methods.head_gains.proxy import ProxyTask, centred_logit
 from coldframe.progress import Bar
-from coldframe.storage.checkpoints import CheckpointStore
+from coldframe.storage.tensors import read_tensors, write_tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +65,7 @@ class Effects:
         return sum(correlations) / len(correlations) if correlations else None
 
 
-def discover(
-    lm: FrozenLM, config: ReweightConfig, checkpoints: CheckpointStore | None = None, quiet: bool = True
-) -> Effects:
+def discover(lm: FrozenLM, config: ReweightConfig, path: Path | None = None, quiet: bool = True) -> Effects:
     """Measure the effect of every query head on the proxy task.
 
     For a sequence ``x_1 .. x_n x_1 .. x_n`` the model predicts the very last token; ``pi`` is that token's logit minus
@@ -77,7 +76,7 @@ def discover(
     Args:
         lm: The model; computed in float32 whatever its weights are.
         config: ``repetitions``, ``discovery``, ``mean_over``, ``bos`` and ``seed`` count here.
-        checkpoints: Where finished pairs are kept and found again.
+        path: File of the finished pairs: an interrupted run goes on with it.
         quiet: No progress bar.
 
     Raises:
@@ -87,7 +86,7 @@ def discover(
     task = ProxyTask(lm, config.bos, config.seed)
     for _, n in config.repetitions:
         task.check(n)
-    tensors = checkpoints.load("effects")[0] if checkpoints is not None else {}
+    tensors = read_tensors(path)[0] if path is not None and path.exists() else {}
     clean, patched = list(tensors.get("clean", ())), list(tensors.get("patched", ()))
     with Bar(len(config.repetitions), "find heads", quiet) as bar:
         bar.advance(len(clean))
@@ -97,8 +96,8 @@ def discover(
             clean.append(pi.mean().cpu())
             patched.append(pi_patched.mean(-1).cpu())
             bar.advance(1)
-            if checkpoints is not None:
-                checkpoints.save("effects", {"clean": torch.stack(clean), "patched": torch.stack(patched)})
+            if path is not None:
+                write_tensors(path, {"clean": torch.stack(clean), "patched": torch.stack(patched)})
     return Effects(torch.stack(clean), torch.stack(patched))
 
 
@@ -122,9 +121,6 @@ def threshold(effects: Tensor) -> float:
     large effects on either side do not move the line. 1.4826 makes the deviation that of a normal
     distribution. The rule is ours; the paper tries K from 5 to 40.
 
-    Shapes:
-        effects: any.
-
     >>> round(threshold(torch.tensor([-9.0, -1.0, 0.0, 1.0, 2.0, 50.0])), 3)
     4.448
     """
@@ -133,18 +129,10 @@ def threshold(effects: Tensor) -> float:
 
 
 def choose_heads(effects: Tensor, config: ReweightConfig) -> list[tuple[int, int]]:
-    """The heads that get a gain, ``(layer, head)``, in the order of their effects (or as they were drawn).
-
-    Args:
-        effects: ``[layers, heads]``.
-        config: ``heads``, ``choose`` and ``seed`` count here.
-
-    Raises:
-        ConfigError: If there are not so many heads, or none stands out.
-    """
+    """The heads that get a gain, ``(layer, head)``, in the order of their effects (or as they were drawn)."""
     flat = effects.flatten()
     if config.heads is not None and config.heads > len(flat):
-        raise ConfigError("There are not so many heads", got=f"heads={config.heads}", expected=f"at most {len(flat)}")
+        raise ConfigError("The model has fewer heads", got=f"heads={config.heads}", expected=f"at most {len(flat)}")
     order = flat.argsort(descending=True, stable=True).tolist()
     count = config.heads if config.heads is not None else int((flat > max(0.0, threshold(flat))).sum())
     if config.choose == "all":

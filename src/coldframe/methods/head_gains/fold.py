@@ -15,14 +15,9 @@ from coldframe.errors import ArtifactError, ColdframeError, ConfigError, ModelEr
 from coldframe.frozen.hooks import attach_head_gains
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.model_sources import locate
-from coldframe.methods.head_gains.checkpoint_files import (
-    copy_checkpoint,
-    find_tensor,
-    read_tensor,
-    tensor_files,
-)
+from coldframe.methods.head_gains.checkpoint_files import copy_checkpoint, find_tensor, read_tensor, tensor_files
 from coldframe.methods.head_gains.config import ReweightConfig
-from coldframe.methods.head_gains.gains_file import FOLDER, GainsFile, read_gains, write_gains
+from coldframe.methods.head_gains.gains_file import FOLDER, read_gains, write_gains
 from coldframe.methods.head_gains.reweighting import Reweighting
 from coldframe.storage.artifact import MANIFEST
 from coldframe.storage.files import atomic_path
@@ -33,7 +28,7 @@ _PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 @dataclasses.dataclass(frozen=True)
 class Folded:
-    """What became of the gains.
+    """Where the gains are now.
 
     Attributes:
         folded: Whether they are in the weights; otherwise these are packed, and the gains stay beside them.
@@ -49,7 +44,7 @@ class Folded:
 
 @dataclasses.dataclass(frozen=True)
 class Unfolded:
-    """What came of taking gains out.
+    """The result of taking gains out.
 
     Attributes:
         tensors: Weights that were changed back.
@@ -187,7 +182,8 @@ def unfold(folder: str | Path, out: str | Path, base: str | None = None) -> Unfo
             weight = unfold_columns(weight, gains_file.gains[entry["layer"]], entry["axis"])
         if _digest(weight) != entry["base_sha256"]:
             if originals is not None:
-                raise ArtifactError(f"{base} is not the model that was reweighted", expected=_base_of(gains_file))
+                expected = "{name} ({weight_hash:.12})".format(**gains_file.manifest["base_model"])
+                raise ArtifactError(f"{base} is not the model that was reweighted", expected=expected)
             inexact.append(name)
         return weight
 
@@ -198,11 +194,7 @@ def unfold(folder: str | Path, out: str | Path, base: str | None = None) -> Unfo
 
 
 def source_of(lm: FrozenLM) -> Path | None:
-    """The checkpoint that gains of a model are folded into; None if its weights are packed. Ask before the work.
-
-    Raises:
-        ConfigError: If the model was made in memory, or is reweighted already.
-    """
+    """The checkpoint that gains of a model are folded into; None if its weights are packed. Ask before the work."""
     if is_packed(lm):
         return None
     name = str(lm.provenance["name"])
@@ -245,20 +237,13 @@ class _Fold:
         if tuple(weight.shape) != tuple(o_proj.weight.shape) or weight.dtype not in _PLAIN:
             raise ModelError(f"{name} is not stored as a plain matrix", got=f"{tuple(weight.shape)} {weight.dtype}")
         folded = fold_columns(weight, gains, axis)
-        moved = (_factors(weight, gains, axis) != 1).expand(weight.shape)
-        exact = (weight.double() * _factors(weight, gains, axis))[moved]
-        self._error += float((folded.double()[moved] - exact).square().sum())
+        scaled = (_factors(weight, gains, axis) != 1).expand(weight.shape)
+        exact = (weight.double() * _factors(weight, gains, axis))[scaled]
+        self._error += float((folded.double()[scaled] - exact).square().sum())
         self._size += float(exact.square().sum())
         self.dtype = str(weight.dtype).removeprefix("torch.")
-        self.tensors.append(
-            {
-                "name": name,
-                "layer": layer,
-                "axis": axis,
-                "base_sha256": _digest(weight),
-                "folded_sha256": _digest(folded),
-            }
-        )
+        checksums = {"base_sha256": _digest(weight), "folded_sha256": _digest(folded)}
+        self.tensors.append({"name": name, "layer": layer, "axis": axis, **checksums})
         return folded
 
 
@@ -279,11 +264,6 @@ def _values(lm: FrozenLM, config: ReweightConfig, reweighting: Reweighting, fold
         "history": list(reweighting.history),
         "folded": folded,
     }
-
-
-def _base_of(gains_file: GainsFile) -> str:
-    base = gains_file.manifest["base_model"]
-    return f"{base['name']} ({base['weight_hash'][:12]})"
 
 
 def _wide(weight: Tensor) -> torch.dtype:

@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from coldframe.errors import ArtifactError
 from coldframe.storage.artifact import MANIFEST, read_manifest, verify_files, write_manifest
-from coldframe.storage.files import atomic_path
+from coldframe.storage.tensors import read_tensors, reading, write_tensors
 
 FOLDER = "head_gains"  # a folder of its own: loaders take every safetensors file beside config.json for weights
 _GAINS = "gains.safetensors"
@@ -35,36 +33,19 @@ class GainsFile:
 
 
 def write_gains(folder: Path, values: Mapping[str, Any], gains: Tensor, effects: Tensor) -> None:
-    """Write ``head_gains/`` into a folder: some kilobytes of JSON and safetensors.
-
-    Args:
-        folder: The checkpoint's, or one of its own.
-        values: Everything that is not a tensor.
-        gains: As in :class:`GainsFile`.
-        effects: As in :class:`GainsFile`.
-    """
+    """Write ``head_gains/`` into a folder: the tensors of :class:`GainsFile`, and ``values`` as its manifest."""
     home = folder / FOLDER
-    with atomic_path(home / _GAINS) as path:
-        save_file({"gains": gains.float().contiguous(), "effects": effects.float().contiguous()}, path)
+    write_tensors(home / _GAINS, {"gains": gains.float(), "effects": effects.float()})
     write_manifest(home, values, [_GAINS])
 
 
 def read_gains(folder: str | Path) -> GainsFile:
-    """Read the gains of a reweighted model and verify them.
-
-    Args:
-        folder: What ``coldframe reweight`` wrote.
-
-    Raises:
-        ArtifactError: If there are none, or they are damaged, changed or of a newer format.
-    """
+    """Read the gains of a reweighted model and verify them."""
     home = Path(folder) / FOLDER
     if not (home / MANIFEST).is_file():
         raise ArtifactError(f"{folder} holds no head gains", expected=f"a folder with {FOLDER}/{MANIFEST}")
     manifest = read_manifest(home, ("base_model", "config"))
     verify_files(home, manifest)
-    try:
-        tensors = load_file(home / _GAINS)
+    with reading(home / _GAINS, fix="Reweight again."):
+        tensors, _ = read_tensors(home / _GAINS, fix="Reweight again.")
         return GainsFile(manifest, tensors["gains"], tensors["effects"])
-    except (SafetensorError, KeyError, OSError) as error:
-        raise ArtifactError(f"{home / _GAINS} is damaged: {error}", fix="Reweight again.") from error

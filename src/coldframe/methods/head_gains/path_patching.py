@@ -45,7 +45,7 @@ def path_patching(lm: FrozenLM, ids: Tensor, mean_over: MeanOver = "batch") -> t
         takes it.
 
     Raises:
-        ModelError: If a layer gives numbers that are not finite.
+        ModelError: If a layer gives values that are not finite.
 
     Cost:
         One pass over the sequences, and ``layers^2 heads N / 2`` tokens through a feed-forward block each (the
@@ -78,26 +78,26 @@ class _Sweep:
     def watched(self, index: int) -> Iterator[None]:
         """Hooks on one block: float32 while it runs, and the patched rows after the clean ones."""
         block, o_proj = self.anatomy.layer(index), self.anatomy.o_proj(index)
-        held = ExitStack()
-        seen: dict[str, Any] = {}
+        float32 = ExitStack()
+        clean: dict[str, Any] = {}
 
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            held.enter_context(in_float32(block.parameters()))
-            seen["call"] = args, kwargs
+            float32.enter_context(in_float32(block.parameters()))
+            clean["call"] = args, kwargs
 
         def project(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            seen["heads"], seen["answer"] = args[0], output
+            clean["heads"], clean["answer"] = args[0], output
 
         def leave(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
             hidden = _first(output)
             if not bool(torch.isfinite(hidden).all()):
                 raise ModelError(
-                    f"Layer {index} of the model gives numbers that are not finite",
+                    f"Layer {index} of the model gives values that are not finite",
                     fix="Load the weights as bfloat16 or float32; if it stays so, the checkpoint is damaged.",
                 )
-            self._patch(index, seen["call"], seen["heads"], seen["answer"], hidden)
-            seen.clear()
-            held.close()
+            self._patch(index, clean["call"], clean["heads"], clean["answer"], hidden)
+            clean.clear()
+            float32.close()
 
         handles = [
             block.register_forward_pre_hook(enter, with_kwargs=True),
@@ -107,7 +107,7 @@ class _Sweep:
         try:
             yield
         finally:
-            held.close()
+            float32.close()
             for handle in handles:
                 handle.remove()
 
@@ -125,12 +125,12 @@ class _Sweep:
         heads_in_turn = torch.arange(n_heads, device=z.device)
         replaced[heads_in_turn, :, heads_in_turn] = mean.expand(n, n_heads, dim).transpose(0, 1)
         # Not the module but its forward: hooks are for the clean run.
-        own = self.anatomy.o_proj(index).forward(replaced.reshape(n_heads, n, n_heads * dim))
+        patched = self.anatomy.o_proj(index).forward(replaced.reshape(n_heads, n, n_heads * dim))
         clean = answer.reshape(n, tokens, -1)[:, -1]
         before, after = index * n_heads, (index + 1) * n_heads
         old, new = self.residuals[:before], self.residuals[before:after]
         self._through(index, call, old, clean.expand_as(old), old)
-        self._through(index, call, entering.expand_as(new), own, new)
+        self._through(index, call, entering.expand_as(new), patched, new)
 
     def _through(self, index: int, call: Any, residuals: Tensor, answers: Tensor, out: Tensor) -> None:
         """Block ``index`` over rows ``[rows, N, d_model]``, its attention answering ``answers``."""
@@ -155,15 +155,15 @@ class _Sweep:
 @contextmanager
 def _replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
     """``module`` answers with another function while the block runs."""
-    own = module.__dict__.get("forward")
+    original = module.__dict__.get("forward")
     module.forward = forward
     try:
         yield
     finally:
-        if own is None:
+        if original is None:
             del module.forward
         else:
-            module.forward = own
+            module.forward = original
 
 
 def _first(output: Any) -> Tensor:

@@ -23,10 +23,9 @@ from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.progress import say
 from coldframe.retrieval.store import Retrieved
 from coldframe.storage.cache import cache_dir
-from coldframe.storage.checkpoints import CheckpointStore
 from coldframe.tasks.task import content_hash
 
-_FORMAT = 2  # of what is kept in the cache: another number and nothing older is taken up
+_FORMAT = 3  # of the cached files: with a new one, nothing older is used
 _DISCOVERY = ("repetitions", "discovery", "mean_over", "bos", "seed")
 _LOGITS = 1 << 26  # at most so many logits at once: 256 MB in float32
 
@@ -40,9 +39,9 @@ class PEARConfig(ReweightConfig, MethodConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Copies(TrainingSet):
-    """What gains are trained on: random sequences that are repeated once, others in every step.
+    """What gains are trained on: random sequences that are repeated once, new ones in every step.
 
-    An epoch is what lies between two looks at the held-out sequences; the last may be shorter.
+    An epoch ends where the held-out sequences are looked at; the last may be shorter.
 
     Attributes:
         items: Empty: sequences are drawn when they are wanted.
@@ -60,8 +59,8 @@ class Copies(TrainingSet):
     def take(self, rows: Sequence[int]) -> list[Tensor]:
         """Token ids of some sequences of one step, ``[BOS + 2 length]`` each."""
         size = self.config.batch_size
-        drawn = self.proxy.sequences(size, self.config.length, 2, rows[0] // size)
-        return [drawn[row % size] for row in rows]
+        sequences = self.proxy.sequences(size, self.config.length, 2, rows[0] // size)
+        return [sequences[row % size] for row in rows]
 
     def batches(self, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
         """The steps of an epoch."""
@@ -98,6 +97,7 @@ class PEAR(Method):
     config_class = PEARConfig
     config: PEARConfig
     learns_from_task: ClassVar[bool] = False
+    port: ClassVar[str | None] = "head gains"
     learning_rate: ClassVar[float] = 5e-3
 
     chosen: Tensor
@@ -112,11 +112,6 @@ class PEAR(Method):
         self.register_buffer("clean", torch.zeros(len(self.config.repetitions)))
         self.register_buffer("patched", torch.zeros(len(self.config.repetitions), *shape))
         self.history: tuple[dict[str, float], ...] = ()
-
-    @property
-    def ports(self) -> frozenset[str]:
-        """Head gains."""
-        return frozenset({"head gains"})
 
     @property
     def effects(self) -> Effects:
@@ -149,7 +144,7 @@ class PEAR(Method):
         home = cache_dir() / "head-gains"
         if not data.quiet:
             say("PEAR: finding heads and training their gains, unless they are in the cache")
-        effects = discover(lm, config, CheckpointStore(home / of_effects), quiet=data.quiet)
+        effects = discover(lm, config, home / of_effects / "effects.safetensors", quiet=data.quiet)
         self.clean.copy_(effects.clean)
         self.patched.copy_(effects.patched)
         for layer, head in choose_heads(effects.mean(config.effect), config):

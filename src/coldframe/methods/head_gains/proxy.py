@@ -19,14 +19,6 @@ class ProxyTask:
 
     Paper: Tan et al. 2025 (PEAR), arXiv 2409.19745. Deviates: special tokens, and rows of the embedding that
     belong to no token, are never drawn.
-
-    Args:
-        lm: Whose vocabulary and context.
-        bos: Whether a sequence begins with BOS; ``auto`` if the tokenizer puts it before every text.
-        seed: Of all that is drawn.
-
-    Raises:
-        ConfigError: If BOS is asked for and the tokenizer has none.
     """
 
     def __init__(self, lm: FrozenLM, bos: Bos = "auto", seed: int = 0) -> None:
@@ -37,16 +29,11 @@ class ProxyTask:
         self.start: tuple[int, ...] = {"auto": lm.bos, "never": (), "always": (begin,)}[bos]
         added = getattr(lm.tokenizer, "added_tokens_decoder", {})
         special = {*lm.tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
-        known = {i for i in lm.tokenizer.get_vocab().values() if i < lm.anatomy.vocab_size}
-        self.tokens = np.array(sorted(known - special))
+        vocabulary = {i for i in lm.tokenizer.get_vocab().values() if i < lm.anatomy.vocab_size}
+        self.tokens = np.array(sorted(vocabulary - special))
 
     def check(self, n: int) -> None:
-        """Whether sequences of ``2 n`` tokens can be drawn for this model.
-
-        Raises:
-            ConfigError: If they are longer than the model's context.
-            ModelError: If the vocabulary is so small that a sequence would repeat itself before its end.
-        """
+        """Whether sequences of ``2 n`` tokens can be drawn for this model."""
         length, limit = len(self.start) + 2 * n, self.lm.anatomy.max_positions
         if length > limit:
             raise ConfigError(
@@ -67,24 +54,14 @@ class ProxyTask:
             Returns ``[count, BOS + 2 n]``.
         """
         self.check(n)
-        drawn = np.random.default_rng((self.seed, *stream)).choice(self.tokens, (count, n))
-        start = np.tile(np.array(self.start, dtype=drawn.dtype), (count, 1))
-        return torch.from_numpy(np.concatenate((start, drawn, drawn), axis=1)).to(self.lm.device)
-
-    def copy_loss(self, ids: Tensor) -> Tensor:
-        """Mean negative log-likelihood of the copy without its first token, which nothing foretells.
-
-        ``L = -1/(n - 1) sum_{i = n+1}^{2n-1} log p(x_{i+1} | x_{<=i})``, averaged over the sequences.
-
-        Paper: Tan et al. 2025. Deviates: theirs has the first token of the copy as well, which adds noise.
-
-        Shapes:
-            ids: from :meth:`sequences` -> ``[]``, float32.
-        """
-        return self.copy_losses(ids).mean()
+        ids = np.random.default_rng((self.seed, *stream)).choice(self.tokens, (count, n))
+        start = np.tile(np.array(self.start, dtype=ids.dtype), (count, 1))
+        return torch.from_numpy(np.concatenate((start, ids, ids), axis=1)).to(self.lm.device)
 
     def copy_losses(self, ids: Tensor) -> Tensor:
-        """What :meth:`copy_loss` is the mean of: by sequence and place, from the copy's second token on.
+        """Negative log-likelihood of the copy's tokens, ``-log p(x_{i+1} | x_{<=i})`` for i = n+1 .. 2n-1.
+
+        Paper: Tan et al. 2025. Deviates: theirs counts the first token of the copy as well, which nothing foretells.
 
         Shapes:
             ids: from :meth:`sequences` -> ``[count, n - 1]``, float32.

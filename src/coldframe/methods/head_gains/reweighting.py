@@ -1,4 +1,4 @@
-"""What came of weighing heads anew: which, by how much, and how they were found."""
+"""The result of a reweighting: which heads, by how much, and how they were found."""
 
 from __future__ import annotations
 

@@ -7,32 +7,18 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from coldframe.config import check
-from coldframe.frozen.rotary import Heads, rotate
-from coldframe.methods.base import MethodConfig, MethodContext
-from coldframe.methods.positions.scheme import PositionMethod, PositionScheme
+from coldframe.frozen.rotary import Heads, PositionScheme, rotate
+from coldframe.methods.base import MethodContext
+from coldframe.methods.positions.scheme import BasesConfig, PositionMethod
 
 
 @dataclasses.dataclass(frozen=True)
-class AttentionBucketsConfig(MethodConfig):
-    """Settings of Attention Buckets.
-
-    Args:
-        k: None: nothing is retrieved.
-        bases: RoPE bases of the copies, each above 0, for a model whose own base is ``reference``.
-        reference: The base that ``bases`` are meant for. A model with another base gets each of them times its
-            own base over this; to state bases outright, put the model's own here.
-    """
+class AttentionBucketsConfig(BasesConfig):
+    """Settings of Attention Buckets, those of :class:`BasesConfig`: there is a copy for each base."""
 
     section = "Attention Buckets settings"
 
     bases: tuple[float, ...] = (10000.0, 13000.0, 16000.0, 19000.0, 22000.0, 25000.0, 28000.0)
-    reference: float = 10000.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(bool(self.bases) and min(self.bases) > 0, "Every copy needs a base above 0", got=self.bases)
-        check(self.reference > 0, "reference must be positive", got=self.reference)
 
 
 class AttentionBuckets(PositionMethod):
@@ -62,7 +48,7 @@ class AttentionBuckets(PositionMethod):
     def build(self, context: MethodContext) -> None:
         """The angles under every base."""
         super().build(context)
-        self.frequencies = self.rotary.frequencies([base / self.config.reference for base in self.config.bases])
+        self.frequencies = self.rotary.frequencies(self.config.factors)
 
     def scheme(self) -> PositionScheme:
         """A copy for every base."""

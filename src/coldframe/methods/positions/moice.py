@@ -14,23 +14,20 @@ from coldframe.config import check
 from coldframe.errors import DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
-from coldframe.frozen.rotary import Heads, rotate
+from coldframe.frozen.rotary import Heads, PositionScheme, rotate
 from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
-from coldframe.methods.base import MethodConfig, MethodContext
-from coldframe.methods.positions.scheme import PositionMethod, PositionScheme
+from coldframe.methods.base import MethodContext
+from coldframe.methods.positions.scheme import BasesConfig, PositionMethod
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 
 _INIT_STD = 0.02  # of new weights in the authors' training: Llama's own
 
 
 @dataclasses.dataclass(frozen=True)
-class MoICEConfig(MethodConfig):
-    """Settings of MoICE.
+class MoICEConfig(BasesConfig):
+    """Settings of MoICE, beside those of :class:`BasesConfig`: the router chooses among the bases.
 
     Args:
-        k: None: nothing is retrieved.
-        bases: RoPE bases that the router chooses among, each above 0, for a model whose own base is ``reference``.
-        reference: As for Attention Buckets: a model with another base gets the bases scaled to its own.
         top_k: Bases that count for a token, from 1 to all of them.
         balance: Weight of the load-balancing loss, at least 0.
         texts: Texts that are trained on, at most; drawn by the seed.
@@ -38,9 +35,9 @@ class MoICEConfig(MethodConfig):
     """
 
     section = "MoICE settings"
+    at_least = {"top_k": 1, "balance": 0, "texts": 1, "length": 2}
 
     bases: tuple[float, ...] = (10000.0, 17500.0, 18000.0, 19000.0, 20000.0, 22500.0, 25000.0)
-    reference: float = 10000.0
     top_k: int = 7
     balance: float = 0.3
     texts: int = 896
@@ -48,13 +45,8 @@ class MoICEConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(bool(self.bases) and min(self.bases) > 0, "Every expert needs a base above 0", got=self.bases)
-        check(self.reference > 0, "reference must be positive", got=self.reference)
-        known = 1 <= self.top_k <= len(self.bases)
-        check(known, "top_k must be a number of bases", got=self.top_k, expected=f"1 to {len(self.bases)}")
-        check(self.balance >= 0, "balance cannot be negative", got=self.balance)
-        check(self.texts >= 1, "texts must be at least 1", got=self.texts)
-        check(self.length >= 2, "A text needs two tokens", got=self.length, expected="length >= 2")
+        fits = self.top_k <= len(self.bases)
+        check(fits, "top_k is larger than the number of bases", got=self.top_k, expected=f"1 to {len(self.bases)}")
 
 
 class Gate(nn.Module):
@@ -120,7 +112,7 @@ class MoICE(PositionMethod):
     def build(self, context: MethodContext) -> None:
         """The angles under every base, and a router for every layer."""
         super().build(context)
-        self.frequencies = self.rotary.frequencies([base / self.config.reference for base in self.config.bases])
+        self.frequencies = self.rotary.frequencies(self.config.factors)
         anatomy = context.lm.anatomy
         gates = [Gate(anatomy.head_dim, len(self.config.bases)) for _ in range(anatomy.n_layers)]
         for weight in (weight for gate in gates for weight in gate.parameters()):
@@ -139,17 +131,13 @@ class MoICE(PositionMethod):
         yield Problem(self, TrainingSet(rows, [len(row) for row in rows]), name="MoICE routers", at_once=1)
 
     def token_rows(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Texts as what is trained on: token ids, of two tokens or more.
-
-        Raises:
-            DataError: If there is no such text.
-        """
+        """Texts as what is trained on: token ids, of two tokens or more."""
         lm = self.ready.lm
         length = min(self.config.length, lm.anatomy.max_positions)
         rows = [row for text in texts if len(row := (*lm.bos, *lm.tokenize(text))[:length]) >= 2]
         if not rows:
-            got = f"{len(texts)} texts"
-            raise DataError("There is no text to train on", got=got, expected="one of two tokens or more")
+            expected = "at least one of two tokens or more"
+            raise DataError("There is no text to train on", got=f"{len(texts)} texts", expected=expected)
         return rows
 
     def loss(self, lm: FrozenLM, batch: Any) -> Tensor:

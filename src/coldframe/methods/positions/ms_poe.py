@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from coldframe.config import check
-from coldframe.frozen.rotary import Heads, for_each_query_head, rotate
+from coldframe.frozen.rotary import Heads, PositionScheme, for_each_query_head, rotate
 from coldframe.methods.base import MethodConfig, MethodContext
-from coldframe.methods.positions.scheme import PositionMethod, PositionScheme
+from coldframe.methods.positions.scheme import PositionMethod
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,8 @@ class MsPoEConfig(MethodConfig):
     """
 
     section = "Ms-PoE settings"
+    at_least = {"first_layer": 0}
+    above = {"lowest": 0, "outlier": 0}
 
     lowest: float = 1.2
     highest: float = 1.8
@@ -41,9 +43,7 @@ class MsPoEConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(0 < self.lowest <= self.highest, "Ratios are out of order", got=(self.lowest, self.highest))
-        check(self.first_layer >= 0, "first_layer cannot be negative", got=self.first_layer)
-        check(self.outlier > 0, "outlier must be positive", got=self.outlier)
+        check(self.lowest <= self.highest, "Ratios are out of order", got=(self.lowest, self.highest))
 
 
 class MsPoE(PositionMethod):
@@ -122,7 +122,7 @@ def awareness(at: Heads, outlier: float) -> Tensor:
         Returns ``[batch, heads]``, float32; the lowest is the most position-aware head.
     """
     scores = (at.q[:, :, -1:].float() @ for_each_query_head(at.k, at.q).float().mT) * at.scale  # [batch, heads, 1, T]
-    seen = torch.ones_like(scores, dtype=torch.bool) if at.mask is None else at.mask[:, :, -1:].expand_as(scores)
-    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
-    columns = seen.sum(-1, keepdim=True)  # weights add up to 1, so their mean is 1 / columns
+    visible = torch.ones_like(scores, dtype=torch.bool) if at.mask is None else at.mask[:, :, -1:].expand_as(scores)
+    weights = scores.masked_fill(~visible, -torch.inf).softmax(-1)
+    columns = visible.sum(-1, keepdim=True)  # weights add up to 1, so their mean is 1 / columns
     return -(weights > outlier / columns).float().sum(-1).div(columns.squeeze(-1)).squeeze(-1)

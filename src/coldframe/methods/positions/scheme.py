@@ -2,63 +2,58 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import dataclasses
+from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import ClassVar
 
-from torch import Tensor
-
-from coldframe.frozen.anatomy import BoundAnatomy
+from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
-from coldframe.frozen.rotary import Heads, Rotary
-from coldframe.methods.base import Method, MethodContext
+from coldframe.frozen.rotary import PositionScheme, Rotary
+from coldframe.methods.base import Method, MethodConfig, MethodContext
 from coldframe.retrieval.store import Retrieved
 
 
-class PositionScheme(ABC):
-    """The attention of all layers under other positions, for one batch of queries: what a ``Conditioning`` holds.
+@dataclasses.dataclass(frozen=True)
+class BasesConfig(MethodConfig):
+    """Settings of methods that read under several RoPE bases.
 
-    The model is changed only while it runs under :meth:`reading`: between calls it is the base model, to the bit.
+    Args:
+        k: None: nothing is retrieved.
+        bases: RoPE bases, each above 0, for a model whose own base is ``reference``.
+        reference: A model with another base gets each of ``bases`` times its own base over this; to state bases
+            outright, put the model's own here.
     """
 
-    copies: int = 1
+    above = {"reference": 0}
 
-    @abstractmethod
-    def attend(self, at: Heads) -> Tensor:
-        """The output of a layer's heads, ``[batch * copies, heads, Q, d]``."""
+    bases: tuple[float, ...] = ()
+    reference: float = 10000.0
 
-    def mix(self, logits: Tensor) -> Tensor:
-        """Logits of a prompt out of those of its copies: ``[batch * copies, ..., vocab] -> [batch, ..., vocab]``."""
-        return logits
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(bool(self.bases) and min(self.bases) > 0, "There must be RoPE bases, each above 0", got=self.bases)
 
-    def reading(self, anatomy: BoundAnatomy) -> AbstractContextManager[None]:
-        """``attend`` in the place of a model's attention while the block runs."""
-        return Rotary(anatomy).taken_over(self.attend)
+    @property
+    def factors(self) -> list[float]:
+        """By how much each base is larger than the model's own."""
+        return [base / self.reference for base in self.bases]
 
 
 class PositionMethod(Method):
     """A method that reads a rotary model with other positions. A subclass is one file: a config and ``scheme``."""
 
+    port: ClassVar[str | None] = "positions"  # which are no port, but two methods cannot both change them
     trainable: ClassVar[bool] = False
     learns_from_task: ClassVar[bool] = False
 
     def build(self, context: MethodContext) -> None:
-        """Look up the model's positions.
-
-        Raises:
-            ModelError: If they are not rotary.
-        """
+        """Look up the model's positions."""
         self.rotary = Rotary(context.lm.anatomy)
 
     @abstractmethod
     def scheme(self) -> PositionScheme:
         """How one batch is read."""
-
-    @property
-    def ports(self) -> frozenset[str]:
-        """Positions, which are no port."""
-        return frozenset({"positions"})
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """The same positions for every query; nothing is kept from one batch to the next."""

@@ -59,6 +59,8 @@ class EncodedConfig(SoftTokenConfig):
     """
 
     section = "soft-token settings"
+    at_least = {"encoder_rank": 0, "adapter": 1, "dropout": 0}
+    above = {"static_learning_rate": 0}
 
     encoder: str = "auto"
     encoder_rank: int = 0
@@ -70,10 +72,7 @@ class EncodedConfig(SoftTokenConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.encoder_rank >= 0, "A rank cannot be negative", got=self.encoder_rank)
-        check(self.adapter is None or self.adapter >= 1, "The adapter's width must be positive", got=self.adapter)
-        check(0 <= self.dropout < 1, "Dropout must lie in [0, 1)", got=self.dropout)
-        check(self.static_learning_rate > 0, "A learning rate must be positive", got=self.static_learning_rate)
+        check(self.dropout < 1, "dropout must be below 1", got=self.dropout)
 
 
 def vocabulary_prompt(context: MethodContext, tokens: int) -> Tensor:
@@ -85,13 +84,9 @@ def vocabulary_prompt(context: MethodContext, tokens: int) -> Tensor:
 class SoftTokenMethod(Method):
     """A method that puts soft tokens beside the text, before it or after it."""
 
+    port: ClassVar[str | None] = "soft tokens"
     config_class = SoftTokenConfig
     config: SoftTokenConfig
-
-    @property
-    def ports(self) -> frozenset[str]:
-        """Soft tokens."""
-        return frozenset({"soft tokens"})
 
     @property
     def soft_token_count(self) -> int:
@@ -137,17 +132,12 @@ class EncodedMethod(SoftTokenMethod):
         """Create the adapter and the static part; sets ``d_in``, the width of an encoded text."""
         if context.encoder is None:
             raise ConfigError(f"{self.name} needs an encoder")
-        self.tuned: TunedEncoder | None = None
-        if self.config.encoder_rank:
-            self.tuned = TunedEncoder(context.encoder, self.config.encoder_rank)
-        self.adapter: nn.Linear | None = None
-        if self.config.adapter is not None:
-            self.adapter = nn.Linear(context.encoder.dim, self.config.adapter)
-        self.d_in = self.config.adapter or context.encoder.dim
+        rank, width = self.config.encoder_rank, self.config.adapter
+        self.tuned = TunedEncoder(context.encoder, rank) if rank else None
+        self.adapter = None if width is None else nn.Linear(context.encoder.dim, width)
+        self.d_in = width or context.encoder.dim
         self.drop = nn.Dropout(self.config.dropout)
-        self.static: nn.Parameter | None = None
-        if self.config.static:
-            self.static = nn.Parameter(vocabulary_prompt(context, tokens))
+        self.static = nn.Parameter(vocabulary_prompt(context, tokens)) if self.config.static else None
         place = self.config.label_place
         reads_text = context.encoder.takes_label_text
         if place == "text" and not reads_text:
@@ -182,11 +172,8 @@ class EncodedMethod(SoftTokenMethod):
         """Encoder vectors, adapted: ``[n, d_in]``."""
         encoder = self.ready.encoder
         assert encoder is not None  # build_inputs has checked
-        if self.tuned is not None:
-            vectors = self.tuned(list(texts)).to(self.ready.lm.device)
-        else:
-            vectors = torch.from_numpy(encoder.encode(list(texts))).to(self.ready.lm.device)
-        vectors = self.drop(nn.functional.normalize(vectors, dim=-1))
+        encoded = torch.from_numpy(encoder.encode(list(texts))) if self.tuned is None else self.tuned(list(texts))
+        vectors = self.drop(nn.functional.normalize(encoded.to(self.ready.lm.device), dim=-1))
         return vectors if self.adapter is None else torch.tanh(self.adapter(vectors))
 
     def solved(self, example: Example) -> str:
@@ -229,8 +216,8 @@ class EncodedMethod(SoftTokenMethod):
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The generator, and the static part at its own rate and without weight decay."""
         static = [] if self.static is None else [self.static]
-        rest = [p for p in self.parameters() if p.requires_grad and all(p is not s for s in static)]
-        groups: list[dict[str, Any]] = [{"params": rest, "lr": learning_rate}]
+        generator = [p for p in self.parameters() if p.requires_grad and all(p is not s for s in static)]
+        groups: list[dict[str, Any]] = [{"params": generator, "lr": learning_rate}]
         if static:
             groups.append({"params": static, "lr": self.config.static_learning_rate, "weight_decay": 0.0})
         return groups

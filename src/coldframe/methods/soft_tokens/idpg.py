@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
-from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import MethodContext
 from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod
@@ -22,12 +21,9 @@ class IDPGConfig(EncodedConfig):
     """
 
     section = "IDPG settings"
+    at_least = {"tokens": 1}
 
     tokens: int = 8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.tokens >= 1, "IDPG needs a token", got=self.tokens, expected="tokens >= 1")
 
 
 class IDPG(EncodedMethod):

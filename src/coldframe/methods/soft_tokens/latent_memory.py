@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from coldframe.config import check
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import MethodContext
@@ -31,18 +30,13 @@ class LatentMemoryConfig(EncodedConfig):
     """
 
     section = "latent memory settings"
+    at_least = {"tokens": 1, "k": 1, "heads": 1}
 
     tokens: int = 16
     k: int = 5
     heads: int = 4
     adapter: int | None = None
     dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("tokens", "k", "heads"):
-            value = getattr(self, name)
-            check(value >= 1, f"{name} must be positive", got=value, expected=f"{name} >= 1")
 
 
 class LatentMemory(EncodedMethod):
@@ -90,13 +84,10 @@ class LatentMemory(EncodedMethod):
         """Slots, query encoder and the four maps of attention."""
         d, heads = context.lm.d_model, self.config.heads
         if d % heads:
-            raise ConfigError(
-                "The heads share the model's width", got=f"{heads} heads, width {d}", expected="a divisor"
-            )
+            sizes = f"{heads} heads, width {d}"
+            raise ConfigError("The heads share the model's width", got=sizes, expected="a divisor of the width")
         self.build_inputs(context, self.config.tokens)
-        self.slots: nn.Parameter | None = None
-        if self.static is None:
-            self.slots = nn.Parameter(vocabulary_prompt(context, self.config.tokens))
+        self.slots = nn.Parameter(vocabulary_prompt(context, self.config.tokens)) if self.static is None else None
         d_entry = self.d_in + self.d_label
         self.ask = nn.Sequential(nn.Linear(self.d_in, d), nn.Tanh(), nn.Linear(d, d))
         self.query = nn.Linear(d, d)
@@ -119,10 +110,10 @@ class LatentMemory(EncodedMethod):
         assert slots is not None  # one of the two was built
         entries, present = self.exemplar_vectors(retrieved)
         similarity = torch.from_numpy(retrieved.scores).to(entries.device)
-        moved = slots + self.ask(self.encode(texts)).unsqueeze(1)
+        shifted = slots + self.ask(self.encode(texts)).unsqueeze(1)
         q, k, v = (
             x.view(n, -1, heads, d // heads).transpose(1, 2)
-            for x in (self.query(moved), self.key(entries), self.value(entries))
+            for x in (self.query(shifted), self.key(entries), self.value(entries))
         )
         scores = q @ k.transpose(-1, -2) / (d // heads) ** 0.5
         scores = scores + self.slope[:, None, None] * similarity[:, None, None, :]

@@ -14,7 +14,7 @@ from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import MethodContext
 from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod
-from coldframe.methods.text.exemplars import contexts
+from coldframe.methods.text.icl import rendered
 from coldframe.retrieval.store import Retrieved
 
 
@@ -36,6 +36,7 @@ class MHAESPConfig(EncodedConfig):
     """
 
     section = "MHA-ESP settings"
+    at_least = {"heads": 1, "k": 1, "layers": 1, "windows": 1, "text_exemplars": 0}
 
     heads: int = 8
     k: int = 5
@@ -47,15 +48,8 @@ class MHAESPConfig(EncodedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("heads", "k", "layers", "windows"):
-            value = getattr(self, name)
-            check(value >= 1, f"{name} must be positive", got=value, expected=f"{name} >= 1")
-        check(
-            0 <= self.text_exemplars <= self.k,
-            "text_exemplars counts some of the K exemplars",
-            got=self.text_exemplars,
-            expected=f"0 to k = {self.k}",
-        )
+        fits = self.text_exemplars <= self.k
+        check(fits, "text_exemplars are some of the k exemplars", got=self.text_exemplars, expected=f"at most {self.k}")
 
 
 class MHAESP(EncodedMethod):
@@ -141,7 +135,7 @@ class MHAESP(EncodedMethod):
     def contexts(self, texts: Sequence[str], retrieved: Retrieved) -> tuple[tuple[str, ...], ...] | None:
         """The nearest exemplars as text, if any."""
         count = self.config.text_exemplars
-        return contexts(self.ready.schema, retrieved.ranked(), count) if count else None
+        return rendered(self.ready.schema, retrieved.ranked(), count) if count else None
 
     def attend(self, texts: Sequence[str], retrieved: Retrieved) -> tuple[Tensor, Tensor]:
         """The equations: soft tokens ``[batch, heads, d]`` and attention ``[batch, heads, keys]``."""

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import MethodContext
-from coldframe.methods.soft_tokens.base import EncodedMethod
-from coldframe.methods.soft_tokens.u_esp import ESPConfig
+from coldframe.methods.soft_tokens.u_esp import UESP
 from coldframe.retrieval.store import Retrieved
 
 
-class PESP(EncodedMethod):
+class PESP(UESP):
     """Pointwise exemplar soft prompt: ``z_k = M E(x (+) x_k (+) y_k)``, the same ``M`` for every exemplar.
 
     Paper: the xRAG-K baseline of MHA-RAG (arXiv 2510.05363), P-ESP in its second version. Deviates as
@@ -27,22 +26,12 @@ class PESP(EncodedMethod):
     """
 
     name: ClassVar[str] = "p-esp"
-    paper: ClassVar[str] = "arXiv 2510.05363"
-    config_class = ESPConfig
-    config: ESPConfig
-    order_invariant: ClassVar[bool] = False
-    uses_retrieval: ClassVar[bool] = True
 
     def build(self, context: MethodContext) -> None:
         """One linear layer, used K times."""
         self.build_inputs(context, self.config.k)
         wide = self.d_in if self.label_in_text else 2 * self.d_in + self.d_label
         self.project = self.scaled_linear(wide, context.lm.d_model)
-
-    @property
-    def makes_entry_vectors(self) -> bool:
-        """Whether entries are encoded one by one: where labels enter as text, each is one text with the query."""
-        return not self.label_in_text
 
     @property
     def soft_token_count(self) -> int:

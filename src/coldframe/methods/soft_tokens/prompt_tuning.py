@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from torch import nn
 
-from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import MethodContext
 from coldframe.methods.soft_tokens.base import SoftTokenConfig, SoftTokenMethod, vocabulary_prompt
@@ -24,12 +23,9 @@ class PromptTuningConfig(SoftTokenConfig):
     """
 
     section = "Prompt Tuning settings"
+    at_least = {"tokens": 1}
 
     tokens: int = 8
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.tokens >= 1, "Prompt Tuning needs a token", got=self.tokens, expected="tokens >= 1")
 
 
 class PromptTuning(SoftTokenMethod):
@@ -53,5 +49,5 @@ class PromptTuning(SoftTokenMethod):
         self.prompt = nn.Parameter(vocabulary_prompt(context, self.config.tokens))
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
-        """The one prompt, whatever was asked or retrieved."""
+        """The same prompt for every query."""
         return Conditioning(soft_tokens=self.prompt, placement=self.config.placement)

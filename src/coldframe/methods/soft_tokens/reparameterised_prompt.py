@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import MethodContext
 from coldframe.methods.soft_tokens.base import SoftTokenConfig, SoftTokenMethod, vocabulary_prompt
@@ -26,14 +25,10 @@ class ReparameterisedPromptConfig(SoftTokenConfig):
     """
 
     section = "Reparameterised Prompt Tuning settings"
+    at_least = {"tokens": 1, "hidden": 1}
 
     tokens: int = 8
     hidden: int = 512
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.tokens >= 1, "Prompt Tuning needs a token", got=self.tokens, expected="tokens >= 1")
-        check(self.hidden >= 1, "The network's width must be positive", got=self.hidden, expected="hidden >= 1")
 
 
 class ReparameterisedPrompt(SoftTokenMethod):
@@ -54,7 +49,7 @@ class ReparameterisedPrompt(SoftTokenMethod):
         ``m d + h (d + 1) + d (h + 1)`` parameters, m tokens.
 
     Relations:
-        :class:`PromptTuning` learns the same ``m d`` numbers freely.
+        :class:`PromptTuning` learns the same ``m d`` parameters freely.
 
     Example:
         >>> ReparameterisedPrompt(tokens=4).config.hidden
@@ -82,5 +77,5 @@ class ReparameterisedPrompt(SoftTokenMethod):
         return tokens
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
-        """The one prompt, whatever was asked or retrieved."""
+        """The same prompt for every query."""
         return Conditioning(soft_tokens=self.prompt(), placement=self.config.placement)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor, nn
 
 from coldframe.errors import ConfigError
 from coldframe.frozen.hooks import weight_deltas
 from coldframe.frozen.ports import LowRank
+from coldframe.methods.weight_deltas.adapters import trained_factors
 from coldframe.retrieval.encoders import Encoder
 from coldframe.retrieval.neural import HFEncoder
 
@@ -19,13 +17,6 @@ class TunedEncoder(nn.Module):
 
     Paper: MHA-RAG (arXiv 2510.05363) fine-tunes its encoder with LoRA of rank 64; targets and scale are not
     stated. Here: all linears but an unused pooler, scale 1.
-
-    Args:
-        encoder: A transformers encoder.
-        rank: r, at least 1.
-
-    Raises:
-        ConfigError: If the encoder has no linears to update (fingerprints, sentence-transformers modules).
 
     Cost:
         ``r (in + out)`` parameters for every linear. Every text is encoded anew at every step: nothing can
@@ -41,15 +32,10 @@ class TunedEncoder(nn.Module):
                 fix="Pass encoder_rank=0, or another encoder.",
             )
         object.__setattr__(self, "encoder", encoder)  # not a submodule: its weights are not ours to save
-        self.names: list[str] = []
-        self.a, self.b = nn.ParameterList(), nn.ParameterList()
-        for name, linear in encoder.model.named_modules():
-            if isinstance(linear, nn.Linear) and "pooler" not in name:
-                self.names.append(name)
-                self.a.append(torch.empty(rank, linear.in_features))
-                self.b.append(torch.zeros(linear.out_features, rank))
-        for factor in self.a:
-            nn.init.kaiming_uniform_(factor, a=math.sqrt(5))
+        modules = encoder.model.named_modules()
+        linears = {name: at for name, at in modules if isinstance(at, nn.Linear) and "pooler" not in name}
+        self.names = list(linears)
+        self.a, self.b = trained_factors(((at.in_features, at.out_features) for at in linears.values()), rank)
 
     def forward(self, texts: list[str]) -> Tensor:
         """Vectors, ``[n, dim]``."""

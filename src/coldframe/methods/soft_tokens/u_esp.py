@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import MethodContext
 from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod
@@ -25,12 +24,9 @@ class ESPConfig(EncodedConfig):
     """
 
     section = "ESP settings"
+    at_least = {"k": 1}
 
     k: int = 5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.k >= 1, "Exemplar soft prompts need an exemplar", got=self.k, expected="k >= 1")
 
 
 class UESP(EncodedMethod):
@@ -73,6 +69,5 @@ class UESP(EncodedMethod):
                 ["\n".join([text, *map(self.solved, retrieved.examples(row))]) for row, text in enumerate(texts)]
             )
         vectors, _ = self.exemplar_vectors(retrieved)
-        missing = self.config.k - vectors.shape[1]
-        vectors = torch.nn.functional.pad(vectors, (0, 0, 0, missing))
+        vectors = torch.nn.functional.pad(vectors, (0, 0, 0, self.config.k - vectors.shape[1]))
         return torch.cat((self.encode(texts), vectors.flatten(1)), dim=-1)

@@ -6,11 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
-from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import Method, MethodConfig
-from coldframe.methods.text.exemplars import contexts
 from coldframe.retrieval.store import Retrieved
+from coldframe.tasks.task import Schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +21,9 @@ class ICLConfig(MethodConfig):
     """
 
     section = "ICL settings"
+    at_least = {"k": 1}
 
     k: int = 5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.k >= 1, "In-context learning needs an exemplar", got=self.k, expected="k >= 1")
 
 
 class RetrievedICL(Method):
@@ -47,13 +43,9 @@ class RetrievedICL(Method):
     uses_retrieval: ClassVar[bool] = True
     trainable: ClassVar[bool] = False
     reads_text: ClassVar[bool] = True
+    port: ClassVar[str | None] = "text"
     query_settings: ClassVar[tuple[str, ...]] = ("k",)
     ablations: ClassVar[tuple[str, ...]] = ("swapped-store",)
-
-    @property
-    def ports(self) -> frozenset[str]:
-        """Text."""
-        return frozenset({"text"})
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """The exemplars, rendered by the task's template."""
@@ -61,7 +53,7 @@ class RetrievedICL(Method):
 
     def contexts(self, texts: Sequence[str], retrieved: Retrieved) -> tuple[tuple[str, ...], ...]:
         """For each query its first ``k`` exemplars, farthest first: the nearest stands next to the query."""
-        return contexts(self.ready.schema, retrieved, self.config.k)
+        return rendered(self.ready.schema, retrieved, self.config.k)
 
 
 class FixedICL(RetrievedICL):
@@ -76,3 +68,9 @@ class FixedICL(RetrievedICL):
 
     name: ClassVar[str] = "icl-fixed"
     strategy: ClassVar[str] = "fixed"
+
+
+def rendered(schema: Schema, retrieved: Retrieved, k: int) -> tuple[tuple[str, ...], ...]:
+    """For each query its first ``k`` exemplars as prompt text, farthest first."""
+    rows = (reversed(retrieved.examples(row)[:k]) for row in range(len(retrieved)))
+    return tuple(tuple(map(schema.rendered, examples)) for examples in rows)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, TypeAlias
 
-from coldframe.config import check
 from coldframe.methods.base import MethodConfig
 from coldframe.methods.weight_deltas.passage_sequences import Form, Loss
 
@@ -29,14 +28,16 @@ class AdapterConfig(MethodConfig):
         full_answers: Train on whole sentences as answers, where there are some.
         combine: How the adapters of several passages become one; ``auto`` is ``sum`` for PRAG, ``rows`` for Poly-PRAG
             and ``average-factors`` for DyPRAG.
-        source: Whose adapters a query gets: of the passages ``retrieved`` for it; or, as a control, of as many
+        source: Which adapters a query gets: those of passages ``retrieved`` for it, or as a control those of as many
             ``others`` of the store, drawn by the query's text.
-        stored: dtype of what is kept; training is in float32.
+        stored: dtype of the stored adapters; training is in float32.
         skip_unusable: Leave out passages that have no questions or do not fit into the context; else they are errors,
             unless the task was loaded with ``on_error="skip"``.
     """
 
     section = "adapter settings"
+    at_least = {"k": 1, "rank": 1}
+    above = {"alpha": 0}
 
     k: int = 1
     rank: int = 2
@@ -49,12 +50,6 @@ class AdapterConfig(MethodConfig):
     source: Literal["retrieved", "others"] = "retrieved"
     stored: Literal["bfloat16", "float32"] = "bfloat16"
     skip_unusable: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("k", "rank"):
-            check(getattr(self, name) >= 1, f"{name} must be positive", got=getattr(self, name), expected="at least 1")
-        check(self.alpha > 0, "alpha must be positive", got=self.alpha)
 
     @property
     def scale(self) -> float:

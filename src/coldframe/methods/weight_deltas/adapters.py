@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self, TypeAlias, get_args
+from collections.abc import Iterable, Sequence
+from typing import Literal, Self, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class Layout:
         return cls(tuple(linear.name for linear in linears), sizes, rank)
 
     @property
-    def numbers(self) -> int:
+    def parameters(self) -> int:
         """N, how many parameters an adapter has: ``sum of r (in + out)``."""
         return sum(self.pieces)
 
@@ -79,21 +79,22 @@ class Layout:
 
         It is shared: adapters that started apart would not lie in one space, and adding them up would mean little.
         """
-        flat = torch.zeros(self.numbers)
+        flat = torch.zeros(self.parameters)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for a, _ in self.factors(flat):
                 nn.init.kaiming_uniform_(a, a=math.sqrt(5))
         return flat
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {"names": list(self.names), "sizes": [list(size) for size in self.sizes], "rank": self.rank}
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """From plain data."""
-        return cls(tuple(values["names"]), tuple((int(i), int(o)) for i, o in values["sizes"]), int(values["rank"]))
+def trained_factors(sizes: Iterable[tuple[int, int]], rank: int) -> tuple[nn.ParameterList, nn.ParameterList]:
+    """A, Kaiming-uniform, and B, zero, of linears of sizes ``(in, out)``: an update that starts at nothing."""
+    sizes = list(sizes)
+    a = nn.ParameterList(torch.empty(rank, d_in) for d_in, _ in sizes)
+    b = nn.ParameterList(torch.zeros(d_out, rank) for _, d_out in sizes)
+    for factor in a:
+        nn.init.kaiming_uniform_(factor, a=math.sqrt(5))
+    return a, b
 
 
 def combined(layout: Layout, adapters: Tensor, present: Tensor, rule: Combine, density: float = 0.5) -> Factors:
@@ -109,7 +110,7 @@ def combined(layout: Layout, adapters: Tensor, present: Tensor, rule: Combine, d
     Args:
         layout: Of the adapters.
         adapters: ``[queries, k, N]``.
-        present: ``[queries, k]``, False where a query has fewer passages; those count for nothing.
+        present: ``[queries, k]``, False where a query has fewer passages.
         rule: See above.
         density: For ``ties``, in (0, 1].
 
@@ -119,13 +120,13 @@ def combined(layout: Layout, adapters: Tensor, present: Tensor, rule: Combine, d
     """
     if rule not in get_args(Combine):
         raise ConfigError(f"Adapters cannot be combined by {rule!r}", fix=nearest(str(rule), get_args(Combine)))
-    there = present.to(adapters)
-    count = there.sum(1).clamp(min=1)
+    weight = present.to(adapters)
+    count = weight.sum(1).clamp(min=1)
     if rule == "ties":
-        return [(_ties(a, there, density), _ties(b, there, density)) for a, b in layout.factors(adapters)]
+        return [(_ties(a, weight, density), _ties(b, weight, density)) for a, b in layout.factors(adapters)]
     if rule == "average-factors":
-        return layout.factors(torch.einsum("qkn,qk->qn", adapters, there / count[:, None]))
-    share = there if rule == "sum" else there / count[:, None]
+        return layout.factors(torch.einsum("qkn,qk->qn", adapters, weight / count[:, None]))
+    share = weight if rule == "sum" else weight / count[:, None]
     return [
         (a.flatten(1, 2), (b * share[:, :, None, None]).transpose(1, 2).flatten(2))  # [q, k r, in], [q, out, k r]
         for a, b in layout.factors(adapters)
@@ -133,17 +134,14 @@ def combined(layout: Layout, adapters: Tensor, present: Tensor, rule: Combine, d
 
 
 def mean_cosine(layout: Layout, adapters: Tensor) -> float:
-    """Mean cosine between the updates of different passages: 1 where all have the same, so that retrieval is idle.
+    """Mean cosine between the updates of different passages: 1 where all are the same, so that retrieval is idle.
 
-    An update is ``B A`` of all targets together, as one vector; it is never made: ``<B A, B' A'>`` is the sum of the
-    products of ``B^T B'`` and ``A A'^T``, which are ``r x r``. (The factors themselves are alike from the start on.)
+    An update is ``B A`` of all targets, as one vector. It is never computed: ``<B A, B' A'>`` is the sum of the
+    products of ``B^T B'`` and ``A A'^T``, which are ``r x r``.
 
     Args:
         layout: Of the adapters.
-        adapters: At least two; updates of zero have no direction and count as 0.
-
-    Shapes:
-        adapters: ``[n, N]``.
+        adapters: ``[n, N]``, at least two; an update of zero counts as cosine 0.
 
     Example:
         >>> layout = Layout(("one",), ((2, 2),), rank=1)
@@ -161,9 +159,9 @@ def mean_cosine(layout: Layout, adapters: Tensor) -> float:
     return float((cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1)))
 
 
-def _ties(factors: Tensor, there: Tensor, density: float) -> Tensor:
+def _ties(factors: Tensor, present: Tensor, density: float) -> Tensor:
     """TIES over dimension 1 of ``[queries, k, ., .]``."""
-    flat = factors.flatten(2) * there[..., None]
+    flat = factors.flatten(2) * present[..., None]
     count = int(density * flat.shape[-1])
     trimmed = torch.zeros_like(flat)
     largest = flat.abs().topk(count, dim=-1).indices
@@ -174,14 +172,10 @@ def _ties(factors: Tensor, there: Tensor, density: float) -> Tensor:
     return merged.view(-1, *factors.shape[2:])
 
 
-def stacked(adapters: Sequence[Sequence[Tensor]], numbers: int) -> tuple[Tensor, Tensor]:
-    """Lists of adapters as one tensor, padded with zeros, and where something is.
-
-    Shapes:
-        Returns ``[queries, k, N]`` float32 and ``[queries, k]``; k is the longest list, at least 1.
-    """
+def stacked(adapters: Sequence[Sequence[Tensor]], parameters: int) -> tuple[Tensor, Tensor]:
+    """Lists of adapters as ``[queries, k, N]``, padded with zeros, and which are present, ``[queries, k]``."""
     k = max(1, *map(len, adapters)) if adapters else 1
-    flat, present = torch.zeros(len(adapters), k, numbers), torch.zeros(len(adapters), k, dtype=torch.bool)
+    flat, present = torch.zeros(len(adapters), k, parameters), torch.zeros(len(adapters), k, dtype=torch.bool)
     for query, row in enumerate(adapters):
         for place, adapter in enumerate(row):
             flat[query, place], present[query, place] = adapter.float(), True

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from coldframe.errors import ArtifactError, ConfigError, DataError, nearest
 from coldframe.methods.weight_deltas.adapter_config import Combination
 from coldframe.methods.weight_deltas.adapters import Combine, Factors, Layout, combined, mean_cosine, stacked
-from coldframe.methods.weight_deltas.bank_files import (
-    BANK,
-    EMBEDDINGS,
-    HYPERNETWORK,
-    SHARDS,
-    ids_of,
-    open_tensors,
-    shard_places,
-)
+from coldframe.methods.weight_deltas.bank_files import BANK, EMBEDDINGS, HYPERNETWORK, SHARDS, shard_places
 from coldframe.methods.weight_deltas.hypernetwork import Hypernetwork
 from coldframe.methods.weight_deltas.routing import Routing, compose, routed
+from coldframe.storage.tensors import open_tensors, read_tensors, reading
 
 
 class Bank(ABC):
@@ -53,40 +46,30 @@ class Bank(ABC):
         return sum(path.stat().st_size for path in self.files.values())
 
     @abstractmethod
-    def adapters(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
+    def adapters(self, ids: Sequence[str]) -> Tensor:
         """Adapters of some passages, float32 ``[n, N]``."""
 
-    def factors(self, queries: Sequence[Sequence[str]], combine: Combination, routing: Routing = "learned") -> Factors:
+    def factors(self, queries: Sequence[Sequence[str]], combine: Combination, **options: Any) -> Factors:
         """One update for every query.
 
         Args:
             queries: Ids of each query's passages.
             combine: ``rows`` mixes routing rows before anything is composed; ``auto`` is the bank's default; for the
                 others see :func:`coldframe.methods.weight_deltas.adapters.combined`.
-            routing: As learned, or a control; only a bank with a routing table has controls.
+            **options: Of :meth:`adapters`: a bank with a routing table takes ``routing``.
         """
         rule = self.default if combine == "auto" else combine
         if rule not in get_args(Combine):
-            known = [name for name in get_args(Combination) if name != "rows" or self.default == "rows"]
-            raise ConfigError(f"These adapters cannot be combined by {rule!r}", fix=nearest(rule, known))
+            rules = [name for name in get_args(Combination) if name != "rows" or self.default == "rows"]
+            raise ConfigError(f"These adapters cannot be combined by {rule!r}", fix=nearest(rule, rules))
         passages = list(dict.fromkeys(id for ids in queries for id in ids))  # several queries may share a passage
-        adapters = dict(zip(passages, self.adapters(passages, routing), strict=True))
-        flat, present = stacked([[adapters[id] for id in ids] for ids in queries], self.layout.numbers)
+        adapters = dict(zip(passages, self.adapters(passages, **options), strict=True))
+        flat, present = stacked([[adapters[id] for id in ids] for ids in queries], self.layout.parameters)
         return combined(self.layout, flat, present, rule)  # type: ignore[arg-type]
 
 
 class AdapterShards(Bank):
-    """PRAG's: an adapter for every passage, in files ``[passages, N]`` that are memory-mapped.
-
-    Args:
-        folders: Where they are: the files are in ``adapters`` below each.
-        layout: How they lie.
-        scale: Of the update.
-        lessons: The passages, by id, with the hash of what each was trained on.
-
-    Raises:
-        ArtifactError: A file is damaged, or an adapter is missing.
-    """
+    """PRAG's: an adapter for every passage, in files ``[passages, N]`` that are memory-mapped."""
 
     def __init__(self, folders: Sequence[Path], layout: Layout, scale: float, lessons: Mapping[str, str]) -> None:
         places = {key: place for folder in folders for key, place in shard_places(folder / SHARDS).items()}
@@ -94,56 +77,41 @@ class AdapterShards(Bank):
             raise ArtifactError(f"{folders[-1]} lacks {len(missing)} adapters", got=missing[0], fix="Fit again.")
         self.folders, self.lessons = tuple(folders), dict(lessons)
         self._places = {id: places[id, lesson][:2] for id, lesson in lessons.items()}
-        shards = {path: open_tensors(path) for path in sorted({path for path, _ in self._places.values()})}
-        self._rows = {path: shard.get_slice("adapters") for path, shard in shards.items()}
-        files = {f"{SHARDS}/{path.name}": path for path in shards}
-        super().__init__(layout, scale, tuple(lessons), files, len(lessons) * layout.numbers)
+        self._rows: dict[Path, Any] = {}
+        for path in sorted({path for path, _ in self._places.values()}):
+            with reading(path):
+                self._rows[path] = open_tensors(path)[0].get_slice("adapters")
+        files = {f"{SHARDS}/{path.name}": path for path in self._rows}
+        super().__init__(layout, scale, tuple(lessons), files, len(lessons) * layout.parameters)
 
-    def adapters(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
-        """Read them.
-
-        Raises:
-            DataError: A passage has no adapter.
-        """
-        if routing != "learned":
-            raise _no_routing("PRAG", routing)
-        rows = []
-        for id in ids:
-            if id not in self._places:
-                raise DataError(f"There is no adapter for passage {id!r}", fix="Fit the corpus that it is in.")
-            path, row = self._places[id]
-            rows.append(self._rows[path][row].float())
-        return torch.stack(rows) if rows else torch.zeros(0, self.layout.numbers)
+    def adapters(self, ids: Sequence[str]) -> Tensor:
+        """Read them."""
+        if unknown := [id for id in ids if id not in self._places]:
+            raise DataError(f"There is no adapter for passage {unknown[0]!r}", fix="Fit the corpus that it is in.")
+        rows = [self._rows[path][row].float() for path, row in (self._places[id] for id in ids)]
+        return torch.stack(rows) if rows else torch.zeros(0, self.layout.parameters)
 
 
 class RoutedBank(Bank):
     """Poly-PRAG's: a bank of latent adapters in memory, and a routing table that is memory-mapped.
 
     A passage that the table does not know gets the uniform mixture; :attr:`unknown` counts them.
-
-    Args:
-        path: The file, which ``write_bank`` wrote.
-        layout: How adapters lie.
-        scale: Of the update.
     """
 
     default: Combination = "rows"
 
     def __init__(self, path: Path, layout: Layout, scale: float) -> None:
-        self.unknown, self._file = 0, open_tensors(path)
-        ids = ids_of(self._file, path)
-        self._place = {id: row for row, id in enumerate(ids)}
-        try:
+        self.unknown = 0
+        with reading(path):
+            self._file, values = open_tensors(path)
+            self._row_of = {str(id): row for row, id in enumerate(values["ids"])}
             self.bank: Tensor = self._file.get_tensor("bank").float()
             self._table = self._file.get_slice("table")
-        except SafetensorError as error:
-            raise ArtifactError(f"{path} is damaged: {error}", fix="Fit again.") from error
-        shape = tuple(self._table.get_shape())
-        expected = (len(ids), len(layout.names), len(self.bank))
-        if shape != expected or self.bank.shape[1] != layout.numbers:
-            raise ArtifactError(f"{path} does not fit its description", got=shape, expected=expected)
-        parameters = self.bank.numel() + shape[0] * shape[1] * shape[2]
-        super().__init__(layout, scale, ids, {BANK: path}, parameters)
+        shape, expected = tuple(self._table.get_shape()), (len(self._row_of), len(layout.names), len(self.bank))
+        if shape != expected or self.bank.shape[1] != layout.parameters:
+            raise ArtifactError(f"{path} does not fit the model or the settings", got=shape, expected=expected)
+        parameters = self.bank.numel() + math.prod(shape)
+        super().__init__(layout, scale, tuple(self._row_of), {BANK: path}, parameters)
 
     @property
     def table(self) -> Tensor:
@@ -153,97 +121,67 @@ class RoutedBank(Bank):
 
     def weights(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
         """Mixing weights of some passages, ``[n, targets, S]``."""
-        places = [self._place.get(id) for id in ids]
-        self.unknown += sum(place is None for place in places)
-        if routing == "random":  # which takes all rows
-            return routed(self.table, places, routing)
-        rows = [self._table[place] for place in places if place is not None]
-        table = torch.stack(rows) if rows else torch.zeros(0, len(self.layout.names), len(self.bank))
-        order = iter(range(len(rows)))
-        return routed(table, [None if place is None else next(order) for place in places], routing)
+        rows = [self._row_of.get(id) for id in ids]
+        self.unknown += rows.count(None)
+        if routing == "random":  # which takes the whole table
+            return routed(self.table, rows, routing)
+        logits = [self._table[row] for row in rows if row is not None]
+        table = torch.stack(logits) if logits else torch.zeros(0, len(self.layout.names), len(self.bank))
+        order = iter(range(len(logits)))
+        return routed(table, [None if row is None else next(order) for row in rows], routing)
 
     def adapters(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
         """Composed from the bank."""
         return compose(self.layout, self.bank, self.weights(ids, routing))
 
-    def factors(self, queries: Sequence[Sequence[str]], combine: Combination, routing: Routing = "learned") -> Factors:
+    def factors(self, queries: Sequence[Sequence[str]], combine: Combination, **options: Any) -> Factors:
         """With ``rows`` the weights of a query's passages are averaged, and one adapter is composed for it."""
         if combine not in ("auto", "rows"):
-            return super().factors(queries, combine, routing)
+            return super().factors(queries, combine, **options)
         mixed = torch.zeros(len(queries), len(self.layout.names), len(self.bank))
         for query, ids in enumerate(queries):
             if ids:
-                mixed[query] = self.weights(ids, routing).mean(0)
+                mixed[query] = self.weights(ids, **options).mean(0)
         return self.layout.factors(compose(self.layout, self.bank, mixed))
 
 
 class GeneratedAdapters(Bank):
-    """DyPRAG's: a hypernetwork in memory, and the passages' embeddings, which are memory-mapped.
-
-    Args:
-        network: The file of the hypernetwork.
-        embeddings: The file of the embeddings.
-        layout: How adapters lie.
-        scale: Of the update.
-
-    Raises:
-        ArtifactError: A file is damaged or does not fit.
-    """
+    """DyPRAG's: a hypernetwork in memory, and the passages' embeddings, which are memory-mapped."""
 
     default: Combination = "average-factors"
 
     def __init__(self, network: Path, embeddings: Path, layout: Layout, scale: float) -> None:
-        weights, self._file = open_tensors(network), open_tensors(embeddings)
-        ids = ids_of(self._file, embeddings)
-        self._place = {id: row for row, id in enumerate(ids)}
-        try:
-            state = {name: weights.get_tensor(name) for name in ("first", "second")}
-            self._embeddings = self._file.get_slice("embeddings")
-            self.network = Hypernetwork.from_state(layout, state)
-        except (SafetensorError, ConfigError) as error:
-            raise ArtifactError(f"{network} is damaged: {error}", fix="Fit again.") from error
-        shape, expected = tuple(self._embeddings.get_shape()), (len(ids), self.network.d_model)
+        with reading(network, fix="Fit again."):
+            self.network = Hypernetwork.from_state(layout, read_tensors(network, fix="Fit again.")[0])
+        with reading(embeddings):
+            file, values = open_tensors(embeddings)
+            self._row_of = {str(id): row for row, id in enumerate(values["ids"])}
+            self._embeddings = file.get_slice("embeddings")
+        shape, expected = tuple(self._embeddings.get_shape()), (len(self._row_of), self.network.d_model)
         if shape != expected:
-            raise ArtifactError(f"{embeddings} does not fit its description", got=shape, expected=expected)
+            raise ArtifactError(f"{embeddings} does not fit the model or the settings", got=shape, expected=expected)
         trained = sum(parameter.numel() for parameter in self.network.parameters())
-        super().__init__(layout, scale, ids, {HYPERNETWORK: network, EMBEDDINGS: embeddings}, trained)
+        files = {HYPERNETWORK: network, EMBEDDINGS: embeddings}
+        super().__init__(layout, scale, tuple(self._row_of), files, trained)
 
     def embeddings(self, ids: Sequence[str]) -> Tensor:
-        """Embeddings of some passages, float32 ``[n, d_model]``.
-
-        Raises:
-            DataError: A passage has none.
-        """
-        if unknown := [id for id in ids if id not in self._place]:
+        """Embeddings of some passages, float32 ``[n, d_model]``."""
+        if unknown := [id for id in ids if id not in self._row_of]:
             raise DataError(f"There is no embedding of passage {unknown[0]!r}", fix="Add it: coldframe fit --add.")
-        rows = [self._embeddings[self._place[id]] for id in ids]
+        rows = [self._embeddings[self._row_of[id]] for id in ids]
         return torch.stack(rows) if rows else torch.zeros(0, self.network.d_model)
 
     @torch.no_grad()
-    def adapters(self, ids: Sequence[str], routing: Routing = "learned") -> Tensor:
+    def adapters(self, ids: Sequence[str]) -> Tensor:
         """Generated now."""
-        if routing != "learned":
-            raise _no_routing("DyPRAG", routing)
         generated: Tensor = self.network(self.embeddings(ids))
         return generated
 
 
 def adapter_cosine(bank: Bank, passages: int = 50) -> float | None:
-    """How alike the adapters of different passages are; see :func:`mean_cosine` of the adapters.
-
-    Args:
-        bank: Whose.
-        passages: How many of them to compare, evenly over their order.
-
-    Returns:
-        None where there are fewer than two.
-    """
+    """How alike the adapters of different passages are; see :func:`mean_cosine` of the adapters."""
     count = min(passages, len(bank.ids))
     if count < 2:
         return None
     sample = [bank.ids[i * len(bank.ids) // count] for i in range(count)]
     return mean_cosine(bank.layout, bank.adapters(sample))
-
-
-def _no_routing(method: str, routing: str) -> ConfigError:
-    return ConfigError(f"{method} has no routing", got=routing, fix="Leave it out, or fit poly-prag.")

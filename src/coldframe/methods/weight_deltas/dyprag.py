@@ -10,20 +10,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from coldframe.config import check
 from coldframe.errors import DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import TokenSequence, counted_states, mean_nll, nll_and_kl
 from coldframe.methods.base import MethodContext
 from coldframe.methods.training_set import Problem, TrainingData
+from coldframe.methods.weight_deltas import bank_files
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
-from coldframe.methods.weight_deltas.bank_files import (
-    EMBEDDINGS,
-    HYPERNETWORK,
-    write_embeddings,
-    write_hypernetwork,
-)
+from coldframe.methods.weight_deltas.bank_files import EMBEDDINGS, HYPERNETWORK
 from coldframe.methods.weight_deltas.banks import GeneratedAdapters
 from coldframe.methods.weight_deltas.hypernetwork import Hypernetwork
 from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters, passages_of
@@ -61,6 +56,9 @@ class DyPRAGConfig(AdapterConfig):
     """
 
     section = "DyPRAG settings"
+    at_least = dict.fromkeys(("width", "train_passages", "teacher_epochs", "teacher_per_step"), 1)
+    at_least |= {"kl_weight": 0, "mse_weight": 0}
+    above = {"init_std": 0, "teacher_learning_rate": 0}
 
     train_passages: int | None = None
     teacher_learning_rate: float = 1e-3
@@ -72,16 +70,6 @@ class DyPRAGConfig(AdapterConfig):
     mse_weight: float = 100.0
     sequences: Literal["all", "published"] = "all"
     scaling: Literal["repaired", "published"] = "repaired"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("width", "train_passages", "teacher_epochs", "teacher_per_step"):
-            value = getattr(self, name)
-            check(value is None or value >= 1, f"{name} must be positive", got=value, expected="at least 1")
-        for name in ("init_std", "teacher_learning_rate"):
-            check(getattr(self, name) > 0, f"{name} must be positive", got=getattr(self, name))
-        for name in ("kl_weight", "mse_weight"):
-            check(getattr(self, name) >= 0, f"{name} cannot be negative", got=getattr(self, name))
 
     @property
     def scale(self) -> float:
@@ -143,15 +131,15 @@ class DyPRAG(PassageAdapters):
         settings = {"epochs": self.config.teacher_epochs, "learning_rate": self.config.teacher_learning_rate}
         passages = self._embeddable(data)
         first = {passage.id for passage in passages_of(data)[: self.config.train_passages]}
-        seen = dataclasses.replace(
+        teacher_data = dataclasses.replace(
             data,
             task=dataclasses.replace(data.task, store=tuple(passage for passage in passages if passage.id in first)),
             workspace=None if data.workspace is None else data.workspace / TEACHER,
             settings={**data.settings, **settings},
         )
-        lessons = self.lessons(seen)  # before the teacher's: what cannot be used is told before the work
+        lessons = self.lessons(teacher_data)  # before the teacher trains: unusable passages are told before the work
         passages = [passage for passage in passages if passage.id not in self.left_out]
-        for problem in self.teacher.problems(dataclasses.replace(seen, quiet=True)):
+        for problem in self.teacher.problems(dataclasses.replace(teacher_data, quiet=True)):
             yield dataclasses.replace(problem, settings=settings)
         self._vectors = passage_embeddings(self.ready.lm, passages)
         rows = {passage.id: row for row, passage in enumerate(passages)}
@@ -161,13 +149,13 @@ class DyPRAG(PassageAdapters):
             self.layout, self.ready.lm.d_model, self.config.width, self.config.init_std, data.seed
         ).to(self.ready.lm.device)
         items = Pairs.of(lessons)
-        self._taught = self._teach(items.items) if self.config.kl_weight else []
+        self._teacher_states = self._teach(items.items) if self.config.kl_weight else []
         numbered = [(number, *item) for number, item in enumerate(items.items)]
         yield Problem(self, dataclasses.replace(items, items=numbered), name=self.name)
         folder = self.scratch_folder()
-        write_hypernetwork(folder, self.network, self.stored_dtype)
-        write_embeddings(folder, [passage.id for passage in passages], self._vectors)
-        del self.network, self._taught, self._inputs, self._vectors
+        bank_files.write_hypernetwork(folder, self.network, self.stored_dtype)
+        bank_files.write_embeddings(folder, [passage.id for passage in passages], self._vectors)
+        del self.network, self._teacher_states, self._inputs, self._vectors
         self.load(folder)
 
     def growth(self, data: TrainingData) -> Iterator[Problem]:
@@ -177,7 +165,7 @@ class DyPRAG(PassageAdapters):
         passages = self._embeddable(data)
         vectors = torch.cat((before.embeddings(before.ids), passage_embeddings(self.ready.lm, passages)))
         ids = [*before.ids, *(passage.id for passage in passages)]
-        embeddings = write_embeddings(self.scratch_folder(), ids, vectors)
+        embeddings = bank_files.write_embeddings(self.scratch_folder(), ids, vectors)
         self.bank = GeneratedAdapters(before.files[HYPERNETWORK], embeddings, self.layout, self.config.scale)
         yield from ()
 
@@ -206,8 +194,8 @@ class DyPRAG(PassageAdapters):
         conditioning = Conditioning(deltas=self.layout.deltas(self.layout.factors(adapters), self.config.scale))
         sequences = [sequence for _, _, sequence in batch]
         if self.config.kl_weight:
-            taught = torch.cat([self._taught[number] for number, _, _ in batch]).to(lm.device)
-            nll, kl = nll_and_kl(lm, sequences, conditioning, taught)
+            states = torch.cat([self._teacher_states[number] for number, _, _ in batch]).to(lm.device)
+            nll, kl = nll_and_kl(lm, sequences, conditioning, states)
         else:
             nll = mean_nll(lm, sequences, conditioning)
             kl = torch.zeros_like(nll)
@@ -247,11 +235,7 @@ class DyPRAG(PassageAdapters):
 
 
 def embedding_ids(lm: FrozenLM, passage: Passage) -> tuple[int, ...]:
-    """The tokens that a passage is embedded from: title and text, without an instruction.
-
-    Raises:
-        DataError: They are more than the model's context.
-    """
+    """The tokens that a passage is embedded from, title and text; an error if they exceed the model's context."""
     ids = lm.bos + lm.tokenize(passage.text)
     if len(ids) > lm.anatomy.max_positions:
         raise DataError(
@@ -265,14 +249,7 @@ def embedding_ids(lm: FrozenLM, passage: Passage) -> tuple[int, ...]:
 
 @torch.no_grad()
 def passage_embeddings(lm: FrozenLM, passages: Sequence[Passage]) -> Tensor:
-    """The frozen model's last hidden state at the last token of each passage.
-
-    Shapes:
-        Returns ``[passages, d_model]``, float32.
-
-    Raises:
-        DataError: A passage is longer than the model's context.
-    """
+    """The frozen model's last hidden state at the last token of each passage, float32 ``[passages, d_model]``."""
     tokens = [embedding_ids(lm, passage) for passage in passages]
     vectors = torch.zeros(len(tokens), lm.d_model)
     batch: list[int] = []

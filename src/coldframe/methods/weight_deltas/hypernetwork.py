@@ -43,9 +43,9 @@ class Hypernetwork(nn.Module):
     def __init__(self, layout: Layout, d_model: int, width: int = 32, init_std: float = 1e-3, seed: int = 0) -> None:
         super().__init__()
         self.layout, self.d_model, self.width = layout, d_model, width
-        # W_1 and V_1 of the first target, then of the next; the rows of W_2 and V_2 lie as the numbers they make.
+        # W_1 and V_1 of the first target, then of the next; the rows of W_2 and V_2 lie as the parameters they make.
         self.first = nn.Parameter(torch.empty(len(layout.pieces), width, d_model + 1))
-        self.second = nn.Parameter(torch.empty(layout.numbers, width))
+        self.second = nn.Parameter(torch.empty(layout.parameters, width))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for weight in self.parameters():
@@ -53,16 +53,12 @@ class Hypernetwork(nn.Module):
 
     @classmethod
     def from_state(cls, layout: Layout, state: Mapping[str, Tensor]) -> Self:
-        """From its weights by name, ``first`` and ``second``; kept in float32.
-
-        Raises:
-            ConfigError: They do not fit the layout.
-        """
+        """From its weights by name, ``first`` and ``second``; kept in float32."""
         first, second = state["first"], state["second"]
         fits = first.dim() == 3 and len(first) == len(layout.pieces)
-        fits = fits and tuple(second.shape) == (layout.numbers, first.shape[1])
-        got = f"{tuple(first.shape)} and {tuple(second.shape)}"
-        check(fits, "The hypernetwork's weights do not fit the layout", got=got)
+        fits = fits and tuple(second.shape) == (layout.parameters, first.shape[1])
+        shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
+        check(fits, "The hypernetwork's weights do not fit the layout", got=shapes)
         network = cls(layout, first.shape[2] - 1, first.shape[1])
         network.load_state_dict({"first": first.float(), "second": second.float()})
         return network.requires_grad_(False)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-import torch
-from torch import nn
-
-from coldframe.config import check
 from coldframe.frozen.ports import Conditioning, LowRank
 from coldframe.methods.base import Method, MethodConfig, MethodContext
+from coldframe.methods.weight_deltas.adapters import trained_factors
 from coldframe.retrieval.store import Retrieved
 
 
@@ -27,15 +23,12 @@ class LoRAConfig(MethodConfig):
     """
 
     section = "LoRA settings"
+    at_least = {"rank": 1}
+    above = {"alpha": 0}
 
     rank: int = 16
     alpha: float = 32.0
     targets: Literal["all", "attention", "mlp"] = "all"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.rank >= 1, "The rank must be positive", got=self.rank, expected="rank >= 1")
-        check(self.alpha > 0, "alpha must be positive", got=self.alpha)
 
 
 class LoRA(Method):
@@ -59,11 +52,7 @@ class LoRA(Method):
     def build(self, context: MethodContext) -> None:
         """A pair of factors for every target."""
         self.targets = context.lm.anatomy.linears(self.config.targets)
-        rank = self.config.rank
-        self.a = nn.ParameterList(torch.empty(rank, linear.d_in) for linear in self.targets)
-        self.b = nn.ParameterList(torch.zeros(linear.d_out, rank) for linear in self.targets)
-        for factor in self.a:
-            nn.init.kaiming_uniform_(factor, a=math.sqrt(5))
+        self.a, self.b = trained_factors(((at.d_in, at.d_out) for at in self.targets), self.config.rank)
 
     @property
     def ports(self) -> frozenset[str]:
@@ -73,8 +62,5 @@ class LoRA(Method):
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """The same update for every query."""
         scale = self.config.alpha / self.config.rank
-        return Conditioning(
-            deltas={
-                linear.name: LowRank(a, b, scale) for linear, a, b in zip(self.targets, self.a, self.b, strict=True)
-            }
-        )
+        targets = zip(self.targets, self.a, self.b, strict=True)
+        return Conditioning(deltas={linear.name: LowRank(a, b, scale) for linear, a, b in targets})

@@ -12,15 +12,7 @@ from coldframe.methods.weight_deltas.adapters import Factors, Layout
 
 
 def write_lora(folder: Path, lm: FrozenLM, layout: Layout, factors: Factors, scale: float) -> None:
-    """Write ``adapter_config.json`` and ``adapter_model.safetensors``, float32.
-
-    Args:
-        folder: A new folder.
-        lm: The model that the adapter is for.
-        layout: Names of its targets.
-        factors: A ``[r', in]`` and B ``[out, r']`` of each; r' may be larger than the layout's rank.
-        scale: ``dW = scale B A``; written as ``lora_alpha = scale r'``, which peft divides by r'.
-    """
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors``, float32, into a new folder."""
     folder.mkdir(parents=True)
     rank = int(factors[0][0].shape[0])
     tensors = {}
@@ -28,7 +20,7 @@ def write_lora(folder: Path, lm: FrozenLM, layout: Layout, factors: Factors, sca
         tensors[f"base_model.model.{name}.lora_A.weight"] = a.float().clone().contiguous()
         tensors[f"base_model.model.{name}.lora_B.weight"] = b.float().clone().contiguous()
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    alpha = scale * rank
+    alpha = scale * rank  # servers want a whole number where it is one
     transposed = type(lm.model.get_submodule(layout.names[0])).__name__ == "Conv1D"
     config = {
         "peft_type": "LORA",
@@ -36,9 +28,7 @@ def write_lora(folder: Path, lm: FrozenLM, layout: Layout, factors: Factors, sca
         "base_model_name_or_path": str(lm.provenance["name"]),
         "inference_mode": True,
         "r": rank,
-        "lora_alpha": int(alpha)
-        if alpha == int(alpha)
-        else alpha,  # servers want whole numbers where they can have them
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": transposed,
@@ -50,5 +40,5 @@ def write_lora(folder: Path, lm: FrozenLM, layout: Layout, factors: Factors, sca
 def targets(lm: FrozenLM, layout: Layout) -> list[str]:
     """Last parts of the targets' names where these mean no other module, as servers want them; else whole names."""
     ends = sorted({name.rpartition(".")[2] for name in layout.names})
-    meant = [name for name, _ in lm.model.named_modules() if name.rpartition(".")[2] in ends]
-    return ends if sorted(meant) == sorted(layout.names) else list(layout.names)
+    matches = [name for name, _ in lm.model.named_modules() if name.rpartition(".")[2] in ends]
+    return ends if sorted(matches) == sorted(layout.names) else list(layout.names)

@@ -18,11 +18,10 @@ from coldframe.frozen.sequence_loss import TokenSequence
 from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.training_set import TrainingData
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
-from coldframe.methods.weight_deltas.adapters import Layout
+from coldframe.methods.weight_deltas.adapters import Factors, Layout
 from coldframe.methods.weight_deltas.banks import Bank
 from coldframe.methods.weight_deltas.lora_folder import write_lora
 from coldframe.methods.weight_deltas.passage_sequences import PassageSequences, lesson_hash, questions_by_passage
-from coldframe.methods.weight_deltas.routing import Routing
 from coldframe.progress import say
 from coldframe.retrieval.store import Retrieved
 from coldframe.storage.files import atomic_path
@@ -72,27 +71,21 @@ class PassageAdapters(Method):
 
     @property
     def adapters(self) -> Bank:
-        """Where the adapters of passages come from.
-
-        Raises:
-            NotFittedError: Nothing is trained yet.
-        """
+        """Where the adapters of passages come from."""
         if self.bank is None:
             raise NotFittedError(f"{self.name} has not been fitted", fix="Call coldframe.fit or coldframe.load.")
         return self.bank
 
-    def _others(self, text: str, own: Sequence[str]) -> list[str]:
+    def _swapped(self, text: str, retrieved: Sequence[str]) -> list[str]:
         """As many passages that were not retrieved, drawn by the query's text."""
-        rest = [id for id in self.adapters.ids if id not in own]
-        if not rest:
+        pool = [id for id in self.adapters.ids if id not in retrieved]
+        if not pool:
             raise DataError("Adapters cannot be swapped: every passage is retrieved for a query", fix="Lower k.")
-        generator = random.Random(content_hash(text))
-        return generator.sample(rest, min(len(own), len(rest)))
+        return random.Random(content_hash(text)).sample(pool, min(len(retrieved), len(pool)))
 
-    @property
-    def routing(self) -> Routing:
-        """How passages mix what is shared between them; only Poly-PRAG has a choice."""
-        return "learned"
+    def factors(self, queries: Sequence[Sequence[str]]) -> Factors:
+        """One update for the passages of each query, as the settings combine them."""
+        return self.adapters.factors(queries, self.config.combine)
 
     @property
     def ports(self) -> frozenset[str]:
@@ -114,25 +107,15 @@ class PassageAdapters(Method):
         nearest = retrieved.ranked().top(self.config.k).canonical()
         ids = [[entry.id for entry in nearest.examples(row)] for row in range(len(nearest))]
         if self.config.source == "others":
-            ids = [self._others(text, own) for text, own in zip(texts, ids, strict=True)]
-        factors = self.adapters.factors(ids, self.config.combine, self.routing)
+            ids = list(map(self._swapped, texts, ids))
         device = self.ready.lm.device
-        moved = [(a.to(device), b.to(device)) for a, b in factors]
-        return Conditioning(deltas=self.layout.deltas(moved, self.adapters.scale))
+        factors = [(a.to(device), b.to(device)) for a, b in self.factors(ids)]
+        return Conditioning(deltas=self.layout.deltas(factors, self.adapters.scale))
 
     # ---- training ---------------------------------------------------------------------------------------
 
-    @property
-    def sequences(self) -> PassageSequences:
-        """How passages become sequences."""
-        return PassageSequences(self.ready.schema, self.config.form, self.config.loss, self.config.full_answers)
-
     def lessons(self, data: TrainingData) -> list[Lesson]:
-        """The passages to learn.
-
-        Raises:
-            DataError: A passage cannot be used, unless such are left out; or none can.
-        """
+        """The passages to learn; an error if there is none."""
         questions = questions_by_passage(data.task)
 
         def lesson(passage: Passage) -> Lesson:
@@ -147,7 +130,7 @@ class PassageAdapters(Method):
         return lessons
 
     def usable(self, data: TrainingData, passages: Sequence[Passage], use: Callable[[Passage], T]) -> list[T]:
-        """What is made of some passages; those of which nothing can be made stop it, or are left out."""
+        """The results of ``use`` on passages; those that it refuses are an error, or left out."""
         skip = self.config.skip_unusable or data.task.options.get("on_error") == "skip"
         results = []
         for passage in passages:
@@ -161,7 +144,9 @@ class PassageAdapters(Method):
 
     def sequences_of(self, passage: Passage, questions: Sequence[Example]) -> list[TokenSequence]:
         """What is trained on for a passage."""
-        return self.sequences.of(self.ready.lm, passage, questions)
+        config = self.config
+        sequences = PassageSequences(self.ready.schema, config.form, config.loss, config.full_answers)
+        return sequences.of(self.ready.lm, passage, questions)
 
     def fingerprint(self, training: Mapping[str, Any]) -> str:
         """Names what an adapter depends on beside its passage."""
@@ -182,19 +167,14 @@ class PassageAdapters(Method):
         return list(self.adapters.files)
 
     def export(self, out: Path, entries: Sequence[str] = ()) -> Path:
-        """Write the adapter of one passage, or of several combined, as a LoRA folder that peft loads.
-
-        Raises:
-            DataError: A passage is unknown, or there is none.
-            ConfigError: The folder exists.
-        """
+        """Write the adapter of one passage, or of several combined, as a LoRA folder that peft loads."""
         if unknown := [entry for entry in entries if entry not in self.adapters.ids]:
             raise DataError(f"There is no passage {unknown[0]!r}", fix=nearest(unknown[0], self.adapters.ids))
         if not entries:
             raise DataError("There is no passage to export", fix="Name one or several of the store.")
         if out.exists():
             raise ConfigError(f"{out} exists already", fix="Choose another folder.")
-        factors = [(a[0], b[0]) for a, b in self.adapters.factors([list(entries)], self.config.combine, self.routing)]
+        factors = [(a[0], b[0]) for a, b in self.factors([entries])]
         with atomic_path(out) as folder:
             write_lora(folder, self.ready.lm, self.layout, factors, self.adapters.scale)
         return out

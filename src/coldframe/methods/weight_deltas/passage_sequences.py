@@ -51,27 +51,27 @@ class PassageSequences:
             )
         sequences = []
         twice = -(-len(questions) // 2) if self.form == "published" else 0
+        versions = list(filter(None, (passage.text, passage.rewrite)))  # a rewrite may be missing
         for place, question in enumerate(questions):
             answer = question.full_target if self.full_answers and question.full_target else question.target
-            before = [passage.text, passage.rewrite] if place < twice else [""]
-            before = [text for text in before if text or place >= twice]  # a rewrite may be missing
-            sequences += [self._sequence(lm, passage, question.text, answer, text) for text in before]
+            contexts = versions if place < twice else [""]
+            sequences += [self._sequence(lm, passage, question.text, answer, context) for context in contexts]
         return sequences
 
-    def _sequence(self, lm: FrozenLM, passage: Passage, question: str, answer: str, before: str) -> TokenSequence:
+    def _sequence(self, lm: FrozenLM, passage: Passage, question: str, answer: str, context: str) -> TokenSequence:
         template = self.schema.template
-        written = lm.answer_tokens(template.answer(answer.strip()), template.end)
-        contexts = ((template.passage(before),),) if before else None
+        answer_ids = lm.answer_tokens(template.answer(answer.strip()), template.end)
+        contexts = ((template.passage(context),),) if context else None
         dropped = lm.dropped_contexts
         try:
-            row = lm.rows(prompts(self.schema, [question]), Conditioning(contexts=contexts), reserve=len(written))[0]
+            row = lm.rows(prompts(self.schema, [question]), Conditioning(contexts=contexts), reserve=len(answer_ids))[0]
         except DataError as error:
             raise _too_long(passage, error.got, lm.anatomy.max_positions) from error
         if lm.dropped_contexts > dropped:
             lm.dropped_contexts = dropped
-            raise _too_long(passage, f"{len(lm.tokenize(before))} tokens of text", lm.anatomy.max_positions)
+            raise _too_long(passage, f"{len(lm.tokenize(context))} tokens of text", lm.anatomy.max_positions)
         ids = row.shared + row.own
-        return TokenSequence(ids + written, 1 if self.loss == "sequence" else len(ids))
+        return TokenSequence(ids + answer_ids, 1 if self.loss == "sequence" else len(ids))
 
 
 def questions_by_passage(task: Task) -> dict[str, list[Example]]:
@@ -99,10 +99,10 @@ def where(passage: Passage) -> str:
     return f"The passage in row {passage.row}" if passage.row else f"The passage {passage.text[:40]!r}"
 
 
-def _too_long(passage: Passage, got: object, limit: int) -> DataError:
+def _too_long(passage: Passage, length: object, limit: int) -> DataError:
     return DataError(
         f"{where(passage)} does not fit into the model's context",
-        got=got,
+        got=length,
         expected=f"at most {limit} tokens with question and answer",
         fix="Cut it into shorter passages, train with form 'closed-book', or skip such passages with --on-error skip.",
     )

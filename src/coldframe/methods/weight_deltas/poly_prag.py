@@ -16,6 +16,7 @@ from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import mean_nll
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
+from coldframe.methods.weight_deltas.adapters import Factors
 from coldframe.methods.weight_deltas.bank_files import BANK, write_bank
 from coldframe.methods.weight_deltas.banks import RoutedBank
 from coldframe.methods.weight_deltas.passage_adapters import Lesson, PassageAdapters
@@ -43,18 +44,13 @@ class PolyPRAGConfig(AdapterConfig):
     """
 
     section = "Poly-PRAG settings"
+    at_least = {"adapters": 1, "router_learning_rate": 0, "router_start": 0}
 
     adapters: int = 8
     router_learning_rate: float = 0.1
     router_start: float = 3.0
     relaxed: bool = False
     routing: Routing = "learned"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.adapters >= 1, "adapters must be positive", got=self.adapters, expected="at least 1")
-        for name in ("router_learning_rate", "router_start"):
-            check(getattr(self, name) >= 0, f"{name} cannot be negative", got=getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,19 +119,15 @@ class PolyPRAG(PassageAdapters):
         self._finish([passage.id for passage, _, _ in lessons], self.latent, self.table)
 
     def growth(self, data: TrainingData) -> Iterator[Problem]:
-        """Rows for new passages; the bank stays as it is.
-
-        Raises:
-            ConfigError: The rows of this bank do not learn, so that a new one would stay as it was drawn.
-        """
+        """Rows for new passages; the bank stays as it is. Where rows do not learn, this is an error."""
         check(self.config.router_learning_rate > 0, "Rows of this bank do not learn", got="router_learning_rate=0")
         before, lessons = self.adapters, self.lessons(data)
         assert isinstance(before, RoutedBank)  # trained or loaded by this class
-        known = before.table.flatten(1)
-        rows = self._rows(data.seed, len(known) + len(lessons))[len(known) :]  # each new one starts as no other does
-        self._begin(before.bank, torch.cat((known, rows)))
+        table = before.table.flatten(1)
+        rows = self._rows(data.seed, len(table) + len(lessons))[len(table) :]  # every new row has a start of its own
+        self._begin(before.bank, torch.cat((table, rows)))
         self.latent.requires_grad_(False)
-        yield self._problem(lessons, first=len(known))
+        yield self._problem(lessons, first=len(table))
         self._finish([*before.ids, *(passage.id for passage, _, _ in lessons)], before.bank, self.table)
 
     def _rows(self, seed: int, count: int) -> Tensor:
@@ -179,13 +171,10 @@ class PolyPRAG(PassageAdapters):
         deltas = self.layout.deltas(self.layout.factors(adapters), self.config.scale)
         return mean_nll(lm, [sequence for _, sequence in batch], Conditioning(deltas=deltas))
 
-    def optimizer(
-        self, groups: list[dict[str, Any]], learning_rate: float, weight_decay: float
-    ) -> torch.optim.Optimizer:
+    def optimizer(self, groups: list[dict[str, Any]], **settings: Any) -> torch.optim.Optimizer:
         """AdamW for the bank, and for the rows that a step saw."""
-        return RowAdamW(groups, lr=learning_rate, weight_decay=weight_decay)
+        return RowAdamW(groups, **settings)
 
-    @property
-    def routing(self) -> Routing:
-        """As learned, or a control."""
-        return self.config.routing
+    def factors(self, queries: Sequence[Sequence[str]]) -> Factors:
+        """With the routing as learned, or a control."""
+        return self.adapters.factors(queries, self.config.combine, routing=self.config.routing)

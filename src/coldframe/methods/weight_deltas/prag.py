@@ -10,21 +10,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from coldframe.config import check
 from coldframe.errors import ArtifactError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import mean_nll
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
+from coldframe.methods.weight_deltas import bank_files
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
-from coldframe.methods.weight_deltas.bank_files import (
-    INDEX,
-    SHARDS,
-    read_index,
-    shard_places,
-    write_index,
-    write_shard,
-)
+from coldframe.methods.weight_deltas.bank_files import INDEX, SHARDS
 from coldframe.methods.weight_deltas.banks import AdapterShards
 from coldframe.methods.weight_deltas.passage_adapters import Lesson, PassageAdapters
 from coldframe.methods.weight_deltas.passage_sequences import where
@@ -44,16 +37,10 @@ class PRAGConfig(AdapterConfig):
     """
 
     section = "PRAG settings"
+    at_least = {"per_step": 1, "at_once": 1}
 
     per_step: int = 1
     at_once: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("per_step", "at_once"):
-            value = getattr(self, name)
-            if name == "per_step" or value is not None:
-                check(value >= 1, f"{name} must be positive", got=value, expected="at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,13 +106,9 @@ class PRAG(PassageAdapters):
         self.bank = AdapterShards([*before.folders, folder], self.layout, self.config.scale, lessons)
 
     def trained(self, data: TrainingData, folder: Path) -> Generator[Problem, None, dict[str, str]]:
-        """Train what the folder lacks; returns the passages by id, with the hash of what each is trained on.
-
-        Raises:
-            ArtifactError: The folder holds adapters of another run.
-        """
+        """Train what the folder lacks; returns the passages by id, with the hash of what each is trained on."""
         lessons, fingerprint = self.lessons(data), self.fingerprint(data.settings)
-        places = shard_places(folder / SHARDS)
+        places = bank_files.shard_places(folder / SHARDS)
         if foreign := [path for path, _, owner in places.values() if owner != fingerprint]:
             raise ArtifactError(
                 f"{foreign[0]} belongs to a run with another model or other settings",
@@ -137,7 +120,7 @@ class PRAG(PassageAdapters):
         for group in self.groups(left):
             yield self.problem(group, data)
             flat = self.flat.detach().cpu().to(self.stored_dtype)
-            write_shard(folder, {passage.id: lesson for passage, _, lesson in group}, flat, fingerprint)
+            bank_files.write_shard(folder, {passage.id: lesson for passage, _, lesson in group}, flat, fingerprint)
             del self.flat
         return {passage.id: lesson for passage, _, lesson in lessons}
 
@@ -146,12 +129,12 @@ class PRAG(PassageAdapters):
         bank = self.adapters
         assert isinstance(bank, AdapterShards)  # trained or loaded by this class
         names = super().save(folder)
-        write_index(folder, bank.lessons)
+        bank_files.write_index(folder, bank.lessons)
         return [*names, INDEX]
 
     def load(self, folder: Path) -> None:
         """Open what was stored."""
-        self.bank = AdapterShards([folder], self.layout, self.config.scale, read_index(folder))
+        self.bank = AdapterShards([folder], self.layout, self.config.scale, bank_files.read_index(folder))
 
     def problem(self, group: Sequence[Lesson], data: TrainingData) -> Problem:
         """The adapters of some passages, from their common start."""
@@ -187,11 +170,9 @@ class PRAG(PassageAdapters):
         deltas = self.layout.deltas(self.layout.factors(adapters), self.config.scale)
         return mean_nll(lm, [sequence for _, sequence in batch], Conditioning(deltas=deltas))
 
-    def optimizer(
-        self, groups: list[dict[str, Any]], learning_rate: float, weight_decay: float
-    ) -> torch.optim.Optimizer:
+    def optimizer(self, groups: list[dict[str, Any]], **settings: Any) -> torch.optim.Optimizer:
         """AdamW in one pass over memory instead of a dozen."""
-        return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
+        return torch.optim.AdamW(groups, fused=True, **settings)
 
     def groups(self, lessons: Sequence[Lesson]) -> Iterator[list[Lesson]]:
         """Passages that can be trained together: as many sequences each, of like length."""

@@ -1,4 +1,4 @@
-"""AdamW that moves the rows of a table which a step saw, each by moments and a count of its own."""
+"""AdamW that moves only the rows of a table that a step used, each with its own moments and step count."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 class RowAdamW(torch.optim.AdamW):
-    """AdamW; groups with ``rows=True`` hold tables with sparse gradients, of which a step sees a few rows.
+    """AdamW; groups with ``rows=True`` hold tables with sparse gradients, of which a step uses a few rows.
 
-    A row has moments and a count of steps of its own, and no weight decay. An ordinary AdamW goes on moving rows that a
-    step did not see, by their old moments; and a lazy one that counts steps for all rows together makes the first steps
-    of late rows too long.
+    Every row has its own moments and step count, and no weight decay. An ordinary AdamW keeps moving the rows that a
+    step did not use, by their old moments; one that counts steps for all rows together makes the first steps of late
+    rows too long.
 
     Args:
         groups: Optimiser groups, with ``rows=True`` in those of tables.
