@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from coldframe.errors import ColdframeError, DataError
-from coldframe.evaluation.intervals import Interval, score_interval
 from coldframe.evaluation.variants import METRICS
 from coldframe.frozen.model import load_lm
+from coldframe.inference.intervals import Interval, score_interval
 from coldframe.inference.run import predict
 from coldframe.methods.base import MethodContext
 from coldframe.methods.text.zero_shot import ZeroShot

@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coldframe.errors import ColdframeError, ConfigError
-from coldframe.evaluation.intervals import interval
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import Conditioning, Prompt
+from coldframe.inference.intervals import interval
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import rank_correlation
 from coldframe.methods.head_gains.proxy import ProxyTask

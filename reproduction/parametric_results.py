@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from coldframe.evaluation.compare import paired_difference
-from coldframe.evaluation.intervals import score_interval
 from coldframe.evaluation.variants import METRICS, broken
+from coldframe.inference.intervals import score_interval
 from coldframe.inference.predictions import Predictions
 from coldframe.methods.weight_deltas.adapter_config import Combination
 from coldframe.tasks.task import Example

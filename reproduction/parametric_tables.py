@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from coldframe.evaluation.intervals import Interval
 from coldframe.evaluation.variants import METRICS
+from coldframe.inference.intervals import Interval
 from coldframe.reports import markdown
 from coldframe.reports.blocks import Block, Code, Column, Heading, Table, Text
 from coldframe.reports.numbers import fixed, p_value, percent, span

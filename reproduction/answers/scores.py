@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coldframe.evaluation.intervals import RESAMPLES, Interval, Statistic, interval
+from coldframe.inference.intervals import RESAMPLES, Interval, Statistic, interval
 from coldframe.tasks.text_metrics import TEXT_METRICS
 from reproduction.questions import Question
 from reproduction.reweighted.scores import EFFECT, WRITTEN, Gap

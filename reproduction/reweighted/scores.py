@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from coldframe.config import Config
-from coldframe.evaluation.intervals import Interval
+from coldframe.inference.intervals import Interval
 from coldframe.reports.numbers import MetricInfo
 from coldframe.tasks.text_metrics import TEXT_METRICS
 

@@ -13,7 +13,7 @@ from coldframe.diagnosis.shares import (
     share_of,
 )
 from coldframe.errors import ConfigError, DataError
-from coldframe.evaluation.intervals import ends, interval, resampled_weights, seed_shares
+from coldframe.inference.intervals import ends, interval, resampled_weights, seed_shares
 
 
 def losses(rng, n=60, seeds=3, share=0.5, gain=0.4):

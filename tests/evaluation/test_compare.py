@@ -12,7 +12,7 @@ from coldframe.evaluation.compare import (
     rows_needed,
     smallest_difference,
 )
-from coldframe.evaluation.intervals import score_interval
+from coldframe.inference.intervals import score_interval
 
 from .support import make_predictions, noisy_run
 

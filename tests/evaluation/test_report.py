@@ -14,7 +14,6 @@ from coldframe.errors import ConfigError
 from coldframe.evaluation.calibration import Bin, reliability
 from coldframe.evaluation.compare import Difference
 from coldframe.evaluation.cost import Cost
-from coldframe.evaluation.intervals import Interval
 from coldframe.evaluation.report import render_markdown, render_report, render_table, write_report
 from coldframe.evaluation.report_data import (
     LabelPrior,
@@ -31,6 +30,7 @@ from coldframe.evaluation.report_data import (
 )
 from coldframe.evaluation.report_samples import MAX_TEXT
 from coldframe.evaluation.summary import label_prior_rows, method_row, metric_infos, samples
+from coldframe.inference.intervals import Interval
 from coldframe.reports.numbers import MetricInfo
 from coldframe.retrieval.store import Store
 from coldframe.tasks.task import Example, Schema

@@ -6,9 +6,9 @@ import pytest
 
 from coldframe.errors import ConfigError
 from coldframe.evaluation.compare import Difference
-from coldframe.evaluation.intervals import Interval
 from coldframe.evaluation.report_data import MethodRow, ReportData, Score
 from coldframe.evaluation.verdict import verdict
+from coldframe.inference.intervals import Interval
 from coldframe.reports.numbers import MetricInfo
 
 EFF = MetricInfo("effective_accuracy", "effective accuracy")

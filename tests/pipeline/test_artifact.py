@@ -85,6 +85,17 @@ def test_an_artifact_names_all_it_depends_on(saved: Path) -> None:
     assert all(not key.startswith("setting") for key in load_file(saved / WEIGHTS))  # nothing of the base model
 
 
+def test_a_pipeline_is_evaluated_with_intervals() -> None:
+    pipeline, rows = pipeline_of(), task().test or task().train
+    scores = pipeline.evaluate(rows)
+    assert next(iter(scores)) == pipeline.schema.metric and {"accuracy", "auroc"} <= scores.keys()
+    right = [label == row.target for label, row in zip(pipeline.predict([r.text for r in rows]), rows, strict=True)]
+    accuracy = scores["accuracy"]
+    assert accuracy.value == pytest.approx(100 * np.mean(right)) and accuracy.n == len(rows)
+    assert accuracy.low <= accuracy.value <= accuracy.high
+    assert pipeline.evaluate(rows, ["brier"]).keys() == {pipeline.schema.metric, "brier"}
+
+
 def test_texts_survive_whatever_they_hold(tmp_path: Path) -> None:
     """Line separators of Unicode are line ends to Python and not to JSON lines."""
     odd = ["a\u2028b", "c\u2029d", "e\x85f", "g\x0b\x0c\x1ch", 'i"\\ j', "漢字 🧪", "tab\tand\rreturn"]

@@ -13,7 +13,7 @@ from reproduction.reweighted.verdict import judge
 from tests.reports.pages import whole
 
 from coldframe.evaluation.head_gains import Head, HeadGains
-from coldframe.evaluation.intervals import Interval
+from coldframe.inference.intervals import Interval
 
 GAINS = HeadGains(
     ((0.0, 0.5), (-2.0, 0.02)),

@@ -24,7 +24,7 @@ from coldframe.diagnosis.subject import Condition, Subject, TokenSubject, noise_
 from coldframe.diagnosis.token_variance import reference_note, token_variance
 from coldframe.diagnosis.verdict import verdict
 from coldframe.errors import ConfigError, DataError, nearest
-from coldframe.evaluation.intervals import RESAMPLES
+from coldframe.inference.intervals import RESAMPLES
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.progress import duration, say
 from coldframe.tasks.origin import load_again

@@ -13,7 +13,7 @@ from coldframe.config import check
 from coldframe.diagnosis.evidence import Estimate
 from coldframe.errors import DataError
 from coldframe.evaluation.compare import smallest_difference
-from coldframe.evaluation.intervals import CHUNK, RESAMPLES, ends, resampled_weights, seed_shares
+from coldframe.inference.intervals import CHUNK, RESAMPLES, ends, resampled_weights, seed_shares
 
 #: Of a share where there is no gain to have shares of.
 UNDEFINED = Estimate(float("nan"), float("nan"), float("nan"))

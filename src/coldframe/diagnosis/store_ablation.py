@@ -15,7 +15,7 @@ from coldframe.diagnosis.pipeline_subject import PipelineSubject
 from coldframe.diagnosis.shares import Shares
 from coldframe.diagnosis.subject import CONDITIONS, Condition, Subject
 from coldframe.errors import ConfigError, DataError
-from coldframe.evaluation.intervals import RESAMPLES
+from coldframe.inference.intervals import RESAMPLES
 from coldframe.methods.registry import create
 from coldframe.pipeline.fit import fit
 from coldframe.progress import duration, say

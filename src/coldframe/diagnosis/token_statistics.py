@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from coldframe.diagnosis.evidence import Estimate
 from coldframe.diagnosis.shares import UNDEFINED
 from coldframe.errors import DataError, MissingExtraError
-from coldframe.evaluation.intervals import Statistic, interval
+from coldframe.inference.intervals import Statistic, interval
 
 RESAMPLES = 2000  # these numbers describe and do not decide
 FOLDS = 5

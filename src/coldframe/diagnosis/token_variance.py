@@ -27,7 +27,7 @@ from coldframe.diagnosis.token_statistics import (
     unit_rows,
 )
 from coldframe.errors import DataError
-from coldframe.evaluation.intervals import RESAMPLES
+from coldframe.inference.intervals import RESAMPLES
 
 SHOWN = 32  # queries in the heatmap
 

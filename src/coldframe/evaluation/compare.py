@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from coldframe.config import Config, check
 from coldframe.errors import DataError
-from coldframe.evaluation.intervals import (
+from coldframe.inference.intervals import (
     CHUNK,
     RESAMPLES,
     Kind,

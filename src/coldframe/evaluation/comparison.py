@@ -18,7 +18,6 @@ from coldframe.errors import ConfigError, nearest
 from coldframe.evaluation.calibration import reliability
 from coldframe.evaluation.controls import all_controls, control_data
 from coldframe.evaluation.cost import Cost
-from coldframe.evaluation.intervals import score_interval
 from coldframe.evaluation.jobs import LINEAR_HEAD, QUERY_ABLATIONS, TRAINING_ABLATIONS, Job
 from coldframe.evaluation.report import render_markdown, render_table, write_report
 from coldframe.evaluation.report_data import (
@@ -34,6 +33,7 @@ from coldframe.evaluation.runs import Outcome, Runner
 from coldframe.evaluation.summary import label_prior_rows, method_row, metric_infos, samples
 from coldframe.evaluation.verdict import verdict
 from coldframe.frozen.model import FrozenLM
+from coldframe.inference.intervals import score_interval
 from coldframe.inference.predictions import Predictions
 from coldframe.methods.registry import create
 from coldframe.pipeline.setup import readable_task

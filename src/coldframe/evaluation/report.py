@@ -42,7 +42,7 @@ def render_markdown(data: ReportData) -> str:
     """Headline, table, notes, published numbers and the command that makes them again, for a page of results.
 
     Example:
-        >>> from coldframe.evaluation.intervals import Interval
+        >>> from coldframe.inference.intervals import Interval
         >>> from coldframe.evaluation.report_data import Score
         >>> row = MethodRow("IDPG", "method", (Score("accuracy", Interval(81.0, 78.0, 84.0, n=500)),))
         >>> data = ReportData("trec", "smollm2", "IDPG", "accuracy", (MetricInfo("accuracy", "Accuracy"),), (row,))

@@ -12,7 +12,7 @@ from coldframe.errors import ConfigError, nearest
 from coldframe.evaluation.calibration import Bin
 from coldframe.evaluation.compare import Difference
 from coldframe.evaluation.cost import Cost
-from coldframe.evaluation.intervals import Interval
+from coldframe.inference.intervals import Interval
 from coldframe.reports.numbers import MetricInfo
 
 #: "method": an adapted or prompted model; "control": the same with its information destroyed (shuffled labels,

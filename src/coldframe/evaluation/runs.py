@@ -16,11 +16,11 @@ from coldframe import __version__
 from coldframe.config import Config
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.cost import Cost
-from coldframe.evaluation.intervals import statistic
 from coldframe.evaluation.jobs import QUERY_ABLATIONS, Job
 from coldframe.evaluation.measure import measure
 from coldframe.evaluation.trained_controls import ConstantInput, shuffled_labels
 from coldframe.frozen.model import FrozenLM
+from coldframe.inference.intervals import statistic
 from coldframe.inference.predictions import Predictions
 from coldframe.methods.base import Method
 from coldframe.pipeline.fit import fit

@@ -9,20 +9,14 @@ import numpy as np
 from coldframe.errors import ConfigError, nearest
 from coldframe.evaluation.compare import paired_difference
 from coldframe.evaluation.cost import Cost
-from coldframe.evaluation.intervals import RESAMPLES, score_interval, statistic
 from coldframe.evaluation.report_data import LabelPrior, MethodRow, Neighbour, Role, Sample, Score
+from coldframe.inference.intervals import RESAMPLES, score_interval, statistic, usual_metrics
 from coldframe.inference.predictions import Predictions, same_rows
 from coldframe.reports.numbers import MetricInfo
 from coldframe.retrieval.store import Store
 from coldframe.tasks.metrics import METRICS, Metric
 from coldframe.tasks.task import Example, Schema
 from coldframe.tasks.text_metrics import TEXT_METRICS, TextMetric
-
-#: What the table shows beside the primary metric, by kind of task.
-USUAL = {
-    "classification": ("effective_accuracy", "accuracy", "balanced_accuracy", "mcc", "auroc", "calibration_error"),
-    "generation": ("token_f1", "exact_match", "contains", "loss"),
-}
 
 #: The loss is no metric of written answers: it comes with the predictions where the model gives one.
 LOSS = MetricInfo("loss", "Loss of the gold answer", higher=False, decimals=3)
@@ -60,7 +54,7 @@ def method_row(
         runs: One run per training seed of one method.
         schema: The task's schema; its metric is the primary one.
         role: What the row stands for.
-        metrics: Further metrics; the primary one is always there. Default: ``USUAL`` for the kind of task.
+        metrics: Further metrics; the primary one is always there. Default: :func:`usual_metrics`.
         main: The main method's runs; None for the main method itself.
         cost: Of the method.
         bytes_per_passage: What it stores for each passage.
@@ -72,8 +66,7 @@ def method_row(
     same_rows(runs)
     few = max(resamples // 5, 100)
     positive = None if schema.positive is None else schema.index(schema.positive)
-    usual = [name for name in USUAL[schema.kind] if name != LOSS.name or all(run.losses is not None for run in runs)]
-    names = dict.fromkeys([schema.metric, *(metrics or usual)])
+    names = dict.fromkeys([schema.metric, *(metrics or usual_metrics(runs))])
     row = np.ones((1, len(runs[0])))
     return MethodRow(
         name=runs[0].method,

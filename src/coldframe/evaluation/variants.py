@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.errors import ConfigError, DataError
-from coldframe.evaluation.intervals import Interval, interval, score_interval
 from coldframe.evaluation.jobs import QUERY_ABLATIONS
+from coldframe.inference.intervals import Interval, interval, score_interval
 from coldframe.inference.predictions import Predictions, same_rows
 from coldframe.methods.base import Method
 from coldframe.methods.compose import Compose

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from coldframe.errors import ArtifactError, ConfigError, DataError
 from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.inference.intervals import Interval, score_interval, usual_metrics
 from coldframe.inference.predictions import Predictions
 from coldframe.inference.run import Outcome, predict, run
 from coldframe.methods.base import Method
@@ -170,6 +171,24 @@ class Pipeline:
                 advance=bar.advance,
             )
         return dataclasses.replace(predictions, seconds=time.perf_counter() - started)
+
+    def evaluate(self, examples: Sequence[Example], metrics: Sequence[str] = ()) -> dict[str, Interval]:
+        """Scores of labelled rows with their 95% bootstrap intervals.
+
+        Args:
+            examples: The queries with their targets, such as ``task.test``.
+            metrics: Names of metrics beside the task's own, which comes first; the usual ones if empty.
+
+        Example:
+            >>> import coldframe as cf
+            >>> pipeline = cf.load("runs/b3db")                                  # doctest: +SKIP
+            >>> print(pipeline.evaluate(cf.load_task("b3db").test)["accuracy"])  # doctest: +SKIP
+            82.3 [79.5, 84.9] (n = 779, 1 seed)
+        """
+        run = self.predictions(examples)
+        positive = None if self.schema.positive is None else self.schema.index(self.schema.positive)
+        names = dict.fromkeys([self.schema.metric, *(metrics or usual_metrics([run]))])
+        return {name: score_interval([run], name, positive) for name in names}
 
     def calibrate(self, rows: Sequence[Example]) -> list[float]:
         """Correct the scores of the labels by labelled rows that nothing was trained on; nothing else changes.

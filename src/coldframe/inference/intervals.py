@@ -82,6 +82,14 @@ def statistic(runs: Sequence[Predictions], metric: str, positive: int | None = N
     raise ConfigError(f"{metric!r} is no metric of a {kind} task", fix=nearest(metric, known))
 
 
+def usual_metrics(runs: Sequence[Predictions]) -> tuple[str, ...]:
+    """The metrics that are shown for some runs unless others are named."""
+    if runs[0].labels:
+        return ("effective_accuracy", "accuracy", "balanced_accuracy", "mcc", "auroc", "calibration_error")
+    losses = ("loss",) if all(run.losses is not None for run in runs) else ()
+    return ("token_f1", "exact_match", "contains", *losses)
+
+
 def _losses(run: Predictions) -> NDArray[np.float64]:
     if run.losses is None:
         raise ConfigError(f"The predictions of {run.method!r} come without losses of the gold answers")

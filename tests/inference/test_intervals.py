@@ -3,13 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from tests.evaluation.support import make_predictions, noisy_run
 
 from coldframe.errors import ConfigError, DataError
-from coldframe.evaluation.intervals import Interval, bootstrap, interval, resampled_weights, score_interval
+from coldframe.inference.intervals import Interval, bootstrap, interval, resampled_weights, score_interval
 from coldframe.inference.predictions import Predictions
 from coldframe.tasks.metrics import METRICS
-
-from .support import make_predictions, noisy_run
 
 
 def mean_statistic(values):
