@@ -26,10 +26,10 @@ from coldframe.methods.text.zero_shot import ZeroShot
 from coldframe.reports.numbers import MetricInfo
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.storage.files import atomic_path
-from coldframe.tasks.qa.read import read_rows
 from coldframe.tasks.questions import QUESTION
 from coldframe.tasks.task import Example, Schema, text_key
 from reproduction.multi_document_qa import draw
+from reproduction.question_sets.read import read_rows
 
 FILE = Path("complexwebquestions", "test_3531.json.gz")
 

@@ -22,7 +22,7 @@ import numpy as np
 from coldframe.config import check
 from coldframe.errors import DataError
 from coldframe.retrieval.bm25 import BM25
-from coldframe.tasks.qa.read import oracle, question_task, read_rows
+from reproduction.question_sets.read import oracle, question_task, read_rows
 from reproduction.questions import Passage, Question, answered_by, questions_of, write_questions
 
 T = TypeVar("T")

@@ -47,13 +47,13 @@ from coldframe.tasks import load_task
 from coldframe.tasks.augmentation import augment
 from coldframe.tasks.corpora import spread
 from coldframe.tasks.passages import answered_by
-from coldframe.tasks.qa import READERS
 from coldframe.tasks.task import Example, Passage, Task, content_hash
 from coldframe.tasks.text_metrics import published_answer
 from coldframe.training.config import TrainingConfig
 from reproduction.multi_document_qa import draw
 from reproduction.parametric_results import Place, System, Way, summary
 from reproduction.parametric_tables import write
+from reproduction.question_sets import READERS
 
 PLACES: tuple[Place, ...] = ("closed-book", "text", "weights", "both")
 TRAINING = {field.name for field in dataclasses.fields(TrainingConfig)}

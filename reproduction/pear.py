@@ -45,13 +45,13 @@ from coldframe.progress import say
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.storage.artifact import MANIFEST
 from coldframe.storage.files import sha256_of
-from coldframe.tasks.qa import READERS, QAPrompt
 from coldframe.tasks.task import content_hash
 from reproduction import multi_document_qa
 from reproduction import questions as question_files
 from reproduction.answers.evaluate import QASet, Scores, ask, scored
 from reproduction.answers.systems import CallableSystem, LMSystem, System
 from reproduction.pear_results import check_sources, retained, summary, write
+from reproduction.question_sets import READERS, QAPrompt
 from reproduction.questions import Question, read_questions
 from reproduction.reweighted.data import Reweighted
 from reproduction.reweighted.report import render_markdown

@@ -21,7 +21,6 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.methods.head_gains.reweighting import Reweighting
 from coldframe.progress import say
 from coldframe.storage.files import write_json, write_text
-from coldframe.tasks.qa.read import read_rows
 from coldframe.tasks.task import content_hash
 from reproduction.answers.evaluate import QASet, Scores, cells, overall
 from reproduction.answers.result_cache import ResultCache
@@ -29,6 +28,7 @@ from reproduction.answers.retained import Choice, choose, copy_curve, read_choic
 from reproduction.answers.scores import Floats, difference, level, ratio
 from reproduction.answers.systems import LMSystem, System
 from reproduction.multi_document_qa import draw
+from reproduction.question_sets.read import read_rows
 from reproduction.reweighted.data import QuestionSet, Reweighted
 from reproduction.reweighted.report import render_markdown, render_page
 from reproduction.reweighted.scores import Cell, Gap

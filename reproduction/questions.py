@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from coldframe.errors import DataError
 from coldframe.storage.files import atomic_path
 from coldframe.tasks import task as tasks
-from coldframe.tasks.qa.read import read_rows
 from coldframe.tasks.text_metrics import normalise
+from reproduction.question_sets.read import read_rows
 
 
 class Passage(NamedTuple):

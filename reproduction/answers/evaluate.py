@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from coldframe.errors import ConfigError
-from coldframe.tasks.qa import QAPrompt
 from coldframe.tasks.task import content_hash
 from coldframe.tasks.text_metrics import normalise
 from reproduction.answers.result_cache import ResultCache
@@ -23,6 +22,7 @@ from reproduction.answers.scores import (
     row_scores,
 )
 from reproduction.answers.systems import System
+from reproduction.question_sets import QAPrompt
 from reproduction.questions import Question
 from reproduction.reweighted.scores import METRICS, PERCENT, Cell, Overall
 

@@ -12,8 +12,8 @@ import torch
 
 from coldframe.errors import DataError
 from coldframe.methods.head_gains.proxy import ProxyTask
-from coldframe.tasks.qa.read import read_rows
 from reproduction.answers.systems import LMSystem
+from reproduction.question_sets.read import read_rows
 
 LETTERS = "ABCDEFGHIJ"
 

@@ -24,6 +24,7 @@ from reproduction.answers.scores import (
     row_scores,
 )
 from reproduction.answers.systems import Answer, CallableSystem, LMSystem
+from reproduction.question_sets import QAPrompt
 from reproduction.questions import Passage, Question
 from tests.reproduction.support import write_lines
 from tests.tiny import tiny
@@ -32,7 +33,6 @@ from coldframe.errors import ArtifactError, DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Prompt
 from coldframe.methods.head_gains.proxy import ProxyTask
-from coldframe.tasks.qa import QAPrompt
 
 PROMPTS = ["the answer is", "Question: molecule? Answer:", "no"]
 TARGETS = ["yes", "no no", "the molecule"]

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reproduction.question_sets import READERS, QAPrompt
+from reproduction.question_sets.prompt import _common_limit
+from reproduction.question_sets.read import Row, hotpot, numbered, oracle, popqa, question_task, read_rows
 from tests.reproduction.support import write_data, write_lines, write_list
 
 from coldframe.errors import DataError
 from coldframe.tasks import load_task
 from coldframe.tasks.passages import answered_by
-from coldframe.tasks.qa import READERS, QAPrompt
-from coldframe.tasks.qa.prompt import _common_limit
-from coldframe.tasks.qa.read import Row, hotpot, numbered, oracle, popqa, question_task, read_rows
 from coldframe.tasks.questions import write_questions
 from coldframe.tasks.task import Example, Passage, Task
 from coldframe.tasks.text_metrics import normalise

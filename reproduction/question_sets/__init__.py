@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from coldframe.tasks.qa.prompt import PromptText, QAPrompt
-from coldframe.tasks.qa.read import READERS
+from reproduction.question_sets.prompt import PromptText, QAPrompt
+from reproduction.question_sets.read import READERS
 
 __all__ = [
     "READERS",
