@@ -99,7 +99,9 @@ def naive(subject: PipelineSubject, row: int, found: Retrieved, texts: list[str]
     schema, text = subject.pipeline.schema, subject.examples[row].text
     with torch.no_grad():
         conditioning = subject.pipeline.method.condition(texts or [text], found)
-        scores = subject.pipeline.lm.label_scores(prompts(schema, [text]), schema.words, conditioning)
+        scores = subject.pipeline.method.label_scores(
+            subject.pipeline.lm, prompts(schema, [text]), schema.words, conditioning
+        )
     return float(-scores.log_softmax(-1)[0, gold(schema)[row]])
 
 
@@ -302,7 +304,7 @@ def test_divergence_is_that_of_the_label_distributions() -> None:
         asked = prompts(schema, LONGER)
         conditioning = method.condition(LONGER, subject.retrieved)
         p, q = (
-            subject.pipeline.lm.label_scores(asked, schema.words, one).double().softmax(-1).numpy()
+            method.label_scores(subject.pipeline.lm, asked, schema.words, one).double().softmax(-1).numpy()
             for one in (conditioning, dataclasses.replace(conditioning, soft_tokens=torch.from_numpy(mean)))
         )
     wanted = [sum(a * np.log(a / b) for a, b in zip(*rows, strict=True)) for rows in zip(p, q, strict=True)]

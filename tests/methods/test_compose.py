@@ -126,13 +126,13 @@ def test_parts_of_one_name_or_a_part_alone_are_no_composition() -> None:
 def test_a_part_is_trained_with_the_ports_of_the_others_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gains first, whatever the order of the names; then the soft tokens, on the reweighted model."""
     lm, seen = lm_of("llama"), list[Conditioning]()
-    scores = FrozenLM.label_scores
+    losses = FrozenLM.label_losses
 
-    def spying(self: FrozenLM, prompts: Any, words: Any, conditioning: Conditioning) -> Any:
+    def spying(self: FrozenLM, prompts: Any, words: Any, targets: Any, conditioning: Conditioning, **rest: Any) -> Any:
         seen.append(conditioning)
-        return scores(self, prompts, words, conditioning)
+        return losses(self, prompts, words, targets, conditioning, **rest)
 
-    monkeypatch.setattr(FrozenLM, "label_scores", spying)
+    monkeypatch.setattr(FrozenLM, "label_losses", spying)
     composed = fitted("mha-esp+pear")
     assert seen and all(c.head_gains is not None and c.soft_tokens is not None for c in seen)
     assert all(int((c.head_gains != 1).sum()) == 2 for c in seen)
@@ -146,13 +146,13 @@ def test_a_part_is_trained_with_the_ports_of_the_others_in_place(monkeypatch: py
 
 def test_text_stands_in_the_prompt_while_soft_tokens_are_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[Sequence[int]] = []
-    scores = FrozenLM.label_scores
+    losses = FrozenLM.label_losses
 
-    def spying(self: FrozenLM, prompts: Any, words: Any, conditioning: Conditioning) -> Any:
+    def spying(self: FrozenLM, prompts: Any, words: Any, targets: Any, conditioning: Conditioning, **rest: Any) -> Any:
         counts.append([len(texts) for texts in conditioning.contexts or ()])
-        return scores(self, prompts, words, conditioning)
+        return losses(self, prompts, words, targets, conditioning, **rest)
 
-    monkeypatch.setattr(FrozenLM, "label_scores", spying)
+    monkeypatch.setattr(FrozenLM, "label_losses", spying)
     method = Compose(PromptTuning(tokens=2), RetrievedICL(k=2))
     assert method.uses_retrieval and method.trainable
     fit(method, lm_of("llama"), task(), epochs=1, batch_size=4, quiet=True, retrieval=RetrievalConfig(encoder="tiny"))

@@ -251,7 +251,7 @@ def test_validation_looks_at_no_training_row_and_leaves_dropout_on_for_the_next_
     assert found == some._validate()
     scores = some.lm.label_scores
     calls: list[int] = []
-    some.lm.label_scores = lambda prompts, *rest: calls.append(len(prompts)) or scores(prompts, *rest)  # type: ignore
+    some.lm.label_scores = lambda prompts, *rest, **named: calls.append(len(prompts)) or scores(prompts, *rest, **named)  # type: ignore
     try:
         some._validate()
     finally:
