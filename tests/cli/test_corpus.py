@@ -59,5 +59,7 @@ def test_questions_that_bring_passages_are_asked_with_these(run: Run, lm: str, a
     assert outcome.status == 0 and "1 passages came with the rows" in outcome.err
     (record,) = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
     assert len(record["neighbours"]) == 2
+    seen = written(tmp_path / "seen.jsonl", {"question": "Where is she?", "answer": "Oslo"})
+    assert run("evaluate", text, seen).status == 0  # text RAG trained on nothing
     outcome = run("evaluate", artifact, asked)
     assert outcome.status != 0 and "There is no adapter for passage" in outcome.err

@@ -95,3 +95,19 @@ def test_there_must_be_something_to_correct_and_to_correct_it_by(lm: FrozenLM, t
     )
     with pytest.raises(ConfigError, match="no labels"):
         cf.fit(cf.ZeroShot(), lm, written, calibrate=True)
+
+
+def test_a_correction_stays_when_settings_change(lm: FrozenLM, task: Task) -> None:
+    method = cf.Compose(cf.RetrievedICL(k=2), cf.PromptTuning(tokens=2))
+    pipeline = cf.fit(method, lm, task, epochs=1, calibrate=True, quiet=True)
+    assert (
+        pipeline.method.label_bias and pipeline.replace(**{"icl.k": 1}).method.label_bias == pipeline.method.label_bias
+    )
+
+
+def test_what_was_learned_from_is_known(lm: FrozenLM, task: Task) -> None:
+    train, validation = ({row.key for row in part} for part in (task.train, task.validation))
+    trained = cf.fit(cf.PromptTuning(tokens=2), lm, task, epochs=1, quiet=True)
+    assert trained.trained_keys == train | validation
+    assert cf.fit(cf.ZeroShot(), lm, task).trained_keys == frozenset()
+    assert cf.fit(cf.ZeroShot(), lm, task, calibrate=True).trained_keys == validation

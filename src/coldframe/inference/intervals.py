@@ -66,7 +66,7 @@ def statistic(runs: Sequence[Predictions], metric: str, positive: int | None = N
     written = not runs[0].labels
     if metric == "loss" and written:
         losses = np.concatenate([_losses(run) for run in runs])
-        return lambda weights: (weights @ losses) / weights.sum(axis=1)
+        return lambda weights: _mean(losses, weights)
     known: Mapping[str, Metric | TextMetric] = TEXT_METRICS if written else METRICS
     measure = known.get(metric)
     if isinstance(measure, TextMetric):
@@ -94,6 +94,12 @@ def _losses(run: Predictions) -> NDArray[np.float64]:
     if run.losses is None:
         raise ConfigError(f"The predictions of {run.method!r} come without losses of the gold answers")
     return run.losses
+
+
+def _mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weighted means; NaN where all weights are 0."""
+    totals = weights.sum(axis=1)
+    return np.divide(weights @ values, totals, out=np.full(len(totals), np.nan), where=totals > 0)
 
 
 def score_interval(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import combinations
 from pathlib import Path
@@ -74,8 +74,9 @@ class Compose(Method):
         super().__init__(ComposeConfig(most, {part.name: part.config.to_dict() for part in parts}))
         self.parts = nn.ModuleList(parts)
         flags = ["uses_retrieval", "uses_query", "uses_encoder", "reads_text"]
-        flags += ["trainable", "needs_passages", "learns_from_task"]
+        flags += ["trainable", "needs_passages"]
         facts: dict[str, Any] = {flag: any(getattr(part, flag) for part in parts) for flag in flags}
+        facts["learns_from_task"] = any(part.trainable and part.learns_from_task for part in parts)
         facts["name"] = JOIN.join(names)
         facts["training_defaults"] = {k: value for part in parts for k, value in part.training_defaults.items()}
         facts["order_invariant"] = all(part.order_invariant for part in parts)
@@ -116,10 +117,14 @@ class Compose(Method):
 
     def with_entry_vectors(self, source: VectorSource) -> Self:
         """The same parts, the readers of entries with vectors from ``source``."""
-        parts = (part.with_entry_vectors(source) if part.uses_retrieval else part for part in self.methods)
+        return self._of(part.with_entry_vectors(source) if part.uses_retrieval else part for part in self.methods)
+
+    def _of(self, parts: Iterable[Method]) -> Self:
+        """The same composition of changed parts."""
         changed = type(self)(*parts)
+        changed.label_bias = self.label_bias
         object.__setattr__(changed, "context", self.context)
-        return changed
+        return changed.train(self.training)
 
     @property
     def trained_parameters(self) -> int:
@@ -145,10 +150,7 @@ class Compose(Method):
             name, _, setting = key.partition(".")
             check(name in names, f"{name!r} is not a part of {self.name}", got=name, expected=", ".join(names))
             changes.setdefault(name, {}).update({setting: value} if setting else value)
-        parts = [part.with_settings(**changes.get(part.name, {})) for part in self.methods]
-        changed = type(self)(*parts)
-        object.__setattr__(changed, "context", self.context)
-        return changed.train(self.training)
+        return self._of(part.with_settings(**changes.get(part.name, {})) for part in self.methods)
 
     def setup(self, context: MethodContext, seed: int = 0) -> Self:
         """Every part, with the encoder if it needs it."""

@@ -19,6 +19,7 @@ from coldframe.pipeline.pipeline import Pipeline
 from coldframe.pipeline.setup import check_fits, context_of, readable_task, training_data, training_settings
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
+from coldframe.tasks.corpora import spread
 from coldframe.tasks.task import Passage, Task
 from coldframe.training.config import TrainingConfig
 from coldframe.training.trainer import Trainer
@@ -86,12 +87,14 @@ def fit(
     origin = {"options": dict(task.options), "source": dict(task.source)}
     seconds = time.perf_counter() - started
     pipeline = Pipeline(method.eval(), lm, task.schema, store, retrieval, config, history, seconds, origin)
-    pipeline.trained_keys = frozenset(row.key for row in (*task.train, *task.validation, *task.about))
+    if method.trainable and method.learns_from_task:
+        pipeline.trained_keys = row_keys(task)
     if calibrate:
         pipeline.calibrate(task.validation)
+        pipeline.trained_keys |= {row.key for row in task.validation}
     if folder is not None:
         if task.schema.kind == "classification" and (rows := task.validation or task.train):
-            pipeline.measure_priors(rows[:PRIOR_ROWS])
+            pipeline.measure_priors(spread(rows, PRIOR_ROWS))
         pipeline.save_pretrained(folder)
     return pipeline
 
@@ -122,11 +125,18 @@ def grow(pipeline: Pipeline, task: Task, out: str | Path | None = None, quiet: b
         data = training_data(method, pipeline.lm, task, added, pipeline.retrieval, pipeline.training, folder, quiet)
         checkpoints = None if folder is None else folder / CHECKPOINT / f"added-{added.hash}"
         _train(method.growth(data), pipeline.lm, pipeline.training, checkpoints, True, quiet)
+        if method.learns_from_task:
+            pipeline.trained_keys |= row_keys(task)
     entries = [entry for entry in added.examples if entry.id not in method.left_out]
     pipeline.replace_store(Store.of([*pipeline.store.examples, *entries]))
     if folder is not None:
         pipeline.save_pretrained(folder)
     return len(entries)
+
+
+def row_keys(task: Task) -> frozenset[str]:
+    """Keys of all rows that a method may learn from."""
+    return frozenset(row.key for row in (*task.train, *task.validation, *task.about))
 
 
 def _train(
