@@ -99,7 +99,8 @@ def _losses(run: Predictions) -> NDArray[np.float64]:
 def _mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weighted means; NaN where all weights are 0."""
     totals = weights.sum(axis=1)
-    return np.divide(weights @ values, totals, out=np.full(len(totals), np.nan), where=totals > 0)
+    means: NDArray[np.float64] = np.divide(weights @ values, totals, out=np.full(len(totals), np.nan), where=totals > 0)
+    return means
 
 
 def score_interval(
