@@ -34,9 +34,9 @@ def test_questions_that_were_trained_on_are_refused_or_said(run: Run, artifact: 
     fresh = {"question": "Where is it?", "answer": "Rome", "passages": ["It"]}
     leak = written(tmp_path / "leak.jsonl", {"question": "where does it  lie?", "answer": "Rome"}, fresh)
     outcome = run("evaluate", artifact, leak)
-    assert outcome.status != 0 and "1 of 2 rows were trained on" in outcome.err
+    assert outcome.status != 0 and "1 of 2 rows were used in training" in outcome.err
     outcome = run("evaluate", artifact, leak, "--allow-leaks")
-    assert outcome.status == 0 and "LEAK: 1 of 2 rows were trained on" in outcome.err
+    assert outcome.status == 0 and "LEAK: 1 of 2 rows were used in training" in outcome.err
     outcome = run("evaluate", artifact, written(tmp_path / "fresh.jsonl", fresh))
     assert outcome.status == 0 and "LEAK" not in outcome.err
 
@@ -45,7 +45,7 @@ def test_questions_that_were_trained_on_are_known_without_the_corpus(run: Run, a
     leak = written(tmp_path / "leak.jsonl", {"question": "Where is she?", "answer": "Oslo"})
     (tmp_path / "corpus.jsonl").unlink()
     outcome = run("evaluate", artifact, leak)
-    assert outcome.status != 0 and "1 of 1 rows were trained on (row 1 'Where is she?')" in outcome.err
+    assert outcome.status != 0 and "1 of 1 rows were used in training (row 1 'Where is she?')" in outcome.err
 
 
 def test_questions_that_bring_passages_are_asked_with_these(run: Run, lm: str, artifact: Path, tmp_path: Path) -> None:
@@ -63,3 +63,23 @@ def test_questions_that_bring_passages_are_asked_with_these(run: Run, lm: str, a
     assert run("evaluate", text, seen).status == 0  # text RAG trained on nothing
     outcome = run("evaluate", artifact, asked)
     assert outcome.status != 0 and "There is no adapter for passage" in outcome.err
+
+
+def test_test_rows_that_were_added_to_the_store_are_refused(run: Run, lm: str, tmp_path: Path) -> None:
+    rows = [
+        {"text": f"item {i} {'rose' if i % 2 else 'leaf'}", "label": "red" if i % 2 else "green"} for i in range(24)
+    ]
+    old = written(
+        tmp_path / "old.jsonl", *({**row, "split": "train" if i < 18 else "test"} for i, row in enumerate(rows))
+    )
+    grown = written(tmp_path / "all.jsonl", *({**row, "split": "train"} for row in rows))
+    out, zero = tmp_path / "icl", tmp_path / "zero"
+    assert run("fit", old, "--method", "icl", "--set", "k=1", "--model", lm, "--out", out, "--quiet").status == 0
+    assert run("evaluate", out, "--no-cost").status == 0
+    assert run("fit", grown, "--add", "--split", "given", "--test", old, "--allow-leaks", "--out", out).status == 0
+    outcome = run("evaluate", out, "--no-cost")
+    assert outcome.status != 0 and "6 of 6 rows are among the artifact's exemplars" in outcome.err
+    assert "LEAK: 6 of 6" in run("evaluate", out, "--no-cost", "--allow-leaks").err
+    # A method that looks at no exemplar and trains nothing has seen no row.
+    assert run("fit", old, "--method", "zero-shot", "--model", lm, "--out", zero, "--quiet").status == 0
+    assert run("evaluate", zero, grown, "--no-cost").status == 0

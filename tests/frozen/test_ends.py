@@ -97,8 +97,8 @@ def test_a_label_that_begins_another_is_scored_with_its_end() -> None:
         for i, prompt in enumerate(prompts):
             wanted = [-naive_loss(lm, prompt, f" {word}{text}", *ids) for word in ("1", "10", "2")]
             torch.testing.assert_close(scores[i], torch.stack(wanted), **CLOSE)
-    without = lm.label_scores(ending(""), ["1", "10", "2"])
-    assert bool((without[:, 0] > without[:, 1]).all())  # a beginning without an end always beats the whole
+    with pytest.raises(ConfigError, match="'1' begins the label '10', and nothing ends"):
+        lm.label_scores(ending(""), ["1", "10", "2"])
 
 
 @torch.no_grad()
@@ -126,17 +126,14 @@ def test_trained_on_as_many_of_both_both_are_predicted() -> None:
     b = torch.zeros(linear.d_out, 4, requires_grad=True)
     soft = torch.randn(2, lm.d_model, generator=generator).requires_grad_()
     optimizer = torch.optim.Adam([a, b, soft], lr=0.1)
-    predicted = {}
-    for end in ("", "\n"):
-        prompts = ending(end)
-        for _ in range(60):
-            put = Conditioning(soft_tokens=soft, deltas={linear.name: LowRank(a, b)})
-            scores = lm.label_scores(prompts, words, put)
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(scores, torch.tensor([0, 1])).backward()
-            optimizer.step()
-        predicted[end] = scores.argmax(-1).tolist()
-    assert predicted == {"": [0, 0], "\n": [0, 1]}
+    prompts = ending("\n")
+    for _ in range(60):
+        put = Conditioning(soft_tokens=soft, deltas={linear.name: LowRank(a, b)})
+        scores = lm.label_scores(prompts, words, put)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(scores, torch.tensor([0, 1])).backward()
+        optimizer.step()
+    assert scores.argmax(-1).tolist() == [0, 1]
 
 
 # ---- writing ----------------------------------------------------------------------------------------------

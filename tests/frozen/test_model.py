@@ -434,3 +434,14 @@ def test_an_unknown_dtype_or_name_is_told(tmp_path: Any) -> None:
             load_lm("smollm2", dtype=dtype)
     with pytest.raises(ModelError, match="Cannot load"):
         load_lm(str(tmp_path))
+
+
+def test_what_fits_of_a_prompt_does_not_depend_on_the_answers_of_others() -> None:
+    lm = FrozenLM(*tiny("llama"))
+    limit = lm.anatomy.max_positions
+    long = Prompt("w " * ((limit - 12) // len(lm.tokenize("w "))))
+    answers = ["yes", "no " * 30]
+    with torch.no_grad():
+        alone = lm.loss([long], answers[:1])
+        together = lm.loss([long, Prompt("Q")], answers)
+    torch.testing.assert_close(together[:1], alone, **CLOSE)

@@ -221,3 +221,11 @@ def test_settings_of_a_part_may_change_after_training() -> None:
     for wrong in ("k", "icl.heads", "pear.heads", "lora.rank"):
         with pytest.raises(ConfigError):
             pipeline.replace(**{wrong: 1})
+
+
+def test_a_composition_retrieves_and_is_ablated_as_its_parts_are() -> None:
+    assert create("icl-fixed+prompt-tuning").strategy == "fixed"
+    assert create("icl+prag").ablations == create("prag").ablations
+    assert set(create("mha-esp+pear").ablations) == set(create("mha-esp").ablations)
+    with pytest.raises(ConfigError, match="retrieve in different ways"):
+        create("icl-fixed+prag")

@@ -296,3 +296,10 @@ def test_a_full_disk_leaves_no_half_artifact(full_at: str, tmp_path: Path, monke
 
 def test_the_schema_comes_back_as_it_was(saved: Path) -> None:
     assert load(saved, lm_of("llama")).schema == TWO
+
+
+def test_an_artifact_of_an_older_format_is_told(saved: Path) -> None:
+    config = json.loads((saved / CONFIG).read_text())
+    (saved / CONFIG).write_text(json.dumps({**config, "format": 1}))
+    with pytest.raises(ArtifactError, match=r"older coldframe.*Fit again"):
+        load(saved, lm_of("llama"))

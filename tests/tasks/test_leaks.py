@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from coldframe.errors import LeakError
 from coldframe.tasks import check_leaks, load_task
-from coldframe.tasks.task import Example, Schema, Task
+from coldframe.tasks.task import Example, Passage, Schema, Task
 
 
 def leaky() -> Task:
@@ -63,3 +64,13 @@ def test_questions_that_were_trained_on_are_told(tmp_path: Path) -> None:
         load_task(tmp_path / "c.jsonl", questions=tmp_path / "q.jsonl")
     task = load_task(tmp_path / "c.jsonl", questions=tmp_path / "q.jsonl", allow_leaks=True)
     assert any(note.startswith("LEAK: 2 of 3 test questions were trained on") for note in task.notes)
+
+
+def test_solved_exemplars_of_a_store_are_compared_too() -> None:
+    rows = [Example(f"text {i}", "yes" if i % 2 else "no", f"r{i}", f"k{i}", row=i + 1) for i in range(6)]
+    schema = Schema("t", labels=("no", "yes"), words=("no", "yes"), metric="accuracy")
+    task = Task(schema, tuple(rows[:2]), (), tuple(rows[2:4]), store=(rows[3], rows[5]))
+    with pytest.raises(LeakError, match=r"1 of 2 test rows are also in store \(r3 = r3\)"):
+        check_leaks(task)
+    passages = dataclasses.replace(task, store=(Passage.of("text 3"),))
+    assert check_leaks(passages).notes == ()

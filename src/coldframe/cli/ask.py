@@ -105,7 +105,7 @@ def _evaluate(options: Ask, pipeline: Pipeline) -> None:
     from coldframe.tasks.corpora import spread
 
     if options.questions is None:
-        questions, notes = own_test(pipeline)
+        questions, notes = own_test(pipeline, options.allow_leaks)
     else:
         questions, notes = labelled(pipeline, options.questions, None, None, options.on_error, options.allow_leaks)
     tell(notes, options.quiet)

@@ -94,7 +94,7 @@ def run(argv: Sequence[str]) -> int:
     out = writable(Path(options.out or f"{options.artifact.rstrip('/')}-diagnosis"))
     others = [load(folder, pipeline.lm) for folder in options.seed_artifacts]
     if options.data is None:
-        examples, notes = own_test(pipeline)
+        examples, notes = own_test(pipeline, options.allow_leaks)
     else:
         names = options.text, options.label
         examples, notes = labelled(pipeline, options.data, *names, options.on_error, options.allow_leaks)

@@ -66,7 +66,7 @@ def run(argv: Sequence[str]) -> None:
 
     pipeline = load(options.artifact)
     if options.data is None:
-        examples, notes = own_test(pipeline)
+        examples, notes = own_test(pipeline, options.allow_leaks)
     else:
         examples, notes = labelled(
             pipeline, options.data, options.text, options.label, options.on_error, options.allow_leaks

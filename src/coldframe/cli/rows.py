@@ -25,12 +25,18 @@ if TYPE_CHECKING:
 Format = Literal["auto", "text", "csv", "tsv", "jsonl", "parquet"]
 
 
-def own_test(pipeline: Pipeline) -> tuple[Sequence[Example], list[str]]:
-    """The test rows of the task that an artifact was fitted to, and what is to be known about them."""
+def own_test(pipeline: Pipeline, allow_leaks: bool) -> tuple[Sequence[Example], list[str]]:
+    """The test rows of the task that an artifact was fitted to, and what is to be known about them.
+
+    Raises:
+        LeakError: Some of them are in the artifact, unless that is allowed, or was when the task was loaded.
+    """
     from coldframe.pipeline.setup import readable_task
 
     task = readable_task(pipeline.lm, load_again(pipeline.task), pipeline.method.soft_token_count)
-    return task.test, list(task.notes)
+    allowed = bool(task.options.get("allow_leaks"))
+    leaks = _leaks(pipeline, task.test, allow_leaks or allowed)
+    return task.test, [*task.notes, *([] if allowed else leaks)]
 
 
 def labelled(
@@ -49,7 +55,7 @@ def labelled(
         examples: Sequence[Example] = load_task(data, raw_smiles=schema.raw_smiles).test
     else:
         table = read_table(data, problems)
-        if passages and "question" in table.columns and text is None and label is None:
+        if schema.kind == "generation" and passages and "question" in table.columns and text is None and label is None:
             columns = question_columns(table)
         else:
             columns = _columns(pipeline, table, text, label)
@@ -74,10 +80,12 @@ def _leaks(pipeline: Pipeline, rows: Sequence[Example], allow: bool) -> list[str
     Raises:
         LeakError: There are some, unless allowed.
     """
-    stored, notes = {example.key: example.id for example in pipeline.store.examples}, []
+    stored, notes = {}, []
+    if pipeline.method.uses_retrieval:
+        stored = {example.key: example.id for example in pipeline.store.examples}
     retrievable = [f"{row.id} = {stored[row.key]}" for row in rows if row.key in stored]
     trained = [f"row {row.row} {row.text[:60]!r}" for row in rows if row.key in pipeline.trained_keys - stored.keys()]
-    for names, seen in ((retrievable, "are among the artifact's exemplars"), (trained, "were trained on")):
+    for names, seen in ((retrievable, "are among the artifact's exemplars"), (trained, "were used in training")):
         if not names:
             continue
         problem = f"{len(names)} of {len(rows)} rows {seen} ({', '.join(names[:5])})"

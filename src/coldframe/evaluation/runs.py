@@ -259,7 +259,7 @@ class Runner:
         store = () if self.task.store is None else (self.task.store,)
         parts = (self.task.train, self.task.validation, self.task.test, self.task.about, *store)
         return content_hash(
-            *(f"{e.id}\x1e{e.text}\x1e{e.target}\x1e{e.key}" for part in parts for e in (*part, _BREAK))
+            *(json.dumps(dataclasses.asdict(e), sort_keys=True) for part in parts for e in (*part, _BREAK))
         )
 
     @cached_property

@@ -77,7 +77,15 @@ def label_tokens(lm: FrozenLM, words: Sequence[str], ends: Collection[str]) -> l
         return tokens
     if len(ends) > 1:
         raise ConfigError("Prompts of one batch end differently", got=sorted(ends), expected="one end for all")
-    return [lm.answer_tokens(word, *ends) for word in words]
+    tokens = [lm.answer_tokens(word, *ends) for word in words]
+    named = sorted(zip(tokens, words, strict=True))
+    for (before, word), (after, other) in pairwise(named):
+        if after[: len(before)] == before:
+            raise ConfigError(
+                f"The label {word!r} begins the label {other!r}, and nothing ends an answer",
+                fix="Say what ends one: end='\\n' (--end on the command line).",
+            )
+    return tokens
 
 
 def _word_scores(lm: FrozenLM, ready: Prefilled, labels: Sequence[Tokens], conditioning: Conditioning) -> Tensor:

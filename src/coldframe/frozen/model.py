@@ -65,13 +65,16 @@ class FrozenLM(Backbone):
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return text if isinstance(text, str) else "".join(text)
 
-    def rows(self, prompts: Sequence[Prompt], conditioning: Conditioning = EMPTY, reserve: int = 0) -> list[Row]:
-        """Prompts as token ids, with ``reserve`` further positions kept free for the answer.
+    def rows(
+        self, prompts: Sequence[Prompt], conditioning: Conditioning = EMPTY, reserve: int | Sequence[int] = 0
+    ) -> list[Row]:
+        """Prompts as token ids, with ``reserve`` further positions (of all, or of each) kept free for the answer.
 
         The conditioning's ``contexts`` stand between header and query; the farthest are dropped when the model's
         context is too short, and counted in ``dropped_contexts``. A query that alone is too long is a ``DataError``.
         """
-        return tokens.prompt_rows(self, prompts, conditioning, reserve)
+        reserves = [reserve] * len(prompts) if isinstance(reserve, int) else reserve
+        return tokens.prompt_rows(self, prompts, conditioning, reserves)
 
     def answer_tokens(self, answer: str, end: str = "") -> tuple[int, ...]:
         """Token ids of an answer and of its end (:attr:`Prompt.end`), as its loss counts them: a blank comes first."""

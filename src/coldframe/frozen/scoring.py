@@ -46,7 +46,9 @@ def losses(
         for answer in own_answers
     ]
     longest = max(map(len, tokens))
-    rows = lm.rows(prompts, conditioning, reserve=max(reserve, longest))
+    # For each its own longest answer: what of a prompt fits does not depend on the batch.
+    own = [max(map(len, tokens[i * count : (i + 1) * count])) for i in range(len(prompts))]
+    rows = lm.rows(prompts, conditioning, reserve=[max(reserve, length) for length in own])
     positions = conditioning.positions
     with lm.ports(conditioning):
         ready = lm.prefill(rows, conditioning, keep=max(reserve, longest) > 1)

@@ -26,19 +26,21 @@ def tokenize(lm: FrozenLM, text: str) -> tuple[int, ...]:
     return tuple(lm.tokenizer(text, add_special_tokens=False).input_ids) if text else ()
 
 
-def prompt_rows(lm: FrozenLM, prompts: Sequence[Prompt], conditioning: Conditioning, reserve: int = 0) -> list[Row]:
+def prompt_rows(
+    lm: FrozenLM, prompts: Sequence[Prompt], conditioning: Conditioning, reserves: Sequence[int]
+) -> list[Row]:
     """Prompts (with their text contexts) as token ids; see :meth:`FrozenLM.rows`."""
     contexts = conditioning.contexts
     if contexts is not None and len(contexts) != len(prompts):
         raise ConfigError("Every prompt needs its contexts", got=len(contexts), expected=len(prompts))
     soft = 0 if conditioning.soft_tokens is None else conditioning.soft_tokens.shape[-2]
-    limit = lm.anatomy.max_positions - soft - reserve - len(lm.bos)
+    room = lm.anatomy.max_positions - soft - len(lm.bos)
     blocks = [list(texts) for texts in contexts] if contexts is not None else [[] for _ in prompts]
     texts = list(map(_text, prompts, blocks))
     rows = []
-    for prompt, context, ids in zip(
-        prompts, blocks, lm.tokenizer(texts, add_special_tokens=False).input_ids, strict=True
-    ):
+    tokens = lm.tokenizer(texts, add_special_tokens=False).input_ids
+    for prompt, context, ids, reserve in zip(prompts, blocks, tokens, reserves, strict=True):
+        limit = room - reserve
         if len(ids) > limit:
             ids = _without_farthest(lm, prompt, context, limit)
         if len(ids) > limit:

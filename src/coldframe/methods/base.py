@@ -21,7 +21,7 @@ from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
 from coldframe.retrieval.encoders import Encoder
 from coldframe.retrieval.store import Retrieved
 from coldframe.storage.tensors import read_tensors, write_tensors
-from coldframe.tasks.task import Schema
+from coldframe.tasks.task import Example, Schema, Task
 
 WEIGHTS = "model.safetensors"
 
@@ -145,6 +145,11 @@ class Method(nn.Module):
     def trains_on_retrieved(self) -> bool:
         """Whether its training looks at what is retrieved for a row."""
         return self.trainable and self.uses_retrieval and self.learns_from_task and not self.needs_passages
+
+    def learned_rows(self, task: Task) -> tuple[Example, ...]:
+        """The rows that it learns from or is chosen by; no test row may be one of them."""
+        learns = self.trainable and self.learns_from_task
+        return (*task.train, *task.validation, *task.about) if learns else ()
 
     @property
     def makes_entry_vectors(self) -> bool:

@@ -18,6 +18,7 @@ from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import Method, MethodConfig, MethodContext, VectorSource
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
 from coldframe.retrieval.store import Retrieved
+from coldframe.tasks.task import Example, Task
 
 JOIN = "+"
 
@@ -80,6 +81,11 @@ class Compose(Method):
         facts["name"] = JOIN.join(names)
         facts["training_defaults"] = {k: value for part in parts for k, value in part.training_defaults.items()}
         facts["order_invariant"] = all(part.order_invariant for part in parts)
+        strategies = {part.strategy for part in parts if part.uses_retrieval}
+        check(len(strategies) < 2, f"The parts of {facts['name']} retrieve in different ways", got=sorted(strategies))
+        facts["strategy"] = min(strategies, default="auto")
+        of_settings = {f"{ablation}-routing" for ablation in ("uniform", "random")}  # theirs is a part's own setting
+        facts["ablations"] = tuple(dict.fromkeys(a for part in parts for a in part.ablations if a not in of_settings))
         facts["query_settings"] = tuple(f"{part.name}.{key}" for part in parts for key in part.query_settings)
         for attribute, value in facts.items():  # those of the class hold for no composition in particular
             setattr(self, attribute, value)
@@ -108,6 +114,10 @@ class Compose(Method):
     def trains_on_retrieved(self) -> bool:
         """Whether the training of a part does."""
         return any(part.trains_on_retrieved for part in self.methods)
+
+    def learned_rows(self, task: Task) -> tuple[Example, ...]:
+        """Of all parts."""
+        return tuple(row for part in self.methods for row in part.learned_rows(task))
 
     @property
     def makes_entry_vectors(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from coldframe.errors import TrainingError
+from coldframe.errors import ConfigError, DataError, TrainingError
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method
 from coldframe.methods.training_set import Problem
@@ -20,7 +20,7 @@ from coldframe.pipeline.setup import check_fits, context_of, readable_task, trai
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
 from coldframe.tasks.corpora import spread
-from coldframe.tasks.task import Passage, Task
+from coldframe.tasks.task import Example, Passage, Task, content_hash
 from coldframe.training.config import TrainingConfig
 from coldframe.training.trainer import Trainer
 
@@ -87,8 +87,7 @@ def fit(
     origin = {"options": dict(task.options), "source": dict(task.source)}
     seconds = time.perf_counter() - started
     pipeline = Pipeline(method.eval(), lm, task.schema, store, retrieval, config, history, seconds, origin)
-    if method.trainable and method.learns_from_task:
-        pipeline.trained_keys = row_keys(task)
+    pipeline.trained_keys = frozenset(row.key for row in method.learned_rows(task))
     if calibrate:
         pipeline.calibrate(task.validation)
         pipeline.trained_keys |= {row.key for row in task.validation}
@@ -114,8 +113,8 @@ def grow(pipeline: Pipeline, task: Task, out: str | Path | None = None, quiet: b
     Returns:
         How many entries were added. Interrupted, the same call goes on where it stopped.
     """
-    known = {entry.id for entry in pipeline.store.examples}
-    added = Store.of([entry for entry in task.exemplars if entry.id not in known])
+    task = readable_task(pipeline.lm, task, pipeline.method.soft_token_count)
+    added = Store.of(_new_entries(pipeline, task))
     if not len(added):
         return 0
     method, folder = pipeline.method, None if out is None else Path(out)
@@ -124,9 +123,8 @@ def grow(pipeline: Pipeline, task: Task, out: str | Path | None = None, quiet: b
     if method.trainable:
         data = training_data(method, pipeline.lm, task, added, pipeline.retrieval, pipeline.training, folder, quiet)
         checkpoints = None if folder is None else folder / CHECKPOINT / f"added-{added.hash}"
-        _train(method.growth(data), pipeline.lm, pipeline.training, checkpoints, True, quiet)
-        if method.learns_from_task:
-            pipeline.trained_keys |= row_keys(task)
+        if _train(method.growth(data), pipeline.lm, pipeline.training, checkpoints, True, quiet):
+            pipeline.trained_keys |= {row.key for row in method.learned_rows(task)}
     entries = [entry for entry in added.examples if entry.id not in method.left_out]
     pipeline.replace_store(Store.of([*pipeline.store.examples, *entries]))
     if folder is not None:
@@ -134,9 +132,37 @@ def grow(pipeline: Pipeline, task: Task, out: str | Path | None = None, quiet: b
     return len(entries)
 
 
-def row_keys(task: Task) -> frozenset[str]:
-    """Keys of all rows that a method may learn from."""
-    return frozenset(row.key for row in (*task.train, *task.validation, *task.about))
+def _new_entries(pipeline: Pipeline, task: Task) -> list[Example]:
+    """The entries of a task that a store does not hold yet.
+
+    Raises:
+        ConfigError: The task is of another kind or has other labels.
+        DataError: A passage has the id of another one.
+    """
+    schema, other = pipeline.schema, task.schema
+    if (schema.kind, schema.domain) != (other.kind, other.domain) or not {*other.labels} <= {*schema.labels}:
+        raise ConfigError(
+            f"What is added to {schema.name} is another task",
+            got=f"{other.kind} of {other.domain}, labels {', '.join(other.labels[:10]) or 'none'}",
+            expected=f"{schema.kind} of {schema.domain}, labels {', '.join(schema.labels[:10]) or 'none'}",
+        )
+    stored = {entry.id: entry for entry in pipeline.store.examples}
+    content = {(entry.text, entry.target) for entry in pipeline.store.examples}
+    entries = []
+    for entry in task.exemplars:
+        if (entry.text, entry.target) in content:
+            continue
+        if entry.id in stored and isinstance(entry, Passage):
+            raise DataError(
+                f"The passage {entry.id!r} is in the store with another text",
+                got=repr(entry.text[:60]),
+                expected=repr(stored[entry.id].text[:60]),
+                fix="Give what is new an id of its own, or fit again.",
+            )
+        if entry.id in stored:  # ids of rows are those of their file, and another file may have the same name
+            entry = dataclasses.replace(entry, id=f"{entry.id}-{content_hash(entry.text, entry.target)}")
+        entries.append(entry)
+    return entries
 
 
 def _train(

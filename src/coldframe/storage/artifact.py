@@ -49,7 +49,7 @@ def read_manifest(folder: Path, sections: Iterable[str] = ()) -> dict[str, Any]:
         sections: Keys that must be there and hold mappings.
 
     Raises:
-        ArtifactError: If it is absent, damaged, changed since it was written, or of a newer format.
+        ArtifactError: If it is absent, damaged, changed since it was written, or of another format.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -62,6 +62,10 @@ def read_manifest(folder: Path, sections: Iterable[str] = ()) -> dict[str, Any]:
     if version > FORMAT:
         raise ArtifactError(
             "The artifact was written by a newer coldframe", got=version, expected=f"format {FORMAT}", fix="Upgrade."
+        )
+    if version < FORMAT:
+        raise ArtifactError(
+            "The artifact was written by an older coldframe", got=version, expected=f"format {FORMAT}", fix="Fit again."
         )
     if manifest.pop("sha256", None) != _digest(manifest):
         raise ArtifactError(f"{path} is not the file that was saved: changed", fix="Fit again, or fetch it anew.")

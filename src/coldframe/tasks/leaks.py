@@ -13,8 +13,8 @@ def check_leaks(task: Task, allow: bool = False) -> Task:
     """Refuse a task whose scored rows were seen before; with ``allow`` it is written into the notes.
 
     Test rows are compared with training and with validation rows, which both can be retrieved once the method is
-    fitted; validation rows with training rows. Rows are equal if their keys are. What is in a store of its own is
-    there to be read: that is no leak, but a question about its passages that was trained on is one.
+    fitted; validation rows with training rows; both with solved exemplars in a store of their own. Rows are equal if
+    their keys are. Passages are there to be read: that is no leak, but a question about them that was trained on is.
 
     Args:
         task: Rows with their keys.
@@ -24,9 +24,11 @@ def check_leaks(task: Task, allow: bool = False) -> Task:
         LeakError: Naming the rows, unless ``allow``.
     """
     notes = []
-    pairs = (("test", "train"), ("test", "validation"), ("validation", "train"), ("test", "about"))
+    pairs = [("test", "train"), ("test", "validation"), ("validation", "train"), ("test", "about")]
+    pairs += [("test", "store"), ("validation", "store")]
     for part, other in pairs:
-        scored, seen = getattr(task, part), {example.key: example for example in getattr(task, other)}
+        entries = (entry for entry in getattr(task, other) or () if not isinstance(entry, Passage))
+        scored, seen = getattr(task, part), {example.key: example for example in entries}
         leaked = [(example, seen[example.key]) for example in scored if example.key in seen]
         if not leaked:
             continue

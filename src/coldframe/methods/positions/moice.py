@@ -19,6 +19,7 @@ from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
 from coldframe.methods.base import MethodContext
 from coldframe.methods.positions.scheme import BasesConfig, PositionMethod
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
+from coldframe.tasks.task import Example, Task
 
 _INIT_STD = 0.02  # of new weights in the authors' training: Llama's own
 
@@ -98,7 +99,6 @@ class MoICE(PositionMethod):
     config_class = MoICEConfig
     config: MoICEConfig
     trainable: ClassVar[bool] = True
-    learns_from_task: ClassVar[bool] = True
     learning_rate: ClassVar[float] = 1e-4
     training_defaults: ClassVar[Mapping[str, Any]] = {
         "epochs": 1,
@@ -129,6 +129,10 @@ class MoICE(PositionMethod):
         order = np.random.default_rng(data.seed).permutation(len(entries))[: self.config.texts]
         rows = self.token_rows([data.task.schema.rendered(entries[i]) for i in order])
         yield Problem(self, TrainingSet(rows, [len(row) for row in rows]), name="MoICE routers", at_once=1)
+
+    def learned_rows(self, task: Task) -> tuple[Example, ...]:
+        """Training rows, where the task has no store of its own."""
+        return task.train if task.store is None else ()
 
     def token_rows(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Texts as what is trained on: token ids, of two tokens or more."""
