@@ -191,7 +191,7 @@ def test_one_table_over_all_four_ports(cache: Path, tmp_path: Path) -> None:
         quiet=True,
     )
     rows = {row.name: row for row in comparison.data.rows}
-    retrieving = ("icl", "prag", "poly-prag", "dyprag", "mha-esp")
+    retrieving = ("icl", "prag", "poly-prag", "dyprag", "mha-esp", "icl+prag")
     assert {*rows} == {*methods, *(f"{name}, swapped store" for name in retrieving)}
     assert {score.metric for score in rows["prag"].scores} >= {"token_f1", "exact_match", "contains", "loss"}
     assert rows["prag"].score("loss").low < rows["prag"].score("loss").value
