@@ -70,6 +70,8 @@ def test_too_few_rows():
     # A small test that found what it looked for needs no excuse either.
     clear = verdict(report(row("1-NN vote", "no-lm", 50.0, (30.0, 18.0, 42.0, 17.0), n=100), n=100))
     assert clear.too_few == ""
+    sampled = row("icl", "method", 80.0, (-1.0, -12.0, 10.0, 17.0), n=60)
+    assert "with 60 rows a true difference of 17.0" in verdict(report(sampled)).too_few
 
 
 def test_the_best_control_counts_not_the_first():

@@ -93,12 +93,15 @@ def _headline(data: ReportData, best: MethodRow | None, outcome: Outcome | None)
 def _too_few(data: ReportData, others: list[MethodRow]) -> str:
     differences = [row.difference for row in others if row.difference]
     undecided = [difference for difference in differences if data.primary.outcome(difference) == "undecided"]
-    smallest = max((difference.smallest for difference in undecided), default=0.0)
+    if not undecided:
+        return ""
+    # A method may have answered a sample of the rows: the rows are those of the comparison that tells least.
+    coarsest = max(undecided, key=lambda difference: difference.smallest)
+    n, smallest = coarsest.n, coarsest.smallest
     # Metrics shown with one decimal are in points of 100, the others are shares of 1.
     points = smallest if data.primary.decimals <= 1 else 100 * smallest
     if points <= COARSE:
         return ""
-    n = max(difference.n for difference in undecided)
     return (
         f"The test is small: with {n} rows a true difference of {data.primary.show(smallest)} is found four times "
         "out of five, a smaller one less often. What cannot be told apart here may still differ."
