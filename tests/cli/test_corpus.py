@@ -50,18 +50,18 @@ def test_questions_that_were_trained_on_are_known_without_the_corpus(run: Run, a
 
 def test_questions_that_bring_passages_are_asked_with_these(run: Run, lm: str, artifact: Path, tmp_path: Path) -> None:
     own = [{"title": "He", "text": "He is in Bonn."}, {"title": "She", "text": "She is in Oslo."}]
-    asked = written(tmp_path / "asked.jsonl", {"question": "Where is he?", "answer": "Bonn", "contexts": own})
+    log = written(tmp_path / "asked.jsonl", {"question": "Where is he?", "answer": "Bonn", "contexts": own})
     text = tmp_path / "text"
     corpus = tmp_path / "corpus.jsonl"
     assert run("fit", corpus, "--method", "icl", "--set", "k=2", "--model", lm, "--out", text, "--quiet").status == 0
     records = tmp_path / "records.jsonl"
-    outcome = run("evaluate", text, asked, "--predictions", records)
+    outcome = run("evaluate", text, log, "--predictions", records)
     assert outcome.status == 0 and "1 passages came with the rows" in outcome.err
     (record,) = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
     assert len(record["neighbours"]) == 2
     seen = written(tmp_path / "seen.jsonl", {"question": "Where is she?", "answer": "Oslo"})
     assert run("evaluate", text, seen).status == 0  # text RAG trained on nothing
-    outcome = run("evaluate", artifact, asked)
+    outcome = run("evaluate", artifact, log)
     assert outcome.status != 0 and "There is no adapter for passage" in outcome.err
 
 

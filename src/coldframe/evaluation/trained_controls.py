@@ -88,7 +88,7 @@ class HeadedMHAESP(MHAESP):
         """Logits of the head, ``[batch, labels]``; the prompts are not read."""
         assert conditioning.soft_tokens is not None  # MHA-ESP always fills this port
         scores: Tensor = self.head(conditioning.soft_tokens.flatten(1))
-        return scores + scores.new_tensor(self.label_bias) if self.label_bias else scores
+        return self.biased(scores)
 
     def label_losses(
         self,

@@ -221,7 +221,10 @@ class Method(nn.Module):
         self, lm: LanguageModel, prompts: Sequence[Prompt], words: Sequence[str], conditioning: Conditioning
     ) -> Tensor:
         """Log-scores of the label words, ``[batch, labels]``: the model's choices among them, and ``label_bias``."""
-        scores = lm.label_scores(prompts, words, conditioning, choices=True)
+        return self.biased(lm.label_scores(prompts, words, conditioning, choices=True))
+
+    def biased(self, scores: Tensor) -> Tensor:
+        """Scores of the labels with ``label_bias``."""
         return scores + scores.new_tensor(self.label_bias) if self.label_bias else scores
 
     def label_losses(
