@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from coldframe.pipeline.pipeline import Pipeline as Pipeline
     from coldframe.pipeline.pipeline import load as load
     from coldframe.pipeline.reweight import reweight as reweight
+    from coldframe.retrieval.retriever import RetrievalConfig as RetrievalConfig
     from coldframe.tasks import load_task as load_task
+    from coldframe.training.config import TrainingConfig as TrainingConfig
 
 __version__ = "0.1.0"
 
@@ -67,7 +69,9 @@ _HOMES = {
     "PolyPRAG": "coldframe.methods.weight_deltas.poly_prag",
     "PromptTuning": "coldframe.methods.soft_tokens.prompt_tuning",
     "ReparameterisedPrompt": "coldframe.methods.soft_tokens.reparameterised_prompt",
+    "RetrievalConfig": "coldframe.retrieval.retriever",
     "RetrievedICL": "coldframe.methods.text.icl",
+    "TrainingConfig": "coldframe.training.config",
     "UESP": "coldframe.methods.soft_tokens.u_esp",
     "ZeroShot": "coldframe.methods.text.zero_shot",
     "compare": "coldframe.evaluation.comparison",

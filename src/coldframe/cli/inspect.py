@@ -39,17 +39,17 @@ def run(argv: Sequence[str]) -> None:
 
     from coldframe.pipeline.pipeline import SECTIONS, STORE
     from coldframe.retrieval.store import Store
-    from coldframe.storage.artifact import read_manifest, verify_files
+    from coldframe.storage.artifact import read_artifact
 
     folder = Path(options.artifact)
-    config = read_manifest(folder, SECTIONS)
-    verify_files(folder, config)
-    store = Store.load(folder / STORE)
+    artifact = read_artifact(folder, SECTIONS)
+    config = artifact.manifest
+    store = Store.load(artifact / STORE)
     weights = {
         name: tensor
         for file in config["files"]
         if file.endswith(".safetensors")
-        for name, tensor in load_file(folder / file).items()
+        for name, tensor in load_file(artifact / file).items()
     }
     facts: dict[str, Any] = {
         **config,

@@ -20,6 +20,7 @@ from coldframe.frozen.ports import Conditioning, LanguageModel, Prompt
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
 from coldframe.retrieval.encoders import Encoder
 from coldframe.retrieval.store import Retrieved
+from coldframe.storage.artifact import Artifact
 from coldframe.storage.tensors import read_tensors, write_tensors
 from coldframe.tasks.task import Example, Schema, Task
 
@@ -291,13 +292,13 @@ class Method(nn.Module):
         write_tensors(folder / WEIGHTS, self.state_dict())
         return [WEIGHTS]
 
-    def load(self, folder: Path) -> None:
+    def load(self, artifact: Artifact) -> None:
         """Take what :meth:`save` wrote.
 
         Raises:
             ArtifactError: It is damaged, or belongs to other settings.
         """
-        tensors, _ = read_tensors(folder / WEIGHTS, fix="Fit again.")
+        tensors, _ = read_tensors(artifact / WEIGHTS, fix="Fit again.")
         try:
             self.load_state_dict(tensors)
         except RuntimeError as error:

@@ -18,6 +18,7 @@ from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import Method, MethodConfig, MethodContext, VectorSource
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
 from coldframe.retrieval.store import Retrieved
+from coldframe.storage.artifact import Artifact
 from coldframe.tasks.task import Example, Task
 
 JOIN = "+"
@@ -213,10 +214,10 @@ class Compose(Method):
         """Every part in a folder of its own."""
         return [f"{part.name}/{name}" for part in self.methods for name in part.save(folder / part.name)]
 
-    def load(self, folder: Path) -> None:
+    def load(self, artifact: Artifact) -> None:
         """Every part."""
         for part in self.methods:
-            part.load(folder / part.name)
+            part.load(artifact.within(part.name))
 
 
 def _within(data: TrainingData, part: Method) -> TrainingData:

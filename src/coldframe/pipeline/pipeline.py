@@ -25,8 +25,8 @@ from coldframe.pipeline.setup import class_weights, context_of, positions_needed
 from coldframe.progress import Bar
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved, Store
-from coldframe.storage.artifact import read_manifest, verify_files, write_manifest
-from coldframe.storage.files import atomic_path, write_json
+from coldframe.storage.artifact import read_artifact, write_artifact
+from coldframe.storage.files import write_json
 from coldframe.tasks.long_rows import too_long, within
 from coldframe.tasks.molecules import canonical_smiles, molecule_key
 from coldframe.tasks.rows import Problems
@@ -227,7 +227,7 @@ class Pipeline:
     def save_pretrained(self, path: str | Path) -> None:
         """Write the artifact folder (JSON, safetensors, JSONL) and a model card."""
         from coldframe import __version__
-        from coldframe.storage.card import model_card
+        from coldframe.storage.card import write_card
 
         encoder = self.method.ready.encoder
         config = {
@@ -247,13 +247,14 @@ class Pipeline:
             "seconds": round(self.seconds, 2),
             "python": platform.python_version(),
         }
-        folder = Path(path)
-        self.store.save(folder / STORE)
-        files = [*self.method.save(folder), STORE, TRAINED]
-        write_json(folder / TRAINED, sorted(self.trained_keys))
-        with atomic_path(folder / "README.md") as card:
-            card.write_text(model_card(config), encoding="utf-8")
-        write_manifest(folder, config, files)
+
+        def write(folder: Path) -> list[str]:
+            self.store.save(folder / STORE)
+            write_json(folder / TRAINED, sorted(self.trained_keys))
+            return [*self.method.save(folder), STORE, TRAINED]
+
+        write_artifact(Path(path), config, write)
+        write_card(Path(path), config)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, lm: FrozenLM | None = None) -> Self:
@@ -271,9 +272,9 @@ class Pipeline:
             from coldframe.storage.hub import download
 
             folder = download(str(path))
-        config = read_manifest(folder, SECTIONS)
-        verify_files(folder, config)
-        store = Store.load(folder / STORE)
+        artifact = read_artifact(folder, SECTIONS)
+        config = artifact.manifest
+        store = Store.load(artifact / STORE)
         base = config["base_model"]
         if lm is None and base.get("source") == "memory":
             raise ArtifactError(
@@ -300,7 +301,7 @@ class Pipeline:
                 expected=config["encoder"]["hash"],
             )
         method.setup(context)
-        method.load(folder)
+        method.load(artifact)
         method.label_bias = config.get("label_bias", ())
         method.eval()
         return cls(
@@ -314,7 +315,7 @@ class Pipeline:
             seconds=config["seconds"],
             task=config["task"],
             priors=config.get("label_priors", {}),
-            trained_keys=frozenset(map(str, json.loads((folder / TRAINED).read_text(encoding="utf-8")))),
+            trained_keys=frozenset(map(str, json.loads((artifact / TRAINED).read_text(encoding="utf-8")))),
         )
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:

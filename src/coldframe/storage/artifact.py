@@ -5,44 +5,108 @@ Every folder that coldframe writes and reads again (a fitted method of any kind,
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from coldframe.errors import ArtifactError
-from coldframe.storage.files import atomic_path, sha256_of
+from coldframe.storage.cache import lock
+from coldframe.storage.files import atomic_path, sha256_of, temporary_folder
 
 FORMAT = 2
 MANIFEST = "coldframe_config.json"
 
 
-def write_manifest(folder: Path, values: Mapping[str, Any], files: Iterable[str]) -> None:
-    """Write the manifest, which comes last: until then the folder holds what it held before.
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """An artifact whose files were verified; ``artifact / name`` is where a file lies.
 
-    Files that the folder's former manifest listed and this one does not are deleted; nothing else ever is.
+    A name is the one its writer gave: a file that was saved over lies under another, see :func:`write_artifact`.
+
+    Attributes:
+        folder: Where the artifact is.
+        manifest: All that it remembers.
+        prefix: Of the names, where a part of an artifact is read by a reader of its own.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    prefix: str = ""
+
+    def __truediv__(self, name: str) -> Path:
+        return _place(self.folder, self.manifest, self.prefix + name)
+
+    def within(self, name: str) -> Artifact:
+        """The part in a folder of that name."""
+        return dataclasses.replace(self, prefix=f"{self.prefix}{name}/")
+
+
+def write_artifact(folder: Path, values: Mapping[str, Any], write: Callable[[Path], Iterable[str]]) -> None:
+    """Write an artifact, or another over one that is there.
+
+    Whenever it is killed, the folder holds what it held before or all that is new: files are written apart and move
+    in under names that nothing has, and the manifest comes last. So a file that changed is ``store-1a2b3c4d.jsonl``
+    where ``store.jsonl`` was. Files that the former manifest listed and this one does not are then deleted; nothing
+    else ever is.
 
     Args:
-        folder: Where the files are already, each written whole.
+        folder: Where to.
         values: All that is to be remembered; JSON.
-        files: Names in the folder, with ``/``; their checksums are kept.
+        write: Writes the files into a folder and returns their names in it, with ``/``.
 
     Raises:
         ColdframeError: If the folder cannot be written or the disk is full.
     """
-    listed = sorted(set(files))
-    former = _listed_before(folder)
-    manifest = {"format": FORMAT, **values, "files": {name: sha256_of(folder / name) for name in listed}}
-    manifest["sha256"] = _digest(manifest)
-    with atomic_path(folder / MANIFEST) as path:
-        path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    for name in former - {*listed}:
-        (folder / name).unlink(missing_ok=True)
+    with temporary_folder(folder) as written:
+        checksums = {name: sha256_of(written / name) for name in sorted(set(write(written)))}
+        with lock(f"artifact-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}"):
+            former = _places_before(folder)
+            places = {}
+            for name, checksum in checksums.items():
+                place = _unused(folder, name, checksum)
+                if not (folder / place).exists():
+                    (folder / place).parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(written / name, folder / place)
+                if place != name:
+                    places[name] = place
+            manifest = {"format": FORMAT, **values, "files": checksums, "places": places}
+            manifest["sha256"] = _digest(manifest)
+            with atomic_path(folder / MANIFEST) as path:
+                path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            for place in former - {places.get(name, name) for name in checksums}:
+                (folder / place).unlink(missing_ok=True)
+
+
+def read_artifact(folder: Path, sections: Iterable[str] = ()) -> Artifact:
+    """Read a manifest and check that every file it names is there and is what was saved.
+
+    Args:
+        folder: The artifact.
+        sections: Keys of the manifest that must be there and hold mappings.
+
+    Raises:
+        ArtifactError: It is absent, damaged, changed since it was written, or of another format.
+    """
+    artifact = Artifact(folder, read_manifest(folder, sections))
+    for name, checksum in artifact.manifest["files"].items():
+        path = artifact / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ArtifactError("The artifact names a file outside of its folder", got=name)
+        if not path.is_file():
+            raise ArtifactError(f"The artifact lacks {name}", got=str(folder), fix="Fetch the folder anew.")
+        if sha256_of(path) != checksum:
+            raise ArtifactError(
+                f"{path} is not the file that was saved: truncated or changed", fix="Fit again, or fetch it anew."
+            )
+    return artifact
 
 
 def read_manifest(folder: Path, sections: Iterable[str] = ()) -> dict[str, Any]:
-    """Read a manifest and verify it; the files it names are verified by :func:`verify_files`.
+    """Read a manifest and verify it, without the files that it names.
 
     Args:
         folder: The artifact.
@@ -74,31 +138,29 @@ def read_manifest(folder: Path, sections: Iterable[str] = ()) -> dict[str, Any]:
     return manifest
 
 
-def verify_files(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Check that every file of a manifest is there and is what was saved.
-
-    Raises:
-        ArtifactError: It is not; names the file.
-    """
-    for name, checksum in manifest["files"].items():
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise ArtifactError("The artifact names a file outside of its folder", got=name)
-        if not path.is_file():
-            raise ArtifactError(f"The artifact lacks {name}", got=str(folder), fix="Fetch the folder anew.")
-        if sha256_of(path) != checksum:
-            raise ArtifactError(
-                f"{path} is not the file that was saved: truncated or changed", fix="Fit again, or fetch it anew."
-            )
+def _place(folder: Path, manifest: Mapping[str, Any], name: str) -> Path:
+    places = manifest.get("places", {})
+    return folder / (places.get(name, name) if isinstance(places, dict) else name)
 
 
-def _listed_before(folder: Path) -> set[str]:
-    """Files of the folder's present manifest that lie in it; none where there is no valid one."""
+def _unused(folder: Path, name: str, checksum: str) -> str:
+    """A name for a file at which nothing else is: its own, or one with its checksum."""
+    path = Path(name)
+    for place in (name, path.with_stem(f"{path.stem}-{checksum[:8]}").as_posix()):
+        if not (folder / place).exists() or sha256_of(folder / place) == checksum:
+            return place
+    return path.with_stem(f"{path.stem}-{checksum[:16]}-{os.urandom(4).hex()}").as_posix()
+
+
+def _places_before(folder: Path) -> set[str]:
+    """Where the files of the folder's present manifest lie in it; none where there is no valid one."""
     try:
-        names = read_manifest(folder)["files"]
+        manifest = read_manifest(folder)
     except ArtifactError:
         return set()
-    return {name for name in names if (folder / name).resolve().is_relative_to(folder.resolve())}
+    paths = [_place(folder, manifest, name).resolve() for name in manifest["files"]]
+    home = folder.resolve()
+    return {path.relative_to(home).as_posix() for path in paths if path.is_relative_to(home)}
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from coldframe.storage.files import write_text
+
+_FIRST = '---\nlibrary_name: "coldframe"\n'
+
+
+def write_card(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write the card as ``README.md``, unless somebody else's is there."""
+    path = folder / "README.md"
+    if not path.is_file() or path.read_bytes().startswith(_FIRST.encode()):
+        write_text(path, model_card(config))
 
 
 def model_card(config: Mapping[str, Any]) -> str:

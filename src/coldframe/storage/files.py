@@ -66,6 +66,32 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             _remove(temporary)
 
 
+@contextlib.contextmanager
+def temporary_folder(home: Path) -> Iterator[Path]:
+    """A folder in ``home`` to write files to that then move into ``home``.
+
+    Raises:
+        ColdframeError: The place cannot be written, or the disk is full. Either way the folder goes.
+    """
+    folder = home / f".tmp-{os.urandom(4).hex()}"
+    with writing(folder):
+        try:
+            folder.mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A second name for a file that is never written in place, or a copy where the disk has no such names."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
     with atomic_path(path) as temporary:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from coldframe.errors import ArtifactError
-from coldframe.storage.artifact import MANIFEST, read_manifest, verify_files, write_manifest
+from coldframe.storage.artifact import MANIFEST, read_artifact, write_artifact
 from coldframe.storage.tensors import read_tensors, reading, write_tensors
 
 FOLDER = "head_gains"  # a folder of its own: loaders take every safetensors file beside config.json for weights
@@ -34,9 +34,12 @@ class GainsFile:
 
 def write_gains(folder: Path, values: Mapping[str, Any], gains: Tensor, effects: Tensor) -> None:
     """Write ``head_gains/`` into a folder: the tensors of :class:`GainsFile`, and ``values`` as its manifest."""
-    home = folder / FOLDER
-    write_tensors(home / _GAINS, {"gains": gains.float(), "effects": effects.float()})
-    write_manifest(home, values, [_GAINS])
+
+    def write(home: Path) -> list[str]:
+        write_tensors(home / _GAINS, {"gains": gains.float(), "effects": effects.float()})
+        return [_GAINS]
+
+    write_artifact(folder / FOLDER, values, write)
 
 
 def read_gains(folder: str | Path) -> GainsFile:
@@ -44,8 +47,7 @@ def read_gains(folder: str | Path) -> GainsFile:
     home = Path(folder) / FOLDER
     if not (home / MANIFEST).is_file():
         raise ArtifactError(f"{folder} holds no head gains", expected=f"a folder with {FOLDER}/{MANIFEST}")
-    manifest = read_manifest(home, ("base_model", "config"))
-    verify_files(home, manifest)
-    with reading(home / _GAINS, fix="Reweight again."):
-        tensors, _ = read_tensors(home / _GAINS, fix="Reweight again.")
-        return GainsFile(manifest, tensors["gains"], tensors["effects"])
+    artifact = read_artifact(home, ("base_model", "config"))
+    with reading(artifact / _GAINS, fix="Reweight again."):
+        tensors, _ = read_tensors(artifact / _GAINS, fix="Reweight again.")
+        return GainsFile(dict(artifact.manifest), tensors["gains"], tensors["effects"])

@@ -41,10 +41,10 @@ def write_index(folder: Path, lessons: Mapping[str, str]) -> None:
     write_text(folder / INDEX, json.dumps(lessons, ensure_ascii=False))
 
 
-def read_index(folder: Path) -> dict[str, str]:
+def read_index(path: Path) -> dict[str, str]:
     """The adapters of an artifact that are in force: passages by id, with the hash of what each was trained on."""
-    with reading(folder / INDEX, fix="Fit again."):
-        lessons: dict[str, str] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    with reading(path, fix="Fit again."):
+        lessons: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
         return {str(id): str(lesson) for id, lesson in lessons.items()}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -25,6 +24,7 @@ from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters, pa
 from coldframe.methods.weight_deltas.passage_sequences import PassageSequences, where
 from coldframe.methods.weight_deltas.poly_prag import Pairs
 from coldframe.methods.weight_deltas.prag import PRAG, PRAGConfig
+from coldframe.storage.artifact import Artifact
 from coldframe.tasks.task import Example, Passage
 
 TEACHER = "teacher"
@@ -156,7 +156,7 @@ class DyPRAG(PassageAdapters):
         bank_files.write_hypernetwork(folder, self.network, self.stored_dtype)
         bank_files.write_embeddings(folder, [passage.id for passage in passages], self._vectors)
         del self.network, self._teacher_states, self._inputs, self._vectors
-        self.load(folder)
+        self.bank = GeneratedAdapters(folder / HYPERNETWORK, folder / EMBEDDINGS, self.layout, self.config.scale)
 
     def growth(self, data: TrainingData) -> Iterator[Problem]:
         """Embeddings of the new passages: nothing is trained."""
@@ -169,9 +169,9 @@ class DyPRAG(PassageAdapters):
         self.bank = GeneratedAdapters(before.files[HYPERNETWORK], embeddings, self.layout, self.config.scale)
         yield from ()
 
-    def load(self, folder: Path) -> None:
+    def load(self, artifact: Artifact) -> None:
         """Open what was stored."""
-        network, embeddings = folder / HYPERNETWORK, folder / EMBEDDINGS
+        network, embeddings = artifact / HYPERNETWORK, artifact / EMBEDDINGS
         self.bank = GeneratedAdapters(network, embeddings, self.layout, self.config.scale)
 
     def sequences_of(self, passage: Passage, questions: Sequence[Example]) -> list[TokenSequence]:

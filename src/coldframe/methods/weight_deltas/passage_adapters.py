@@ -24,7 +24,7 @@ from coldframe.methods.weight_deltas.lora_folder import write_lora
 from coldframe.methods.weight_deltas.passage_sequences import PassageSequences, lesson_hash, questions_by_passage
 from coldframe.progress import say
 from coldframe.retrieval.store import Retrieved
-from coldframe.storage.files import atomic_path
+from coldframe.storage.files import atomic_path, link_or_copy
 from coldframe.tasks.task import Example, Passage, content_hash
 
 T = TypeVar("T")
@@ -159,11 +159,9 @@ class PassageAdapters(Method):
     # ---- files ------------------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> list[str]:
-        """The bank's files; those that do not lie there already are copied."""
+        """The bank's files."""
         for name, path in self.adapters.files.items():
-            if (folder / name).resolve() != path.resolve():
-                with atomic_path(folder / name) as temporary:
-                    shutil.copyfile(path, temporary)
+            link_or_copy(path, folder / name)
         return list(self.adapters.files)
 
     def export(self, out: Path, entries: Sequence[str] = ()) -> Path:

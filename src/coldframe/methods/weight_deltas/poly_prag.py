@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +22,7 @@ from coldframe.methods.weight_deltas.passage_adapters import Lesson, PassageAdap
 from coldframe.methods.weight_deltas.passage_sequences import where
 from coldframe.methods.weight_deltas.routing import Routing, compose, routing_weights
 from coldframe.methods.weight_deltas.row_adam import RowAdamW
+from coldframe.storage.artifact import Artifact
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,11 +155,11 @@ class PolyPRAG(PassageAdapters):
         folder = self.scratch_folder()
         write_bank(folder, ids, latent, table.view(shape), self.stored_dtype)
         del self.latent, self.table
-        self.load(folder)
-
-    def load(self, folder: Path) -> None:
-        """Open what was stored."""
         self.bank = RoutedBank(folder / BANK, self.layout, self.config.scale)
+
+    def load(self, artifact: Artifact) -> None:
+        """Open what was stored."""
+        self.bank = RoutedBank(artifact / BANK, self.layout, self.config.scale)
 
     def loss(self, lm: FrozenLM, batch: Any) -> Tensor:
         """The loss of each sequence under the mixture of its passage, ``[n]``, nats a token."""

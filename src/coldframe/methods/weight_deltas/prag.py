@@ -22,6 +22,7 @@ from coldframe.methods.weight_deltas.banks import AdapterShards
 from coldframe.methods.weight_deltas.passage_adapters import Lesson, PassageAdapters
 from coldframe.methods.weight_deltas.passage_sequences import where
 from coldframe.progress import say
+from coldframe.storage.artifact import Artifact
 
 _TOKENS, _PASSAGES = 4096, 64  # on a processor: some gigabytes at most, and more at once is no faster
 
@@ -132,9 +133,11 @@ class PRAG(PassageAdapters):
         bank_files.write_index(folder, bank.lessons)
         return [*names, INDEX]
 
-    def load(self, folder: Path) -> None:
+    def load(self, artifact: Artifact) -> None:
         """Open what was stored."""
-        self.bank = AdapterShards([folder], self.layout, self.config.scale, bank_files.read_index(folder))
+        self.bank = AdapterShards(
+            [artifact / "."], self.layout, self.config.scale, bank_files.read_index(artifact / INDEX)
+        )
 
     def problem(self, group: Sequence[Lesson], data: TrainingData) -> Problem:
         """The adapters of some passages, from their common start."""
