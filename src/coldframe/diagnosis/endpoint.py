@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from coldframe.config import check
-from coldframe.diagnosis.passages import PassageSubject
+from coldframe.diagnosis.grading import Grader, grader
+from coldframe.diagnosis.passages import PassageSubject, Retrieve
 from coldframe.diagnosis.queries import Case, in_prompt
-from coldframe.errors import ConfigError, ModelError, nearest
+from coldframe.errors import ModelError
 from coldframe.inference.client import Client, Refusal
 from coldframe.tasks.questions import QUESTION
 from coldframe.tasks.task import Example, Template, content_hash, end_text
-from coldframe.tasks.text_metrics import TEXT_METRICS
 
+T = TypeVar("T")
 Mode = Literal["auto", "logprobs", "answers"]
 
-#: Scores of a written answer, each between 0 and 1 for a query.
-METRICS = ("token_f1", "contains", "exact_match")
+_FAILS = frozenset({500})  # what some servers answer to a setting that they do not know
 GREEDY: Mapping[str, Any] = MappingProxyType({"temperature": 0, "max_tokens": 64})
 
 
@@ -35,12 +35,13 @@ class Endpoint(PassageSubject):
     Args:
         url: Up to and with the version: ``http://localhost:8000/v1``.
         model: As the server names it.
-        retrieve: The passages for a question, most relevant first; called once per query.
+        retrieve: The passages for a question, most relevant first, called once per query; or those of every query.
         queries: At least 2; a verdict needs 30.
         api_key: Sent as a bearer token, and shown nowhere.
         mode: ``"logprobs"``, ``"answers"``, or ``"auto"`` for the first if the server can.
         template: How a question is put; its separator stands after every passage.
-        metric: Of a written answer: ``"token_f1"``, ``"contains"`` or ``"exact_match"``.
+        metric: Of a written answer: ``"token_f1"``, ``"contains"``, ``"exact_match"`` or a
+            :class:`coldframe.diagnosis.grading.Grader` such as a ``Judge``.
         generation: How an answer is written; goes into the request as it is.
         concurrency: Requests at a time, at least 1.
         timeout: Seconds for one answer.
@@ -62,13 +63,13 @@ class Endpoint(PassageSubject):
         self,
         url: str,
         model: str,
-        retrieve: Callable[[str], Sequence[str]],
+        retrieve: Retrieve,
         queries: Sequence[Example | tuple[str, str]],
         *,
         api_key: str | None = None,
         mode: Mode = "auto",
         template: Template = QUESTION,
-        metric: str = "token_f1",
+        metric: str | Grader = "token_f1",
         generation: Mapping[str, Any] = GREEDY,
         concurrency: int = 8,
         timeout: float = 60.0,
@@ -76,33 +77,43 @@ class Endpoint(PassageSubject):
         wait: float = 1.0,
         **options: Any,
     ) -> None:
-        if metric not in METRICS:
-            raise ConfigError(f"Unknown metric {metric!r}", fix=nearest(metric, METRICS))
         check(mode in ("auto", "logprobs", "answers"), "Unknown mode", got=mode, expected="auto, logprobs or answers")
         check(concurrency >= 1, "Too few requests at a time", got=f"concurrency={concurrency}", expected="at least 1")
         check(min(retries, wait) >= 0 < timeout, "Times cannot be negative", got=(retries, timeout, wait))
         super().__init__(queries, retrieve, **{"name": "endpoint", "model": model, **options})
         self.client = Client(url, model, api_key, timeout=timeout, retries=retries, wait=wait)
-        self.template, self.metric, self.generation, self.concurrency = template, metric, generation, concurrency
+        self.template, self.generation, self.concurrency = template, generation, concurrency
+        self.grader = grader(metric)
+        self.mode: Mode = "answers"
         self.mode = self._mode(mode)
-        self.unit = "nats" if self.mode == "logprobs" else TEXT_METRICS[metric].title
+        self.unit = "nats" if self.mode == "logprobs" else self.grader.title
 
     def measure(self, cases: Sequence[Case]) -> Iterator[tuple[int, float]]:
-        """Losses as the answers come in. After a failure the requests under way still count; then it is raised."""
+        """Losses as the answers come in."""
+        yield from self._concurrently(cases, self._mean_token_nll if self.mode == "logprobs" else self._one_minus_score)
+
+    def write(self, cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
+        """What the model writes, as it comes in."""
+        yield from self._concurrently(cases, self._written)
+
+    def _concurrently(
+        self, cases: Sequence[Case], ask: Callable[[Case, threading.Event], T]
+    ) -> Iterator[tuple[int, T]]:
+        """Results by the place of their case. After a failure the requests under way still count; then it is raised."""
         stop = threading.Event()
         failures: list[ModelError] = []
         with ThreadPoolExecutor(self.concurrency) as pool:
-            waiting = {pool.submit(self._ask, case, stop): i for i, case in enumerate(cases)}
+            waiting = {pool.submit(self._ask, ask, case, stop): i for i, case in enumerate(cases)}
             try:
                 for done in as_completed(waiting):
                     try:
-                        loss = done.result()
+                        result = done.result()
                     except ModelError as error:
                         failures.append(error)
                         stop.set()
                         continue
-                    if loss is not None:
-                        yield waiting[done], loss
+                    if result is not None:
+                        yield waiting[done], result
             finally:
                 stop.set()
         if failures:
@@ -110,7 +121,13 @@ class Endpoint(PassageSubject):
 
     def fingerprint(self) -> str:
         """Names server, model, prompt and score."""
-        settings = (self.client.url, self.mode, self.metric, repr(self.template), repr(sorted(self.generation.items())))
+        settings = (
+            self.client.url,
+            self.mode,
+            self.grader.name,
+            repr(self.template),
+            repr(sorted(self.generation.items())),
+        )
         return content_hash(*settings, super().fingerprint())
 
     @property
@@ -118,8 +135,8 @@ class Endpoint(PassageSubject):
         """What a reader of the numbers should know, in sentences."""
         if self.mode == "logprobs":
             return super().notes
-        title = TEXT_METRICS[self.metric].title
-        return (*super().notes, f"No log-probabilities: answers were written, and the loss is 1 - {title} (0 to 1).")
+        how = f"the loss is 1 - {self.grader.title} (0 to 1)"
+        return (*super().notes, f"No log-probabilities: answers were written, and {how}.")
 
     def _mode(self, mode: Mode) -> Mode:
         """The mode that works, by a first question."""
@@ -127,7 +144,7 @@ class Endpoint(PassageSubject):
         case = Case(query.text, (), query.target)
         if mode != "answers":
             try:
-                self._mean_token_nll(case, threading.Event())
+                self._mean_token_nll(case, threading.Event(), _FAILS)
                 return "logprobs"
             except Refusal as error:
                 if mode == "logprobs":
@@ -137,12 +154,11 @@ class Endpoint(PassageSubject):
         self._one_minus_score(case, threading.Event())
         return "answers"
 
-    def _ask(self, case: Case, stop: threading.Event) -> float | None:
+    def _ask(self, ask: Callable[[Case, threading.Event], T], case: Case, stop: threading.Event) -> T | None:
         if stop.is_set():
             return None
-        measure = self._mean_token_nll if self.mode == "logprobs" else self._one_minus_score
         try:
-            return measure(case, stop)
+            return ask(case, stop)
         except ModelError as error:
             question = f"{case.text[:60]!r} with {len(case.passages)} passages"
             raise ModelError(f"No answer to {question}: {error.problem}", got=error.got, fix=error.fix) from error
@@ -151,17 +167,23 @@ class Endpoint(PassageSubject):
         return self.template.header + "".join(in_prompt(self.template, case.passages)) + self.template.query(case.text)
 
     def _one_minus_score(self, case: Case, stop: threading.Event) -> float:
-        messages = [{"role": "user", "content": self._prompt(case)}]
-        reply = self.client.post("chat/completions", {"messages": messages, **self.generation}, stop)
+        return 1.0 - self.grader(case.text, self._written(case, stop), self.accepted(case), stop)
+
+    def _written(self, case: Case, stop: threading.Event) -> str:
+        """An answer: continued text where the server scores texts, a chat elsewhere."""
+        if self.mode != "logprobs":
+            return self.client.chat(self._prompt(case), self.generation, stop)
+        end = end_text(self.template.end)
+        body = {"prompt": self._prompt(case), **({"stop": [end]} if end else {}), **self.generation}
+        reply = self.client.post("completions", body, stop)
         try:
-            written = reply["choices"][0]["message"]["content"] or ""
+            return str(reply["choices"][0]["text"])
         except (KeyError, IndexError, TypeError) as error:
             raise ModelError(f"{self.client.url} gave no answer", got=repr(reply)[:200]) from error
-        return 1.0 - float(TEXT_METRICS[self.metric].statistics([written], [[case.answer]])[0, 0])
 
-    def _mean_token_nll(self, case: Case, stop: threading.Event) -> float:
+    def _mean_token_nll(self, case: Case, stop: threading.Event, refusals: Container[int] = ()) -> float:
         prompt, answer = self._prompt(case), self.template.answer(case.answer.strip()) + end_text(self.template.end)
-        tokens, values = self._echo(prompt + answer, stop)
+        tokens, values = self._echo(prompt + answer, stop, refusals)
         start = len(tokens)
         while start and len("".join(tokens[start:])) < len(answer):
             start -= 1
@@ -173,13 +195,13 @@ class Endpoint(PassageSubject):
             raise Refusal("The server gave no log-probabilities for the answer", got=repr(answer))
         return -float(sum(own)) / len(own)
 
-    def _echo(self, text: str, stop: threading.Event) -> tuple[list[str], list[Any]]:
+    def _echo(self, text: str, stop: threading.Event, refusals: Container[int] = ()) -> tuple[list[str], list[Any]]:
         """The tokens of a text and their log-probabilities given those before them.
 
         One more token is written, since not all servers can write none; it is cut off here.
         """
         body = {"prompt": text, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
-        reply = self.client.post("completions", body, stop)
+        reply = self.client.post("completions", body, stop, refusals)
         try:
             choice = reply["choices"][0]
             reply_text, tokens = choice["text"], list(choice["logprobs"]["tokens"])

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from coldframe.tasks.task import Example, content_hash
 
 FEW = 10  # fewer queries than this get a warning
 REPEATED = 8  # queries asked twice, to see whether the pipeline is deterministic
+
+#: Passages for a question, most relevant first; or those of every query.
+Retrieve: TypeAlias = Callable[[str], Sequence[str]] | Sequence[Sequence[str]]
 
 _log = logging.getLogger(__name__)
 
@@ -45,9 +48,10 @@ class PassageSubject(ABC):
 
     Args:
         queries: At least 2, as examples or pairs of question and answer; a verdict needs 30.
-        retrieve: The passages for a question, most relevant first; called once per query.
+        retrieve: The passages for a question, most relevant first; called once per query. Or, where they are known, the
+            passages of every query.
         store: All passages that could be retrieved, if they are known.
-        oracle: Passages chosen with knowledge of the answer.
+        oracle: Passages chosen with knowledge of the answer, likewise.
         name: As reports show it.
         task: What is asked.
         model: The language model in the pipeline.
@@ -71,10 +75,10 @@ class PassageSubject(ABC):
     def __init__(
         self,
         queries: Sequence[Example | tuple[str, str]],
-        retrieve: Callable[[str], Sequence[str]],
+        retrieve: Retrieve,
         *,
         store: Sequence[str] | None = None,
-        oracle: Callable[[str], Sequence[str]] | None = None,
+        oracle: Retrieve | None = None,
         name: str = "pipeline",
         task: str = "questions",
         model: str = "unknown",
@@ -94,6 +98,9 @@ class PassageSubject(ABC):
             raise DataError("The store is empty", fix="Leave it out if it is not known.")
         self._retrieve, self._oracle, self._resume = retrieve, oracle, resume
         self._noise: str | None = None
+        #: The largest difference between losses that were measured twice.
+        self.noise = 0.0
+        self._accepted = {(q.text, q.target): (q.target, *q.references) for q in self.queries}
 
     @abstractmethod
     def measure(self, cases: Sequence[Case]) -> Iterator[tuple[int, float]]:
@@ -170,17 +177,36 @@ class PassageSubject(ABC):
             DataError: A loss is missing, or not a finite number; names the query.
         """
         cases = self.cases(condition, seed)
-        unknown: dict[Case, int] = {}
-        for i, case in enumerate(cases):
-            if case not in self.remembered:
-                unknown.setdefault(case, i)
-        self._measure(list(unknown), list(unknown.values()), condition, self.remembered)
+        losses = self.losses_of(cases, range(len(self)), condition)
         if condition == "full" and self._noise is None and not self.deterministic:
             again: dict[Case, float] = {}
             self._measure(cases[:REPEATED], range(REPEATED), "full, asked again", again)
-            losses = np.array([[self.remembered[case], again[case]] for case in cases[:REPEATED]])
-            self._noise = noise_note(losses[:, 0], losses[:, 1], self.unit)
-        return np.array([self.remembered[case] for case in cases])
+            repeated = np.array([again[case] for case in cases[:REPEATED]])
+            self._noise = noise_note(losses[:REPEATED], repeated, self.unit)
+            self.noise = float(np.abs(losses[:REPEATED] - repeated).max())
+        return losses
+
+    def losses_of(self, cases: Sequence[Case], rows: Sequence[int], title: str) -> NDArray[np.float64]:
+        """Losses of any cases, ``[len(cases)]``; what was measured before is not measured again.
+
+        Args:
+            cases: Questions with passages.
+            rows: The query that each belongs to.
+            title: What progress and errors call it.
+
+        Raises:
+            DataError: A loss is missing, or not a finite number; names the query.
+        """
+        unknown: dict[Case, int] = {}
+        for row, case in zip(rows, cases, strict=True):
+            if case not in self.remembered:
+                unknown.setdefault(case, row)
+        self._measure(list(unknown), list(unknown.values()), title, self.remembered)
+        return np.array([self.remembered[case] for case in cases], np.float64)
+
+    def accepted(self, case: Case) -> tuple[str, ...]:
+        """All right answers of a case."""
+        return self._accepted.get((case.text, case.answer), (case.answer,))
 
     def _measure(
         self, cases: Sequence[Case], rows: Sequence[int], title: str, into: Memory | dict[Case, float]
@@ -235,10 +261,15 @@ class PassageSubject(ABC):
         """What each query retrieved, without its order."""
         return [frozenset(passages) for passages in self.retrieved]
 
-    def _call(self, function: Callable[[str], Sequence[str]], name: str) -> tuple[Passages, ...]:
+    def _call(self, retrieve: Retrieve, name: str) -> tuple[Passages, ...]:
+        if callable(retrieve):
+            sets: Sequence[Sequence[str]] = [retrieve(query.text) for query in self.queries]
+        else:
+            sets = retrieve
+        if len(sets) != len(self):
+            raise DataError(f"{name} has not one list for every query", got=len(sets), expected=len(self))
         return tuple(
-            as_texts(function(query.text), f"What {name} returned for {self._label(i)}")
-            for i, query in enumerate(self.queries)
+            as_texts(passages, f"What {name} returned for {self._label(i)}") for i, passages in enumerate(sets)
         )
 
     def _label(self, i: int) -> str:

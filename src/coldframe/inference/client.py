@@ -11,10 +11,11 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from coldframe.errors import ConfigError, ModelError, nearest
+from coldframe.reports.numbers import plural
 
 _TRANSIENT = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 _LONGEST_PAUSE = 120.0  # seconds, whatever a server asks for
@@ -64,23 +65,52 @@ class Client:
         if not self._key.isascii() or any(letter.isspace() for letter in self._key):
             raise ConfigError("The API key has letters that no key has", fix="Check what you copied.")
         self._opener = urllib.request.build_opener(_NoRedirect())
-        self._reached = False
+        self._reached = self._new_names = False
 
-    def post(self, route: str, body: Mapping[str, Any], stop: threading.Event | None = None) -> dict[str, Any]:
+    def post(
+        self, route: str, body: Mapping[str, Any], stop: threading.Event | None = None, refusals: Container[int] = ()
+    ) -> dict[str, Any]:
         """Ask, and ask again if that may help.
 
         Args:
             route: Below the address, such as ``"completions"``.
             body: Goes out as JSON, with the model's name.
             stop: Once it is set, nothing is tried again.
+            refusals: Statuses that count as a refusal although they might pass.
 
         Raises:
             Refusal: The server says no to this request.
             ModelError: The server cannot be reached, wants another key, has no such model, or keeps failing.
         """
-        return self._ask(route, json.dumps({"model": self.model, **body}).encode(), stop or threading.Event())
+        data = json.dumps({"model": self.model, **body}).encode()
+        return self._ask(route, data, stop or threading.Event(), refusals)
 
-    def _ask(self, route: str, data: bytes | None, stop: threading.Event) -> dict[str, Any]:
+    def chat(self, prompt: str, generation: Mapping[str, Any], stop: threading.Event | None = None) -> str:
+        """What the model writes to a message, see :meth:`post`.
+
+        Newer servers call ``max_tokens`` otherwise; that is found out by the first refusal and remembered.
+        """
+        messages = [{"role": "user", "content": prompt}]
+        settings = self._renamed(generation)
+        try:
+            reply = self.post("chat/completions", {"messages": messages, **settings}, stop)
+        except Refusal as error:
+            if self._new_names or "max_completion_tokens" not in f"{error.problem} {error.got}":
+                raise
+            self._new_names = True
+            reply = self.post("chat/completions", {"messages": messages, **self._renamed(generation)}, stop)
+        try:
+            return reply["choices"][0]["message"]["content"] or ""
+        except (KeyError, IndexError, TypeError) as error:
+            raise ModelError(f"{self.url} gave no answer", got=repr(reply)[:200]) from error
+
+    def _renamed(self, generation: Mapping[str, Any]) -> dict[str, Any]:
+        names = {"max_tokens": "max_completion_tokens"} if self._new_names else {}
+        return {names.get(name, name): value for name, value in generation.items()}
+
+    def _ask(
+        self, route: str, data: bytes | None, stop: threading.Event, refusals: Container[int] = ()
+    ) -> dict[str, Any]:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "coldframe"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -95,9 +125,10 @@ class Client:
             except urllib.error.HTTPError as error:
                 self._reached = True
                 words = self._words(error)
-                if error.code not in _TRANSIENT:
+                if error.code not in _TRANSIENT or error.code in refusals:
                     raise self._refusal(error.code, words, route) from None
-                problem = ModelError(f"{self.url}/{route} answered {error.code} {self.retries + 1} times", got=words)
+                times = plural(self.retries + 1, "time")
+                problem = ModelError(f"{self.url}/{route} answered {error.code} {times}", got=words)
                 pause = _asked_for(error.headers.get("Retry-After")) or pause
             except _UNREACHABLE as error:
                 reason = getattr(error, "reason", None) or error

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import io
+import itertools
 import json
+import tokenize
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -61,11 +65,11 @@ def passages_of(cell: object) -> tuple[Passage, ...]:
         >>> passages_of(["It is old."]) == passages_of([{"text": "It is old."}])
         True
     """
-    items = _decoded(cell)
+    items = decoded(cell)
     if not isinstance(items, list):
         got = f"{type(cell).__name__}, {str(cell)[:60]!r}"
         raise DataError("the passages are no list", got=got, expected="a list of texts, or of title and text")
-    return tuple(_passage(_decoded(item)) for item in items)
+    return tuple(_passage(decoded(item)) for item in items)
 
 
 def context_column(table: Table, name: str | None, used: tuple[str, ...] = ()) -> str | None:
@@ -92,11 +96,12 @@ def context_column(table: Table, name: str | None, used: tuple[str, ...] = ()) -
 def holds_lists(table: Table, column: str) -> bool:
     """Whether the cells of a column are lists of texts or of mappings."""
     cells = [cell for row in table.rows[:200] if (cell := row.values.get(column)) not in (None, "")]
-    lists = [items for cell in cells if isinstance(items := _decoded(cell), list)]
+    lists = [items for cell in cells if isinstance(items := decoded(cell), list)]
     return bool(cells) and len(lists) == len(cells) and any(lists) and all(isinstance(i, str | dict) for i in lists[0])
 
 
 def _passage(item: Any) -> Passage:
+    item = _unwrapped(item)
     if isinstance(item, Mapping):
         body = next((as_text(item[key]) for key in _TEXTS if item.get(key) is not None), "")
         title = next((as_text(item[key]) for key in _TITLES if item.get(key) is not None), "")
@@ -108,12 +113,47 @@ def _passage(item: Any) -> Passage:
     return Passage.of(body, title, id=identity)
 
 
-def _decoded(value: Any) -> Any:
-    """What a text says in JSON, if it is a list or a mapping; else the value itself."""
+def _unwrapped(item: Any) -> Any:
+    """What a framework wraps a passage in: LlamaIndex a scored node, LangChain a constructor, both objects too."""
+    if isinstance(item, Mapping):
+        for name in ("node", "kwargs", "document", "text_resource"):
+            if isinstance(item.get(name), Mapping):
+                return _unwrapped(item[name])
+        return item
+    for name in ("page_content", "text"):
+        if isinstance(text := getattr(item, name, None), str):
+            return {"text": text, "id": getattr(item, "id", None) or getattr(item, "node_id", None)}
+    return item
+
+
+def decoded(value: Any) -> Any:
+    """What a text says in JSON, or in Python (as pandas writes lists into CSV), if it is a list or a mapping.
+
+    Anything else stays as it is. Lists of numpy, whose items no comma parts, are not taken for lists.
+
+    >>> decoded("['It is old.', 'It is in Rome.']"), decoded("It is old."), decoded("['a' 'b']")
+    (['It is old.', 'It is in Rome.'], 'It is old.', "['a' 'b']")
+    """
     if isinstance(value, str) and value.strip()[:1] in ("[", "{"):
         try:
-            decoded = json.loads(value)
+            parsed = json.loads(value)
         except (ValueError, RecursionError):
-            return value
-        return decoded if isinstance(decoded, list | dict) else value
-    return value
+            parsed = _python(value.strip())
+        return parsed if isinstance(parsed, list | dict) else value
+    if isinstance(value, tuple):
+        return list(value)
+    return value.tolist() if type(value).__module__ == "numpy" else value
+
+
+def _python(text: str) -> Any:
+    """A Python literal; None where it is none, or where two texts follow each other without a comma."""
+    try:
+        kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type in _PARTS]
+        if any(kind == follower == tokenize.STRING for kind, follower in itertools.pairwise(kinds)):
+            return None
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
+        return None
+
+
+_PARTS = (tokenize.STRING, tokenize.OP, tokenize.NUMBER, tokenize.NAME)
