@@ -8,15 +8,14 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from statistics import NormalDist
 from typing import Literal, get_args
 
 from coldframe.config import Config, check
 from coldframe.diagnosis.evidence import Outcome
 from coldframe.diagnosis.outcomes import MOST, NEGLIGIBLE
+from coldframe.inference.intervals import wilson
 from coldframe.progress import say
 from coldframe.reports import markdown
 from coldframe.reports.blocks import Table
@@ -127,21 +126,6 @@ def full_plan(trials: int) -> list[tuple[Planted, int]]:
     grid = [Planted(share=share, query=query, n=n) for n in SIZES for query in (0, 1) for share in SHARES]
     plan = [(planted, trials if planted.share in EDGES else trials // 6) for planted in grid]
     return plan + [(dataclasses.replace(case, share=share), trials) for case in HARD.values() for share in EDGES]
-
-
-def wilson(count: int, trials: int) -> tuple[float, float]:
-    """The 95% interval of a rate.
-
-    Paper: Wilson 1927.
-
-    Example:
-        >>> low, high = wilson(0, 1000)
-        >>> round(low, 4), round(high, 4)
-        (0.0, 0.0038)
-    """
-    z, rate = NormalDist().inv_cdf(0.975), count / trials
-    middle, half = rate + z**2 / (2 * trials), z * math.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2))
-    return max(0.0, (middle - half) / (1 + z**2 / trials)), (middle + half) / (1 + z**2 / trials)
 
 
 def _is(*names: Outcome) -> Counts:

@@ -31,10 +31,11 @@ def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache directory for this test alone."""
-    monkeypatch.setenv("COLDFRAME_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache directory for this test alone, apart from what it writes."""
+    folder = tmp_path_factory.mktemp("cache") / "coldframe"
+    monkeypatch.setenv("COLDFRAME_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

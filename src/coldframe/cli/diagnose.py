@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
 
 import tyro
 
@@ -25,7 +25,13 @@ UNWANTED = 3
 class Diagnose(Config):
     """Is it the retrieval that helps, or would a fixed prompt do? A verdict with its reasons, and a report.
 
+    What is diagnosed is a log of your own pipeline (questions, what it retrieved, right answers), or an artifact that
+    `coldframe fit` wrote.
+
     For example:
+      coldframe diagnose rag.jsonl --endpoint http://localhost:8000/v1 --model NAME
+      coldframe diagnose rag.jsonl --model smollm2 --rows 100
+      coldframe diagnose old.jsonl new.jsonl --model smollm2
       coldframe diagnose runs/b3db
       coldframe diagnose runs/b3db --retrain random fixed --ladder
       coldframe diagnose runs/b3db --seed-artifacts runs/b3db-1 runs/b3db-2
@@ -34,12 +40,30 @@ class Diagnose(Config):
     Verdicts: retrieval-driven, query-driven, prompt-tuning-like, mixed, cannot-tell. Exit status: 0, or 3 if the
     verdict is among --fail-on.
 
+    A log is asked again with the passages of other questions, without any, and without one of them; the columns of
+    ragas, deepeval, LangChain and LlamaIndex are known. An answer that the pipeline wrote is no right answer: without
+    right ones the verdict speaks of use. A second log is compared with the first, question by question.
+
     Without --retrain and --ladder nothing is trained. What they train, and for how long, is said before it starts.
 
     Args:
-        artifact: Folder that `coldframe fit` wrote, or a hub repository.
-        data: A file whose rows are all asked (columns as in training), or a built-in task; the test rows of the
-            artifact's own task if you name none.
+        artifact: A log (JSONL, JSON, CSV, TSV, Parquet), a folder that `coldframe fit` wrote, or a hub repository.
+        data: For a log: a second log, or nothing. For an artifact: a second artifact; a file whose rows are all asked
+            (columns as in training); a built-in task; or nothing for the test rows of the artifact's own task.
+        model: For a log: a local model, or as the server at --endpoint names it.
+        endpoint: For a log: address of a server that speaks OpenAI's protocol, such as http://localhost:8000/v1.
+        key_variable: Environment variable with the server's key.
+        mode: For a log: measure the probability of the right answer (logprobs) or what the model writes (answers).
+        metric: For a log, of a written answer: contains, exact_match, token_f1 or judge. auto is contains, and token_f1
+            without right answers.
+        judge: The model at --endpoint that judges, with --metric judge; --model if you name none.
+        max_tokens: For a log, of a written answer, at most.
+        concurrency: For a log: requests at a time.
+        question: For a log: the column with the question, if it has an unusual name.
+        contexts: Likewise, what was retrieved.
+        gold: Likewise, the right answers.
+        written: Likewise, the answers that the pipeline wrote.
+        gold_contexts: Likewise, the passages that hold the answer.
         seed_artifacts: The same method, settings and task, trained with other seeds: intervals then hold over seeds
             too.
         retrain: Also train the method again with this in the place of what is retrieved: random, fixed, shuffled,
@@ -60,6 +84,19 @@ class Diagnose(Config):
 
     artifact: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
     data: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="DATA")] = None
+    model: str = "smollm2"
+    endpoint: str | None = None
+    key_variable: str = "OPENAI_API_KEY"
+    mode: Literal["auto", "logprobs", "answers"] = "auto"
+    metric: Literal["auto", "contains", "exact_match", "token_f1", "judge"] = "auto"
+    judge: str | None = None
+    max_tokens: int = 64
+    concurrency: int = 8
+    question: str | None = None
+    contexts: str | None = None
+    gold: str | None = None
+    written: str | None = None
+    gold_contexts: str | None = None
     seed_artifacts: tuple[str, ...] = ()
     retrain: tuple[str, ...] = ()
     ladder: bool = False
@@ -90,6 +127,11 @@ def run(argv: Sequence[str]) -> int:
     if options.rows is not None and options.rows < 2:
         raise ConfigError("--rows is too small", got=options.rows, expected="at least 2; 30 for a verdict")
     environment()  # what the report needs is missed now, not after the work
+    if is_log(options.artifact):
+        from coldframe.cli.diagnose_log import run_log
+
+        outcome = run_log(options, shlex.join(["coldframe", "diagnose", *argv]))
+        return UNWANTED if outcome in unwanted else 0
     pipeline = load(options.artifact)
     out = writable(Path(options.out or f"{options.artifact.rstrip('/')}-diagnosis"))
     others = [load(folder, pipeline.lm) for folder in options.seed_artifacts]
@@ -121,6 +163,11 @@ def run(argv: Sequence[str]) -> int:
         show(render_table(diagnosis))
         print(f"wrote {out / 'diagnosis.html'} and {out / 'diagnosis.json'}")
     return UNWANTED if diagnosis.verdict.outcome in unwanted else 0
+
+
+def is_log(path: str) -> bool:
+    """Whether a path is a file, where an artifact is a folder."""
+    return Path(path).expanduser().is_file()
 
 
 def _words(words: Sequence[str]) -> list[str]:

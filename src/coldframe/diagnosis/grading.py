@@ -35,7 +35,9 @@ class Grader(Protocol):
     name: str
     title: str
 
-    def __call__(self, question: str, written: str, accepted: Sequence[str], stop: threading.Event) -> float:
+    def __call__(
+        self, question: str, written: str, accepted: Sequence[str], stop: threading.Event | None = None
+    ) -> float:
         """Between 0 (wrong) and 1 (right)."""
         ...
 

@@ -68,7 +68,7 @@ def render_report(diagnosis: Diagnosis, data_name: str = "diagnosis.json") -> st
         Section("How far does a fixed prompt get?", _ladder(d), _badge(rungs.outcome) if rungs else None),
         Section("Is the store in order?", _store(health) if health else ()),
         Section("What to know about it", blocks.notes(d.notes)),
-        Section("The numbers", _numbers(d)),
+        Section("The numbers", numbers(d)),
         Section("What the words mean", (blocks.Terms((*words, *WORDS.items())),)),
         blocks.provenance(d.command, {}, seconds=d.seconds, data_name=data_name),
     )
@@ -200,7 +200,7 @@ def _store(health: StoreHealth) -> tuple[Block, ...]:
     return tuple(parts)
 
 
-def _numbers(diagnosis: Diagnosis) -> tuple[Block, ...]:
+def numbers(diagnosis: Diagnosis) -> tuple[Block, ...]:
     """All tables."""
     d, ladder = diagnosis, diagnosis.ladder
     over = "queries and training seeds" if d.seeds > 1 else "queries"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -80,7 +79,7 @@ class TextRAG(PassageSubject):
         if self.mode == "answers":
             for place, written in self.write(cases):
                 case = cases[place]
-                yield place, 1.0 - self.grader(case.text, written, self.accepted(case), threading.Event())
+                yield place, 1.0 - self.grader(case.text, written, self.accepted(case))
             return
         for batch in self._batches(cases):
             yield from zip(batch, self._mean_token_nll([cases[i] for i in batch]), strict=True)

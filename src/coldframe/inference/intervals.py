@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import Literal, TypeAlias
@@ -257,3 +258,18 @@ def ends(value: float, draws: NDArray[np.float64], left_out: NDArray[np.float64]
             levels = np.array([_NORMAL.cdf(_NORMAL.inv_cdf(below) + x / (1 - skew * x)) for x in z])
     low, high = np.quantile(draws, levels)
     return float(low), float(high)
+
+
+def wilson(count: int, trials: int) -> tuple[float, float]:
+    """The 95% interval of a rate.
+
+    Paper: Wilson 1927.
+
+    Example:
+        >>> low, high = wilson(0, 1000)
+        >>> round(low, 4), round(high, 4)
+        (0.0, 0.0038)
+    """
+    z, rate = NormalDist().inv_cdf(0.975), count / trials
+    middle, half = rate + z**2 / (2 * trials), z * math.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2))
+    return max(0.0, (middle - half) / (1 + z**2 / trials)), (middle + half) / (1 + z**2 / trials)

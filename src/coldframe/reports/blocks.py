@@ -94,6 +94,7 @@ class Cell:
         bar: Length of a bar below the value, 0 to 1.
         hint: Shown under the pointer.
         picture: Stands on a page in the text's place.
+        order: What a table that sorts goes by, if not the text.
     """
 
     text: str
@@ -103,6 +104,7 @@ class Cell:
     bar: float | None = None
     hint: str = ""
     picture: Picture | None = None
+    order: float | None = None
 
 
 def ranged(interval: Ranged | None, decimals: int = 1, *, kind: str = "", **options: Any) -> Cell | None:
@@ -130,8 +132,8 @@ class Column(Generic[T]):
 class Table:
     """Items below one another; the first column names them.
 
-    On a page ``kind`` is ``"facts"`` (name, value, meaning), ``"settings"``, ``"heat"``, or plain; a terminal shows the
-    ``title``.
+    On a page ``kind`` is ``"facts"`` (name, value, meaning), ``"settings"``, ``"heat"``, ``"sorts"`` (by a click on a
+    title), or plain; a terminal shows the ``title``.
     """
 
     columns: tuple[Column[Any], ...]

@@ -15,7 +15,7 @@ from typing import Any
 
 from coldframe.errors import ArtifactError
 from coldframe.storage.cache import lock
-from coldframe.storage.files import atomic_path, sha256_of, temporary_folder
+from coldframe.storage.files import link_or_copy, sha256_of, temporary_folder, write_text
 
 FORMAT = 2
 MANIFEST = "coldframe_config.json"
@@ -49,9 +49,9 @@ def write_artifact(folder: Path, values: Mapping[str, Any], write: Callable[[Pat
     """Write an artifact, or another over one that is there.
 
     Whenever it is killed, the folder holds what it held before or all that is new: files are written apart and move
-    in under names that nothing has, and the manifest comes last. So a file that changed is ``store-1a2b3c4d.jsonl``
-    where ``store.jsonl`` was. Files that the former manifest listed and this one does not are then deleted; nothing
-    else ever is.
+    in under names that nothing has, and the manifest comes last. Files that the former manifest listed and this one does
+    not are then deleted; nothing else ever is. So a file that changed is ``store-1a2b3c4d.jsonl`` until the former
+    ``store.jsonl`` is gone, and for good where a file of somebody else has that name.
 
     Args:
         folder: Where to.
@@ -73,12 +73,17 @@ def write_artifact(folder: Path, values: Mapping[str, Any], write: Callable[[Pat
                     os.replace(written / name, folder / place)
                 if place != name:
                     places[name] = place
-            manifest = {"format": FORMAT, **values, "files": checksums, "places": places}
-            manifest["sha256"] = _digest(manifest)
-            with atomic_path(folder / MANIFEST) as path:
-                path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            manifest = {"format": FORMAT, **values, "files": checksums}
+            _commit(folder, manifest, places)
             for place in former - {places.get(name, name) for name in checksums}:
                 (folder / place).unlink(missing_ok=True)
+            moved = {name: place for name, place in places.items() if not (folder / name).exists()}
+            if moved:
+                for name, place in moved.items():
+                    link_or_copy(folder / place, folder / name)
+                _commit(folder, manifest, {name: place for name, place in places.items() if name not in moved})
+                for place in moved.values():
+                    (folder / place).unlink()
 
 
 def read_artifact(folder: Path, sections: Iterable[str] = ()) -> Artifact:
@@ -141,6 +146,13 @@ def read_manifest(folder: Path, sections: Iterable[str] = ()) -> dict[str, Any]:
 def _place(folder: Path, manifest: Mapping[str, Any], name: str) -> Path:
     places = manifest.get("places", {})
     return folder / (places.get(name, name) if isinstance(places, dict) else name)
+
+
+def _commit(folder: Path, values: Mapping[str, Any], places: Mapping[str, str]) -> None:
+    """Replace the manifest."""
+    manifest = {**values, "places": dict(places)}
+    manifest["sha256"] = _digest(manifest)
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
 
 def _unused(folder: Path, name: str, checksum: str) -> str:

@@ -1,0 +1,363 @@
+"""A log of questions and passages, diagnosed: does the retrieval do anything, for which question, by which passage?"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coldframe.config import Config
+from coldframe.diagnosis.diagnose import diagnose
+from coldframe.diagnosis.effects import MeanEffect, QuestionEffect, by_passage, by_rank, mean_estimate, question_effects
+from coldframe.diagnosis.endpoint import GREEDY, Endpoint, Mode
+from coldframe.diagnosis.evidence import Diagnosis, Estimate, Outcome
+from coldframe.diagnosis.grading import Grader, grader
+from coldframe.diagnosis.memory import Memory
+from coldframe.diagnosis.passages import PassageSubject
+from coldframe.diagnosis.queries import Case
+from coldframe.diagnosis.retrieval_quality import RetrievalQuality, retrieval_quality
+from coldframe.diagnosis.text_rag import TextRAG
+from coldframe.diagnosis.verdict import MIN_QUERIES
+from coldframe.errors import ConfigError
+from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.inference.intervals import RESAMPLES
+from coldframe.progress import Bar, say
+from coldframe.reports.numbers import percent
+from coldframe.tasks.rag_log import LogColumns, LogRow, RagLog, read_log
+from coldframe.tasks.rows import OnError
+from coldframe.tasks.task import Example, text_key
+
+#: What an answer is measured under, in the words of the report.
+Situation = Literal["with its passages", "without passages", "with another question's passages"]
+SITUATIONS: tuple[Situation, ...] = ("with its passages", "without passages", "with another question's passages")
+DRAWS = 3  # of the passages of other questions
+_CHARACTERS = 4  # in a token, about
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate(Config):
+    """A share of the answers, or a probability, in one situation.
+
+    Args:
+        situation: Which passages the model had.
+        value: Between 0 and 1, with its interval over questions.
+    """
+
+    section = "rate"
+
+    situation: str
+    value: Estimate
+
+
+@dataclasses.dataclass(frozen=True)
+class RagDiagnosis(Config):
+    """The diagnosis of a log.
+
+    Args:
+        log: Name of the file.
+        headline: The first sentence of the report.
+        warnings: What comes before it: a retriever that returns the same for everyone, nothing, or the answer.
+        is_gold: Whether answers are held against right ones; otherwise against what the pipeline wrote.
+        grading: How a written answer is scored.
+        right: Answers right, in each situation.
+        probability: Of a token of the right answer (geometric mean), in each situation; empty where it is not known.
+        quality: The retriever alone.
+        questions: Each with its passages.
+        ranks: Mean effect of the first, second, ... passage.
+        passages: Mean effect of every passage, the most retrieved first.
+        diagnosis: The evidence behind the verdict.
+        notes: What was taken for what, and what else a reader should know.
+    """
+
+    section = "rag diagnosis"
+
+    log: str
+    headline: str
+    warnings: tuple[str, ...]
+    is_gold: bool
+    grading: str
+    right: tuple[Rate, ...]
+    probability: tuple[Rate, ...]
+    quality: RetrievalQuality
+    questions: tuple[QuestionEffect, ...]
+    ranks: tuple[MeanEffect, ...]
+    passages: tuple[MeanEffect, ...]
+    diagnosis: Diagnosis
+    notes: tuple[str, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """The verdict."""
+        return self.diagnosis.verdict.outcome
+
+
+class WritingSubject(Protocol):
+    """A pipeline whose model also writes."""
+
+    mode: Mode
+
+    def write(self, cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
+        """Answers by the place of their case."""
+        ...
+
+
+def diagnose_log(
+    data: str | Path | RagLog | Iterable[Mapping[str, Any]],
+    model: str | FrozenLM = "smollm2",
+    *,
+    endpoint: str | None = None,
+    api_key: str | None = None,
+    columns: LogColumns | Mapping[str, str | None] | None = None,
+    mode: Mode = "auto",
+    metric: str | Grader = "auto",
+    max_tokens: int = 64,
+    concurrency: int = 8,
+    rows: int | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    out: str | Path | None = None,
+    on_error: OnError = "raise",
+    quiet: bool = False,
+    command: str = "",
+) -> RagDiagnosis:
+    """Find out from a log of questions and passages whether the retrieval does anything.
+
+    The questions are put to a model again: with the passages of the log, without any, with those of other questions,
+    and with all but one. Nothing is retrieved again.
+
+    Args:
+        data: A log, see :func:`coldframe.tasks.rag_log.read_log`.
+        model: A local model (a name, a folder, or one that is loaded); or as the server names it.
+        endpoint: Address of a server that speaks OpenAI's protocol, such as ``http://localhost:8000/v1``.
+        api_key: Of the server.
+        columns: Columns of the log with unusual names.
+        mode: ``"logprobs"`` measures the probability of the right answer, ``"answers"`` what the model writes,
+            ``"auto"`` takes the first where the server can.
+        metric: Of a written answer: ``contains``, ``exact_match``, ``token_f1`` or a
+            :class:`coldframe.diagnosis.grading.Judge`. ``auto`` is ``contains``, and ``token_f1`` where the log has
+            no right answers.
+        max_tokens: Of a written answer, at most.
+        concurrency: Requests at a time.
+        rows: Questions, drawn at random; all if None.
+        resamples: Of every bootstrap and permutation test.
+        seed: Of everything drawn.
+        out: A folder that stores what was measured, so that an interrupted diagnosis goes on.
+        on_error: Stop at the first row that cannot be used, or skip such rows and count them.
+        quiet: No progress.
+        command: What makes this again, for the report.
+
+    Raises:
+        DataError: The log cannot be used.
+        ModelError: The model or the server cannot be used.
+
+    Cost:
+        About 14 losses for every question and one for every passage; with log-probabilities three written answers for
+        every question besides.
+
+    Example:
+        >>> import coldframe as cf
+        >>> result = cf.diagnose_log("rag.jsonl", "smollm2")            # doctest: +SKIP
+        >>> result.headline                                             # doctest: +SKIP
+    """
+    log = data if isinstance(data, RagLog) else read_log(data, columns, on_error=on_error)
+    if rows is not None:
+        log = sampled(log, rows, seed)
+    subject = subject_of(
+        log,
+        model,
+        endpoint=endpoint,
+        api_key=api_key,
+        mode=mode,
+        metric=metric,
+        max_tokens=max_tokens,
+        concurrency=concurrency,
+        out=out,
+        quiet=quiet,
+    )
+    return diagnose_subject(log, subject, metric, resamples=resamples, seed=seed, out=out, quiet=quiet, command=command)
+
+
+def subject_of(
+    log: RagLog,
+    model: str | FrozenLM,
+    *,
+    endpoint: str | None = None,
+    api_key: str | None = None,
+    mode: Mode = "auto",
+    metric: str | Grader = "auto",
+    max_tokens: int = 64,
+    concurrency: int = 8,
+    out: str | Path | None = None,
+    quiet: bool = False,
+) -> Endpoint | TextRAG:
+    """The pipeline of a log: its passages over a model; see :func:`diagnose_log`."""
+    queries = [_example(row) for row in log.rows]
+    options: dict[str, Any] = {
+        "oracle": [row.gold for row in log.rows] if all(row.gold for row in log.rows) else None,
+        "name": log.name,
+        "task": "questions of the log",
+        "resume": None if out is None else Path(out) / "losses.jsonl",
+        "quiet": quiet,
+    }
+    passages = [row.passages for row in log.rows]
+    score = _grader(metric, log)
+    if endpoint is not None:
+        if not isinstance(model, str):
+            raise ConfigError("A server names its model by a word", got=type(model).__name__, expected="a str")
+        generation = {**GREEDY, "max_tokens": max_tokens}
+        options |= {"generation": generation, "concurrency": concurrency, "api_key": api_key}
+        return Endpoint(endpoint, model, passages, queries, mode=mode, metric=score, **options)
+    lm = load_lm(model) if isinstance(model, str) else model
+    local: Literal["logprobs", "answers"] = "answers" if mode == "answers" else "logprobs"
+    return TextRAG(lm, passages, queries, mode=local, metric=score, max_new_tokens=max_tokens, **options)
+
+
+def diagnose_subject(
+    log: RagLog,
+    subject: Endpoint | TextRAG,
+    metric: str | Grader = "auto",
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    out: str | Path | None = None,
+    quiet: bool = False,
+    command: str = "",
+) -> RagDiagnosis:
+    """The diagnosis of a log over a pipeline that :func:`subject_of` made."""
+    quality = retrieval_quality(log.rows, seed=seed)
+    if not quiet:
+        say(cost(subject))
+    score = _grader(metric, log)
+    diagnosis = diagnose(subject, resamples=resamples, seed=seed, quiet=quiet, command=command, notes=log.notes)
+    questions = question_effects(subject, draws=DRAWS)
+    groups, resampling = subject.groups, {"resamples": resamples, "seed": seed}
+    losses = _losses(subject)
+    if subject.mode == "logprobs":
+        scores = written_scores(subject, score, out)
+        probability = _rates(losses, groups, resampling, lambda loss: math.exp(-loss))
+    else:
+        scores, probability = {name: 1 - loss for name, loss in losses.items()}, ()
+    right = _rates(scores, groups, resampling)
+    return RagDiagnosis(
+        log=log.name,
+        headline=headline(diagnosis, right, log.is_gold),
+        warnings=quality.warnings,
+        is_gold=log.is_gold,
+        grading=score.title,
+        right=right,
+        probability=probability,
+        quality=quality,
+        questions=questions,
+        ranks=by_rank(questions, groups, **resampling),
+        passages=by_passage(questions, groups, **resampling),
+        diagnosis=diagnosis,
+        notes=diagnosis.notes,
+    )
+
+
+def headline(diagnosis: Diagnosis, right: Sequence[Rate], is_gold: bool) -> str:
+    """The verdict in the reader's words, and what the answers were in each situation."""
+    gain, n = diagnosis.store_ablation.gain, diagnosis.n
+    if n < MIN_QUERIES:
+        verdict = f"Too few questions for a verdict: {n}, and it takes {MIN_QUERIES} or more"
+    elif gain.high < 0:
+        verdict = "Retrieval hurts"
+    elif not gain.low > 0:
+        verdict = "No help from retrieval can be shown"
+    else:
+        verdict = _VERDICTS[diagnosis.verdict.outcome]
+    own, none, others = (percent(rate.value.value) for rate in right)
+    what = "answers are right" if is_gold else "answers agree with the logged ones"
+    return (
+        f"{verdict}: {own} of the {what} with the retrieved passages, {none} without, {others} with another question's."
+    )
+
+
+_VERDICTS: Mapping[Outcome, str] = {
+    "retrieval-driven": "Retrieval does the work",
+    "query-driven": "The passages could be anything",
+    "prompt-tuning-like": "Any passages would do as well",
+    "mixed": "Part of the help comes from what is retrieved, part would come from any passages",
+    "cannot-tell": "Passages help, but these questions cannot tell whether it matters which",
+}
+
+
+def cost(subject: PassageSubject) -> str:
+    """What a diagnosis will ask for, in a sentence."""
+    n, passages = len(subject), sum(map(len, subject.retrieved))
+    written = 3 * n if getattr(subject, "mode", "") == "logprobs" else 0
+    asked = 14 * n + passages + written
+    length = sum(len(q.text) + sum(map(len, own)) for q, own in zip(subject.queries, subject.retrieved, strict=True))
+    tokens = (13 + (2 if written else 0)) * length // _CHARACTERS + passages * length // max(n, 1) // _CHARACTERS
+    kind = "requests" if isinstance(subject, Endpoint) else "readings by the local model"
+    return (
+        f"{n:,} questions with {passages:,} passages: at most {asked:,} {kind}, about {tokens:,} tokens. What was "
+        "measured before is not measured again."
+    )
+
+
+def sampled(log: RagLog, rows: int, seed: int = 0) -> RagLog:
+    """A random part of a log."""
+    if rows < 2:
+        raise ConfigError("Too few rows", got=rows, expected=f"at least 2; {MIN_QUERIES} for a verdict")
+    if rows >= len(log.rows):
+        return log
+    places = sorted(np.random.default_rng(seed).choice(len(log.rows), rows, replace=False).tolist())
+    note = f"{rows} of {len(log.rows)} questions, drawn at random."
+    return dataclasses.replace(log, rows=tuple(log.rows[i] for i in places), notes=(*log.notes, note))
+
+
+def written_scores(
+    subject: Endpoint | TextRAG, score: Grader, out: str | Path | None = None
+) -> dict[Situation, NDArray[np.float64]]:
+    """How right the written answers are, ``[n]`` in each situation; stored by the same names as losses."""
+    path = None if out is None else Path(out) / "answers.jsonl"
+    memory = Memory(path, f"{subject.fingerprint()} {score.name}")
+    scores: dict[Situation, NDArray[np.float64]] = {}
+    for situation, condition in zip(SITUATIONS, ("full", "empty", "swapped"), strict=True):
+        cases = subject.cases(condition)  # type: ignore[arg-type]
+        missing = [case for case in dict.fromkeys(cases) if case not in memory]
+        with Bar(len(missing), f"{subject.name}: answers {situation}", subject.quiet) as bar:
+            for place, text in subject.write(missing) if missing else ():
+                case = missing[place]
+                memory[case] = score(case.text, text, subject.accepted(case))
+                bar.advance(1)
+        scores[situation] = np.array([memory[case] for case in cases])
+    return scores
+
+
+def _losses(subject: PassageSubject) -> dict[Situation, NDArray[np.float64]]:
+    swapped = np.mean([subject.losses("swapped", draw) for draw in range(DRAWS)], axis=0)
+    own, none, others = SITUATIONS
+    return {own: subject.losses("full"), none: subject.losses("empty"), others: swapped}
+
+
+def _rates(
+    values: Mapping[Situation, NDArray[np.float64]],
+    groups: NDArray[np.int64] | None,
+    resampling: Mapping[str, int],
+    shown: Any = None,
+) -> tuple[Rate, ...]:
+    """Means with intervals; ``shown`` turns a mean loss into what is shown, and the interval with it."""
+    rates = []
+    for situation, rows in values.items():
+        estimate = mean_estimate(rows.tolist(), groups, **resampling)
+        if shown is not None:
+            estimate = Estimate(shown(estimate.value), shown(estimate.high), shown(estimate.low))
+        rates.append(Rate(situation, estimate))
+    return tuple(rates)
+
+
+def _grader(metric: str | Grader, log: RagLog) -> Grader:
+    return grader(("contains" if log.is_gold else "token_f1") if metric == "auto" else metric)
+
+
+def _example(row: LogRow) -> Example:
+    first, *others = row.answers
+    key = text_key(row.question)
+    return Example(row.question, first, row.id, key, references=tuple(others), group=row.group)
