@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from coldframe import errors as errors
     from coldframe.diagnosis.diagnose import diagnose as diagnose
+    from coldframe.diagnosis.rag import diagnose_log as diagnose_log
     from coldframe.evaluation.comparison import compare as compare
     from coldframe.frozen.model import load_lm as load_lm
     from coldframe.methods.compose import Compose as Compose
@@ -76,6 +77,7 @@ _HOMES = {
     "ZeroShot": "coldframe.methods.text.zero_shot",
     "compare": "coldframe.evaluation.comparison",
     "diagnose": "coldframe.diagnosis.diagnose",
+    "diagnose_log": "coldframe.diagnosis.rag",
     "fit": "coldframe.pipeline.fit",
     "grow": "coldframe.pipeline.fit",
     "load": "coldframe.pipeline.pipeline",

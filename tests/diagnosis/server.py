@@ -50,6 +50,11 @@ class Server(ThreadingHTTPServer):
             tokens, values = tokens[:-1], values[:-1]
         return body["prompt"] + written, tokens, values
 
+    def written(self, body):
+        with self.lock:
+            prompt = [Prompt(body["prompt"])]
+            return self.lm.generate(prompt, max_new_tokens=body["max_tokens"], stop=body.get("stop", ()))[0]
+
     def chat(self, body):
         with self.lock:
             return self.lm.generate([Prompt(body["messages"][0]["content"])], max_new_tokens=body["max_tokens"])[0]
@@ -83,6 +88,8 @@ class Handler(BaseHTTPRequestHandler):
             return 401, {"error": {"message": f"Incorrect API key provided: {self.headers['Authorization']}"}}
         if body["model"] != "tiny":
             return 404, {"error": {"message": f"The model `{body['model']}` does not exist."}}
+        if route == "completions" and not body.get("echo"):
+            return 200, {"choices": [{"text": server.written(body)}]}
         if route == "completions":
             text, tokens, values = server.completions(body)
             return 200, {"choices": [{"text": text, "logprobs": {"tokens": tokens, "token_logprobs": values}}]}

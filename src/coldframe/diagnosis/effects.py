@@ -175,8 +175,6 @@ def _mean(
 def mean_estimate(values: Sequence[float], groups: NDArray[np.int64] | None = None, **resampling: int) -> Estimate:
     """A mean with its interval over questions; the ends are NaN below five of them.
 
-    Shares (values of 0 and 1) get Wilson intervals: where all are equal, a bootstrap would claim to be certain.
-
     >>> mean_estimate([1.0, 2.0])
     Estimate(value=1.5, low=nan, high=nan, p_value=nan)
     """
@@ -185,10 +183,22 @@ def mean_estimate(values: Sequence[float], groups: NDArray[np.int64] | None = No
     units = len(values) if groups is None else len(np.unique(groups))
     if units < ENOUGH:
         return Estimate(float(np.mean(values)), float("nan"), float("nan"))
-    if groups is None and set(values) <= {0.0, 1.0}:
-        return Estimate(float(np.mean(values)), *wilson(int(sum(values)), len(values)))
     means = Resampling(len(values), groups, **resampling).means(np.asarray(values, np.float64)[None, None])
     return means[0].estimate()
+
+
+def share_estimate(values: Sequence[float], groups: NDArray[np.int64] | None = None, **resampling: int) -> Estimate:
+    """The same for values that lie between 0 and 1.
+
+    If all are 0 or 1 and questions independent, it is a Wilson interval: where all are equal, a bootstrap would claim
+    to be certain.
+
+    >>> round(share_estimate([1.0] * 10).low, 2)
+    0.72
+    """
+    if len(values) >= ENOUGH and groups is None and set(values) <= {0.0, 1.0}:
+        return Estimate(float(np.mean(values)), *wilson(int(sum(values)), len(values)))
+    return mean_estimate(values, groups, **resampling)
 
 
 def _word(change: float, least: float) -> Effect:

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from coldframe.config import Config
 from coldframe.diagnosis.diagnose import diagnose
-from coldframe.diagnosis.effects import MeanEffect, QuestionEffect, by_passage, by_rank, mean_estimate, question_effects
+from coldframe.diagnosis.effects import (
+    MeanEffect,
+    QuestionEffect,
+    by_passage,
+    by_rank,
+    mean_estimate,
+    question_effects,
+    share_estimate,
+)
 from coldframe.diagnosis.endpoint import GREEDY, Endpoint, Mode
 from coldframe.diagnosis.evidence import Diagnosis, Estimate, Outcome
 from coldframe.diagnosis.grading import Grader, grader
@@ -346,8 +354,10 @@ def _rates(
     """Means with intervals; ``shown`` turns a mean loss into what is shown, and the interval with it."""
     rates = []
     for situation, rows in values.items():
-        estimate = mean_estimate(rows.tolist(), groups, **resampling)
-        if shown is not None:
+        if shown is None:
+            estimate = share_estimate(rows.tolist(), groups, **resampling)
+        else:
+            estimate = mean_estimate(rows.tolist(), groups, **resampling)
             estimate = Estimate(shown(estimate.value), shown(estimate.high), shown(estimate.low))
         rates.append(Rate(situation, estimate))
     return tuple(rates)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from coldframe.config import Config
-from coldframe.diagnosis.effects import mean_estimate
+from coldframe.diagnosis.effects import share_estimate
 from coldframe.diagnosis.evidence import Estimate
 from coldframe.tasks.rag_log import LogRow
 from coldframe.tasks.text_metrics import normalise
@@ -111,7 +111,7 @@ def retrieval_quality(rows: Sequence[LogRow], *, seed: int = 0) -> RetrievalQual
         empty=sum(not texts for texts in sets),
         same_for_all=len(rows) > 1 and len({frozenset(texts) for texts in sets}) == 1 and bool(sets[0]),
         is_answer=sum(not set(texts).isdisjoint(accepted) for texts, accepted in zip(sets, answers, strict=True)),
-        answer_within=mean_estimate(within, seed=seed),
+        answer_within=share_estimate(within, seed=seed),
         redundant=repeated / total if total else 0.0,
     )
     if not known:
@@ -130,9 +130,9 @@ def retrieval_quality(rows: Sequence[LogRow], *, seed: int = 0) -> RetrievalQual
     return dataclasses.replace(
         quality,
         gold_questions=len(known),
-        hit=mean_estimate(hits, seed=seed),
-        recall=mean_estimate(recalls, seed=seed),
-        ndcg=mean_estimate(gains, seed=seed),
+        hit=share_estimate(hits, seed=seed),
+        recall=share_estimate(recalls, seed=seed),
+        ndcg=share_estimate(gains, seed=seed),
         gold_never=len(never) / len(gold_passages),
     )
 

@@ -61,14 +61,21 @@ class TextMetric:
         return self.combine(w @ self.statistics(predictions, references), w.sum(axis=1))
 
 
+_PUNCTUATION = str.maketrans("", "", string.punctuation + "。，、；：？！「」『』（）《》“”‘’…")
+#: Scripts that put no blanks between words: Thai to Khmer, kana, Han.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+
+
 def normalise(text: str) -> str:
     """Lower case, no punctuation, no articles, single spaces: the usual form of open-domain answers.
+
+    An answer that is an article stays: "A" is a choice.
 
     >>> normalise("The  Beatles!")
     'beatles'
     """
-    bare = text.casefold().translate(str.maketrans("", "", string.punctuation))
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+    bare = text.casefold().translate(_PUNCTUATION)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split()) or " ".join(bare.split())
 
 
 def published_answer(text: str) -> str:
@@ -103,7 +110,13 @@ def _exact(prediction: str, answer: str) -> float:
 
 
 def _contains(prediction: str, answer: str) -> float:
-    return float(f" {normalise(answer)} " in f" {normalise(prediction)} ")
+    short, text = normalise(answer), normalise(prediction)
+    if not short:
+        return float(not text)
+    if short in ("a", "an", "the"):  # a choice, that the usual form of a sentence would leave out
+        text = " ".join(prediction.casefold().translate(_PUNCTUATION).split())
+    blank = "" if _UNSPACED.search(short) else " "
+    return float(f"{blank}{short}{blank}" in f"{blank}{text}{blank}")
 
 
 def _token_f1(prediction: str, answer: str) -> float:
