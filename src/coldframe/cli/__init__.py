@@ -47,7 +47,7 @@ examples:
   coldframe reweight smollm2 --out runs/smollm2-pear
   coldframe encode fact-corpus:40 --out runs/facts
 
-Exit status: 0 done, 1 check found something that looks wrong, 2 something to mend (one line says what), 3 the verdict of
+Exit status: 0 done, 1 check found what looks wrong, 2 something to mend (one line says what), 3 the verdict of
 diagnose is among --fail-on, 130 interrupted.
 COLDFRAME_DEBUG=1 shows where an error came from; COLDFRAME_CACHE is the folder for models and data."""
 

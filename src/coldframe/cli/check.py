@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from coldframe.cli.options import Flat, TaskFlags, parse
 from coldframe.cli.output import print_json
-from coldframe.config import Config
+from coldframe.config import Config, local_path
 from coldframe.errors import DataError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def look_at(flags: TaskFlags) -> dict[str, Any]:
         ConfigError: A flag does not fit the data.
         DataError: The file cannot be read at all.
     """
-    from coldframe.tasks.load import read_task
+    from coldframe.tasks.load import is_builtin, read_task
     from coldframe.tasks.options import TaskConfig
     from coldframe.tasks.table import Problems, looks_wrong
 
@@ -68,8 +69,9 @@ def look_at(flags: TaskFlags) -> dict[str, Any]:
         task = read_task(config, problems)
         result["task"], notes = _facts(task), task.notes
     except DataError as error:
-        if error.__cause__ is not None and isinstance(error.__cause__, OSError):
-            raise  # there is no such file
+        named = is_builtin(config.data) or os.path.exists(local_path(config.data))
+        if not named or isinstance(error.__cause__, OSError):  # there is no such data, no such file of test rows
+            raise
         notes = problems.remarks
         result["wrong"].append(str(error))
     counted = [note for note in problems.notes() if note not in problems.remarks]

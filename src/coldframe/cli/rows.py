@@ -161,7 +161,7 @@ def _cells(pipeline: Pipeline, table: Table, column: str | None, problems: Probl
 
 
 def _lines(source: str, problems: Problems) -> Iterator[Query]:
-    name = "standard input" if source == "-" else source
+    name = "standard input" if source == "-" else Path(source).name
     try:
         file = sys.stdin.buffer if source == "-" else open(local_path(source), "rb")  # noqa: SIM115 (closed below)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,7 +130,7 @@ def _source(config: TaskConfig, problems: Problems, tables: Mapping[str, Table])
 def _named(data: str, problems: Problems) -> tuple[str, Table]:
     """Name and rows of a file or a hub data set."""
     path = local_path(data)
-    if path.exists() or suffix_of(path) in SUFFIXES:
+    if os.path.exists(path) or suffix_of(path) in SUFFIXES:  # Path.exists raises for what is too long to be a name
         return stem_of(path), read_table(path, problems)
     if data == MEMORY:
         raise DataError("The rows were in memory, and have no name to load them by", fix="Pass them again.")
@@ -138,7 +139,7 @@ def _named(data: str, problems: Problems) -> tuple[str, Table]:
 
         return data.split("/")[1].split(":")[0], read_hub(data)
     fix = f"{nearest(data, BUILTIN)} Or give the path of a file, or a hub data set id (owner/name)."
-    raise DataError("No built-in task, file or hub data set has this name", got=data, fix=fix)
+    raise DataError("No built-in task, file or hub data set has this name", got=data[:200], fix=fix)
 
 
 def _table(config: TaskConfig, option: str, problems: Problems, tables: Mapping[str, Table]) -> Table | None:
