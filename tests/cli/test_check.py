@@ -51,7 +51,8 @@ def test_it_does_what_fit_does(run: Run, table: Path, lm: str, tmp_path: Path) -
 
 CASES = {
     "separator": (["text;label", *(row.replace(",", ";") for row in ROWS)], "separated by a semicolon", False),
-    "quotes": (["text\tlabel", '"so he said\tred', *(row.replace(",", "\t") for row in ROWS)], "begin with a quote", True),
+    "quotes": (
+        ["text\tlabel", '"so he said\tred', *(row.replace(",", "\t") for row in ROWS)], "begin with a quote", True),
     "missing words": (["text,label", *ROWS, "one,NA", "two,NA"], "'NA' (2)", True),
     "spellings": (["text,label", *ROWS, "one,Red", "two,RED"], "'red' (20), 'RED' (1), 'Red' (1)", True),
     "class sizes": (["text,label", *ROWS, "one,blue"], "no test row: 'blue' (1 row(s) in all)", True),

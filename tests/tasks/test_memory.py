@@ -94,6 +94,13 @@ def test_splits_of_a_data_set() -> None:
     assert load_task(ROWS, test=test).test[0].text == "new 0"
 
 
+def test_a_label_that_a_data_set_keeps_to_itself_is_missing() -> None:
+    data = Dataset(ROWS)
+    data.rows[3]["label"] = -1
+    with pytest.raises(DataError, match="row 4: the label is empty"):
+        load_task(data)
+
+
 def test_questions_and_stores_in_memory() -> None:
     passages = [{"title": "It", "text": "It lies in Rome."}, {"title": "She", "text": "She lives in Oslo."}]
     task = load_task(passages, questions=[{"question": "Where?", "answer": "Rome"}])

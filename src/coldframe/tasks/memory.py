@@ -97,8 +97,8 @@ def _records(data: Any, name: str) -> Iterable[dict[str, Any]]:
             raise DataError(f"{name}, row {number}: not a mapping of columns to cells", got=got, expected=_KINDS)
         cells = {checked_column(str(column)): plain_cell(cell) for column, cell in record.items()}
         for column, names in label_names.items():
-            if type(cells.get(column)) is int and 0 <= cells[column] < len(names):
-                cells[column] = names[cells[column]]
+            if type(place := cells.get(column)) is int:  # -1 where a data set keeps its labels to itself
+                cells[column] = names[place] if 0 <= place < len(names) else None
         yield cells
 
 

@@ -102,7 +102,7 @@ class Problems:
     def notes(self) -> list[str]:
         """What was remarked, and one line that says how many rows were skipped, and why the first one was."""
         if not self.skipped:
-            return self.remarks
+            return [*self.remarks]
         return [*self.remarks, f"Skipped {len(self.skipped)} unusable row(s); the first: {self.skipped[0].problem}"]
 
 
