@@ -90,8 +90,7 @@ class Pipeline:
         """New inputs as examples: molecules canonicalised as the training rows were.
 
         Raises:
-            DataError: A text is empty, no SMILES, or longer than the model's context; names the row. Or it is one text
-                and no list.
+            DataError: It is no list; or a text is empty, no SMILES, or longer than the model's context: names the row.
         """
         if isinstance(texts, str | bytes):  # whose letters would be queries
             raise DataError("One text is no list of texts", got=repr(texts)[:60], expected="a list, such as [text]")
@@ -257,8 +256,7 @@ class Pipeline:
             write_json(folder / TRAINED, sorted(self.trained_keys))
             return [*self.method.save(folder), STORE, TRAINED]
 
-        folder = local_path(path)
-        write_artifact(folder, config, write)
+        write_artifact(folder := local_path(path), config, write)
         write_card(folder, config)
 
     @classmethod
