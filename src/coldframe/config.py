@@ -80,9 +80,25 @@ class Config:
         return type(self).from_dict({**self.to_dict(), **changes})
 
 
+def local_path(path: str | Path) -> Path:
+    """A path as a user means it: ``~`` is the home folder.
+
+    Raises:
+        ConfigError: There is no home folder.
+
+    Example:
+        >>> local_path("~/a.csv") == Path.home() / "a.csv"
+        True
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"Cannot tell where {path} is ({error})", fix="Write the path without '~'.") from error
+
+
 def read_mapping(path: str | Path) -> dict[str, Any]:
     """A JSON or YAML file that holds a mapping, read safely (no tags, no code)."""
-    path = Path(path)
+    path = local_path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

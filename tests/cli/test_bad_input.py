@@ -244,6 +244,18 @@ def test_a_missing_extra_is_named(
     told(found, f"pip install 'coldframe[{extra}]'", f"'{'scikit-learn' if package == 'sklearn' else package}'")
 
 
+def test_the_home_folder_in_flags(run: Run, lm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *ROWS]) + "\n")
+    assert run("fit", "~/a.csv", "--model", lm, "--method", "zero-shot", "--out", "~/out", "--quiet").status == 0
+    answers = run("evaluate", "~/out", "--no-cost", "--quiet", "--predictions", "~/answers.jsonl")
+    assert answers.status == 0 and (tmp_path / "answers.jsonl").exists() and run("inspect", "~/out").status == 0
+    (tmp_path / "new.txt").write_text("a rose\n")
+    assert len(run("predict", "~/out", "~/new.txt").lines) == 1
+    assert not (tmp_path / "~").exists()
+
+
 def test_hub_ids_without_a_network(run: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     told(run("fit", table, "--model", "owner/model", "--out", tmp_path / "out", "--quiet"), "owner/model", "smollm2")

@@ -42,7 +42,7 @@ def test_a_user_s_table_goes_through(run: Run, table: Path, lm: str, tmp_path: P
     predicted = run("predict", out, table)
     assert predicted.status == 0, predicted.err
     first = predicted.lines[0]
-    assert first["row"] == 2 and first["label"] in ("red", "green", "blue") and len(first["neighbours"]) == 3
+    assert first["row"] == 1 and first["label"] in ("red", "green", "blue") and len(first["neighbours"]) == 3
     assert sum(first["probabilities"].values()) == pytest.approx(1)
 
     inspected = run("inspect", out, "--json")
@@ -107,13 +107,44 @@ def test_predict_reads_lines_csv_and_jsonl_and_writes_both(
         assert [record["probabilities"] for record in found.lines] == [
             record["probabilities"] for record in outs[0].lines
         ]
-    assert [record["row"] for record in outs[0].lines] == [1, 3]
+        assert [record["row"] for record in found.lines] == [1, 2], "rows are counted alike in every format"
     flat = list(csv.DictReader(io.StringIO(run("predict", fitted, tmp_path / "a.txt", "--to", "csv").out)))
     assert [row["label"] for row in flat] == [record["label"] for record in outs[0].lines]
     assert float(flat[0]["p(red)"]) == outs[0].lines[0]["probabilities"]["red"]
 
 
 @pytest.mark.slow
+def test_predict_keeps_the_ids_of_rows(run: Run, fitted: Path, tmp_path: Path) -> None:
+    rows = [{"id": "q-7", "sentence": "a rose"}, {"id": None, "sentence": "nan"}, {"id": 9, "sentence": "the sea"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    records = run("predict", fitted, tmp_path / "a.json", "--on-error", "skip").lines
+    assert [(record["row"], record["id"]) for record in records] == [(1, "q-7"), (3, "9")]
+    flat = run("predict", fitted, tmp_path / "a.json", "--to", "csv", "--on-error", "skip").out
+    assert [row["id"] for row in csv.DictReader(io.StringIO(flat))] == ["q-7", "9"]
+    named = run("predict", fitted, tmp_path / "a.json", "--text", "id", "--on-error", "skip").lines
+    assert [(record["text"], "id" in record) for record in named] == [("q-7", False), ("9", False)]
+
+
+def test_what_is_missing_in_a_file_is_missing_in_a_line(
+    run: Run, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.csv").write_text("sentence\na rose\nNaN\nNA\n")
+    (tmp_path / "a.txt").write_text("a rose\nNaN\nNA\n")
+    for name, line in (("a.csv", 3), ("a.txt", 2)):
+        stopped = run("predict", fitted, tmp_path / name)
+        assert stopped.status == 2 and f"{name}, row {line}: the text is empty" in stopped.err
+        lines = run("predict", fitted, tmp_path / name, "--on-error", "skip").lines
+        assert [(record["row"], record["text"]) for record in lines] == [(1, "a rose"), (3, "NA")]
+
+
+def test_predict_reads_what_it_is_told_to_read(run: Run, fitted: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text("sentence\na rose\n")
+    assert [record["text"] for record in run("predict", fitted, tmp_path / "a.log", "--from", "csv").lines] == [
+        "a rose"
+    ]
+    assert len(run("predict", fitted, tmp_path / "a.log").lines) == 2
+
+
 def test_predict_skips_and_counts_when_asked(run: Run, molecules: Path, lm: str, tmp_path: Path) -> None:
     out = tmp_path / "molecules"
     # No heavier than it must be: a method that trains nothing, three exemplars in the prompt.
@@ -121,7 +152,7 @@ def test_predict_skips_and_counts_when_asked(run: Run, molecules: Path, lm: str,
     assert run("fit", molecules, "--model", lm, "--out", out, *words).status == 0
     (tmp_path / "new.txt").write_text("CCO\nnot a molecule\nOCC\n")
     stopped = run("predict", out, tmp_path / "new.txt")
-    assert stopped.status == 2 and "Row 2" in stopped.err and stopped.out == ""
+    assert stopped.status == 2 and "new.txt, row 2" in stopped.err and stopped.out == ""
     skipped = run("predict", out, tmp_path / "new.txt", "--on-error", "skip")
     assert skipped.status == 0 and [record["row"] for record in skipped.lines] == [1, 3]
     assert "Skipped 1 unusable row" in skipped.err

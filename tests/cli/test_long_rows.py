@@ -52,7 +52,7 @@ def test_long_rows_are_skipped_by_every_command(run: Run, lm: str, tmp_path: Pat
     outcome = run("evaluate", out, fresh, "--json", "--no-cost", *skip)
     assert json.loads(outcome.out)["metrics"]["accuracy"]["n"] == 1
 
-    assert "Row 2 is longer than the model's context" in run("predict", out, fresh, "--text", "text").err
+    assert "fresh.jsonl, row 2 is longer than the model's context" in run("predict", out, fresh, "--text", "text").err
     outcome = run("predict", out, fresh, "--text", "text", *skip)
     assert len(outcome.out.splitlines()) == 1 and "Skipped 1 unusable row(s)" in outcome.err
 

@@ -210,5 +210,7 @@ def test_bad_input_is_told() -> None:
             classifier().fit(X, y)
     with pytest.raises(DataError, match="Query 2 is empty"):
         classifier().fit(TEXTS, NAMES).predict(["a", " "])
+    with pytest.raises(DataError, match="X is one text"):
+        classifier().fit(TEXTS, NAMES).predict("a text")
     with pytest.raises(ConfigError, match=re.escape("Did you mean 'tokens'?")):
         classifier(method_settings={"token": 2}).fit(TEXTS, NAMES)

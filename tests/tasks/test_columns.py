@@ -62,6 +62,14 @@ def test_a_template_may_name_columns(two_columns: Path) -> None:
     assert one.schema.template.query(one.train[0].text).startswith("Hint: ") and "ends in" in one.train[0].text
 
 
+def test_a_template_of_columns_alone_asks_for_the_label(two_columns: Path) -> None:
+    task = load_task(two_columns, template="{question}\\n{snippet}")
+    prompt = task.schema.template.query(next(text for text in rows_of(task) if "Is 3 " in text))
+    assert prompt == "Is 3 even?\n3 ends in 3.\nAnswer:"
+    assert not any(note.startswith("Left out") for note in task.notes)
+    assert load_task(two_columns, template="{question}\n{snippet}\n").schema == task.schema
+
+
 def test_a_template_that_names_no_such_column_is_told(two_columns: Path) -> None:
     with pytest.raises(DataError, match="no column 'snip'. Expected: one of question, snippet, answer"):
         load_task(two_columns, template="Q: {question}\nHint: {snip}\nA:")

@@ -171,8 +171,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_facts_are_the_same_by_seed_and_stand_in_their_passages() -> None:
     config = TaskConfig("fact-corpus", validation_size=0)
-    task = build_corpus(fact_source(30, 1, distractors=6), config)
-    assert task.store == build_corpus(fact_source(30, 1, distractors=6), config).store
+    task = build_corpus(fact_source(30, 1, distractors=6), config, Problems())
+    assert task.store == build_corpus(fact_source(30, 1, distractors=6), config, Problems()).store
     assert task.store is not None and task.store[:30] != load_task("fact-corpus:30").store
     assert load_task("fact-corpus:30:1").store == load_task("fact-corpus:30", seed=1).store
     passages = {passage.id: passage for passage in passages_in(task)}

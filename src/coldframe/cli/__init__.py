@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from coldframe.errors import ColdframeError, nearest
 
 COMMANDS = {
+    "check": "what fit would make of a table, and what looks wrong with it; no model is loaded",
     "fit": "adapt a frozen model to a task and write the artifact",
     "compare": "methods, seeds and controls side by side, with intervals and a report",
     "evaluate": "score an artifact on test rows",
@@ -36,6 +37,7 @@ Adapt a frozen language model with what you retrieve, and measure whether the re
   coldframe --version
 
 examples:
+  coldframe check mood.csv
   coldframe fit b3db --out runs/b3db
   coldframe fit mood.csv --text sentence --label mood --epochs 4 --out runs/mood
   coldframe evaluate runs/mood --json
@@ -45,8 +47,8 @@ examples:
   coldframe reweight smollm2 --out runs/smollm2-pear
   coldframe encode fact-corpus:40 --out runs/facts
 
-Exit status: 0 done, 2 something to mend (one line says what), 3 the verdict of diagnose is among --fail-on,
-130 interrupted.
+Exit status: 0 done, 1 check found what looks wrong, 2 something to mend (one line says what), 3 the verdict of
+diagnose is among --fail-on, 130 interrupted.
 COLDFRAME_DEBUG=1 shows where an error came from; COLDFRAME_CACHE is the folder for models and data."""
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -14,7 +13,7 @@ import tyro
 from coldframe.cli.options import parse, settings_of
 from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.rows import labelled, own_test
-from coldframe.config import Config
+from coldframe.config import Config, local_path
 from coldframe.errors import ConfigError
 from coldframe.tasks.rows import OnError
 
@@ -116,7 +115,7 @@ def _evaluate(options: Ask, pipeline: Pipeline) -> None:
     if options.predictions is not None:
         for variant in table.variants:
             name = "".join(letter if letter.isalnum() else "-" for letter in variant.name)
-            variant.predictions.save(Path(options.predictions) / f"{name}.jsonl")
+            variant.predictions.save(local_path(options.predictions) / f"{name}.jsonl")
     summary = {
         "artifact": options.artifact,
         "method": pipeline.method.name,

@@ -11,7 +11,7 @@ import tyro
 from coldframe.cli.options import parse
 from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.rows import labelled, own_test
-from coldframe.config import Config
+from coldframe.config import Config, local_path
 from coldframe.tasks.rows import OnError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def run(argv: Sequence[str]) -> None:
     tell(notes, options.quiet)
     predictions = pipeline.predictions(examples, quiet=options.quiet)
     if options.predictions is not None:
-        predictions.save(options.predictions)
+        predictions.save(local_path(options.predictions))
     cost = measure(pipeline.method, pipeline.lm, pipeline.schema, examples, pipeline.retrieve) if options.cost else None
     row = method_row([predictions], pipeline.schema, cost=cost)
     spread = _spread(pipeline, examples, options.shuffle_exemplars)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from coldframe.cli.options import parse
 from coldframe.cli.output import print_json, show
-from coldframe.config import Config
+from coldframe.config import Config, local_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ def run(argv: Sequence[str]) -> None:
     from coldframe.retrieval.store import Store
     from coldframe.storage.artifact import read_artifact
 
-    folder = Path(options.artifact)
+    folder = local_path(options.artifact)
     artifact = read_artifact(folder, SECTIONS)
     config = artifact.manifest
     store = Store.load(artifact / STORE)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args, g
 import tyro
 import yaml
 
-from coldframe.config import Config, read_mapping
+from coldframe.config import Config, local_path, read_mapping
 from coldframe.errors import ColdframeError, ConfigError, nearest
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.storage.files import writing
@@ -129,8 +129,8 @@ def recipe_path(name: str) -> Path:
     Raises:
         ConfigError: There is none.
     """
-    if Path(name).is_file():
-        return Path(name)
+    if local_path(name).is_file():
+        return local_path(name)
     package = Path(__file__).parents[1]
     # In an installed package beside the code, in a checkout at its root.
     folder = next((f for f in (package / "recipes", package.parents[1] / "recipes") if f.is_dir()), package)
@@ -173,6 +173,7 @@ def load(flags: TaskConfig) -> Task:
 
 def writable(out: Path) -> Path:
     """The folder, made; an error before the work and not after it where nothing can be written."""
+    out = local_path(out)
     occupied = next((path for path in (out, *out.parents) if path.is_file()), None)
     if occupied is not None:
         raise ColdframeError(f"Cannot write {occupied}: it is a file", fix="Choose another --out.")

@@ -14,10 +14,10 @@ import tyro
 
 from coldframe.cli.options import parse
 from coldframe.cli.output import tell
-from coldframe.cli.rows import Format, texts_of
+from coldframe.cli.rows import Format, Query, texts_of
 from coldframe.config import Config
 from coldframe.errors import DataError
-from coldframe.tasks.rows import OnError, Problems
+from coldframe.tasks.table import OnError, Problems
 
 if TYPE_CHECKING:
     from coldframe.pipeline.pipeline import Pipeline
@@ -37,8 +37,8 @@ class Predict(Config):
 
     Args:
         artifact: Folder that `coldframe fit` wrote, or a hub repository.
-        file: CSV, TSV, JSON lines or Parquet with the text column of training, or plain text with one input per line;
-            - is standard input.
+        file: CSV, TSV, JSON, Parquet or Excel with the text column of training, or plain text with one input per line;
+            - is standard input. An id column is kept.
         read: Format of the input; auto goes by the file's ending, and reads lines of text from standard input.
         text: Input column, if it has another name than in training.
         to: Format of the output.
@@ -74,21 +74,22 @@ def run(argv: Sequence[str]) -> None:
     tell(problems.notes(), quiet=False)
 
 
-def _records(pipeline: Pipeline, rows: Iterator[tuple[int, str]], problems: Problems) -> Iterator[dict[str, Any]]:
-    while chunk := list(islice(rows, CHUNK)):
+def _records(pipeline: Pipeline, queries: Iterator[Query], problems: Problems) -> Iterator[dict[str, Any]]:
+    while chunk := list(islice(queries, CHUNK)):
         usable = []
-        for number, text in chunk:
+        for query in chunk:
             try:
-                pipeline.queries([text])
-                usable.append((number, text))
+                pipeline.queries([query.text])
+                usable.append(query)
             except DataError as error:  # says "Query 1": here the row is known
-                problem = f"Row {number}{error.problem.removeprefix('Query 1')}"
+                problem = f"{query.where}{error.problem.removeprefix('Query 1')}"
                 problems.add(DataError(problem, got=error.got, expected=error.expected, fix=error.fix))
         if not usable:
             continue
-        outcome, retrieved = pipeline.run([text for _, text in usable])
-        for i, (number, text) in enumerate(usable):
-            record: dict[str, Any] = {"row": number, "text": text}
+        outcome, retrieved = pipeline.run([query.text for query in usable])
+        for i, query in enumerate(usable):
+            record: dict[str, Any] = {"row": query.place} | ({} if query.id is None else {"id": query.id})
+            record["text"] = query.text
             if outcome.generated is not None:
                 record["answer"] = outcome.generated[i]
             else:

@@ -12,7 +12,7 @@ import tyro
 
 from coldframe.cli.options import Flat, ModelFlags, parse
 from coldframe.cli.output import print_json, show, tell
-from coldframe.config import Config
+from coldframe.config import Config, local_path
 from coldframe.methods.head_gains.config import ReweightConfig
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run(argv: Sequence[str]) -> None:
     from coldframe.pipeline.reweight import reweight
 
     started = time.perf_counter()
-    out = Path(options.out or f"runs/{Path(options.model.model).name}-pear")
+    out = local_path(options.out or f"runs/{Path(options.model.model).name}-pear")
     refuse_existing(out)
     lm = options.model.load()
     source_of(lm)  # what cannot be folded is refused before the work

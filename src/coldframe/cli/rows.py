@@ -8,21 +8,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from coldframe.config import local_path
 from coldframe.errors import DataError, LeakError
 from coldframe.tasks import load_task
-from coldframe.tasks.columns import TEXT_NAMES, Columns, input_columns, question_columns, table_columns
+from coldframe.tasks.cells import as_text, text_in
+from coldframe.tasks.columns import ID_NAMES, TEXT_NAMES, Columns, input_columns, question_columns, table_columns
 from coldframe.tasks.examples import ExampleReader
+from coldframe.tasks.labels import known_label
 from coldframe.tasks.load import is_builtin
+from coldframe.tasks.molecules import first_word
 from coldframe.tasks.options import TaskConfig
 from coldframe.tasks.origin import load_again
 from coldframe.tasks.passages import names_of
-from coldframe.tasks.rows import SUFFIXES, OnError, Problems, Table, located, parse, read_table
+from coldframe.tasks.rows import SUFFIXES, parse, read_table, stem_of, suffix_of
+from coldframe.tasks.table import OnError, Problems, Table, located
 from coldframe.tasks.task import Example, Passage, Schema
 
 if TYPE_CHECKING:
     from coldframe.pipeline.pipeline import Pipeline
 
-Format = Literal["auto", "text", "csv", "tsv", "jsonl", "parquet"]
+Format = Literal["auto", "text", "csv", "tsv", "jsonl", "json", "parquet", "xlsx"]
 
 
 def own_test(pipeline: Pipeline, allow_leaks: bool) -> tuple[Sequence[Example], list[str]]:
@@ -59,10 +64,14 @@ def labelled(
             columns = question_columns(table)
         else:
             columns = _columns(pipeline, table, text, label)
-        reader = ExampleReader(schema.domain, schema.kind, schema.raw_smiles, passages, names_of(passages))
-        examples = [example for example, _ in reader.read(table, columns, Path(data).stem, problems)]
+        drop_names = bool((pipeline.task.get("options") or {}).get("drop_names"))
+        names = names_of(passages)
+        reader = ExampleReader(schema.domain, schema.kind, schema.raw_smiles, passages, names, drop_names)
+        examples = [example for example, _ in reader.read(table, columns, stem_of(Path(data)), problems)]
         own = reader.own.added
-    usable = pipeline.readable([example for example in examples if _known(example, schema, problems)], problems)
+    merge = bool((pipeline.task.get("options") or {}).get("merge_labels"))
+    known = [row for example in examples if (row := _known(example, schema, problems, merge)) is not None]
+    usable = pipeline.readable(known, problems)
     if not usable:
         raise DataError(f"{data} has no usable rows", fix="Check the columns and labels.")
     notes = problems.notes()
@@ -95,10 +104,25 @@ def _leaks(pipeline: Pipeline, rows: Sequence[Example], allow: bool) -> list[str
     return notes
 
 
-def texts_of(
-    pipeline: Pipeline, source: str, kind: Format, column: str | None, problems: Problems
-) -> Iterator[tuple[int, str]]:
-    """Row number and input of everything to predict, line by line where the format allows.
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """An input to predict.
+
+    Attributes:
+        place: 1-based position among all inputs, whatever their format.
+        where: What errors call it: the source, and the line or row.
+        text: The input.
+        id: Its own name; empty if it has none, None if there are no such names.
+    """
+
+    place: int
+    where: str
+    text: str
+    id: str | None = None
+
+
+def texts_of(pipeline: Pipeline, source: str, kind: Format, column: str | None, problems: Problems) -> Iterator[Query]:
+    """Everything to predict, line by line where the format allows.
 
     Args:
         pipeline: Says what the text column is called.
@@ -107,45 +131,57 @@ def texts_of(
         column: Name of the text column, if not that of training.
         problems: Gets the rows that cannot be read.
     """
-    suffix = Path(source).suffix.lower() if source != "-" else ""
-    if kind == "auto":
-        kind = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}.get(
-            suffix, "text"
-        )  # type: ignore[assignment]
-    if kind == "text":
-        yield from _lines(source)
-        return
+    drop_names = bool((pipeline.task.get("options") or {}).get("drop_names"))
+    if kind == "text" or (kind == "auto" and (source == "-" or suffix_of(Path(source)) not in SUFFIXES)):
+        queries = _lines(source, problems)
+    else:
+        queries = _cells(pipeline, _table(source, kind, problems), column, problems)
+    for query in queries:
+        yield dataclasses.replace(query, text=first_word(query.text)) if drop_names else query
+
+
+def _table(source: str, kind: Format, problems: Problems) -> Table:
     if source == "-":
         columns, rows = parse(sys.stdin.buffer.read(), f".{kind}", "standard input", problems)
-        table = Table("standard input", tuple(columns), tuple(rows))
-    else:
-        table = read_table(source, problems)
+        return Table("standard input", tuple(columns), tuple(rows))
+    as_named = kind == "auto" or suffix_of(Path(source)).removesuffix(".gz") == f".{kind}"
+    return read_table(source, problems, None if as_named else f".{kind}")
+
+
+def _cells(pipeline: Pipeline, table: Table, column: str | None, problems: Problems) -> Iterator[Query]:
     names = _text_columns(pipeline, table, column)
+    identity = next((c for c in table.columns if c.casefold() in ID_NAMES and c not in names.texts), None)
     for row in table.rows:
         try:
-            text = names.text(row.values)
+            text, own = names.text(row.values), text_in(row.values, identity) if identity else None
         except DataError as error:
             problems.add(located(table, row, error))
             continue
-        yield row.number, text
+        yield Query(row.place or row.number, f"{table.name}, row {row.number}", text, own)
 
 
-def _lines(source: str) -> Iterator[tuple[int, str]]:
-    name = "standard input" if source == "-" else source
+def _lines(source: str, problems: Problems) -> Iterator[Query]:
+    name = "standard input" if source == "-" else Path(source).name
     try:
-        file = sys.stdin.buffer if source == "-" else open(source, "rb")  # noqa: SIM115 (closed below)
+        file = sys.stdin.buffer if source == "-" else open(local_path(source), "rb")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise DataError(
             f"Cannot read {source} ({error.strerror})", fix="Check the path, or pass - for stdin."
         ) from error
+    place = 0
     with file:
         for number, line in enumerate(file, start=1):
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                written = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             except UnicodeDecodeError as error:
                 raise DataError(f"{name}, line {number}: not UTF-8", fix="Save the text as UTF-8.") from error
-            if text:
-                yield number, text
+            if not written:
+                continue
+            place += 1
+            if text := as_text(written):  # what is missing in a file is missing here
+                yield Query(place, f"{name}, row {number}", text)
+            else:
+                problems.add(DataError(f"{name}, row {number}: the text is empty", got=repr(written)))
 
 
 def _text_columns(pipeline: Pipeline, table: Table, column: str | None) -> Columns:
@@ -174,9 +210,12 @@ def _columns(pipeline: Pipeline, table: Table, text: str | None, label: str | No
     return dataclasses.replace(columns, label=table.require(label))
 
 
-def _known(example: Example, schema: Schema, problems: Problems) -> bool:
-    if schema.kind == "generation" or example.target in schema.labels:
-        return True
+def _known(example: Example, schema: Schema, problems: Problems, merge: bool) -> Example | None:
+    """The row with its label as the schema spells it; None if it has no such label."""
+    if schema.kind == "generation":
+        return example
+    if (label := known_label(example.target, schema.labels, merge)) is not None:
+        return dataclasses.replace(example, target=label)
     problems.add(
         DataError(
             f"Row {example.row} has a label that was not in training",
@@ -185,7 +224,7 @@ def _known(example: Example, schema: Schema, problems: Problems) -> bool:
             fix="Mend it, or pass --on-error skip.",
         )
     )
-    return False
+    return None
 
 
-__all__ = ["SUFFIXES", "Format", "labelled", "own_test", "texts_of"]
+__all__ = ["SUFFIXES", "Format", "Query", "labelled", "own_test", "texts_of"]

@@ -40,4 +40,6 @@ def run(argv: Sequence[str]) -> None:
         return
     for name, what in WHAT.items():
         print(f"{name:<12} {what}")
-    print("\nYour own: coldframe fit FILE.csv --text COL --label COL (TSV, JSON lines, Parquet, owner/name on the hub)")
+    print(
+        "\nYour own: coldframe fit FILE.csv --text COL --label COL (TSV, JSON, Parquet, Excel, owner/name on the hub)"
+    )

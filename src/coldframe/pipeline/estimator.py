@@ -19,8 +19,8 @@ from coldframe.tasks import infer
 from coldframe.tasks.columns import Columns
 from coldframe.tasks.examples import ExampleReader
 from coldframe.tasks.options import TaskConfig
-from coldframe.tasks.rows import Problems, Row, Table
 from coldframe.tasks.splits import stratified_split
+from coldframe.tasks.table import Problems, Row, Table
 from coldframe.tasks.task import Domain, Schema, Task
 
 try:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from coldframe.config import local_path
 from coldframe.errors import ConfigError, DataError, TrainingError
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method
@@ -20,6 +21,7 @@ from coldframe.pipeline.setup import check_fits, context_of, readable_task, trai
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
 from coldframe.tasks.corpora import spread
+from coldframe.tasks.load import load_task
 from coldframe.tasks.task import Example, Passage, Task, content_hash
 from coldframe.training.config import TrainingConfig
 from coldframe.training.trainer import Trainer
@@ -30,7 +32,7 @@ CHECKPOINT = "checkpoint"
 def fit(
     method: Method,
     lm: FrozenLM,
-    task: Task,
+    task: Any,
     *,
     retrieval: RetrievalConfig | None = None,
     training: TrainingConfig | Mapping[str, Any] | None = None,
@@ -46,7 +48,8 @@ def fit(
     Args:
         method: Not yet set up.
         lm: The frozen model.
-        task: Rows and schema; training rows are also the exemplar store, unless the task has one.
+        task: Rows and schema; training rows are also the exemplar store, unless the task has one. What is no
+            :class:`coldframe.tasks.Task` is read as :func:`coldframe.load_task` reads it: a name, a file, a data frame.
         retrieval: How entries are found; the domain's default if None.
         training: How to train: single settings over the method's own defaults, or all of them as one config.
         store: The task's entries, changed on purpose (an ablation); as they are if None.
@@ -68,8 +71,8 @@ def fit(
     """
     started = time.perf_counter()
     config = training_settings(method, training, settings)
-    retrieval, folder = retrieval or RetrievalConfig(), None if out is None else Path(out)
-    task = readable_task(lm, task, method.soft_token_count)
+    retrieval, folder = retrieval or RetrievalConfig(), None if out is None else local_path(out)
+    task = readable_task(lm, task if isinstance(task, Task) else load_task(task), method.soft_token_count)
     store = Store.of(task.exemplars) if store is None else store
     check_fits(method, task, store)
     if calibrate:
@@ -117,7 +120,7 @@ def grow(pipeline: Pipeline, task: Task, out: str | Path | None = None, quiet: b
     added = Store.of(_new_entries(pipeline, task))
     if not len(added):
         return 0
-    method, folder = pipeline.method, None if out is None else Path(out)
+    method, folder = pipeline.method, None if out is None else local_path(out)
     if any(isinstance(entry, Passage) for entry in added.examples):
         task = dataclasses.replace(task, store=added.examples)
     if method.trainable:

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from coldframe.config import local_path
 from coldframe.errors import ArtifactError, ConfigError, DataError
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.inference.intervals import Interval, score_interval, usual_metrics
@@ -29,7 +30,7 @@ from coldframe.storage.artifact import read_artifact, write_artifact
 from coldframe.storage.files import write_json
 from coldframe.tasks.long_rows import too_long, within
 from coldframe.tasks.molecules import canonical_smiles, molecule_key
-from coldframe.tasks.rows import Problems
+from coldframe.tasks.table import Problems
 from coldframe.tasks.task import Example, Schema, content_hash
 from coldframe.training.config import TrainingConfig
 
@@ -89,8 +90,10 @@ class Pipeline:
         """New inputs as examples: molecules canonicalised as the training rows were.
 
         Raises:
-            DataError: A text is empty, no SMILES, or longer than the model's context; names the row.
+            DataError: It is no list; or a text is empty, no SMILES, or longer than the model's context: names the row.
         """
+        if isinstance(texts, str | bytes):  # whose letters would be queries
+            raise DataError("One text is no list of texts", got=repr(texts)[:60], expected="a list, such as [text]")
         examples, positions, limit = [], self._positions(), self.lm.anatomy.max_positions
         for row, text in enumerate(texts, start=1):
             if not isinstance(text, str) or not text.strip():
@@ -253,8 +256,8 @@ class Pipeline:
             write_json(folder / TRAINED, sorted(self.trained_keys))
             return [*self.method.save(folder), STORE, TRAINED]
 
-        write_artifact(Path(path), config, write)
-        write_card(Path(path), config)
+        write_artifact(folder := local_path(path), config, write)
+        write_card(folder, config)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, lm: FrozenLM | None = None) -> Self:
@@ -267,7 +270,7 @@ class Pipeline:
         Raises:
             ArtifactError: If the artifact is damaged or foreign, or ``lm`` is not the model it was fitted to.
         """
-        folder = Path(path)
+        folder = local_path(path)
         if not folder.exists() and str(path).count("/") == 1:
             from coldframe.storage.hub import download
 
@@ -331,7 +334,7 @@ class Pipeline:
             out: A folder that does not exist.
             entries: Ids of store entries, where something is learned for each.
         """
-        return self.method.export(Path(out), entries)
+        return self.method.export(local_path(out), entries)
 
 
 def load(path: str | Path, lm: FrozenLM | None = None) -> Pipeline:

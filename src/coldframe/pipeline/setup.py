@@ -17,7 +17,7 @@ from coldframe.retrieval.encoders import default_encoder, load_encoder
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.long_rows import drop_long
-from coldframe.tasks.rows import Problems
+from coldframe.tasks.table import Problems
 from coldframe.tasks.task import Example, Passage, Schema, Task
 from coldframe.training.config import TrainingConfig
 

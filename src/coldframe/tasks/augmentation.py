@@ -15,7 +15,7 @@ from coldframe.storage.files import writing
 from coldframe.tasks.corpora import hold_out
 from coldframe.tasks.leaks import check_leaks
 from coldframe.tasks.passages import question_of_record, question_record
-from coldframe.tasks.rows import Problems
+from coldframe.tasks.table import Problems
 from coldframe.tasks.task import Example, Passage, Task
 
 

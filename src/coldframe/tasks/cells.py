@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from coldframe.errors import DataError
+from coldframe.tasks.table import warning
+
+MISSING_WORDS = ("na", "n/a", "#n/a", "<na>", "nat", "null", "nil", "none")
+"""Words that some programs write for a missing value, and people mean as words: they are text, and counted."""
 
 
 def as_text(value: object) -> str:
-    """A cell as text: whole floats lose their ``.0``, missing values and NaN become empty.
+    """A cell as text: whole floats lose their ``.0``.
+
+    Missing is an empty cell, a null, the number NaN and the word "nan", whatever its case, which is how programs write
+    that number. Every other word is text. The rule is the same for files, standard input and rows in memory.
 
     Raises:
         DataError: If it is neither text nor a number nor a truth value, or text that UTF-8 cannot hold.
@@ -33,6 +41,27 @@ def as_text(value: object) -> str:
     except UnicodeEncodeError as error:
         raise DataError("A cell holds half a surrogate pair", got=ascii(text[:40])) from error
     return text
+
+
+def missing_words(cells: Mapping[str, Iterable[object]]) -> list[str]:
+    """Notes that count the words that may stand for a missing value.
+
+    Args:
+        cells: Of the columns that are read.
+
+    Example:
+        >>> missing_words({"label": ["good", "NA", None, "NA", "null"]})
+        ["WARNING: Column 'label' has words that may mean a missing value, and are read as text: 'NA' (2), 'null' (1)."]
+    """
+    notes = []
+    for column, values in cells.items():
+        words = [value.strip() for value in values if isinstance(value, str)]
+        counts = Counter(word for word in words if word.casefold() in MISSING_WORDS)
+        if counts:
+            shown = ", ".join(f"{word!r} ({count})" for word, count in sorted(counts.items()))
+            says = "has words that may mean a missing value, and are read as text"
+            notes.append(warning(f"Column {column!r} {says}: {shown}."))
+    return notes
 
 
 def as_texts(value: object) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from coldframe.errors import ConfigError, DataError
 from coldframe.tasks.cells import as_texts, text_in
 from coldframe.tasks.contexts import CONTEXT_NAMES, context_column, holds_lists
 from coldframe.tasks.options import TaskConfig
-from coldframe.tasks.rows import Row, Table
+from coldframe.tasks.table import Row, Table
 
 TEXT_NAMES = ("smiles", "text", "sentence", "question", "input", "prompt", "query", "content", "message", "mol")
 LABEL_NAMES = ("label", "labels", "class", "target", "category", "y", "answer", "answers", "output", "response")
@@ -193,13 +193,19 @@ def label_field(body: str | None) -> str | None:
 def whole_template(body: str, label: str | None) -> str:
     r"""The template with one ``{text}`` in the place of the columns that it names, and without the label.
 
+    One that ends in a column of the input says nothing of the label: its name is put there.
+
     >>> whole_template("Q: {question}\nHint: {snippet}\nA: {label}", "answer")
     'Q: {text}\nA:'
+    >>> whole_template("{title}\n{body}", "topic")
+    '{text}\nTopic:'
     """
     fields = template_fields(body, label)
     if not fields:
         return body
     tail = body.replace("\\n", "\n").rstrip().rpartition("{" + fields[-1][1] + "}")[2]
+    if not tail and [name for _, name in fields] != ["text"]:
+        tail = f"\n{plain(label or 'label')}:"
     for name in ("label", label):
         tail = tail.removesuffix(f"{{{name}}}")
     head = fields[0][0].replace("{", "{{").replace("}", "}}")

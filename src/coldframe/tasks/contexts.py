@@ -13,7 +13,7 @@ from typing import Any
 
 from coldframe.errors import DataError
 from coldframe.tasks.cells import as_text
-from coldframe.tasks.rows import Table
+from coldframe.tasks.table import Table
 from coldframe.tasks.task import Passage
 
 CONTEXT_NAMES = ("contexts", "retrieved_contexts", "passages", "documents", "docs", "context")

@@ -12,8 +12,8 @@ from coldframe.tasks.leaks import check_leaks
 from coldframe.tasks.options import Source, TaskConfig
 from coldframe.tasks.passages import QUESTIONS, REWRITE, TEXT_NAMES, PassageRows, read_passages
 from coldframe.tasks.questions import QUESTION, read_questions
-from coldframe.tasks.rows import Problems, Table
 from coldframe.tasks.splits import spared_split
+from coldframe.tasks.table import Problems, Table
 from coldframe.tasks.task import Example, Passage, Schema, Task, Template
 from coldframe.tasks.text_metrics import TEXT_METRICS
 
@@ -29,8 +29,13 @@ def is_corpus(config: TaskConfig, table: Table) -> bool:
     return config.label is None and config.test is None and set(table.columns) <= passage_columns
 
 
-def build_corpus(source: Source, config: TaskConfig) -> Task:
+def build_corpus(source: Source, config: TaskConfig, problems: Problems) -> Task:
     """Passages and questions to a task.
+
+    Args:
+        source: The passages, and the questions to be answered.
+        config: What the user says.
+        problems: Gets the rows that cannot be used.
 
     Raises:
         ConfigError: An option is about labelled rows.
@@ -43,7 +48,6 @@ def build_corpus(source: Source, config: TaskConfig) -> Task:
             raise ConfigError(f"{config.data} is read as a corpus of passages, which has no {name!r}", fix=fix)
     for name, usual in (("domain", "text"), ("kind", "generation")):
         check(getattr(config, name) in ("auto", usual), f"The {name} of a corpus is {usual}", got=getattr(config, name))
-    problems = Problems(config.on_error)
     read = read_passages(source.table, problems, config.text, config.title)
     questions: tuple[Example, ...] = ()
     own: tuple[Passage, ...] = ()

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from coldframe.errors import DataError
-from coldframe.tasks.rows import Problems
+from coldframe.tasks.table import Problems, warning
 from coldframe.tasks.task import Example
 
 
@@ -64,9 +64,11 @@ def check_duplicates(examples: Sequence[Example], problems: Problems | None) -> 
     for example in agreeing:
         targets[example.key].add(example.target)
     if repeats := len(agreeing) - len(targets):
-        notes.append(f"{repeats} row(s) repeat another row's input; no split parts them.")
+        notes.append(warning(f"{repeats} row(s) repeat another row's input; no split parts them."))
     if clashes := sum(len(labels) > 1 for labels in targets.values()):
-        notes.append(f"{clashes} input(s) occur with different labels (stereo and spelling disregarded); kept.")
+        notes.append(
+            warning(f"{clashes} input(s) occur with different labels (stereo and spelling disregarded); kept.")
+        )
     return agreeing, notes
 
 

@@ -9,8 +9,8 @@ from coldframe.errors import DataError
 from coldframe.tasks.cells import as_texts, text_in, texts_in
 from coldframe.tasks.columns import Columns
 from coldframe.tasks.contexts import OwnPassages, passages_of
-from coldframe.tasks.molecules import canonical_smiles, molecule_key
-from coldframe.tasks.rows import Problems, Row, Table, located
+from coldframe.tasks.molecules import canonical_smiles, first_word, molecule_key
+from coldframe.tasks.table import Problems, Row, Table, located
 from coldframe.tasks.task import Domain, Example, Kind, Passage, content_hash, text_key
 
 
@@ -23,6 +23,7 @@ class ExampleReader:
         raw_smiles: Keep the spelling of molecules.
         store: Passages that are there already.
         names: Their ids, by what they may be called.
+        drop_names: Read molecules up to the first blank.
 
     Attributes:
         written: The input as its source spelled it, by example id.
@@ -36,8 +37,9 @@ class ExampleReader:
         raw_smiles: bool = False,
         store: Iterable[Passage] = (),
         names: Mapping[str, Sequence[str]] | None = None,
+        drop_names: bool = False,
     ) -> None:
-        self.domain, self.kind, self.raw_smiles = domain, kind, raw_smiles
+        self.domain, self.kind, self.raw_smiles, self.drop_names = domain, kind, raw_smiles, drop_names
         self.names, self.own = names or {}, OwnPassages(store)
         self.written: dict[str, str] = {}
 
@@ -69,6 +71,8 @@ class ExampleReader:
 
     def _example(self, row: Row, columns: Columns, prefix: str, taken: Container[str]) -> Example:
         text = columns.text(row.values)
+        if self.drop_names:
+            text = first_word(text)
         targets = self._targets(row, columns.label)
         contexts, called = self._contexts(row, columns)
         gold = self._gold(row, columns.gold, contexts, called)

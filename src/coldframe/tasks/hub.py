@@ -7,8 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from coldframe.errors import DataError
-from coldframe.tasks.infer import PARTS
-from coldframe.tasks.rows import MAX_ROWS, Problems, Row, Table, read_table
+from coldframe.tasks.rows import read_table
+from coldframe.tasks.table import MAX_ROWS, PARTS, Problems, Row, Table
 
 REVISION = "refs/convert/parquet"
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from coldframe.errors import ConfigError, DataError, nearest
 from coldframe.tasks.cells import as_text
 from coldframe.tasks.columns import SPLIT_NAMES, cell_text, plain, whole_template
-from coldframe.tasks.molecules import is_molecule
+from coldframe.tasks.labels import known_label
+from coldframe.tasks.molecules import first_word, is_molecule
 from coldframe.tasks.options import TaskConfig
-from coldframe.tasks.rows import Problems, Table
+from coldframe.tasks.table import PARTS, Problems, Table, warning
 from coldframe.tasks.task import Domain, Kind, Template
-
-PARTS = {
-    "train": "train", "training": "train", "test": "test", "testing": "test",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
-}  # fmt: skip
 
 YES_NO = (
     ("0", "1"), ("false", "true"), ("no", "yes"), ("inactive", "active"), ("negative", "positive"),
@@ -24,34 +20,52 @@ YES_NO = (
 )  # fmt: skip
 """Pairs of labels (negative, positive) that answer a yes-or-no question."""
 
-MAX_LABELS = 200
-"""More distinct targets than this are taken for free text."""
+FEW_LABELS, MAX_LABELS = 200, 1_000
+"""Most distinct targets that are labels: where each comes twice on average, and where each comes three times."""
+
+MEASURED = 20
+"""More different numbers with decimals than this are taken for measurements."""
 
 
 def domain(config: TaskConfig, table: Table, texts: Sequence[str]) -> tuple[Domain, list[str]]:
-    """Molecules if the column's name says so and nearly all of its first 200 cells are SMILES."""
+    """Molecules if the column's name says so, unless most of its first 200 cells are no SMILES."""
     if config.domain != "auto":
         return config.domain, []
     name = texts[0].casefold()
     if len(texts) > 1 or not ("smiles" in name or name in ("mol", "molecule", "structure", "compound")):
         return "text", []
-    cells = [cell for row in table.rows[:200] if (cell := cell_text(row, texts[0]))]
-    if not cells or sum(map(is_molecule, cells)) < 0.95 * len(cells):
-        return "text", [f"Column {texts[0]!r} is named like molecules, but is read as text: few cells are SMILES."]
+    cells = [first_word(cell) for row in table.rows[:200] if (cell := cell_text(row, texts[0]))]
+    if not cells or 2 * sum(map(is_molecule, cells)) < len(cells):
+        note = f"Column {texts[0]!r} is named like molecules, but is read as text: few cells are SMILES."
+        return "text", [warning(note)]
     return "molecules", [f"Took column {texts[0]!r} as molecules (SMILES)."]
 
 
 def kind(config: TaskConfig, table: Table, label: str) -> tuple[Kind, list[str]]:
-    """Classification if targets repeat; generation if nearly each row has its own, or several."""
+    """Classification if targets repeat; generation if nearly each row has its own, or several.
+
+    Raises:
+        DataError: The targets are measurements, which nothing here predicts.
+    """
     if config.kind != "auto":
         return config.kind, []
     if config.positive is not None or config.words is not None:
         return "classification", []
     cells = [row.values.get(label) for row in table.rows]
-    targets = {cell_text(row, label) for row in table.rows}
-    if any(isinstance(cell, list) for cell in cells) or len(targets) > MAX_LABELS or 2 * len(targets) > len(cells):
-        return "generation", [f"Took {label!r} as free text to generate ({len(targets)} different values)."]
-    return "classification", [f"Took {label!r} as {len(targets)} classes."]
+    targets = {text for row in table.rows if (text := cell_text(row, label))}
+    count, rows = len(targets), len(cells)
+    if any(isinstance(cell, list) for cell in cells):
+        return "generation", [f"Took {label!r} as free text to generate (lists of accepted answers)."]
+    repeats = 2 * count <= rows if count > 2 else count < rows
+    if _are_measurements(targets) and (count > MEASURED or not repeats):
+        raise DataError(
+            f"Column {label!r} looks like numbers to predict, and there is no regression here",
+            got=f"{count} different numbers, such as {', '.join(sorted(targets)[:3])}",
+            fix="Cut them into classes, name another label, or pass kind='generation' to have them written.",
+        )
+    if not repeats or count > MAX_LABELS or (count > FEW_LABELS and 3 * count > rows):
+        return "generation", [f"Took {label!r} as free text to generate ({count} different values)."]
+    return "classification", [f"Took {label!r} as {count} classes."]
 
 
 def parts(config: TaskConfig, table: Table, used: Sequence[str], problems: Problems) -> tuple[Table, list[str]]:
@@ -83,6 +97,8 @@ def labels(
     if all(_is_number(name) for name in names):
         names.sort(key=float)
     positive, notes = config.positive, []
+    if positive is not None:  # as labels are compared everywhere
+        positive = known_label(positive, names, config.merge_labels) or positive
     pair = _yes_no(names)
     if positive is None and pair is not None:
         positive = pair[1]
@@ -90,7 +106,8 @@ def labels(
     if len(names) == 2 and positive in names:
         names.sort(key=lambda name: name == positive)
     words = dict(zip(names, ("No", "Yes") if pair is not None else names, strict=True))
-    for label, word in (config.words or {}).items():
+    for name, word in (config.words or {}).items():
+        label = known_label(name, names, config.merge_labels) or name
         if label not in words:
             raise ConfigError(f"words names a label that no row has: {label!r}", fix=nearest(label, words))
         words[label] = word.strip()
@@ -117,6 +134,13 @@ def _yes_no(names: Sequence[str]) -> tuple[str, str] | None:
         return None
     folded = {name.casefold(): name for name in names}
     return next(((folded[n], folded[p]) for n, p in YES_NO if n in folded and p in folded), None)
+
+
+def _are_measurements(targets: Collection[str]) -> bool:
+    """Whether all targets are numbers, most of them with decimals."""
+    if not targets or not all(map(_is_number, targets)):
+        return False
+    return 2 * sum(not float(target).is_integer() for target in targets) > len(targets)
 
 
 def _is_number(name: str) -> bool:

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from coldframe.errors import LeakError
+from coldframe.tasks.molecules import parent_key
+from coldframe.tasks.table import warning
 from coldframe.tasks.task import Example, Passage, Task
 
 
@@ -37,7 +39,20 @@ def check_leaks(task: Task, allow: bool = False) -> Task:
         if not allow:
             raise LeakError(problem, fix=f"{fix}, or pass allow_leaks=True to report them instead.")
         notes.append(f"LEAK: {problem}.")
+    if task.schema.domain == "molecules":
+        notes += _salts(task)
     return dataclasses.replace(task, notes=(*task.notes, *notes))
+
+
+def _salts(task: Task) -> list[str]:
+    """A note on test rows that are a salt, or another charge, of a molecule that can be retrieved."""
+    parents = {parent_key(entry.text): entry for entry in task.exemplars if not isinstance(entry, Passage)}
+    pairs = [(row, entry) for row in task.test if (entry := parents.get(parent_key(row.text))) and entry.key != row.key]
+    if not pairs:
+        return []
+    shown = ", ".join(f"{row.id} {row.text} = {entry.id} {entry.text}" for row, entry in pairs[:3])
+    says = "differ from molecules to learn from in their salt or charge alone"
+    return [warning(f"{len(pairs)} of {len(task.test)} test rows {says}: {shown}{', ...' if len(pairs) > 3 else ''}.")]
 
 
 def _among(part: str, other: str, leaked: Sequence[tuple[Example, Example]], rows: int) -> tuple[str, str]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from coldframe.config import local_path
 from coldframe.errors import ConfigError, DataError, nearest
 from coldframe.tasks.corpora import build_corpus, is_corpus
+from coldframe.tasks.memory import MEMORY, table_in_memory
 from coldframe.tasks.options import Source, TaskConfig
-from coldframe.tasks.rows import SUFFIXES, Problems, Table, read_table
+from coldframe.tasks.rows import SUFFIXES, read_table, stem_of, suffix_of
+from coldframe.tasks.table import Problems, Table
 from coldframe.tasks.table_task import build_table
 from coldframe.tasks.task import Task
 
@@ -36,21 +41,28 @@ def builtin_names() -> list[str]:
     return sorted(BUILTIN)
 
 
-def load_task(data: str | Path | TaskConfig = "b3db", **options: Any) -> Task:
-    r"""Load a built-in task, a file or a hub data set, split and checked.
+FILES = ("data", "test", "questions", "store")
+"""Options that name a file, and may be rows in memory."""
+
+
+def load_task(data: Any = "b3db", **options: Any) -> Task:
+    r"""Load a built-in task, a file, a hub data set or rows in memory, split and checked.
 
     What is not given is inferred, and each inference is a line in ``Task.notes``. Validation rows are cut
     from train, never from test, by the same kind of split.
 
     Args:
-        data: Built-in name, path of a CSV, TSV, JSONL or Parquet file, hub data set id, or a ``TaskConfig``.
-        **options: Fields of :class:`coldframe.tasks.options.TaskConfig`.
+        data: Built-in name; path of a CSV, TSV, JSON, Parquet or Excel file; hub data set id; rows in memory (a list of
+            mappings, a data frame, a ``datasets.Dataset``, an Arrow table, or a mapping of splits to these); or a
+            ``TaskConfig``.
+        **options: Fields of :class:`coldframe.tasks.options.TaskConfig`; ``test``, ``questions`` and ``store`` may be
+            rows in memory as well.
 
     Raises:
         ConfigError: An option is unknown or out of range.
         DataError: The data cannot be used; the message names row or column.
         LeakError: Test rows are in train.
-        MissingExtraError: Molecules without RDKit, Parquet without pyarrow.
+        MissingExtraError: Molecules without RDKit, Parquet without pyarrow, Excel without openpyxl.
 
     Example:
         >>> import tempfile
@@ -63,14 +75,30 @@ def load_task(data: str | Path | TaskConfig = "b3db", **options: Any) -> Task:
         (27, 5, 8, ('bad', 'good'))
     """
     if isinstance(data, TaskConfig):
-        config = data.replace(**options)
+        config, tables = data.replace(**options), {}
     else:
-        paths = {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
-        config = TaskConfig.from_dict({"data": str(data), **paths})
-    source = _source(config)
-    if source.questions is not None or (not is_builtin(config.data) and is_corpus(config, source.table)):
-        return build_corpus(source, config)
-    return build_table(source, config, is_builtin(config.data))
+        options = {"data": data, **options}
+        tables = {name: options[name] for name in FILES if not isinstance(options.get(name), str | Path | None)}
+        named = {name: MEMORY for name in tables}
+        paths = {name: str(value) for name, value in options.items() if isinstance(value, Path)}
+        config = TaskConfig.from_dict({**options, **paths, **named})
+    problems = Problems("skip" if is_builtin(config.data) else config.on_error)
+    return read_task(config, problems, {name: table_in_memory(rows, name) for name, rows in tables.items()})
+
+
+def read_task(config: TaskConfig, problems: Problems, tables: Mapping[str, Table] | None = None) -> Task:
+    """What :func:`load_task` does, with the rows that cannot be used in the caller's hands.
+
+    Args:
+        config: What is said about the task.
+        problems: Gets those rows.
+        tables: What is in memory, by the name of the option that would name a file.
+    """
+    source = _source(config, problems, tables or {})
+    builtin = is_builtin(config.data)
+    if source.questions is not None or (not builtin and is_corpus(config, source.table)):
+        return build_corpus(source, config, problems)
+    return build_table(source, config, problems, builtin)
 
 
 def is_builtin(name: str) -> bool:
@@ -83,39 +111,51 @@ def is_builtin(name: str) -> bool:
     return head in BUILTIN and (not colon or head == "fact-corpus")
 
 
-def _source(config: TaskConfig) -> Source:
-    """Find the rows: a built-in name first, then a file, then the hub."""
+def _source(config: TaskConfig, problems: Problems, tables: Mapping[str, Table]) -> Source:
+    """Find the rows: what is in memory or has a built-in name first, then a file, then the hub."""
     if is_builtin(config.data):
         own = [name for name in ("text", "label", "domain", "kind") if getattr(config, name) not in (None, "auto")]
-        if own:
-            raise ConfigError(f"{config.data} brings its own {own[0]}", fix=f"Leave out {own[0]!r}.")
+        if own or tables:
+            fix = f"Leave out {(*own, *tables)[0]!r}."
+            raise ConfigError(f"{config.data} brings its own {(*own, 'rows')[0]}", fix=fix)
         return _builtin(config)
-    problems, path = Problems(config.on_error), Path(config.data)
-    if path.exists() or path.suffix.lower() in SUFFIXES:
-        name, table = path.stem, read_table(path, problems)
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", config.data):
+    if "data" in tables:
+        name, table = "rows", tables["data"]
+    else:
+        name, table = _named(config.data, problems)
+    test, questions = (_table(config, option, problems, tables) for option in ("test", "questions"))
+    return Source(name, table, test=test, questions=questions, store=_table(config, "store", problems, tables))
+
+
+def _named(data: str, problems: Problems) -> tuple[str, Table]:
+    """Name and rows of a file or a hub data set."""
+    path = local_path(data)
+    if os.path.exists(path) or suffix_of(path) in SUFFIXES:  # Path.exists raises for what is too long to be a name
+        return stem_of(path), read_table(path, problems)
+    if data == MEMORY:
+        raise DataError("The rows were in memory, and have no name to load them by", fix="Pass them again.")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", data):
         from coldframe.tasks.hub import read_hub
 
-        name, table = config.data.split("/")[1].split(":")[0], read_hub(config.data)
-    else:
-        fix = f"{nearest(config.data, BUILTIN)} Or give the path of a file, or a hub data set id (owner/name)."
-        raise DataError("No built-in task, file or hub data set has this name", got=config.data, fix=fix)
-    test, questions = (None if file is None else read_table(file, problems) for file in (config.test, config.questions))
-    store = None if config.store is None else _store(config.store, config, problems)
-    return Source(name, table, notes=tuple(problems.notes()), test=test, questions=questions, store=store)
+        return data.split("/")[1].split(":")[0], read_hub(data)
+    fix = f"{nearest(data, BUILTIN)} Or give the path of a file, or a hub data set id (owner/name)."
+    raise DataError("No built-in task, file or hub data set has this name", got=data[:200], fix=fix)
+
+
+def _table(config: TaskConfig, option: str, problems: Problems, tables: Mapping[str, Table]) -> Table | None:
+    """The rows that an option names: a file, what is in memory, or, of a store, the passages of a fact corpus."""
+    name = getattr(config, option)
+    if name is None or option in tables:
+        return tables.get(option)
+    if option == "store" and is_builtin(name):
+        source = _builtin(config.replace(data=name))
+        if source.questions is None:
+            raise ConfigError(f"{name} has no passages", fix="Use a file of passages, or fact-corpus.")
+        return source.table
+    return read_table(name, problems)
 
 
 def _builtin(config: TaskConfig) -> Source:
     module = importlib.import_module(f"coldframe.tasks.builtin.{BUILTIN[config.data.partition(':')[0]]}")
     source: Source = module.read(config)
     return source
-
-
-def _store(name: str, config: TaskConfig, problems: Problems) -> Table:
-    """The entries of a store: a file, or the passages of a fact corpus."""
-    if is_builtin(name):
-        source = _builtin(config.replace(data=name))
-        if source.questions is None:
-            raise ConfigError(f"{name} has no passages", fix="Use a file of passages, or fact-corpus.")
-        return source.table
-    return read_table(name, problems)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from coldframe.errors import DataError
-from coldframe.tasks.rows import Problems
+from coldframe.tasks.table import Problems
 from coldframe.tasks.task import Example, Task
 
 

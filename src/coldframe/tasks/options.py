@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from coldframe.config import Config, check
-from coldframe.tasks.rows import OnError, Table
+from coldframe.tasks.table import OnError, Table
 
 Split = Literal["auto", "given", "random", "stratified", "scaffold", "test"]
 
@@ -17,7 +17,7 @@ class TaskConfig(Config):
     """The options of :func:`coldframe.tasks.load_task`; travels to JSON and YAML.
 
     Args:
-        data: A built-in task's name, a file (CSV, TSV, JSONL, Parquet) or a hub data set id
+        data: A built-in task's name, a file (CSV, TSV, JSON lines, a JSON array, Parquet, Excel) or a hub data set id
             (``owner/name`` or ``owner/name:configuration``).
         text: Input column; several, separated by commas, make one text: the first as it is, the others as
             ``Name: value`` lines.
@@ -47,6 +47,8 @@ class TaskConfig(Config):
         on_error: Raise at the first row that cannot be used, or skip such rows and count them.
         deduplicate: Keep one row of those that are the same thing (the shortest as written), none if their
             labels differ. Default: yes for built-in tasks, no for yours.
+        merge_labels: Make one class of labels that differ only in case, blanks or Unicode form: the most frequent.
+        drop_names: Read a cell such as ``CCO ethanol`` as the SMILES before its first blank.
         raw_smiles: Show SMILES as written instead of their canonical spelling.
         allow_leaks: Report test rows that are also in train instead of refusing.
     """
@@ -76,6 +78,8 @@ class TaskConfig(Config):
     kind: Literal["auto", "classification", "generation"] = "auto"
     on_error: OnError = "raise"
     deduplicate: bool | None = None
+    merge_labels: bool = False
+    drop_names: bool = False
     raw_smiles: bool = False
     allow_leaks: bool = False
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from coldframe.errors import ConfigError, DataError
-from coldframe.tasks.load import load_task
+from coldframe.tasks.load import FILES, load_task
+from coldframe.tasks.memory import MEMORY
 from coldframe.tasks.options import TaskConfig
 from coldframe.tasks.task import Task
 
@@ -20,11 +21,11 @@ def load_again(origin: Mapping[str, Any]) -> Task:
         origin: ``Pipeline.task``: the task's ``options``, and the ``source`` of its bytes.
 
     Raises:
-        ConfigError: The artifact does not say (its task was made by hand).
+        ConfigError: The artifact does not say (its task was made by hand, or of rows in memory).
         DataError: The data is not there, or is not what it was.
     """
     options, source = origin.get("options"), origin.get("source", {})
-    if not options:
+    if not options or MEMORY in (options.get(name) for name in FILES):
         raise ConfigError("The artifact does not say where its task came from", fix=_FIX.capitalize())
     try:
         task = load_task(TaskConfig.from_dict(options))

@@ -12,7 +12,7 @@ from coldframe.errors import DataError
 from coldframe.storage.files import atomic_path
 from coldframe.tasks.cells import as_text, as_texts, text_in
 from coldframe.tasks.columns import ID_NAMES
-from coldframe.tasks.rows import Problems, Row, Table, located
+from coldframe.tasks.table import Problems, Row, Table, located
 from coldframe.tasks.task import Example, Passage, text_key
 from coldframe.tasks.text_metrics import normalise
 

@@ -10,7 +10,7 @@ from coldframe.errors import DataError
 from coldframe.storage.files import atomic_path
 from coldframe.tasks.columns import question_columns
 from coldframe.tasks.examples import ExampleReader
-from coldframe.tasks.rows import Problems, Table
+from coldframe.tasks.table import Problems, Table
 from coldframe.tasks.task import Example, Passage, Template
 
 QUESTION = Template("Question: {text}\nAnswer:")

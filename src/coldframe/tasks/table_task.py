@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from coldframe.errors import ConfigError, DataError, nearest
 from coldframe.tasks import infer
+from coldframe.tasks.cells import missing_words
 from coldframe.tasks.columns import Columns, table_columns
 from coldframe.tasks.duplicates import check_duplicates, class_balance, deduplicate
 from coldframe.tasks.examples import ExampleReader
+from coldframe.tasks.labels import absent_classes, joined_labels, known_label, one_spelling
 from coldframe.tasks.leaks import check_leaks
 from coldframe.tasks.metrics import METRICS
 from coldframe.tasks.molecules import canonical_smiles, scaffold
 from coldframe.tasks.options import Source, TaskConfig
 from coldframe.tasks.passages import read_passages
-from coldframe.tasks.rows import Problems, Table
 from coldframe.tasks.splits import random_split, scaffold_split, stratified_split
+from coldframe.tasks.table import Problems, Table
 from coldframe.tasks.task import Domain, Example, Kind, Passage, Schema, Task
 from coldframe.tasks.text_metrics import TEXT_METRICS
 
@@ -38,20 +41,29 @@ class _Rows:
     notes: list[str]
     about: tuple[Example, ...] = ()
 
+    def spell_labels_alike(self, merge: bool) -> list[str]:
+        """One spelling for labels that are the same in other letters; returns notes on them."""
+        parts = [self.train, self.validation, self.test, self.store or []]
+        solved = [row for part in parts for row in part if not isinstance(row, Passage)]
+        spelling, notes = one_spelling([row.target for row in solved], merge)
+        for part in parts:
+            part[:] = [dataclasses.replace(row, target=spelling.get(row.target, row.target)) for row in part]
+        return notes
+
     def sizes(self) -> str:
         return f"{len(self.train):,} train, {len(self.validation):,} validation, {len(self.test):,} test rows"
 
 
-def build_table(source: Source, config: TaskConfig, builtin: bool) -> Task:
+def build_table(source: Source, config: TaskConfig, problems: Problems, builtin: bool) -> Task:
     """Rows to a task.
 
     Args:
         source: The rows.
         config: What the user says.
+        problems: Gets the rows that cannot be used.
         builtin: The source is pinned by its checksum, so its unreadable rows are known: skipped and counted.
     """
     options, config = config, config.filled(source.defaults)
-    problems = Problems("skip" if builtin else config.on_error)
     columns, guesses = table_columns(config, source.table)
     domain, domain_guess = infer.domain(config, source.table, columns.texts)
     kind, kind_guess = infer.kind(config, source.table, columns.label)
@@ -64,8 +76,12 @@ def build_table(source: Source, config: TaskConfig, builtin: bool) -> Task:
     schema, label_notes = _schema(config, source.name, kind, domain, columns, rows.train)
     rows.notes += [] if builtin else label_notes
     if kind == "classification":
-        rows.validation, rows.test = (_known(part, schema, problems) for part in (rows.validation, rows.test))
-        rows.store = None if rows.store is None else _known(rows.store, schema, problems)
+        if not builtin:
+            rows.notes += _class_notes(rows, schema)
+        rows.validation, rows.test = (
+            _known(part, schema, problems, config.merge_labels) for part in (rows.validation, rows.test)
+        )
+        rows.store = None if rows.store is None else _known(rows.store, schema, problems, config.merge_labels)
     for name, part in (("train", rows.train), ("test", rows.test)):
         if not part and not (name == "train" and split == "test"):
             raise DataError(f"{source.name} has no {name} rows", fix="Change the split, or its sizes.")
@@ -99,7 +115,7 @@ def _read(
         store, about, names = list(passages.passages), passages.questions, passages.names
         notes += passages.notes
     stored = [entry for entry in store or () if isinstance(entry, Passage)]
-    reader = ExampleReader(domain, kind, config.raw_smiles, stored, names)
+    reader = ExampleReader(domain, kind, config.raw_smiles, stored, names, config.drop_names)
     read = reader.read(table, columns, source.name, problems)
     parts = {name: [example for example, part in read if part == name] for name in ("validation", "test")}
     train = [example for example, part in read if part in ("", "train")]
@@ -107,8 +123,9 @@ def _read(
     if source.store is not None and store is None:
         rows.store = [example for example, _ in reader.read(source.store, columns, f"{source.name}-store", problems)]
     if source.test is not None:
-        rows.test = _read_test(source.test, source, reader, columns, test_problems := Problems(config.on_error))
-        rows.notes += test_problems.notes()
+        test_problems = Problems(config.on_error) if builtin else problems
+        rows.test = _read_test(source.test, source, reader, columns, test_problems)
+        rows.notes += test_problems.notes() if builtin else []
         if source.test_is_part:
             rows.train, taken_out = _take_out(rows.train, rows.test, source.name)
             rows.notes += taken_out
@@ -116,6 +133,10 @@ def _read(
         rows.store = [*(rows.store or ()), *reader.own.added]
         rows.notes.append(f"The store holds {len(rows.store):,} different passages, which came with the rows.")
     repeats: list[str] = []
+    if not builtin:
+        read_columns = (*columns.texts, columns.label)
+        rows.notes += missing_words({name: [row.values.get(name) for row in table.rows] for name in read_columns})
+        rows.notes += rows.spell_labels_alike(config.merge_labels) if kind == "classification" else []
     if config.deduplicate:
         rows.train, repeats = deduplicate(rows.train, reader.written)
     elif kind == "classification":
@@ -245,18 +266,27 @@ def _metric(name: str, known: Mapping[str, object]) -> str:
     return name
 
 
-def _known(examples: Sequence[Example], schema: Schema, problems: Problems) -> list[Example]:
+def _class_notes(rows: _Rows, schema: Schema) -> list[str]:
+    """What looks wrong about the classes."""
+    counts = Counter(row.target for row in (*rows.train, *rows.validation, *rows.test))
+    parts = {"test": [row.target for row in rows.test], "validation": [row.target for row in rows.validation]}
+    return [*joined_labels(schema.labels), *absent_classes(schema.labels, counts, parts)]
+
+
+def _known(examples: Sequence[Example], schema: Schema, problems: Problems, merge: bool) -> list[Example]:
     """Only rows whose label occurs in train, and passages, which have none."""
     known = []
     for example in examples:
         if isinstance(example, Passage) or example.target in schema.labels:
             known.append(example)
         else:
+            alike = None if merge else known_label(example.target, schema.labels, merge=True)
             problems.add(
                 DataError(
                     f"Row {example.row} ({example.id}) has a label that no training row has",
                     got=example.target,
                     expected=", ".join(schema.labels[:20]),
+                    fix=alike and f"merge_labels=True (--merge-labels) reads it as {alike!r}.",
                 )
             )
     return known

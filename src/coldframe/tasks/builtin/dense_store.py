@@ -12,7 +12,7 @@ import hashlib
 import random
 
 from coldframe.tasks.options import Source, TaskConfig
-from coldframe.tasks.rows import Row, Table
+from coldframe.tasks.table import Row, Table
 
 LINES = 1_000
 SHARES = {"rain": 0.1, "music": 0.1, "silence": 0.7, "thunder": 0.1}

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from coldframe.config import check
 from coldframe.errors import ConfigError
 from coldframe.tasks.options import Source, TaskConfig
-from coldframe.tasks.rows import Row, Table
+from coldframe.tasks.table import Row, Table
 
 CONSONANTS, VOWELS, ENDS = "bdfgklmnprstvz", "aeiou", "lnrs"
 ANIMALS = (

@@ -13,7 +13,7 @@ import random
 from collections.abc import Sequence
 
 from coldframe.tasks.options import Source, TaskConfig
-from coldframe.tasks.rows import Row, Table
+from coldframe.tasks.table import Row, Table
 
 PLACES = 1_000
 COLOURS = ("red", "blue", "green", "white", "black", "yellow", "purple", "orange")
