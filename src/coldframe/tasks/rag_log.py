@@ -11,7 +11,9 @@ from coldframe.config import Config
 from coldframe.errors import DataError
 from coldframe.tasks.cells import as_text
 from coldframe.tasks.contexts import decoded, passages_of
-from coldframe.tasks.rows import OnError, Problems, Row, Table, located, read_table
+from coldframe.tasks.memory import table_in_memory
+from coldframe.tasks.rows import read_table
+from coldframe.tasks.table import OnError, Problems, Row, Table, located
 
 Role: TypeAlias = Literal["question", "contexts", "gold", "written", "gold_contexts", "id", "group"]
 
@@ -143,7 +145,7 @@ def read_log(
     ``actual_output`` are what the pipeline wrote, not what is right.
 
     Args:
-        data: A file (JSONL, JSON, CSV, TSV, Parquet), or rows as mappings.
+        data: A file (JSONL, JSON, CSV, TSV, Parquet, Excel), or rows in memory: mappings, a DataFrame, a Dataset.
         columns: Columns with other names.
         on_error: Stop at the first row that cannot be used, or skip such rows and count them.
 
@@ -157,7 +159,7 @@ def read_log(
         (('Ada is in Rome.',), ('Rome',), 'reference')
     """
     problems = Problems(on_error)
-    table = read_table(data, problems) if isinstance(data, str | Path) else _records(data)
+    table = read_table(data, problems) if isinstance(data, str | Path) else table_in_memory(data, "log")
     chosen = columns if isinstance(columns, LogColumns) else LogColumns.from_dict(dict(columns or {}))
     named: dict[Role, str | None] = {
         "question": chosen.question,
@@ -262,16 +264,3 @@ def _listed(value: Any) -> Sequence[Any]:
 def _filled(value: Any) -> list[Any]:
     """The passages of a cell that say anything."""
     return [item for item in _listed(value) if not (isinstance(item, str) and not item.strip())]
-
-
-def _records(data: Iterable[Mapping[str, Any]]) -> Table:
-    """Rows that are in memory: mappings, or a DataFrame."""
-    if hasattr(data, "to_dict"):
-        data = data.to_dict("records")
-    rows = []
-    for number, values in enumerate(data, 1):
-        if not isinstance(values, Mapping):
-            raise DataError(f"Row {number} of the log is no mapping", got=type(values).__name__, expected="a dict")
-        rows.append(Row(number, values))
-    columns = tuple(dict.fromkeys(name for row in rows for name in row.values))
-    return Table("log", columns, tuple(rows))
