@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from coldframe.errors import ArtifactError, ConfigError, DataError
+from coldframe.errors import ArtifactError, ConfigError, DataError, first_line
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.inference.intervals import Interval, score_interval, usual_metrics
 from coldframe.inference.predictions import Predictions
@@ -27,6 +27,7 @@ from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.storage.artifact import read_artifact, write_artifact
 from coldframe.storage.files import write_json
+from coldframe.storage.tensors import reading
 from coldframe.tasks.long_rows import too_long, within
 from coldframe.tasks.molecules import canonical_smiles, molecule_key
 from coldframe.tasks.rows import Problems
@@ -248,13 +249,14 @@ class Pipeline:
             "python": platform.python_version(),
         }
 
-        def write(folder: Path) -> list[str]:
-            self.store.save(folder / STORE)
-            write_json(folder / TRAINED, sorted(self.trained_keys))
-            return [*self.method.save(folder), STORE, TRAINED]
+        def write(home: Path) -> list[str]:
+            self.store.save(home / STORE)
+            write_json(home / TRAINED, sorted(self.trained_keys))
+            return [*self.method.save(home), STORE, TRAINED]
 
-        write_artifact(Path(path), config, write)
-        write_card(Path(path), config)
+        folder = Path(path).expanduser()
+        write_artifact(folder, config, write)
+        write_card(folder, config)
 
     @classmethod
     def from_pretrained(cls, path: str | Path, lm: FrozenLM | None = None) -> Self:
@@ -267,7 +269,7 @@ class Pipeline:
         Raises:
             ArtifactError: If the artifact is damaged or foreign, or ``lm`` is not the model it was fitted to.
         """
-        folder = Path(path)
+        folder = Path(path).expanduser()
         if not folder.exists() and str(path).count("/") == 1:
             from coldframe.storage.hub import download
 
@@ -300,8 +302,16 @@ class Pipeline:
                 got=context.encoder.hash,
                 expected=config["encoder"]["hash"],
             )
-        method.setup(context)
+        try:
+            method.setup(context)
+        except (MemoryError, RuntimeError) as error:
+            raise ArtifactError(
+                f"The settings of {method.name} in the artifact need more memory than there is: {first_line(error)}",
+                got=config["method_config"],
+            ) from error
         method.load(artifact)
+        with reading(artifact / TRAINED, fix="Fit again."):
+            trained_keys = [str(key) for key in json.loads((artifact / TRAINED).read_text(encoding="utf-8"))]
         method.label_bias = config.get("label_bias", ())
         method.eval()
         return cls(
@@ -315,7 +325,7 @@ class Pipeline:
             seconds=config["seconds"],
             task=config["task"],
             priors=config.get("label_priors", {}),
-            trained_keys=frozenset(map(str, json.loads((artifact / TRAINED).read_text(encoding="utf-8")))),
+            trained_keys=frozenset(trained_keys),
         )
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
@@ -331,7 +341,7 @@ class Pipeline:
             out: A folder that does not exist.
             entries: Ids of store entries, where something is learned for each.
         """
-        return self.method.export(Path(out), entries)
+        return self.method.export(Path(out).expanduser(), entries)
 
 
 def load(path: str | Path, lm: FrozenLM | None = None) -> Pipeline:

@@ -63,7 +63,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             else:
                 os.replace(temporary, path)
         finally:
-            _remove(temporary)
+            remove(temporary)
 
 
 @contextlib.contextmanager
@@ -126,6 +126,14 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _flush(path: Path) -> None:
     """Ask the disk to keep a file, or all files of a folder, and the folder's own entry."""
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
@@ -139,10 +147,3 @@ def _flush(path: Path) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

@@ -124,7 +124,7 @@ def save_reweighted(lm: FrozenLM, config: ReweightConfig, reweighting: Reweighti
 
     Cost: the checkpoint is read and written once, one shard in memory at a time.
     """
-    out = Path(out)
+    out = Path(out).expanduser()
     refuse_existing(out)
     source = source_of(lm)
     packed, name = source is None, str(lm.provenance["name"])
@@ -161,7 +161,7 @@ def unfold(folder: str | Path, out: str | Path, base: str | None = None) -> Unfo
     Raises:
         ArtifactError: If there is nothing to take out, the weights changed since, or ``base`` is another model.
     """
-    folder, out = Path(folder), Path(out)
+    folder, out = Path(folder).expanduser(), Path(out).expanduser()
     refuse_existing(out)
     gains_file = read_gains(folder)
     entries = {entry["name"]: entry for entry in gains_file.manifest["tensors"]}
