@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from coldframe.errors import ColdframeError, nearest
+from coldframe.escape import visible
 
 COMMANDS = {
     "fit": "adapt a frozen model to a task and write the artifact",
@@ -22,6 +23,7 @@ COMMANDS = {
     "ask": "answer with an encoded corpus, or measure how well it answers",
     "tasks": "list the built-in tasks",
     "methods": "list the methods and their settings",
+    "cache": "what models and data take on the disk, and clear it",
     "demo": "all of it once, on molecules, in a few minutes",
 }
 
@@ -80,6 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ColdframeError, OSError) as error:
         if os.environ.get("COLDFRAME_DEBUG"):
             raise
-        print("coldframe: error:", " ".join(str(error).split()), file=sys.stderr)
+        print("coldframe: error:", visible(" ".join(str(error).split())), file=sys.stderr)
         return 2
     return status or 0

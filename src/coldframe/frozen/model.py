@@ -28,7 +28,7 @@ class FrozenLM(Backbone):
         model: Any transformers causal LM of a known architecture (see ``coldframe.frozen.anatomy``).
         tokenizer: Its tokenizer.
         provenance: Which bytes these are; kept in artifacts.
-        state_budget: Bytes for cached text states; None takes 40 % of its device's memory.
+        state_budget: Bytes for cached text states; None: see :class:`coldframe.frozen.states.StateCache`.
 
     Cost:
         Scoring ``n`` single-token labels reads one position of logits for those labels only. With suffix
@@ -251,8 +251,7 @@ def load_lm(
             keeps its own.
         device: ``"auto"`` takes a GPU if there is one. A loaded model stays where it is.
         revision: A hub revision.
-        state_budget: Bytes for cached text states; None leaves it to all models of the process to share what it may
-            use, see :class:`coldframe.frozen.states.StateCache`.
+        state_budget: Bytes for cached text states; None: see :class:`coldframe.frozen.states.StateCache`.
 
     Raises:
         ConfigError: There is no such dtype or device, or a loaded model came without its tokenizer.

@@ -226,11 +226,15 @@ class Pipeline:
     # ---- artifact ---------------------------------------------------------------------------------------
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write the artifact folder (JSON, safetensors, JSONL) and a model card."""
+        """Write the artifact folder (JSON, safetensors, JSONL) and a model card.
+
+        Rows are in it only where the method retrieves from them; of the others it knows hashes, which tell a test row
+        that was trained on.
+        """
         from coldframe import __version__
         from coldframe.storage.card import write_card
 
-        encoder = self.method.ready.encoder
+        encoder, store = self.method.ready.encoder, self._needed_store()
         config = {
             "coldframe_version": __version__,
             "method": self.method.name,
@@ -241,7 +245,7 @@ class Pipeline:
             "training": self.training.to_dict(),
             "base_model": {**self.lm.provenance, "weight_hash": self.lm.weight_hash, "dtype": str(self.lm.dtype)},
             "encoder": None if encoder is None else {"spec": encoder.spec, "hash": encoder.hash},
-            "store": {"hash": self.store.hash, "size": len(self.store)},
+            "store": {"hash": store.hash, "size": len(store)},
             "label_priors": dict(self.priors),
             "label_bias": list(self.method.label_bias),
             "history": self.history,
@@ -250,7 +254,7 @@ class Pipeline:
         }
 
         def write(home: Path) -> list[str]:
-            self.store.save(home / STORE)
+            store.save(home / STORE)
             write_json(home / TRAINED, sorted(self.trained_keys))
             return [*self.method.save(home), STORE, TRAINED]
 
@@ -328,11 +332,35 @@ class Pipeline:
             trained_keys=frozenset(trained_keys),
         )
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload the artifact to a hub repository; options go to ``huggingface_hub.upload_folder``."""
+    def _needed_store(self) -> Store:
+        """What an artifact must hold of the store: nothing, where the method never looks at it."""
+        return self.store if self.method.uses_retrieval else Store(())
+
+    def push_to_hub(self, repo_id: str, *, share_rows: bool = False, private: bool = True, **options: Any) -> str:
+        """Upload the artifact to a hub repository, which nobody else can read unless you say so.
+
+        Args:
+            repo_id: ``owner/name``.
+            share_rows: Yes, the exemplars or passages of the store leave this machine with it. Needed where the
+                artifact holds any.
+            private: Of the repository, which is made if need be.
+            **options: Go to ``huggingface_hub.upload_folder`` (``commit_message``, ``revision``, ``token``).
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ConfigError: Rows would leave the machine, and nobody said that they may.
+            ArtifactError: The repository is public where ``private`` is not False, or the upload failed.
+        """
         from coldframe.storage.hub import upload
 
-        return upload(self, repo_id, **options)
+        if (rows := len(self._needed_store())) and not share_rows:
+            raise ConfigError(
+                f"{rows:,} rows of the store would leave this machine with the artifact",
+                fix="If they may, call push_to_hub(..., share_rows=True).",
+            )
+        return upload(self, repo_id, private=private, **options)
 
     def export(self, out: str | Path, entries: Sequence[str] = ()) -> Path:
         """Write what was learned in a form that other libraries load; see the method's ``export``.

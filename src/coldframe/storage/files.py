@@ -18,6 +18,7 @@ from coldframe.errors import ColdframeError
 _FIXES = {
     errno.ENOSPC: "The disk is full: free some space, or choose another place.",
     errno.EDQUOT: "Your disk quota is used up: free some space, or choose another place.",
+    errno.EFBIG: "The file is larger than this process may write: raise the limit (ulimit -f).",
     errno.EACCES: "You may not write there: choose another place or change its permissions.",
     errno.EPERM: "You may not write there: choose another place or change its permissions.",
     errno.EROFS: "That place is read-only: choose another.",

@@ -135,13 +135,10 @@ class PRAG(PassageAdapters):
         return [*names, INDEX]
 
     def load(self, artifact: Artifact) -> None:
-        """Open what was stored."""
-        self.bank = AdapterShards(
-            [path for path in artifact.files(SHARDS) if path.suffix == ".safetensors"],
-            self.layout,
-            self.config.scale,
-            bank_files.read_index(artifact / INDEX),
-        )
+        """Open what was stored, and nothing that the artifact does not list."""
+        lessons = bank_files.read_index(artifact / INDEX)
+        shards = [path for path in artifact.files(SHARDS) if path.suffix == ".safetensors"]
+        self.bank = AdapterShards(shards, self.layout, self.config.scale, lessons)
 
     def problem(self, group: Sequence[Lesson], data: TrainingData) -> Problem:
         """The adapters of some passages, from their common start."""
