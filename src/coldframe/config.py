@@ -103,7 +103,16 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases: a few lines of them stand for more than any memory holds."""
+    """YAML without aliases, a few lines of which stand for more than any memory holds, and without end of brackets.
+
+    The time that the scanner takes grows with the square of the open brackets.
+    """
+
+    def fetch_flow_collection_start(self, token: Any) -> Any:
+        """As it is, unless there are too many around it."""
+        if self.flow_level > 100:
+            raise yaml.YAMLError("brackets are nested too deep")
+        return super().fetch_flow_collection_start(token)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """As it is, unless it is an alias."""

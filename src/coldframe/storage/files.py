@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,8 +115,9 @@ def writing(path: str | Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError):
             number = error.errno
-        else:  # writers in Rust and C++ (safetensors, torch) report a full disk in an error of their own
-            number = errno.ENOSPC if "No space left on device" in str(error) else None
+        else:  # writers in Rust (safetensors) report what the system says in an error of their own
+            said = re.search(r"\(os error (\d+)\)", str(error))
+            number = int(said[1]) if said else errno.ENOSPC if "No space left on device" in str(error) else None
         if number in _FIXES and not isinstance(error, ColdframeError):
             raise ColdframeError(f"Cannot write {path}: {error}", fix=_FIXES[number]) from error
         raise
