@@ -74,6 +74,9 @@ class Config:
             if key not in fields:
                 raise ConfigError(f"Unknown key {key!r} in the {cls.section}", fix=nearest(key, fields))
             built[key] = _coerce(value, hints[key], f"{cls.section}.{key}")
+        needed = (n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING)
+        for name in needed:
+            check(name in built, f"The {cls.section} lack the key {name!r}")
         return cls(**built)
 
     @classmethod

@@ -13,6 +13,7 @@ import json
 import os
 import random
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,8 @@ def main(inputs: int, seconds: float) -> int:
             print(json.dumps(report("atheris", started), indent=1), flush=True)
             os._exit(1 if failures else 0)  # the fuzzer ends in no other way
 
-    atheris.Setup([sys.argv[0], "-max_len=5000", "-verbosity=0", str(CORPUS)], target)
+    new = tempfile.mkdtemp(prefix="coldframe-fuzz-corpus-")  # the first folder gets what it finds
+    atheris.Setup([sys.argv[0], "-max_len=5000", "-verbosity=0", new, str(CORPUS)], target)
     atheris.Fuzz()
     return 1
 
