@@ -61,8 +61,8 @@ def write_artifact(folder: Path, values: Mapping[str, Any], write: Callable[[Pat
     """Write an artifact, or another over one that is there.
 
     Whenever it is killed, the folder holds what it held before or all that is new: files are written apart and move
-    in under names that nothing has, and the manifest comes last. Files that the former manifest listed and this one does
-    not are then deleted; nothing else ever is. So a file that changed is ``store-1a2b3c4d.jsonl`` until the former
+    in under names that nothing has, and the manifest comes last. Files that the former manifest listed and this one
+    does not are then deleted; nothing else ever is. So a file that changed is ``store-1a2b3c4d.jsonl`` until the former
     ``store.jsonl`` is gone, and for good where a file of somebody else has that name.
 
     Args:
