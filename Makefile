@@ -7,7 +7,7 @@ JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-parametric check test lint bench docs clean
+.PHONY: help demo demo-parametric check test lint faults fuzz bench docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,16 @@ lint: $(VENV)/.installed  ## ruff, mypy, import layers, spelling
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/codespell src tests docs recipes benchmarks README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md
+
+faults: $(VENV)/.installed  ## kill commands at every change of the file system, fill the disk, sixteen threads (30 minutes on 2 cores)
+	@echo "faults: every command killed and refused at up to 60 of its changes; then 10,000 answers from 16 threads"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.everywhere 60
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.stress 625
+
+fuzz: $(VENV)/.installed  ## a million inputs for all readers, with atheris where it installs (25 minutes)
+	@echo "fuzz: a million inputs; what fails is kept in fuzz-failures/"
+	@$(PIP) --no-deps atheris || echo "fuzz: atheris does not install here; inputs are changed at random"
+	@$(BIN)/python -m tests.fuzz.run 1000000 1500
 
 bench: $(VENV)/.installed  ## speed beside peers: every benchmark, one after the other (half an hour on 2 idle cores)
 	@echo "bench: measuring; results go to benchmarks/results and docs/results/speed.md"

@@ -36,11 +36,14 @@ class Config:
         section: What errors call these settings.
         at_least: The lowest value of a field; None passes.
         above: What a field must be larger than; None passes.
+        at_most: The highest value of a field, if there is one of that name; None passes. What is allocated by a number
+            that a file names has a bound.
     """
 
     section: ClassVar[str] = "settings"
     at_least: ClassVar[Mapping[str, float]] = {}
     above: ClassVar[Mapping[str, float]] = {}
+    at_most: ClassVar[Mapping[str, float]] = {}
 
     def __post_init__(self) -> None:
         for cls in type(self).__mro__:
@@ -50,6 +53,9 @@ class Config:
             for name, bound in vars(cls).get("above", {}).items():
                 value = getattr(self, name)
                 check(value is None or value > bound, f"{name} must be above {bound}", got=value)
+            for name, bound in vars(cls).get("at_most", {}).items():
+                value = getattr(self, name, None)
+                check(not isinstance(value, int) or value <= bound, f"{name} must be at most {bound:,}", got=value)
         for name, hint in _hints(type(self)).items():
             if typing.get_origin(hint) is typing.Literal:
                 _coerce(getattr(self, name), hint, f"{self.section}.{name}")
@@ -68,6 +74,9 @@ class Config:
             if key not in fields:
                 raise ConfigError(f"Unknown key {key!r} in the {cls.section}", fix=nearest(key, fields))
             built[key] = _coerce(value, hints[key], f"{cls.section}.{key}")
+        needed = (n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING)
+        for name in needed:
+            check(name in built, f"The {cls.section} lack the key {name!r}")
         return cls(**built)
 
     @classmethod
@@ -97,19 +106,57 @@ def local_path(path: str | Path) -> Path:
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
-    """A JSON or YAML file that holds a mapping, read safely (no tags, no code)."""
+    """A JSON or YAML file that holds a mapping, read safely (no tags, no code, no aliases, no end of nesting)."""
     path = local_path(path)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, ValueError) as error:
         raise ConfigError(f"Cannot read {path}: {error}", fix="Check the path and the encoding.") from error
     try:
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not valid {path.suffix.lstrip('.') or 'YAML'}: {error}") from error
+        values = json.loads(text) if path.suffix == ".json" else read_yaml(text)
+    except (ValueError, RecursionError) as error:  # a JSONDecodeError and a ConfigError are ValueErrors
+        raise ConfigError(f"{path} is not valid {path.suffix.lstrip('.') or 'YAML'}: {_brief(error)}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} does not hold a mapping", got=type(values).__name__, expected="key: value")
     return values
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, a few lines of which stand for more than any memory holds, and without end of brackets.
+
+    The time that the scanner takes grows with the square of the open brackets.
+    """
+
+    def fetch_flow_collection_start(self, token: Any) -> Any:
+        """As it is, unless there are too many around it."""
+        if self.flow_level > 100:
+            raise yaml.YAMLError("brackets are nested too deep")
+        return super().fetch_flow_collection_start(token)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """As it is, unless it is an alias."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not read")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(text: str) -> Any:
+    """Plain values of a YAML text.
+
+    >>> read_yaml("{k: 3, name: mood}")
+    {'k': 3, 'name': 'mood'}
+
+    Raises:
+        ConfigError: It is not valid, nested too deep, or has aliases.
+    """
+    try:
+        return yaml.load(text, _PlainLoader)
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+        raise ConfigError(f"This is no YAML that can be read: {_brief(error)}") from error
+
+
+def _brief(error: BaseException) -> str:
+    return str(error)[:300] or type(error).__name__
 
 
 def without_nan(value: Any) -> Any:
@@ -156,7 +203,8 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         check(isinstance(value, (list, tuple)), f"{where} must be a list", got=repr(value))
         return tuple(_coerce(item, args[0], where) for item in value)
     if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):  # of a text that is no number; YAML 1.1 reads 1e-3 as a text
+        # A text may be no number (YAML 1.1 reads 1e-3 as a text), and a number too large.
+        with contextlib.suppress(ValueError, OverflowError):
             return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ConfigError(f"{where} has the wrong type", got=repr(value), expected=_name(hint))

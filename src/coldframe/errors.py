@@ -82,7 +82,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     "Did you mean 'mha-esp'?"
     """
     options = sorted(known)
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(str(name)[:100], options, n=1, cutoff=0.6)  # YAML has keys that are no text
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(options)}."
 
 

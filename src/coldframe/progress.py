@@ -9,10 +9,12 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from coldframe.escape import visible
+
 
 def say(message: str) -> None:
     """One line of progress on the standard error stream."""
-    sys.stderr.write(f"coldframe: {message}\n")
+    sys.stderr.write(f"coldframe: {visible(message)}\n")
     sys.stderr.flush()
 
 

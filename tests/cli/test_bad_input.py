@@ -13,6 +13,7 @@ import pytest
 from tests.cli.conftest import QUICK, Ran
 from tests.tiny import tiny
 
+from coldframe.storage.folders import MARKER
 from coldframe.tasks import molecules as reading
 
 Run = Callable[..., Ran]
@@ -165,7 +166,7 @@ def test_a_full_disk_leaves_no_half_artifact(
     monkeypatch.setattr("coldframe.storage.tensors.save_file", full)
     out = tmp_path / "out"
     told(run("fit", table, "--model", lm, "--method", "zero-shot", "--out", out, "--quiet"), "disk is full", "free")
-    assert not list(out.iterdir())
+    assert [path.name for path in out.iterdir()] == [MARKER]  # without a manifest it is no artifact
 
 
 # ---- artifacts ------------------------------------------------------------------------------------------

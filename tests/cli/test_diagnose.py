@@ -53,7 +53,7 @@ def test_a_static_prompt_is_found_out_and_may_fail_a_pipeline(run: Run, prompt: 
     assert found.json["token_variance"]["probe"] is None and "NaN" not in found.out
     assert found.json["ladder"] is None and found.json["store_health"] is None
 
-    assert sorted(path.name for path in out.iterdir()) == ["diagnosis.html", "diagnosis.json"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["diagnosis.html", "diagnosis.json"]
     assert read_diagnosis(out / "diagnosis.json").verdict.outcome == "prompt-tuning-like"
     assert f"coldframe diagnose {prompt}" in (out / "diagnosis.html").read_text()
     # The same verdict, wanted or at least not refused: done.

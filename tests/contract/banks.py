@@ -33,7 +33,7 @@ def fill(method: Method, store: Store) -> None:
     if isinstance(method, PRAG):
         lessons = dict.fromkeys(ids, "lesson")
         bank_files.write_shard(folder, lessons, drawn(len(ids), numbers), "fingerprint")
-        method.bank = AdapterShards([folder], method.layout, method.config.scale, lessons)
+        method.bank = AdapterShards(bank_files.written_shards(folder), method.layout, method.config.scale, lessons)
         return
     if isinstance(method, PolyPRAG):
         count = method.config.adapters

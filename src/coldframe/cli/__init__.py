@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from coldframe.errors import ColdframeError, nearest
+from coldframe.escape import visible
 
 COMMANDS = {
     "check": "what fit would make of a table, and what looks wrong with it; no model is loaded",
@@ -23,6 +24,7 @@ COMMANDS = {
     "ask": "answer with an encoded corpus, or measure how well it answers",
     "tasks": "list the built-in tasks",
     "methods": "list the methods and their settings",
+    "cache": "what models and data take on the disk, and clear it",
     "demo": "all of it once, on molecules, in a few minutes",
 }
 
@@ -82,6 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ColdframeError, OSError) as error:
         if os.environ.get("COLDFRAME_DEBUG"):
             raise
-        print("coldframe: error:", " ".join(str(error).split()), file=sys.stderr)
+        print("coldframe: error:", visible(" ".join(str(error).split())), file=sys.stderr)
         return 2
     return status or 0

@@ -15,6 +15,7 @@ from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.rows import labelled, own_test
 from coldframe.config import Config, local_path
 from coldframe.errors import ConfigError
+from coldframe.escape import visible
 from coldframe.tasks.rows import OnError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def run(argv: Sequence[str]) -> None:
             record = {"question": text, "answer": answer, "method": pipeline.method.name, "passages": passages}
             print(json.dumps(record, ensure_ascii=False))
             continue
-        print(answer)
+        print(visible(answer))
         tell((f"{passage['similarity']:.2f}  {str(passage['text'])[:100]}" for passage in passages), options.quiet)
 
 

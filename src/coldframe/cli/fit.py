@@ -23,6 +23,7 @@ from coldframe.cli.options import (
 )
 from coldframe.cli.output import print_json, tell
 from coldframe.config import Config, check
+from coldframe.escape import visible
 
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
@@ -130,7 +131,7 @@ def run(argv: Sequence[str], name: str = "fit", default: Fit | None = None) -> N
             }
         )
         return
-    print(f"{options.method} on {task.schema.name}: {parameters:,} parameters, {pipeline.seconds:.0f} s")
+    print(f"{options.method} on {visible(task.schema.name)}: {parameters:,} parameters, {pipeline.seconds:.0f} s")
     if entry_bytes is not None:
         print(f"{len(pipeline.store):,} passages, {entry_bytes:,.0f} bytes for each")
     best = [record for record in pipeline.history if record.get("best")]

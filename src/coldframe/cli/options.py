@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
-import yaml
 
-from coldframe.config import Config, local_path, read_mapping
+from coldframe.config import Config, local_path, read_mapping, read_yaml
 from coldframe.errors import ColdframeError, ConfigError, nearest
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.storage.files import writing
+from coldframe.storage.folders import claim
 from coldframe.tasks.options import TaskConfig
 from coldframe.training.config import TrainingConfig
 
@@ -158,8 +158,8 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
             target = settings
             for part in parts:
                 target = target.setdefault(part, {})
-            target[name.replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            target[name.replace("-", "_")] = read_yaml(value)
+        except ConfigError as error:
             raise ConfigError(f"The value in --set {pair} cannot be read: {error}") from error
     return settings
 
@@ -172,12 +172,13 @@ def load(flags: TaskConfig) -> Task:
 
 
 def writable(out: Path) -> Path:
-    """The folder, made; an error before the work and not after it where nothing can be written."""
+    """The folder, made and ours; an error before the work and not after it where nothing can be written."""
     out = local_path(out)
     occupied = next((path for path in (out, *out.parents) if path.is_file()), None)
     if occupied is not None:
         raise ColdframeError(f"Cannot write {occupied}: it is a file", fix="Choose another --out.")
-    with writing(out / "any"):
+    out = claim(out)
+    with writing(out / ".writable"):
         (out / ".writable").touch()
         (out / ".writable").unlink()
     return out

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from coldframe.config import without_nan
+from coldframe.escape import visible
 
 
 def print_json(values: Any) -> None:
@@ -19,15 +21,24 @@ def print_json(values: Any) -> None:
 
 def show(thing: RenderableType) -> None:
     """A table or text."""
-    console = Console(highlight=False)
+    console = _Visible(highlight=False)
     # A table that is cut at 80 columns is no table: files and pipes get all of it.
     if not console.is_terminal:
-        console = Console(highlight=False, width=240)
+        console = _Visible(highlight=False, width=240)
     console.print(thing)
+
+
+class _Visible(Console):
+    """A console whose colours are its own: control characters of data are shown and do nothing."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As it is, segment by segment."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
 
 def tell(lines: Iterable[str], quiet: bool) -> None:
     """Notes, on standard error."""
     if not quiet:
         for line in lines:
-            print(f"coldframe: {line}", file=sys.stderr)
+            print(f"coldframe: {visible(line)}", file=sys.stderr)

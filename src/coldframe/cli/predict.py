@@ -17,6 +17,7 @@ from coldframe.cli.output import tell
 from coldframe.cli.rows import Format, Query, texts_of
 from coldframe.config import Config
 from coldframe.errors import DataError
+from coldframe.escape import csv_cell
 from coldframe.tasks.table import OnError, Problems
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def run(argv: Sequence[str]) -> None:
         flat = _flat(record)
         if table is None:
             table = csv.DictWriter(sys.stdout, list(flat))
-            table.writeheader()
-        table.writerow(flat)
+            csv.writer(sys.stdout).writerow(map(csv_cell, flat))
+        table.writerow({key: csv_cell(value) for key, value in flat.items()})
     tell(problems.notes(), quiet=False)
 
 

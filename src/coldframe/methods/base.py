@@ -41,6 +41,12 @@ class MethodConfig(Config):
     """
 
     section = "method settings"
+    at_most = {
+        **dict.fromkeys(("layers", "heads", "windows", "text_exemplars"), 1_024),
+        **dict.fromkeys(("tokens", "rank", "encoder_rank"), 16_384),
+        **dict.fromkeys(("adapter", "adapters", "hidden", "width"), 65_536),
+        "k": 1_000_000,
+    }
 
     k: int = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from coldframe.pipeline.pipeline import Pipeline
 from coldframe.pipeline.setup import check_fits, context_of, readable_task, training_data, training_settings
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
+from coldframe.storage.folders import claimed
 from coldframe.tasks.corpora import spread
 from coldframe.tasks.load import load_task
 from coldframe.tasks.task import Example, Passage, Task, content_hash
@@ -53,7 +55,8 @@ def fit(
         retrieval: How entries are found; the domain's default if None.
         training: How to train: single settings over the method's own defaults, or all of them as one config.
         store: The task's entries, changed on purpose (an ablation); as they are if None.
-        out: Folder for checkpoints and the artifact; nothing is written if None.
+        out: Folder for checkpoints and the artifact: a new or empty one, or one that coldframe wrote. If None, nothing
+            is written.
         resume: Continue an interrupted run found in ``out``.
         calibrate: Correct the labels' scores on the validation rows, see :meth:`Pipeline.calibrate`.
         quiet: No progress bars.
@@ -62,6 +65,7 @@ def fit(
     Raises:
         ConfigError: Method and task make no sense together.
         DataError: A row is longer than the model's context, and the task was not loaded with ``on_error="skip"``.
+        ColdframeError: ``out`` holds files that coldframe did not write, or another process writes to it.
         TrainingError: If nothing was trained, or (which would be our fault) the base model changed.
 
     Example:
@@ -69,36 +73,37 @@ def fit(
         >>> lm, task = cf.load_lm("smollm2"), cf.load_task("b3db")  # doctest: +SKIP
         >>> pipeline = cf.fit(cf.MHAESP(heads=4), lm, task, epochs=2)  # doctest: +SKIP
     """
-    started = time.perf_counter()
-    config = training_settings(method, training, settings)
-    retrieval, folder = retrieval or RetrievalConfig(), None if out is None else local_path(out)
-    task = readable_task(lm, task if isinstance(task, Task) else load_task(task), method.soft_token_count)
-    store = Store.of(task.exemplars) if store is None else store
-    check_fits(method, task, store)
-    if calibrate:
-        check_has_labels(task.schema, len(task.validation))
-    method.setup(context_of(method, lm, task.schema), config.seed)
-    history: list[dict[str, float]] = []
-    if method.trainable:
-        # Validation rows join the store once nothing is chosen by them any more.
-        held_out = {example.id for example in task.validation}
-        learning_store = Store.of([entry for entry in store.examples if entry.id not in held_out])
-        data = training_data(method, lm, task, learning_store, retrieval, config, folder, quiet)
-        checkpoints = None if folder is None else folder / CHECKPOINT
-        history = _train(method.problems(data), lm, config, checkpoints, resume, quiet)
-    store = Store.of([entry for entry in store.examples if entry.id not in method.left_out])
-    origin = {"options": dict(task.options), "source": dict(task.source)}
-    seconds = time.perf_counter() - started
-    pipeline = Pipeline(method.eval(), lm, task.schema, store, retrieval, config, history, seconds, origin)
-    pipeline.trained_keys = frozenset(row.key for row in method.learned_rows(task))
-    if calibrate:
-        pipeline.calibrate(task.validation)
-        pipeline.trained_keys |= {row.key for row in task.validation}
-    if folder is not None:
-        if task.schema.kind == "classification" and (rows := task.validation or task.train):
-            pipeline.measure_priors(spread(rows, PRIOR_ROWS))
-        pipeline.save_pretrained(folder)
-    return pipeline
+    with contextlib.nullcontext() if out is None else claimed(local_path(out)) as folder:
+        started = time.perf_counter()
+        config = training_settings(method, training, settings)
+        retrieval = retrieval or RetrievalConfig()
+        task = readable_task(lm, task if isinstance(task, Task) else load_task(task), method.soft_token_count)
+        store = Store.of(task.exemplars) if store is None else store
+        check_fits(method, task, store)
+        if calibrate:
+            check_has_labels(task.schema, len(task.validation))
+        method.setup(context_of(method, lm, task.schema), config.seed)
+        history: list[dict[str, float]] = []
+        if method.trainable:
+            # Validation rows join the store once nothing is chosen by them any more.
+            held_out = {example.id for example in task.validation}
+            learning_store = Store.of([entry for entry in store.examples if entry.id not in held_out])
+            data = training_data(method, lm, task, learning_store, retrieval, config, folder, quiet)
+            checkpoints = None if folder is None else folder / CHECKPOINT
+            history = _train(method.problems(data), lm, config, checkpoints, resume, quiet)
+        store = Store.of([entry for entry in store.examples if entry.id not in method.left_out])
+        origin = {"options": dict(task.options), "source": dict(task.source)}
+        seconds = time.perf_counter() - started
+        pipeline = Pipeline(method.eval(), lm, task.schema, store, retrieval, config, history, seconds, origin)
+        pipeline.trained_keys = frozenset(row.key for row in method.learned_rows(task))
+        if calibrate:
+            pipeline.calibrate(task.validation)
+            pipeline.trained_keys |= {row.key for row in task.validation}
+        if folder is not None:
+            if task.schema.kind == "classification" and (rows := task.validation or task.train):
+                pipeline.measure_priors(spread(rows, PRIOR_ROWS))
+            pipeline.save_pretrained(folder)
+        return pipeline
 
 
 def grow(pipeline: Pipeline, task: Task, out: str | Path | None = None, quiet: bool = False) -> int:
@@ -116,23 +121,24 @@ def grow(pipeline: Pipeline, task: Task, out: str | Path | None = None, quiet: b
     Returns:
         How many entries were added. Interrupted, the same call goes on where it stopped.
     """
-    task = readable_task(pipeline.lm, task, pipeline.method.soft_token_count)
-    added = Store.of(_new_entries(pipeline, task))
-    if not len(added):
-        return 0
-    method, folder = pipeline.method, None if out is None else local_path(out)
-    if any(isinstance(entry, Passage) for entry in added.examples):
-        task = dataclasses.replace(task, store=added.examples)
-    if method.trainable:
-        data = training_data(method, pipeline.lm, task, added, pipeline.retrieval, pipeline.training, folder, quiet)
-        checkpoints = None if folder is None else folder / CHECKPOINT / f"added-{added.hash}"
-        if _train(method.growth(data), pipeline.lm, pipeline.training, checkpoints, True, quiet):
-            pipeline.trained_keys |= {row.key for row in method.learned_rows(task)}
-    entries = [entry for entry in added.examples if entry.id not in method.left_out]
-    pipeline.replace_store(Store.of([*pipeline.store.examples, *entries]))
-    if folder is not None:
-        pipeline.save_pretrained(folder)
-    return len(entries)
+    with contextlib.nullcontext() if out is None else claimed(local_path(out)) as folder:
+        task = readable_task(pipeline.lm, task, pipeline.method.soft_token_count)
+        added = Store.of(_new_entries(pipeline, task))
+        if not len(added):
+            return 0
+        method = pipeline.method
+        if any(isinstance(entry, Passage) for entry in added.examples):
+            task = dataclasses.replace(task, store=added.examples)
+        if method.trainable:
+            data = training_data(method, pipeline.lm, task, added, pipeline.retrieval, pipeline.training, folder, quiet)
+            checkpoints = None if folder is None else folder / CHECKPOINT / f"added-{added.hash}"
+            if _train(method.growth(data), pipeline.lm, pipeline.training, checkpoints, True, quiet):
+                pipeline.trained_keys |= {row.key for row in method.learned_rows(task)}
+        entries = [entry for entry in added.examples if entry.id not in method.left_out]
+        pipeline.replace_store(Store.of([*pipeline.store.examples, *entries]))
+        if folder is not None:
+            pipeline.save_pretrained(folder)
+        return len(entries)
 
 
 def _new_entries(pipeline: Pipeline, task: Task) -> list[Example]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.config import local_path
-from coldframe.errors import ArtifactError, ConfigError, DataError
+from coldframe.errors import ArtifactError, ConfigError, DataError, first_line
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.inference.intervals import Interval, score_interval, usual_metrics
 from coldframe.inference.predictions import Predictions
@@ -28,6 +28,7 @@ from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.storage.artifact import read_artifact, write_artifact
 from coldframe.storage.files import write_json
+from coldframe.storage.tensors import reading
 from coldframe.tasks.long_rows import too_long, within
 from coldframe.tasks.molecules import canonical_smiles, molecule_key
 from coldframe.tasks.table import Problems
@@ -228,11 +229,15 @@ class Pipeline:
     # ---- artifact ---------------------------------------------------------------------------------------
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write the artifact folder (JSON, safetensors, JSONL) and a model card."""
+        """Write the artifact folder (JSON, safetensors, JSONL) and a model card.
+
+        Rows are in it only where the method retrieves from them; of the others it knows hashes, which tell a test row
+        that was trained on.
+        """
         from coldframe import __version__
         from coldframe.storage.card import write_card
 
-        encoder = self.method.ready.encoder
+        encoder, store = self.method.ready.encoder, self._needed_store()
         config = {
             "coldframe_version": __version__,
             "method": self.method.name,
@@ -243,7 +248,7 @@ class Pipeline:
             "training": self.training.to_dict(),
             "base_model": {**self.lm.provenance, "weight_hash": self.lm.weight_hash, "dtype": str(self.lm.dtype)},
             "encoder": None if encoder is None else {"spec": encoder.spec, "hash": encoder.hash},
-            "store": {"hash": self.store.hash, "size": len(self.store)},
+            "store": {"hash": store.hash, "size": len(store)},
             "label_priors": dict(self.priors),
             "label_bias": list(self.method.label_bias),
             "history": self.history,
@@ -251,10 +256,10 @@ class Pipeline:
             "python": platform.python_version(),
         }
 
-        def write(folder: Path) -> list[str]:
-            self.store.save(folder / STORE)
-            write_json(folder / TRAINED, sorted(self.trained_keys))
-            return [*self.method.save(folder), STORE, TRAINED]
+        def write(home: Path) -> list[str]:
+            store.save(home / STORE)
+            write_json(home / TRAINED, sorted(self.trained_keys))
+            return [*self.method.save(home), STORE, TRAINED]
 
         write_artifact(folder := local_path(path), config, write)
         write_card(folder, config)
@@ -303,8 +308,16 @@ class Pipeline:
                 got=context.encoder.hash,
                 expected=config["encoder"]["hash"],
             )
-        method.setup(context)
+        try:
+            method.setup(context)
+        except (MemoryError, RuntimeError) as error:
+            raise ArtifactError(
+                f"The settings of {method.name} in the artifact need more memory than there is: {first_line(error)}",
+                got=config["method_config"],
+            ) from error
         method.load(artifact)
+        with reading(artifact / TRAINED, fix="Fit again."):
+            trained_keys = [str(key) for key in json.loads((artifact / TRAINED).read_text(encoding="utf-8"))]
         method.label_bias = config.get("label_bias", ())
         method.eval()
         return cls(
@@ -318,14 +331,38 @@ class Pipeline:
             seconds=config["seconds"],
             task=config["task"],
             priors=config.get("label_priors", {}),
-            trained_keys=frozenset(map(str, json.loads((artifact / TRAINED).read_text(encoding="utf-8")))),
+            trained_keys=frozenset(trained_keys),
         )
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload the artifact to a hub repository; options go to ``huggingface_hub.upload_folder``."""
+    def _needed_store(self) -> Store:
+        """What an artifact must hold of the store: nothing, where the method never looks at it."""
+        return self.store if self.method.uses_retrieval else Store(())
+
+    def push_to_hub(self, repo_id: str, *, share_rows: bool = False, private: bool = True, **options: Any) -> str:
+        """Upload the artifact to a hub repository, which nobody else can read unless you say so.
+
+        Args:
+            repo_id: ``owner/name``.
+            share_rows: Yes, the exemplars or passages of the store leave this machine with it. Needed where the
+                artifact holds any.
+            private: Of the repository, which is made if need be.
+            **options: Go to ``huggingface_hub.upload_folder`` (``commit_message``, ``revision``, ``token``).
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ConfigError: Rows would leave the machine, and nobody said that they may.
+            ArtifactError: The repository is public where ``private`` is not False, or the upload failed.
+        """
         from coldframe.storage.hub import upload
 
-        return upload(self, repo_id, **options)
+        if (rows := len(self._needed_store())) and not share_rows:
+            raise ConfigError(
+                f"{rows:,} rows of the store would leave this machine with the artifact",
+                fix="If they may, call push_to_hub(..., share_rows=True).",
+            )
+        return upload(self, repo_id, private=private, **options)
 
     def export(self, out: str | Path, entries: Sequence[str] = ()) -> Path:
         """Write what was learned in a form that other libraries load; see the method's ``export``.

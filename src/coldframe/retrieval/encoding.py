@@ -9,6 +9,8 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from coldframe.errors import NotFiniteError
+
 MEMO_BYTES = 512 << 20
 
 
@@ -56,8 +58,14 @@ class Memo:
         with self._lock:
             vectors = {text: self._vectors[text] for text in texts if text in self._vectors}
         if new := [text for text in dict.fromkeys(texts) if text not in vectors]:
-            computed = zip(new, self._compute(new), strict=True)
-            vectors.update((text, row.copy()) for text, row in computed)  # a view would keep its whole batch alive
+            computed = self._compute(new)
+            if len(bad := np.flatnonzero(~np.isfinite(computed).all(axis=1))):
+                raise NotFiniteError(
+                    f"The encoder gives no vector of finite numbers for {new[bad[0]][:60]!r}",
+                    fix="Its weights are damaged: fetch them anew, or choose another encoder.",
+                )
+            # A view would keep its whole batch alive.
+            vectors.update((text, row.copy()) for text, row in zip(new, computed, strict=True))
         with self._lock:
             for text, row in vectors.items():
                 self._vectors[text] = row

@@ -197,9 +197,8 @@ class SentenceTransformersEncoder:
 
     def _compute(self, texts: list[str]) -> NDArray[np.float32]:
         model, size = self._model, batch_size(self._model.device.type)
-        tokens = getattr(model, "preprocess", None) or model.tokenize  # the older name, up to version 5
         prompt = model.prompts.get(model.default_prompt_name or "", "")
-        lengths = [int(tokens([prompt + text])["input_ids"].numel()) for text in texts]
+        lengths = [int(model.preprocess([prompt + text])["input_ids"].numel()) for text in texts]
         vectors = np.empty((len(texts), self.dim), np.float32)
         for rows in batches_of_one_shape(lengths, size):
             vectors[rows] = model.encode(

@@ -59,10 +59,10 @@ class Store:
     @classmethod
     def load(cls, path: Path) -> Store:
         """Read what :meth:`save` wrote."""
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a text may hold other line ends
         try:
+            lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a text may hold other line ends
             return cls(tuple(_entry(json.loads(line)) for line in lines))
-        except (json.JSONDecodeError, AttributeError, TypeError, KeyError) as error:
+        except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
             raise ArtifactError(f"{path} is damaged: {error}") from error
 
 

@@ -9,12 +9,14 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from coldframe.errors import ArtifactError
 from coldframe.storage.cache import lock
+from coldframe.storage.checksums import check_files
 from coldframe.storage.files import link_or_copy, sha256_of, temporary_folder, write_text
 
 FORMAT = 2
@@ -38,7 +40,17 @@ class Artifact:
     prefix: str = ""
 
     def __truediv__(self, name: str) -> Path:
+        if self.prefix + name not in self.manifest["files"]:  # and so was not verified
+            raise ArtifactError(
+                f"The artifact lacks {self.prefix + name}", got=str(self.folder), fix="Fit again, or fetch it anew."
+            )
         return _place(self.folder, self.manifest, self.prefix + name)
+
+    def files(self, name: str) -> list[Path]:
+        """Where the files lie that stand in a folder of that name."""
+        start = f"{self.prefix}{name}/"
+        listed = sorted(file for file in self.manifest["files"] if file.startswith(start))
+        return [_place(self.folder, self.manifest, file) for file in listed]
 
     def within(self, name: str) -> Artifact:
         """The part in a folder of that name."""
@@ -97,16 +109,9 @@ def read_artifact(folder: Path, sections: Iterable[str] = ()) -> Artifact:
         ArtifactError: It is absent, damaged, changed since it was written, or of another format.
     """
     artifact = Artifact(folder, read_manifest(folder, sections))
-    for name, checksum in artifact.manifest["files"].items():
-        path = artifact / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise ArtifactError("The artifact names a file outside of its folder", got=name)
-        if not path.is_file():
-            raise ArtifactError(f"The artifact lacks {name}", got=str(folder), fix="Fetch the folder anew.")
-        if sha256_of(path) != checksum:
-            raise ArtifactError(
-                f"{path} is not the file that was saved: truncated or changed", fix="Fit again, or fetch it anew."
-            )
+    files = artifact.manifest["files"]
+    places = {_place(folder, artifact.manifest, name).relative_to(folder).as_posix(): name for name in files}
+    check_files(folder, {place: files[name] for place, name in places.items()}, "Fit again, or fetch it anew.")
     return artifact
 
 
@@ -126,8 +131,10 @@ def read_manifest(folder: Path, sections: Iterable[str] = ()) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = int(manifest["format"])
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, ValueError) as error:
+    except (ValueError, OverflowError, RecursionError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is damaged: {error}", fix="Fit again, or fetch the folder anew.") from error
+    except OSError as error:
+        raise ArtifactError(f"Cannot read {path}: {error}") from error
     if version > FORMAT:
         raise ArtifactError(
             "The artifact was written by a newer coldframe", got=version, expected=f"format {FORMAT}", fix="Upgrade."
@@ -140,12 +147,34 @@ def read_manifest(folder: Path, sections: Iterable[str] = ()) -> dict[str, Any]:
         raise ArtifactError(f"{path} is not the file that was saved: changed", fix="Fit again, or fetch it anew.")
     if absent := [name for name in (*sections, "files") if not isinstance(manifest.get(name), dict)]:
         raise ArtifactError(f"{path} does not hold what an artifact needs", expected=", ".join(absent))
+    if strange := _strange(manifest["files"], manifest.get("places", {})):
+        raise ArtifactError(f"{path} names a file outside of its folder, or none", got=strange)
     return manifest
 
 
 def _place(folder: Path, manifest: Mapping[str, Any], name: str) -> Path:
-    places = manifest.get("places", {})
-    return folder / (places.get(name, name) if isinstance(places, dict) else name)
+    place: str = manifest.get("places", {}).get(name, name)
+    return folder / place
+
+
+def _strange(files: Mapping[str, Any], places: Any) -> str | None:
+    """What no artifact has as the name, the place or the checksum of a file."""
+    if not isinstance(places, dict):
+        return repr(places)[:80]
+    for name, checksum in files.items():
+        place = places.get(name, name)
+        if not isinstance(checksum, str) or not re.fullmatch("[0-9a-f]{64}", checksum):
+            return f"{name}: {checksum!r}"[:80]
+        for path in (name, place):
+            if not isinstance(path, str) or not _inside(path):
+                return repr(path)[:80]
+    return None
+
+
+def _inside(name: str) -> bool:
+    """Whether a relative name cannot lead out of its folder; links may, of which a hub's cache is made."""
+    parts = name.split("/")
+    return not any(part in ("", ".", "..") or "\\" in part or ":" in part or "\0" in part for part in parts)
 
 
 def _commit(folder: Path, values: Mapping[str, Any], places: Mapping[str, str]) -> None:

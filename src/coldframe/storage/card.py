@@ -9,6 +9,10 @@ from typing import Any
 
 from coldframe.storage.files import write_text
 
+_PRIVACY = {
+    True: ["- The exemplars are part of this folder (`exemplars.jsonl`): whoever gets it gets them."],
+    False: ["- No training rows are in this folder, only hashes of them (`trained_keys.json`)."],
+}
 _FIRST = '---\nlibrary_name: "coldframe"\n'
 
 
@@ -72,7 +76,7 @@ def model_card(config: Mapping[str, Any]) -> str:
         "",
         "- Validation scores chose the epoch, so they flatter. `coldframe evaluate PATH` scores the test rows, with",
         "  intervals; `coldframe compare` says whether the language model added anything.",
-        "- The exemplars are part of this folder (`exemplars.jsonl`): whoever gets it gets them.",
+        *_PRIVACY[bool(store["size"])],
         "- Model and data keep the licences of their authors.",
         "",
     ]

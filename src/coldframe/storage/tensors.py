@@ -15,6 +15,17 @@ from torch import Tensor
 from coldframe.errors import ArtifactError
 from coldframe.storage.files import atomic_path
 
+_DAMAGED = (
+    SafetensorError,
+    OSError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+)
+
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], **values: Any) -> Path:
     """Write tensors and at most one value: safetensors stores several in an order that differs from run to run.
@@ -33,9 +44,23 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], **values: Any) -> P
 
 
 def read_tensors(path: Path, fix: str = "Delete it and try again.") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and values of a file."""
+    """Tensors and values of a file.
+
+    Raises:
+        ArtifactError: It is damaged, or holds what is not a number; names the file.
+    """
     with reading(path, fix):
-        return load_file(path), open_tensors(path)[1]
+        tensors, values = load_file(path), open_tensors(path)[1]
+    check_numbers(path, tensors, fix)
+    return tensors, values
+
+
+def check_numbers(path: Path, tensors: Mapping[str, Tensor], fix: str) -> None:
+    """Raise an ``ArtifactError`` that names file and tensor, unless all values are finite."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            bad = int((~tensor.isfinite()).sum())
+            raise ArtifactError(f"{path} is damaged: {name} holds NaN or infinity", got=f"{bad} values", fix=fix)
 
 
 def open_tensors(path: Path) -> tuple[Any, dict[str, Any]]:
@@ -51,5 +76,5 @@ def reading(path: Path, fix: str = "Delete it and fit again.") -> Iterator[None]
         yield
     except ArtifactError:
         raise
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except _DAMAGED as error:
         raise ArtifactError(f"{path} is damaged: {error}", fix=fix) from error

@@ -87,7 +87,8 @@ class Trainer:
             if resumed is not None:
                 progress, weights, best = resumed
                 self.method.load_state_dict(weights)
-        self._checkpoint(progress, fingerprint, best)  # a place that cannot be written is told before the work
+        if not progress.finished:  # nothing is written where nothing is left to do: the place may be read-only
+            self._checkpoint(progress, fingerprint, best)  # a place that cannot be written is told before the work
         if self.config.report_to != "none":
             self.accelerator.init_trackers("coldframe", {"method": self.method.name, **self.config.to_dict()})
         if not progress.finished:

@@ -35,6 +35,7 @@ from coldframe.frozen.sequence_loss import TokenSequence
 from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.passage_adapters import Lesson
 from coldframe.methods.weight_deltas.prag import PRAG, training_tokens
+from coldframe.storage.folders import MARKER
 from coldframe.tasks.task import Passage
 
 pytest.importorskip("bm25s")
@@ -161,7 +162,7 @@ def test_an_artifact_holds_the_adapters_and_nothing_else(tmp_path: Path) -> None
     exact = fitted(PRAG(stored="float32", at_once=3), out=tmp_path / "float32", epochs=2)
     listed = json.loads((tmp_path / "float32" / "coldframe_config.json").read_text())["files"]
     there = {p.relative_to(tmp_path / "float32").as_posix() for p in (tmp_path / "float32").rglob("*") if p.is_file()}
-    assert there - {*listed} == {"coldframe_config.json", "README.md"}
+    assert there - {*listed} == {"coldframe_config.json", "README.md", MARKER}
     method = exact.method
     shards = sum(path.stat().st_size for path in (tmp_path / "float32" / "adapters").glob("*.safetensors"))
     assert method.trained_parameters == 7 * method.layout.parameters and method.entry_bytes == shards / 7

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from coldframe.errors import ArtifactError
 from coldframe.methods.weight_deltas.hypernetwork import Hypernetwork
 from coldframe.storage.files import write_text
-from coldframe.storage.tensors import open_tensors, reading, write_tensors
+from coldframe.storage.tensors import open_tensors, read_tensors, reading, write_tensors
 from coldframe.tasks.task import content_hash
 
 SHARDS, INDEX = "adapters", "adapters/index.json"
@@ -21,19 +23,41 @@ HYPERNETWORK, EMBEDDINGS = "hypernetwork.safetensors", "embeddings.safetensors"
 
 def write_shard(folder: Path, lessons: Mapping[str, str], adapters: Tensor, fingerprint: str) -> Path:
     """Write adapters, ``[passages, N]``; the name is that of its content, so files of several runs do not meet."""
-    path = folder / SHARDS / f"{content_hash(fingerprint, *lessons, *lessons.values())}.safetensors"
+    path = folder / SHARDS / f"{_name(fingerprint, lessons, adapters)}.safetensors"
     return write_tensors(path, {"adapters": adapters}, about={"fingerprint": fingerprint, "lessons": dict(lessons)})
 
 
-def shard_places(folder: Path) -> dict[tuple[str, str], tuple[Path, int, str]]:
+def written_shards(folder: Path) -> list[Path]:
+    """The files of adapters that a run wrote, verified.
+
+    Raises:
+        ArtifactError: One is damaged or was changed; names it.
+    """
+    paths = sorted((folder / SHARDS).glob("[!.]*.safetensors"))  # a dot: what a killed run left half-written
+    fix = "Delete it; what it held is then trained again."
+    for path in paths:
+        with reading(path, fix):
+            tensors, values = read_tensors(path, fix)
+            about = values["about"]
+            if not path.stem.startswith(_name(about["fingerprint"], about["lessons"], tensors["adapters"])):
+                raise ArtifactError(f"{path} is not the file that was saved: truncated or changed", fix=fix)
+    return paths
+
+
+def shard_places(paths: Iterable[Path]) -> dict[tuple[str, str], tuple[Path, int, str]]:
     """Where the adapter of a passage and its lesson is: file, row, and the fingerprint it was trained under."""
     places = {}
-    for path in sorted(folder.glob("[!.]*.safetensors")):  # a dot: what a killed run left half-written
+    for path in paths:
         with reading(path):
             about = open_tensors(path)[1]["about"]
             for row, key in enumerate(about["lessons"].items()):
                 places[key] = (path, row, str(about["fingerprint"]))
     return places
+
+
+def _name(fingerprint: str, lessons: Mapping[str, str], adapters: Tensor) -> str:
+    values = hashlib.sha256(adapters.contiguous().view(torch.uint8).numpy().data).hexdigest()
+    return content_hash(fingerprint, *lessons, *lessons.values(), values)
 
 
 def write_index(folder: Path, lessons: Mapping[str, str]) -> None:

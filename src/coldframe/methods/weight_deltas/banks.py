@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from coldframe.errors import ArtifactError, ConfigError, DataError, nearest
+from coldframe.errors import ArtifactError, ConfigError, DataError, NotFiniteError, nearest
 from coldframe.methods.weight_deltas.adapter_config import Combination
 from coldframe.methods.weight_deltas.adapters import Combine, Factors, Layout, combined, mean_cosine, stacked
 from coldframe.methods.weight_deltas.bank_files import BANK, EMBEDDINGS, HYPERNETWORK, SHARDS, shard_places
 from coldframe.methods.weight_deltas.hypernetwork import Hypernetwork
 from coldframe.methods.weight_deltas.routing import Routing, compose, routed
-from coldframe.storage.tensors import open_tensors, read_tensors, reading
+from coldframe.storage.tensors import check_numbers, open_tensors, read_tensors, reading
 
 
 class Bank(ABC):
@@ -71,11 +71,11 @@ class Bank(ABC):
 class AdapterShards(Bank):
     """PRAG's: an adapter for every passage, in files ``[passages, N]`` that are memory-mapped."""
 
-    def __init__(self, folders: Sequence[Path], layout: Layout, scale: float, lessons: Mapping[str, str]) -> None:
-        places = {key: place for folder in folders for key, place in shard_places(folder / SHARDS).items()}
+    def __init__(self, shards: Iterable[Path], layout: Layout, scale: float, lessons: Mapping[str, str]) -> None:
+        places = shard_places(shards)
         if missing := [id for id, lesson in lessons.items() if (id, lesson) not in places]:
-            raise ArtifactError(f"{folders[-1]} lacks {len(missing)} adapters", got=missing[0], fix="Fit again.")
-        self.folders, self.lessons = tuple(folders), dict(lessons)
+            raise ArtifactError(f"The adapters of {len(missing)} passages are absent", got=missing[0], fix="Fit again.")
+        self.lessons = dict(lessons)
         self._places = {id: places[id, lesson][:2] for id, lesson in lessons.items()}
         self._rows: dict[Path, Any] = {}
         for path in sorted({path for path, _ in self._places.values()}):
@@ -89,7 +89,9 @@ class AdapterShards(Bank):
         if unknown := [id for id in ids if id not in self._places]:
             raise DataError(f"There is no adapter for passage {unknown[0]!r}", fix="Fit the corpus that it is in.")
         rows = [self._rows[path][row].float() for path, row in (self._places[id] for id in ids)]
-        return torch.stack(rows) if rows else torch.zeros(0, self.layout.parameters)
+        adapters = torch.stack(rows) if rows else torch.zeros(0, self.layout.parameters)
+        _check_rows(adapters, ids, "adapter")
+        return adapters
 
 
 class RoutedBank(Bank):
@@ -106,6 +108,7 @@ class RoutedBank(Bank):
             self._file, values = open_tensors(path)
             self._row_of = {str(id): row for row, id in enumerate(values["ids"])}
             self.bank: Tensor = self._file.get_tensor("bank").float()
+            check_numbers(path, {"bank": self.bank}, fix="Fit again.")
             self._table = self._file.get_slice("table")
         shape, expected = tuple(self._table.get_shape()), (len(self._row_of), len(layout.names), len(self.bank))
         if shape != expected or self.bank.shape[1] != layout.parameters:
@@ -127,6 +130,7 @@ class RoutedBank(Bank):
             return routed(self.table, rows, routing)
         logits = [self._table[row] for row in rows if row is not None]
         table = torch.stack(logits) if logits else torch.zeros(0, len(self.layout.names), len(self.bank))
+        _check_rows(table, [id for id, row in zip(ids, rows, strict=True) if row is not None], "routing row")
         order = iter(range(len(logits)))
         return routed(table, [None if row is None else next(order) for row in rows], routing)
 
@@ -169,13 +173,23 @@ class GeneratedAdapters(Bank):
         if unknown := [id for id in ids if id not in self._row_of]:
             raise DataError(f"There is no embedding of passage {unknown[0]!r}", fix="Add it: coldframe fit --add.")
         rows = [self._embeddings[self._row_of[id]] for id in ids]
-        return torch.stack(rows) if rows else torch.zeros(0, self.network.d_model)
+        embeddings = torch.stack(rows) if rows else torch.zeros(0, self.network.d_model)
+        _check_rows(embeddings, ids, "embedding")
+        return embeddings
 
     @torch.no_grad()
     def adapters(self, ids: Sequence[str]) -> Tensor:
         """Generated now."""
         generated: Tensor = self.network(self.embeddings(ids))
         return generated
+
+
+def _check_rows(rows: Tensor, ids: Sequence[str], what: str) -> None:
+    """An error that names the first passage whose numbers are none."""
+    finite = rows.isfinite().flatten(1).all(1)
+    if not bool(finite.all()):
+        bad = ids[int((~finite).nonzero()[0])]
+        raise NotFiniteError(f"The {what} of passage {bad!r} is not finite", fix="Its file is damaged: fit again.")
 
 
 def adapter_cosine(bank: Bank, passages: int = 50) -> float | None:

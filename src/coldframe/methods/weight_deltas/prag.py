@@ -97,19 +97,20 @@ class PRAG(PassageAdapters):
         """Groups of passages, each stored as it is finished; a passage that is stored already is not trained again."""
         folder = data.workspace or self.scratch_folder()
         lessons = yield from self.trained(data, folder)
-        self.bank = AdapterShards([folder], self.layout, self.config.scale, lessons)
+        self.bank = AdapterShards(bank_files.written_shards(folder), self.layout, self.config.scale, lessons)
 
     def growth(self, data: TrainingData) -> Iterator[Problem]:
         """The new passages."""
         before, folder = self.adapters, data.workspace or self.scratch_folder()
         assert isinstance(before, AdapterShards)  # trained or loaded by this class
         lessons = {**before.lessons, **(yield from self.trained(data, folder))}
-        self.bank = AdapterShards([*before.folders, folder], self.layout, self.config.scale, lessons)
+        shards = [*before.files.values(), *bank_files.written_shards(folder)]
+        self.bank = AdapterShards(shards, self.layout, self.config.scale, lessons)
 
     def trained(self, data: TrainingData, folder: Path) -> Generator[Problem, None, dict[str, str]]:
         """Train what the folder lacks; returns the passages by id, with the hash of what each is trained on."""
         lessons, fingerprint = self.lessons(data), self.fingerprint(data.settings)
-        places = bank_files.shard_places(folder / SHARDS)
+        places = bank_files.shard_places(bank_files.written_shards(folder))
         if foreign := [path for path, _, owner in places.values() if owner != fingerprint]:
             raise ArtifactError(
                 f"{foreign[0]} belongs to a run with another model or other settings",
@@ -134,10 +135,10 @@ class PRAG(PassageAdapters):
         return [*names, INDEX]
 
     def load(self, artifact: Artifact) -> None:
-        """Open what was stored."""
-        self.bank = AdapterShards(
-            [artifact / "."], self.layout, self.config.scale, bank_files.read_index(artifact / INDEX)
-        )
+        """Open what was stored, and nothing that the artifact does not list."""
+        lessons = bank_files.read_index(artifact / INDEX)
+        shards = [path for path in artifact.files(SHARDS) if path.suffix == ".safetensors"]
+        self.bank = AdapterShards(shards, self.layout, self.config.scale, lessons)
 
     def problem(self, group: Sequence[Lesson], data: TrainingData) -> Problem:
         """The adapters of some passages, from their common start."""
