@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from coldframe.cli.options import parse
-from coldframe.cli.output import tell
+from coldframe.cli.output import print_json, tell
 from coldframe.cli.rows import Format, texts_of
-from coldframe.config import Config
+from coldframe.config import Config, check
 from coldframe.errors import DataError
+from coldframe.progress import Bar
 from coldframe.tasks.rows import OnError, Problems
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Predict(Config):
         read: Format of the input; auto goes by the file's ending, and reads lines of text from standard input.
         text: Input column, if it has another name than in training.
         to: Format of the output.
+        json: Print one JSON list in the place of a record a line.
+        quiet: No progress, and no notes on skipped rows.
         on_error: Stop at the first input that cannot be used, or skip such inputs and count them.
     """
 
@@ -51,18 +54,31 @@ class Predict(Config):
     text: str | None = None
     to: Literal["jsonl", "csv"] = "jsonl"
     on_error: OnError = "raise"
+    json: bool = False
+    quiet: bool = False
 
 
 def run(argv: Sequence[str]) -> None:
     """Load, read, answer, write."""
     options = parse(Predict, "predict", argv)
+    check(not (options.json and options.to == "csv"), "--json and --to csv are two formats", expected="one of them")
     from coldframe.pipeline.pipeline import load
 
     pipeline = load(options.artifact)
     problems = Problems(options.on_error)
     rows = texts_of(pipeline, options.file, options.read, options.text, problems)
+    with Bar(None, "predict", options.quiet or options.file == "-") as bar:
+        _write(_records(pipeline, rows, problems, bar), options)
+    tell(problems.notes(), options.quiet)
+
+
+def _write(records: Iterator[dict[str, Any]], options: Predict) -> None:
+    """Print records as they come; a list, once all are there."""
+    if options.json:
+        print_json(list(records))
+        return
     table = None
-    for record in _records(pipeline, rows, problems):
+    for record in records:
         if options.to == "jsonl":
             print(json.dumps(record, ensure_ascii=False))
             continue
@@ -71,10 +87,11 @@ def run(argv: Sequence[str]) -> None:
             table = csv.DictWriter(sys.stdout, list(flat))
             table.writeheader()
         table.writerow(flat)
-    tell(problems.notes(), quiet=False)
 
 
-def _records(pipeline: Pipeline, rows: Iterator[tuple[int, str]], problems: Problems) -> Iterator[dict[str, Any]]:
+def _records(
+    pipeline: Pipeline, rows: Iterator[tuple[int, str]], problems: Problems, bar: Bar
+) -> Iterator[dict[str, Any]]:
     while chunk := list(islice(rows, CHUNK)):
         usable = []
         for number, text in chunk:
@@ -87,6 +104,7 @@ def _records(pipeline: Pipeline, rows: Iterator[tuple[int, str]], problems: Prob
         if not usable:
             continue
         outcome, retrieved = pipeline.run([text for _, text in usable])
+        bar.advance(len(usable))
         for i, (number, text) in enumerate(usable):
             record: dict[str, Any] = {"row": number, "text": text}
             if outcome.generated is not None:

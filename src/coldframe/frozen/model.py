@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coldframe.config import check
-from coldframe.errors import ConfigError
 from coldframe.frozen import generation, labels, prefill, scoring, tokens
 from coldframe.frozen.backbone import Backbone
+from coldframe.frozen.devices import device_of, dtype_of
 from coldframe.frozen.model_sources import load_checkpoint
 from coldframe.frozen.ports import EMPTY, Conditioning, Prompt
 from coldframe.frozen.states import Prefilled, Row, StateCache, TextState
@@ -231,10 +232,11 @@ class FrozenLM(Backbone):
 
 
 def load_lm(
-    name: str = "smollm2",
+    name: str | PreTrainedModel = "smollm2",
+    tokenizer: PreTrainedTokenizerBase | None = None,
     *,
-    dtype: str = "auto",
-    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
     revision: str | None = None,
     state_budget: int | None = None,
 ) -> FrozenLM:
@@ -242,24 +244,39 @@ def load_lm(
 
     Args:
         name: A model that travels in a PyPI package (``"smollm2"``, ``"gemma3-270m"``,
-            ``"qwen2.5-coder-1.5b"``), a local folder, or a hub id.
-        dtype: ``"auto"`` takes bfloat16 where the processor has it and float32 elsewhere; or name one.
-        device: ``"auto"`` takes a GPU if there is one.
+            ``"qwen2.5-coder-1.5b"``), a local folder, or a hub id. Or a causal LM of transformers that is loaded
+            already: it is frozen, and stays as it is and where it is unless ``dtype`` or ``device`` say otherwise.
+        tokenizer: Of a model that is loaded already.
+        dtype: ``"auto"`` takes bfloat16 where the processor has it and float32 elsewhere; or a name or ``torch.dtype``.
+        device: ``"auto"`` takes a GPU if there is one; or a name (``"cpu"``, ``"cuda:1"``, ``"mps"``) or
+            ``torch.device``.
         revision: A hub revision.
         state_budget: Bytes for cached text states; None takes 40 % of its device's memory.
+
+    Raises:
+        ConfigError: There is no such device or dtype, or a loaded model came without its tokenizer.
+        ModelError: The model cannot be had or cannot be loaded.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype == "auto":
-        dtype = "bfloat16" if _has_bfloat16(device) else "float32"
-    torch_dtype = getattr(torch, dtype, None)
-    if not isinstance(torch_dtype, torch.dtype) or not torch_dtype.is_floating_point:
-        raise ConfigError("Unknown dtype", got=dtype, expected="auto, bfloat16, float16 or float32")
-    model, tokenizer, provenance = load_checkpoint(name, torch_dtype, revision=revision)
-    return FrozenLM(model.to(device), tokenizer, provenance, state_budget)
+    if isinstance(name, PreTrainedModel):
+        return _loaded(name, tokenizer, dtype, device, state_budget)
+    check(tokenizer is None, "A tokenizer goes with a loaded model only", got=repr(name))
+    place = device_of(device)
+    model, own_tokenizer, provenance = load_checkpoint(str(name), dtype_of(dtype, place), revision=revision)
+    return FrozenLM(model.to(place), own_tokenizer, provenance, state_budget)
 
 
-def _has_bfloat16(device: str) -> bool:
-    if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+def _loaded(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    dtype: str | torch.dtype,
+    device: str | torch.device,
+    state_budget: int | None,
+) -> FrozenLM:
+    check(tokenizer is not None, "A loaded model needs its tokenizer", expected="load_lm(model, tokenizer)")
+    place = model.device if device == "auto" else device_of(device)
+    numbers = model.dtype if dtype == "auto" else dtype_of(dtype, place)
+    name = str(getattr(model.config, "_name_or_path", "")) or type(model).__name__
+    source = "local" if Path(name).is_dir() else "hub" if "/" in name else "loaded"
+    provenance = {"name": name, "source": source, "revision": getattr(model.config, "_commit_hash", None)}
+    model = model.eval().requires_grad_(False).to(device=place, dtype=numbers)
+    return FrozenLM(model, tokenizer, provenance, state_budget)  # type: ignore[arg-type]

