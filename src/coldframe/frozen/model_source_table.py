@@ -28,6 +28,7 @@ class ModelSource:
         architecture: ``model_type`` in transformers.
         license: Of the weights.
         about: Which model it is.
+        upstream: Its name on the hub, where it was published.
     """
 
     version: str
@@ -36,6 +37,7 @@ class ModelSource:
     architecture: str
     license: str
     about: str = ""
+    upstream: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -111,6 +111,8 @@ def locate(name: str, revision: str | None = None) -> tuple[Path, dict[str, Any]
         provenance = {"name": name, "source": "hub", "revision": commit}
     if (folder / PROVENANCE).is_file():
         provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+    if name in MODEL_SOURCES and MODEL_SOURCES[name].upstream:
+        provenance["upstream"] = MODEL_SOURCES[name].upstream
     return folder, provenance
 
 
