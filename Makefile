@@ -12,11 +12,11 @@ JOBS ?= 2
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed  ## fit MHA-ESP on b3db with SmolLM2-135M and show what it bought (5 minutes on 2 cores)
+demo: $(VENV)/.installed  ## fit MHA-ESP on b3db with SmolLM2-135M and show what it bought (5 minutes on 2 cores with bf16 instructions)
 	@echo "demo: fitting MHA-ESP and its controls on b3db with SmolLM2-135M"
 	@$(BIN)/coldframe demo
 
-demo-parametric: $(VENV)/.installed  ## PRAG: 200 invented passages into weights, then ask about them (5 minutes on 2 cores)
+demo-parametric: $(VENV)/.installed  ## PRAG: 200 invented passages into weights, then ask about them (5 minutes on 2 cores with bf16 instructions)
 	@echo "demo-parametric: an adapter of SmolLM2-135M for each of 200 invented passages, beside closed book and text RAG"
 	@$(BIN)/coldframe fit fact-corpus:200 --method prag --out runs/demo-parametric
 	@$(BIN)/coldframe ask runs/demo-parametric --evaluate --rows 120

@@ -9,8 +9,13 @@ from typing import Any
 
 import pytest
 
+from coldframe import progress
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# The test runner's own log handlers would count as the program's, and progress would not reach standard error.
+progress.to_stderr()
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from coldframe.pipeline.reweight import reweight as reweight
     from coldframe.retrieval.retriever import RetrievalConfig as RetrievalConfig
     from coldframe.tasks import load_task as load_task
+    from coldframe.tasks.options import TaskConfig as TaskConfig
     from coldframe.training.config import TrainingConfig as TrainingConfig
 
 __version__ = "0.1.0"
@@ -72,6 +73,7 @@ _HOMES = {
     "ReparameterisedPrompt": "coldframe.methods.soft_tokens.reparameterised_prompt",
     "RetrievalConfig": "coldframe.retrieval.retriever",
     "RetrievedICL": "coldframe.methods.text.icl",
+    "TaskConfig": "coldframe.tasks.options",
     "TrainingConfig": "coldframe.training.config",
     "UESP": "coldframe.methods.soft_tokens.u_esp",
     "ZeroShot": "coldframe.methods.text.zero_shot",

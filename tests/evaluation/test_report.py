@@ -199,7 +199,7 @@ def test_a_task_with_written_answers():
         assert f"| {title} |" in head, title
     assert "order std" not in head and "peak memory" not in head
     assert (
-        "| prag, swapped store | control | 12.0 [10.0, 14.0] | +48.0 [+45.0, +51.0] | 12.0 | 12.0 |" in text
+        "| prag, swapped store | control | 12.0 [10.0, 14.0] | 400 | 2 | +48.0 [+45.0, +51.0] | 12.0 | 12.0 |" in text
         and "| 1.8 M |" in text
     )
     page = whole(render_report(corpus(HOSTILE)))

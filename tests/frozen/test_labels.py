@@ -251,3 +251,24 @@ def test_the_prompt_is_not_copied_and_logits_exist_for_few_tokens() -> None:
     inner = {ids[:n] for ids in tokens for n in range(1, len(ids))}
     assert shape == (len(PROMPTS), len(inner))
     assert sum(written) == shape[0] * (shape[1] + 1) and max(written) <= label_tree._LOGITS
+
+
+@pytest.mark.parametrize("words", [["1", "2", "10", "-1"], ["جيد", "سيئ", "لا بأس"], ["😀", "😡", "😐"], ["好", "坏"]])
+def test_labels_that_share_their_first_token_can_all_win(words: list[str]) -> None:
+    """Of digits, Arabic and emoji the first token is a blank, or the first bytes of all: it tells nothing apart."""
+    lm = lm_of("llama")
+    starts = {lm.answer_tokens(word)[0] for word in words}
+    assert len(starts) == 1, "the case that this test is about"
+    scores = lm.label_scores(PROMPTS, words)
+    torch.testing.assert_close(scores.softmax(1).sum(1), torch.ones(len(PROMPTS)))
+    for target in range(len(words)):
+        soft = (random(target, 1, 4, lm.d_model) * lm.embedding_norm() / lm.d_model**0.5).requires_grad_()
+        optimizer = torch.optim.Adam([soft], lr=0.05)
+        for _ in range(60):
+            loss = lm.label_losses(PROMPTS[:1], words, [target], Conditioning(soft_tokens=soft)).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if lm.label_scores(PROMPTS[:1], words, Conditioning(soft_tokens=soft)).argmax().item() == target:
+                break
+        assert lm.label_scores(PROMPTS[:1], words, Conditioning(soft_tokens=soft)).argmax().item() == target, target

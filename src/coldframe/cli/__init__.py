@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 
+from coldframe import progress
 from coldframe.errors import ColdframeError, nearest
 from coldframe.escape import visible
 
@@ -57,6 +59,10 @@ COLDFRAME_DEBUG=1 shows where an error came from; COLDFRAME_CACHE is the folder 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # Texts and labels are of any language, whatever the terminal was set to.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     if not words or words[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
         print(USAGE.format(commands="\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items())))
@@ -66,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"coldframe {__version__}")
         return 0
+    progress.to_stderr()
     try:
         if words[0] not in COMMANDS:
             raise ColdframeError(f"There is no command {words[0]!r}", fix=nearest(words[0], COMMANDS))

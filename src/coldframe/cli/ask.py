@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from coldframe.cli.options import parse, settings_of
+from coldframe.cli.options import Settings, parse, settings_of
 from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.rows import labelled, own_test
 from coldframe.config import Config, local_path
@@ -42,7 +42,7 @@ class Ask(Config):
             artifact's method, with both, and with the controls; F1, exact match, whether the answer is contained.
         questions: File with question and answer (or answers); the test questions of the artifact's corpus if none.
         rows: Evaluate so many of them, evenly over the file.
-        controls: Also evaluate with what was retrieved for other questions, and whatever else the method has.
+        controls: Leave out the controls: what was retrieved for other questions, and whatever else the method has.
         predictions: Also write the answers of every variant to this folder, a JSON lines file each.
         export: Also write the adapter for the question to this folder, as a LoRA that peft loads.
         on_error: Stop at the first row that cannot be used, or skip such rows and count them.
@@ -53,7 +53,7 @@ class Ask(Config):
 
     artifact: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
     question: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="QUESTION")] = None
-    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    set: Settings = ()
     evaluate: bool = False
     questions: str | None = None
     rows: int | None = None

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from coldframe.cli.flags import Grouped
 from coldframe.cli.options import (
     Flat,
     ModelFlags,
     RetrievalFlags,
+    Settings,
     TaskFlags,
     TrainingFlags,
     load,
@@ -22,7 +24,6 @@ from coldframe.cli.options import (
     writable,
 )
 from coldframe.cli.output import print_json, show, tell
-from coldframe.config import Config
 from coldframe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Compare(Config):
+class Compare(Grouped):
     """Methods, seeds and controls side by side on one frozen model, with intervals, cost and a report.
 
     For example:
@@ -47,12 +48,12 @@ class Compare(Config):
         seeds: Training seeds; methods that train nothing run once.
         set: A setting of one method, METHOD.KEY=VALUE; may be given several times.
         main: The method that the report is about.
-        controls: Also the controls without a language model.
+        controls: Leave out the controls without a language model.
         ablations: Of the main method, retrained: shuffled-labels, random-exemplars. Of every method that retrieves, as
             trained: swapped-store (what was retrieved for another query); of poly-prag uniform-routing, random-routing.
         shuffles: Permutations of the exemplars to measure the order's effect by; 0 measures nothing.
         text_rows: Test rows for methods with exemplars in the prompt (a random sample); all if you name none.
-        costs: Measure operations, latency and memory.
+        costs: Do not measure operations, latency and memory.
         out: Folder of report.html, results.json, the main method's artifact and all runs; runs/compare-TASK if you
             name none.
         recipe: YAML file with these settings under their names (task, model, retrieval and training as mappings,
@@ -62,11 +63,12 @@ class Compare(Config):
     """
 
     section = "recipe"
+    groups = {"controls": ("controls", "ablations", "shuffles", "text_rows", "costs")}
 
     task: Annotated[TaskFlags, Flat] = dataclasses.field(default_factory=TaskFlags)
     methods: tuple[str, ...] | None = None
     seeds: tuple[int, ...] = (0, 1, 2)
-    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    set: Settings = ()
     method_settings: tyro.conf.Suppress[dict[str, Any]] = dataclasses.field(default_factory=dict)
     main: str | None = None
     controls: bool = True

@@ -10,10 +10,10 @@ from typing import Annotated, Literal, get_args
 
 import tyro
 
+from coldframe.cli.flags import Grouped
 from coldframe.cli.options import parse, writable
 from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.rows import labelled, own_test
-from coldframe.config import Config
 from coldframe.errors import ConfigError, nearest
 from coldframe.tasks.rows import OnError
 
@@ -22,7 +22,7 @@ UNWANTED = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Diagnose(Config):
+class Diagnose(Grouped):
     """Is it the retrieval that helps, or would a fixed prompt do? A verdict with its reasons, and a report.
 
     What is diagnosed is a log of your own pipeline (questions, what it retrieved, right answers), or an artifact that
@@ -81,6 +81,12 @@ class Diagnose(Config):
         json: Print the diagnosis as JSON.
         quiet: No progress.
     """
+
+    groups = {
+        "log": ("question", "contexts", "gold", "written", "gold_contexts"),
+        "answers": ("mode", "metric", "judge", "max_tokens", "concurrency"),
+        "artifact": ("seed_artifacts", "retrain", "ladder", "ladder_seeds", "text", "label", "allow_leaks"),
+    }
 
     artifact: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
     data: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="DATA")] = None

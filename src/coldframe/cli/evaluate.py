@@ -12,6 +12,7 @@ from coldframe.cli.options import parse
 from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.rows import labelled, own_test
 from coldframe.config import Config, local_path
+from coldframe.progress import working
 from coldframe.tasks.rows import OnError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Evaluate(Config):
         shuffle_exemplars: Permutations of every query's exemplars; the standard deviation of the primary metric over
             them is `shuffle_std`.
         predictions: Also write one record per query to this JSON lines file.
-        cost: Measure operations, latency and memory.
+        cost: Do not measure operations, latency and memory.
         on_error: Stop at the first row that cannot be used, or skip such rows and count them.
         allow_leaks: Score rows that are among the exemplars too, and say so.
         json: Print the result as JSON.
@@ -75,9 +76,13 @@ def run(argv: Sequence[str]) -> None:
     predictions = pipeline.predictions(examples, quiet=options.quiet)
     if options.predictions is not None:
         predictions.save(local_path(options.predictions))
-    cost = measure(pipeline.method, pipeline.lm, pipeline.schema, examples, pipeline.retrieve) if options.cost else None
+    cost = None
+    if options.cost:
+        with working("measuring costs", options.quiet):
+            cost = measure(pipeline.method, pipeline.lm, pipeline.schema, examples, pipeline.retrieve)
     row = method_row([predictions], pipeline.schema, cost=cost)
-    spread = _spread(pipeline, examples, options.shuffle_exemplars)
+    with working("shuffling exemplars", options.quiet):
+        spread = _spread(pipeline, examples, options.shuffle_exemplars)
     if options.json:
         print_json(_result(options, pipeline, row, spread, notes))
     else:

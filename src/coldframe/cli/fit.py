@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from coldframe.cli.flags import Grouped
 from coldframe.cli.options import (
     Flat,
     ModelFlags,
     RetrievalFlags,
+    Settings,
     TaskFlags,
     TrainingFlags,
     load,
@@ -22,7 +24,7 @@ from coldframe.cli.options import (
     writable,
 )
 from coldframe.cli.output import print_json, tell
-from coldframe.config import Config, check
+from coldframe.config import check
 from coldframe.escape import visible
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fit(Config):
+class Fit(Grouped):
     """Adapt a frozen model to a task and write the artifact.
 
     The task is a table of labelled rows, or a corpus of passages with questions. What you leave out is inferred, and
@@ -65,10 +67,11 @@ class Fit(Config):
     """
 
     section = "recipe"
+    groups = {"augmentation": ("augment", "augment_model", "augment_key_env", "ask_again")}
 
     task: Annotated[TaskFlags, Flat] = dataclasses.field(default_factory=TaskFlags)
     method: str = "mha-esp"
-    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    set: Settings = ()
     method_settings: tyro.conf.Suppress[dict[str, Any]] = dataclasses.field(default_factory=dict)
     out: str | None = None
     model: Annotated[ModelFlags, Flat] = dataclasses.field(default_factory=ModelFlags)

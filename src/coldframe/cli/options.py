@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args, g
 
 import tyro
 
+from coldframe.cli.flags import REGISTRY, Grouped, described
 from coldframe.config import Config, local_path, read_mapping, read_yaml
 from coldframe.errors import ColdframeError, ConfigError, nearest
 from coldframe.retrieval.retriever import RetrievalConfig
@@ -24,21 +25,39 @@ if TYPE_CHECKING:
 Flat = tyro.conf.arg(name="")
 Command = TypeVar("Command", bound=Config)
 
+#: Words of ``--set``, which may be given several times.
+Settings = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="KEY=VALUE")]
+
 
 @dataclasses.dataclass(frozen=True)
-class TaskFlags(TaskConfig):  # noqa: D101 (below)
-    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = "b3db"
+class TaskFlags(TaskConfig, Grouped):
+    """The options of a task as flags."""
+
+    groups = {
+        "table": ("text", "label", "positive", "test", "questions", "title", "contexts", "store"),
+        "prompt": ("template", "instruction", "words", "end"),
+        "split": ("split", "test_size", "validation_size", "seed", "max_train"),
+        "reading": (),
+    }
+
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")] = ""
     seed: Annotated[int, tyro.conf.arg(name="split-seed")] = 0
 
 
 @dataclasses.dataclass(frozen=True)
-class RetrievalFlags(RetrievalConfig):  # noqa: D101 (below)
+class RetrievalFlags(RetrievalConfig, Grouped):
+    """The settings of retrieval as flags."""
+
+    groups = {"retrieval": ()}
+
     encoder: Annotated[str, tyro.conf.arg(name="retrieval-encoder")] = "auto"
     seed: Annotated[int, tyro.conf.arg(name="retrieval-seed")] = 0
 
 
-class _TrainingFlags(Config):
+class _TrainingFlags(Grouped):
     """Marks the class below for the type checker."""
+
+    groups = {"training": ()}
 
     def changes(self) -> dict[str, Any]:
         """The settings that were given."""
@@ -59,12 +78,9 @@ TrainingFlags = dataclasses.make_dataclass(
 )
 TrainingFlags.__doc__ = TrainingConfig.__doc__
 
-# Without a docstring of their own these show that of the class they extend.
-TaskFlags.__doc__, RetrievalFlags.__doc__ = TaskConfig.__doc__, RetrievalConfig.__doc__
-
 
 @dataclasses.dataclass(frozen=True)
-class ModelFlags(Config):
+class ModelFlags(Grouped):
     """Which frozen model.
 
     Args:
@@ -76,6 +92,7 @@ class ModelFlags(Config):
     """
 
     section = "model settings"
+    groups = {"model": ()}
 
     model: str = "smollm2"
     revision: str | None = None
@@ -111,6 +128,8 @@ def parse(command: type[Command], name: str, argv: Sequence[str], default: Comma
         "prog": f"coldframe {name}",
         "args": list(argv),
         "config": (tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff),
+        "registry": REGISTRY,
+        "description": described(command),
     }
     recipe = _value_of("--recipe", argv)
     if recipe is not None:
@@ -165,9 +184,16 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def load(flags: TaskConfig) -> Task:
-    """The task."""
+    """The task.
+
+    Raises:
+        ConfigError: None was named.
+    """
     from coldframe.tasks import load_task
 
+    fix = "Name a built-in task (coldframe tasks), a file or a data set on the hub."
+    if not flags.data:
+        raise ConfigError("There is no data", fix=fix)
     return load_task(TaskConfig.from_dict(flags.to_dict()))
 
 

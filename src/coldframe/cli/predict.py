@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from coldframe.cli.options import parse
-from coldframe.cli.output import tell
+from coldframe.cli.output import print_json, tell
 from coldframe.cli.rows import Format, Query, texts_of
-from coldframe.config import Config
+from coldframe.config import Config, check
 from coldframe.errors import DataError
 from coldframe.escape import csv_cell
+from coldframe.progress import Bar
 from coldframe.tasks.table import OnError, Problems
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Predict(Config):
         read: Format of the input; auto goes by the file's ending, and reads lines of text from standard input.
         text: Input column, if it has another name than in training.
         to: Format of the output.
+        json: Print one JSON list in the place of a record a line.
+        quiet: No progress, and no notes on skipped rows.
         on_error: Stop at the first input that cannot be used, or skip such inputs and count them.
     """
 
@@ -52,18 +55,31 @@ class Predict(Config):
     text: str | None = None
     to: Literal["jsonl", "csv"] = "jsonl"
     on_error: OnError = "raise"
+    json: bool = False
+    quiet: bool = False
 
 
 def run(argv: Sequence[str]) -> None:
     """Load, read, answer, write."""
     options = parse(Predict, "predict", argv)
+    check(not (options.json and options.to == "csv"), "--json and --to csv are two formats", expected="one of them")
     from coldframe.pipeline.pipeline import load
 
     pipeline = load(options.artifact)
     problems = Problems(options.on_error)
     rows = texts_of(pipeline, options.file, options.read, options.text, problems)
+    with Bar(None, "predict", options.quiet or options.file == "-") as bar:
+        _write(_records(pipeline, rows, problems, bar), options)
+    tell(problems.notes(), options.quiet)
+
+
+def _write(records: Iterator[dict[str, Any]], options: Predict) -> None:
+    """Print records as they come; a list, once all are there."""
+    if options.json:
+        print_json(list(records))
+        return
     table = None
-    for record in _records(pipeline, rows, problems):
+    for record in records:
         if options.to == "jsonl":
             print(json.dumps(record, ensure_ascii=False))
             continue
@@ -72,10 +88,9 @@ def run(argv: Sequence[str]) -> None:
             table = csv.DictWriter(sys.stdout, list(flat))
             csv.writer(sys.stdout).writerow(map(csv_cell, flat))
         table.writerow({key: csv_cell(value) for key, value in flat.items()})
-    tell(problems.notes(), quiet=False)
 
 
-def _records(pipeline: Pipeline, queries: Iterator[Query], problems: Problems) -> Iterator[dict[str, Any]]:
+def _records(pipeline: Pipeline, queries: Iterator[Query], problems: Problems, bar: Bar) -> Iterator[dict[str, Any]]:
     while chunk := list(islice(queries, CHUNK)):
         usable = []
         for query in chunk:
@@ -88,6 +103,7 @@ def _records(pipeline: Pipeline, queries: Iterator[Query], problems: Problems) -
         if not usable:
             continue
         outcome, retrieved = pipeline.run([query.text for query in usable])
+        bar.advance(len(usable))
         for i, query in enumerate(usable):
             record: dict[str, Any] = {"row": query.place} | ({} if query.id is None else {"id": query.id})
             record["text"] = query.text

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from coldframe.cli.flags import Grouped
 from coldframe.cli.options import Flat, ModelFlags, parse
 from coldframe.cli.output import print_json, show, tell
 from coldframe.config import Config, local_path
@@ -21,11 +22,20 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Model(ModelFlags):  # noqa: D101 (below)
+class Model(ModelFlags):
+    """The model as the first word."""
+
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")] = "smollm2"
 
 
-Model.__doc__ = ModelFlags.__doc__  # without a docstring of its own it shows that of the class it extends
+@dataclasses.dataclass(frozen=True)
+class ReweightFlags(ReweightConfig, Grouped):
+    """The settings of a reweighting as flags."""
+
+    groups = {
+        "heads": ("heads", "choose", "fixed", "repetitions", "discovery", "effect", "mean_over"),
+        "training": (),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +65,7 @@ class Reweight(Config):
 
     model: Annotated[Model, Flat] = dataclasses.field(default_factory=Model)
     out: str | None = None
-    settings: Annotated[ReweightConfig, Flat] = dataclasses.field(default_factory=ReweightConfig)
+    settings: Annotated[ReweightFlags, Flat] = dataclasses.field(default_factory=ReweightFlags)
     json: bool = False
     quiet: bool = False
 

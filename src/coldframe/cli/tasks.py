@@ -10,7 +10,7 @@ from coldframe.cli.output import print_json
 from coldframe.config import Config
 
 WHAT = {
-    "b3db": "does a molecule cross the blood-brain barrier? one row per molecule, scaffold split (default)",
+    "b3db": "does a molecule cross the blood-brain barrier? one row per molecule, scaffold split",
     "bace": "does a molecule inhibit beta-secretase 1? scaffold split, or the published 100-row test with --test",
     "bbbp": "blood-brain barrier, the MoleculeNet set; scaffold split, or the published test with --test",
     "clintox": "did a drug fail in trials for toxicity? see the notes on spelling; scaffold split, or --test",

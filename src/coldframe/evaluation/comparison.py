@@ -37,7 +37,7 @@ from coldframe.inference.intervals import score_interval
 from coldframe.inference.predictions import Predictions
 from coldframe.methods.registry import create
 from coldframe.pipeline.setup import readable_task
-from coldframe.progress import say
+from coldframe.progress import Bar, say, working
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
 from coldframe.storage.files import write_json, write_text
@@ -190,12 +190,17 @@ def compare(
         if not quiet:
             say("controls without a language model")
         encoder = settings.get("mha-esp", {}).get("encoder", "auto")
-        extra = all_controls(control_data(task, retrieval, encoder), seeds=seeds)
+        with working("controls without a language model", quiet):
+            extra = all_controls(control_data(task, retrieval, encoder), seeds=seeds)
     measured: dict[str, Cost] = {}
     if costs:
+        counted = [job for job in jobs if job.seed == seeds[0] and job.role == "method"]
         if not quiet:
             say("measuring costs")
-        measured = {job.title: runner.cost(job) for job in jobs if job.seed == seeds[0] and job.role == "method"}
+        with Bar(len(counted), "measuring costs", quiet) as bar:
+            for job in counted:
+                measured[job.title] = runner.cost(job)
+                bar.advance(1)
     rows = [
         _row(job, outcomes[job.title], outcomes[main], task, measured.get(job.title))
         for job in jobs

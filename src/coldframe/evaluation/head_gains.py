@@ -21,6 +21,8 @@ WORDS: Mapping[str, str] = {
     "effect": "What the right next token of a random copy gains (its logit, above the mean logit) when the head's "
     "output is replaced by its mean. Above 0 the head holds copying back.",
     "gain": "The factor that the head's output is multiplied by: 1 leaves it, below 1 weighs it down, 0 cuts it out.",
+    "nat": "The unit of the loss, minus the natural logarithm of a probability: 1 nat more is a probability 2.7 times "
+    "smaller.",
 }
 
 
@@ -86,11 +88,17 @@ def render_page(model: str, gains: HeadGains, settings: Mapping[str, Any], secon
     sections = (
         Section("Which heads", head_blocks(gains)),
         Section("How copying goes", training_blocks(gains)),
-        Section("What the words mean", (blocks.Terms(tuple(WORDS.items())),)),
+        Section("What the words mean", (blocks.Terms(words(gains)),)),
         blocks.provenance("", {"Settings": settings}, seconds=seconds, data_name=data_name),
     )
     banner = blocks.Banner("undecided", headline(model, gains), blocks.notes(remarks(gains), ""))
     return html.render(blocks.Page(f"{model}, reweighted", f"coldframe · PEAR on {model}", (banner,), sections))
+
+
+def words(gains: HeadGains) -> tuple[tuple[str, str], ...]:
+    """The terms that the page uses, with their meanings."""
+    used = {"effect": True, "gain": bool(gains.heads), "nat": gains.losses is not None}
+    return tuple((word, meaning) for word, meaning in WORDS.items() if used[word])
 
 
 def headline(model: str, gains: HeadGains) -> str:
@@ -133,11 +141,15 @@ def head_blocks(gains: HeadGains) -> tuple[Block, ...]:
         "head holds copying back. Ochre: copying needs it. A colour's strength is the square root of the effect. "
         "Framed heads have a gain."
     )
+    figure: Block = Figure(drawing, caption)
+    if drawing.one_colour:
+        first = next((value for row in effects for value in row if math.isfinite(value)), math.nan)
+        figure = Text(f"All {drawing.rows * drawing.columns} heads have the same effect, {fixed(first, 3, sign=True)}.")
     rows = [[h.name, fixed(h.effect, 3, sign=True), f"{h.gain:.3f}"] for h in heads[:MOST_HEADS]]
     table = Table.plain(["layer.head", "effect", "gain"], rows)
     rest = f"The first {MOST_HEADS} of {len(heads)} heads; the data has all."
     return (
-        Group((Figure(drawing, caption), table), "grid pair"),
+        Group((figure, table), "grid pair"),
         *([Text(rest, "soft")] if len(heads) > MOST_HEADS else []),
     )
 

@@ -14,10 +14,13 @@ from coldframe.evaluation.report_data import LabelPrior, MethodRow, Published, R
 from coldframe.evaluation.report_samples import sample_cards
 from coldframe.evaluation.verdict import verdict
 from coldframe.reports import blocks, html, markdown, terminal
-from coldframe.reports.blocks import Block, Cell, Code, Column, Figure, Mark, Section, Table, Text, ranged
+from coldframe.reports.blocks import Block, Cell, Code, Column, Figure, Heading, Mark, Section, Table, Text, ranged
 from coldframe.reports.figures import Bar, Bubbles, Chart, Dot, Forest, Kind, Line, Scatter
 from coldframe.reports.numbers import MetricInfo, fixed, p_value, si
 from coldframe.storage.files import write_text
+
+#: Of a table beside its methods' names; more would be cut off on paper.
+MOST_COLUMNS = 6
 
 
 def render_report(data: ReportData) -> str:
@@ -72,16 +75,9 @@ def write_report(data: ReportData, path: str | Path) -> None:
 
 
 def scores(data: ReportData, *, page: bool = False) -> Table:
-    """Every method, best first; ``page`` adds notes, all intervals, p-values and all costs."""
+    """Every method, best first; ``page`` adds notes and p-values, and leaves further metrics and costs to tables."""
     primary = data.primary
     outcomes = {comparison.name: comparison.outcome for comparison in verdict(data).comparisons}
-
-    def metric(info: MetricInfo, interval: bool) -> Column[MethodRow]:
-        def cell(row: MethodRow) -> Cell | str | None:
-            score = row.score(info.name)
-            return ranged(score, info.decimals) if interval or score is None else info.show(score.value)
-
-        return Column(info.title, cell, ", ".join(["[95%]"] * interval + ["less is better"] * (not info.higher)))
 
     def difference(row: MethodRow) -> Cell | None:
         return ranged(row.difference, primary.decimals, sign=True, kind=outcomes.get(row.name, ""))
@@ -90,18 +86,48 @@ def scores(data: ReportData, *, page: bool = False) -> Table:
         "p", lambda row: p_value(row.difference.p_value) if row.difference else None, "permutation"
     )
     columns: list[Column[MethodRow]] = [
-        Column("method", lambda row: Cell(row.name, row.note if page else "", "main" if row.name == data.main else "")),
+        _named(data, notes=page),
         Column("kind", lambda row: "no LM" if row.role == "no-lm" else row.role, words=True),
-        metric(primary, interval=True),
-        Column(f"{data.main} minus it", difference, "[95%], paired"),
-        *([p_values] if page else []),
-        *(metric(info, interval=page) for info in data.metrics if info != primary),
+        _metric(primary, interval=True),
         Column("n", lambda row: str(score.n) if (score := row.score(primary.name)) else None),
         Column("seeds", lambda row: str(score.seeds) if (score := row.score(primary.name)) else None),
+        Column(f"{data.main} minus it", difference, "[95%], paired"),
+        *([p_values] if page else []),
+        *([] if page else (_metric(info, interval=False) for info in data.metrics if info != primary)),
         Column("order std", lambda row: None if row.order_std is None else fixed(row.order_std, 2), "over shuffles"),
-        *(COSTS if page else COSTS[:4]),
+        *([] if page else COSTS[:4]),
     ]
     return Table.of(columns, data.ranked(), title=f"{data.task}, {data.model}")
+
+
+def _further(data: ReportData) -> tuple[Block, ...]:
+    """The other metrics and the costs, each in tables of few columns: a page is no wider than its reader's."""
+    metrics = [_metric(info, interval=True) for info in data.metrics if info != data.primary]
+    parts: list[Block] = []
+    for title, columns in (("Other metrics", metrics), ("What it costs", list(COSTS))):
+        rows = [row for row in data.ranked() if any(column.cell(row) is not None for column in columns)]
+        measured = [column for column in columns if any(column.cell(row) is not None for row in rows)]
+        parts += [Heading(title)] if measured else []
+        tables = math.ceil(len(measured) / MOST_COLUMNS)
+        for i in range(tables):  # of about as many columns each
+            share = measured[i * len(measured) // tables : (i + 1) * len(measured) // tables]
+            parts.append(Table.of([_named(data), *share], rows))
+    return tuple(parts)
+
+
+def _named(data: ReportData, *, notes: bool = False) -> Column[MethodRow]:
+    def cell(row: MethodRow) -> Cell:
+        return Cell(row.name, row.note if notes else "", "main" if row.name == data.main else "")
+
+    return Column("method", cell)
+
+
+def _metric(info: MetricInfo, interval: bool) -> Column[MethodRow]:
+    def cell(row: MethodRow) -> Cell | str | None:
+        score = row.score(info.name)
+        return ranged(score, info.decimals) if interval or score is None else info.show(score.value)
+
+    return Column(info.title, cell, ", ".join(["[95%]"] * interval + ["less is better"] * (not info.higher)))
 
 
 def _cost(title: str, unit: str, name: str, show: Callable[[float], str] = si) -> Column[MethodRow]:
@@ -158,6 +184,7 @@ def _scores(data: ReportData) -> tuple[Block, ...]:
         Text(tuple(Mark(words, f"key {kind}") for kind, words in keys.items() if kind in shown), "soft"),
         Figure(Forest.of(data.primary.title, bars, [bar.value for bar in bars if bar.kind == "main"])),
         scores(data, page=True),
+        *_further(data),
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
+
+import numpy as np
 
 from coldframe.evaluation.report_data import Neighbour, ReportData, Sample
 from coldframe.reports.blocks import Block, Cell, Column, Group, Mark, Table, Text
@@ -10,6 +13,8 @@ from coldframe.reports.pictures import molecule
 
 #: Longest text of a sample, in characters.
 MAX_TEXT = 600
+#: From this share of the greatest entropy on, attention is called even.
+EVEN = 0.98
 #: More soft tokens than this have no numbers in their cells.
 _MOST_NUMBERS = 16
 
@@ -18,22 +23,45 @@ def sample_cards(data: ReportData) -> tuple[Block, ...]:
     """The samples, each a card; molecules are drawn."""
     if not data.samples:
         return ()
-    attention = any(near.attention for sample in data.samples for near in sample.neighbours)
-    words = ", and what share of its attention (in %) each soft token, one column each, gave to it" if attention else ""
+    evenness = [entropy for sample in data.samples if (entropy := _evenness(sample)) is not None]
+    even = bool(evenness) and min(evenness) >= EVEN
+    words = "What was retrieved, with its similarity to the query."
+    if any(near.label for sample in data.samples for near in sample.neighbours):
+        words += " A label is green where it is the query's own and red where it is another."
+    if even:
+        words += (
+            " The attention is even: every soft token gave the neighbours nearly equal shares "
+            f"(entropy {min(evenness):.3f} or more of the greatest possible), so it chose nothing among them."
+        )
+    elif evenness:
+        words += (
+            " The numbered columns are the soft tokens: the share of its attention, in %, that each gave to the "
+            "neighbour; the darker, the more."
+        )
     drawn = data.domain == "molecules"
-    return (Text(f"What was retrieved{words}.", "soft"), *(_sample(sample, drawn) for sample in data.samples))
+    return (Text(words, "soft"), *(_sample(sample, drawn, not even) for sample in data.samples))
 
 
-def _sample(sample: Sample, drawn: bool) -> Group:
+def _evenness(sample: Sample) -> float | None:
+    """Entropy of the soft tokens' attention over the neighbours by the greatest possible; None where there is none."""
+    weights = np.array([near.attention for near in sample.neighbours if near.attention], float)
+    if weights.ndim != 2 or len(weights) < 2 or not np.isfinite(weights).all():
+        return None
+    shares = weights / np.maximum(weights.sum(axis=0), 1e-12)
+    entropies = -(shares * np.log(np.maximum(shares, 1e-12))).sum(axis=0) / math.log(len(weights))
+    return float(entropies.min())
+
+
+def _sample(sample: Sample, drawn: bool, attention: bool) -> Group:
     probability = "" if sample.probability is None else f" with probability {sample.probability:.2f}"
     predicted, target = Mark(_shorten(sample.predicted), _tone(sample.right)), Mark(_shorten(sample.target), "strong")
     answer = ("Predicted ", predicted, f"{probability}; the truth is ", target, ". ", Mark(f"({sample.id})", "soft"))
     parts: list[Block] = [Text(_shorten(sample.text), "code" * drawn), Text(answer)]
-    parts += [_neighbours(sample, drawn)] if sample.neighbours else []
+    parts += [_neighbours(sample, drawn, attention)] if sample.neighbours else []
     return Group(tuple(parts), "card", picture=molecule(sample.text, 220, 150) if drawn else None)
 
 
-def _neighbours(sample: Sample, drawn: bool) -> Table:
+def _neighbours(sample: Sample, drawn: bool, attention: bool) -> Table:
     def neighbour(near: Neighbour) -> Cell:
         return Cell(_shorten(near.text), kind="code" * drawn, picture=molecule(near.text, 130, 84) if drawn else None)
 
@@ -49,7 +77,7 @@ def _neighbours(sample: Sample, drawn: bool) -> Table:
         Column("label", label, words=True),
         Column("similarity", lambda near: Cell(f"{near.similarity:.2f}", bar=min(max(near.similarity, 0.0), 1.0))),
     ]
-    tokens = len(sample.neighbours[0].attention)
+    tokens = len(sample.neighbours[0].attention) if attention else 0
     columns += [Column(str(token + 1), partial(weight, token)) for token in range(tokens)]
     return Table.of(columns, sample.neighbours, kind="heat")
 

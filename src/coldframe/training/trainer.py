@@ -97,7 +97,7 @@ class Trainer:
             progress.history.append({"epoch": 0, "step": 0, "best": 1.0, **self._validate()})
             progress.best = -progress.history[0]["validation_loss"]
         with Bar(self.config.epochs * len(self.items), f"train {self.problem.name}", self.quiet) as bar:
-            bar.advance(progress.epoch * len(self.items) + progress.batch * self.config.batch_size)
+            bar.skip(progress.epoch * len(self.items) + progress.batch * self.config.batch_size)
             while not progress.finished:
                 self._epoch(progress, best, fingerprint, bar)
                 best = self._judge(progress, best, bar)
@@ -133,10 +133,13 @@ class Trainer:
                 batch = items.take(part)
                 conditioning = Conditioning(contexts=self.method.contexts(batch.texts, batch.retrieved))
                 rows += self.lm.rows(prompts(self.method.ready.schema, batch.texts), conditioning)
-            for group in _parts(sorted(rows, key=len), _READ_AHEAD):
-                if self.lm.states.full:
-                    return
-                self.lm.text_states(group)
+            groups = list(_parts(sorted(rows, key=len), _READ_AHEAD))
+            with Bar(len(groups), "read texts", self.quiet) as bar:
+                for group in groups:
+                    if self.lm.states.full:
+                        return
+                    self.lm.text_states(group)
+                    bar.advance(1)
 
     def _epoch(self, progress: Progress, best: dict[str, Tensor], fingerprint: str, bar: Bar) -> None:
         batches = self.items.batches(self.config.batch_size, self.config.seed, progress.epoch)

@@ -11,9 +11,10 @@ from tests.methods.weight_deltas.support import facts, fitted, passages_of, tiny
 from tests.tiny import tiny
 
 from coldframe.errors import ConfigError, DataError
-from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.weight_deltas.dyprag import DyPRAG
+from coldframe.methods.weight_deltas.lora_folder import base_name
 from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters
 from coldframe.methods.weight_deltas.poly_prag import PolyPRAG
 from coldframe.methods.weight_deltas.prag import PRAG
@@ -77,3 +78,16 @@ def test_a_method_without_such_a_form_says_so(tmp_path: Path) -> None:
     pipeline = fitted(ZeroShot(), tiny_lm(), FOUR)
     with pytest.raises(ConfigError, match="no form that other libraries load"):
         pipeline.export(tmp_path / "lora")
+
+
+def test_the_export_names_what_opens_the_base_model(pipeline: Pipeline, tmp_path: Path, cache: Path) -> None:
+    """A short name of ours, such as smollm2, is the name of no folder and of nothing on a hub."""
+    model, tokenizer = tiny("llama")
+    model.save_pretrained(tmp_path / "checkpoint")
+    tokenizer.save_pretrained(tmp_path / "checkpoint")
+    lm = load_lm(str(tmp_path / "checkpoint"), dtype="float32")
+    for source, expected in (("pypi", str(tmp_path / "checkpoint")), ("hub", "owner/short")):
+        lm.provenance = {"name": "owner/short", "source": source}
+        assert base_name(lm) == expected
+    memory = FrozenLM(*tiny("llama"), {"name": "mine", "source": "memory"})
+    assert base_name(memory) == "mine"

@@ -15,11 +15,12 @@ class ReweightConfig(Config):
     """How heads are found and weighed.
 
     Args:
-        heads: K, the heads that get a gain; None takes those whose effect lies above the effects' median by more
+        heads: K, the heads that get a gain; left out, those whose effect lies above the effects' median by more
             than three robust standard deviations.
         choose: Which heads: those of the ``highest`` effect; or, as controls, of the ``lowest``, at ``random``,
             or ``all`` heads of the model.
-        fixed: Every chosen head gets this gain and nothing is trained (0 cuts the heads out); None trains.
+        fixed: Every chosen head gets this gain and nothing is trained (0 cuts the heads out); left out, they are
+            trained.
         repetitions: Pairs of N sequences and n tokens (repeated once); effects are averaged over the pairs.
         discovery: Effect by ``path`` patching (through later feed-forward blocks only), by ``plain`` ablation
             (through everything), or by ``attribution`` (its first-order estimate, one backward pass).

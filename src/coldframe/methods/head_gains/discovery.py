@@ -89,7 +89,7 @@ def discover(lm: FrozenLM, config: ReweightConfig, path: Path | None = None, qui
     tensors = read_tensors(path)[0] if path is not None and path.exists() else {}
     clean, patched = list(tensors.get("clean", ())), list(tensors.get("patched", ()))
     with Bar(len(config.repetitions), "find heads", quiet) as bar:
-        bar.advance(len(clean))
+        bar.skip(len(clean))
         for index in range(len(clean), len(config.repetitions)):
             count, n = config.repetitions[index]
             pi, pi_patched = _measure(lm, config, task.sequences(count, n, 0, index))

@@ -25,7 +25,7 @@ def write_lora(folder: Path, lm: FrozenLM, layout: Layout, factors: Factors, sca
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": str(lm.provenance["name"]),
+        "base_model_name_or_path": base_name(lm),
         "inference_mode": True,
         "r": rank,
         "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
@@ -35,6 +35,16 @@ def write_lora(folder: Path, lm: FrozenLM, layout: Layout, factors: Factors, sca
         "target_modules": targets(lm, layout),
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def base_name(lm: FrozenLM) -> str:
+    """What opens the base model again with transformers: a hub id, else the folder of its checkpoint.
+
+    The short names of coldframe mean nothing to other libraries.
+    """
+    folder = Path(str(getattr(lm.model.config, "_name_or_path", "")) or "-")
+    hub = lm.provenance.get("source") == "hub"
+    return str(folder.resolve()) if not hub and folder.is_dir() else str(lm.provenance["name"])
 
 
 def targets(lm: FrozenLM, layout: Layout) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +22,7 @@ from coldframe.methods.weight_deltas.bank_files import INDEX, SHARDS
 from coldframe.methods.weight_deltas.banks import AdapterShards
 from coldframe.methods.weight_deltas.passage_adapters import Lesson, PassageAdapters
 from coldframe.methods.weight_deltas.passage_sequences import where
-from coldframe.progress import say
+from coldframe.progress import duration, say
 from coldframe.storage.artifact import Artifact
 
 _TOKENS, _PASSAGES = 4096, 64  # on a processor: some gigabytes at most, and more at once is no faster
@@ -119,11 +120,17 @@ class PRAG(PassageAdapters):
         left = [lesson for lesson in lessons if (lesson[0].id, lesson[2]) not in places]
         if 0 < len(left) < len(lessons) and not data.quiet:
             say(f"{len(lessons) - len(left)} of {len(lessons)} passages are learned already; going on with the others")
+        started, done = time.monotonic(), 0
         for group in self.groups(left):
             yield self.problem(group, data)
             flat = self.flat.detach().cpu().to(self.stored_dtype)
             bank_files.write_shard(folder, {passage.id: lesson for passage, _, lesson in group}, flat, fingerprint)
             del self.flat
+            done += len(group)
+            if done < len(left) and not data.quiet:
+                rate = (time.monotonic() - started) / done
+                time_left = duration(rate * (len(left) - done))
+                say(f"{done} of {len(left)} passages, {rate:.1f} s each, about {time_left} left")
         return {passage.id: lesson for passage, _, lesson in lessons}
 
     def save(self, folder: Path) -> list[str]:

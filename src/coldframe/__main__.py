@@ -1,0 +1,7 @@
+"""``python -m coldframe``."""
+
+import sys
+
+from coldframe.cli import main
+
+sys.exit(main())

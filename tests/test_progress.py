@@ -1,0 +1,141 @@
+"""Progress where there is no terminal: lines often enough, with what is done, how fast and how long still."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from coldframe import progress
+from coldframe.progress import Bar, say, working
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "_now", clock)
+    # The thread that beats is real, and reads the clock that is not: what it would say, the steps say.
+    monkeypatch.setattr(Bar, "_watch", lambda self: None)
+    return clock
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    collected: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            collected.append(record.getMessage())
+
+    logger = logging.getLogger("coldframe")
+    monkeypatch.setattr(logger, "handlers", [Collect()])
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    return collected
+
+
+@pytest.mark.parametrize("seconds", [0.5, 7.0, 29.0])
+def test_a_line_at_least_every_30_seconds(clock: Clock, lines: list[str], seconds: float) -> None:
+    times = [clock.now]
+    with Bar(400, "fit") as bar:
+        for _ in range(400):
+            clock.now += seconds
+            before = len(lines)
+            bar.advance(1)
+            times += [clock.now] if any(" of 400, " in line for line in lines[before:]) else []
+    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    assert max(gaps) <= 30 and clock.now - times[-1] <= 30
+    assert len(gaps) > 3 and (seconds > 25 or min(gaps) >= 20), "often enough, and no more often"
+
+
+def test_what_a_line_says(clock: Clock, lines: list[str]) -> None:
+    with Bar(800, "train mha-esp") as bar:
+        for _ in range(3):
+            clock.now += 10
+            bar.advance(100, loss=0.5)
+    assert lines == [
+        "train mha-esp: about 80 s for 800 (measured on the first 300)",
+        "train mha-esp: 300 of 800, 10/s, about 50 s left, loss 0.500",
+    ]
+
+
+def test_a_single_long_step_is_not_silent(clock: Clock, lines: list[str]) -> None:
+    with Bar(4, "find heads") as bar:
+        clock.now += 31
+        bar.beat()
+        bar.beat()
+        bar.advance(1)
+        clock.now += 200
+        bar.beat()
+    assert lines == ["find heads: 0 of 4, 31 s so far", "find heads: 1 of 4, 4 min each, about 12 min left"]
+
+
+def test_work_that_cannot_be_counted(clock: Clock, lines: list[str]) -> None:
+    with working("converting smollm2") as bar:
+        clock.now += 40
+        bar.beat()
+    assert lines == ["converting smollm2: still at it, 40 s"]
+
+
+def test_what_was_done_before_tells_nothing_of_the_rate(clock: Clock, lines: list[str]) -> None:
+    with Bar(100, "encode") as bar:
+        bar.skip(90)
+        for _ in range(3):
+            clock.now += 60
+            bar.advance(1)
+    assert lines[-1] == "encode: 93 of 100, 60 s each, about 7 min left"
+
+
+def test_short_work_is_not_announced_and_quiet_says_nothing(clock: Clock, lines: list[str]) -> None:
+    with Bar(10, "fit") as bar:
+        for _ in range(10):
+            clock.now += 1
+            bar.advance(1)
+    with Bar(1000, "fit", quiet=True) as bar:
+        for _ in range(10):
+            clock.now += 100
+            bar.advance(1)
+            bar.note({"loss": 1.0})
+    assert lines == []
+
+
+def test_the_thread_beats(monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    with Bar(4, "slow") as bar:
+        for _ in range(200):
+            if lines:
+                break
+            bar._end.wait(0.05)
+    assert lines and lines[0].startswith("slow: 0 of 4")
+
+
+def test_a_user_s_handler_gets_the_lines_and_no_one_else(lines: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    say("hello")
+    assert lines == ["hello"] and capsys.readouterr().err == ""
+
+
+def test_without_a_handler_lines_go_to_standard_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("coldframe")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "propagate", False)  # the test runner's own handlers are no one's
+    say("hello")
+    assert capsys.readouterr().err == "coldframe: hello\n"
+
+
+def test_the_user_s_level_holds(lines: list[str]) -> None:
+    logger = logging.getLogger("coldframe")
+    logger.setLevel(logging.WARNING)
+    say("hello")
+    logger.setLevel(logging.INFO)
+    assert lines == []
+    say("hello")
+    assert lines == ["hello"]
