@@ -23,7 +23,8 @@ from coldframe.diagnosis.evidence import Estimate
 from coldframe.diagnosis.grading import Judge, WordGrader
 from coldframe.diagnosis.paired import compare_subjects, shared
 from coldframe.diagnosis.queries import Case
-from coldframe.diagnosis.rag import SITUATIONS, RagDiagnosis, Rate, cost, diagnose_log, headline, subject_of
+from coldframe.diagnosis.rag import cost, diagnose_log, subject_of
+from coldframe.diagnosis.rag_evidence import SITUATIONS, RagDiagnosis, Rate, headline
 from coldframe.diagnosis.rag_report import questions_csv, render_report, write_report
 from coldframe.diagnosis.retrieval_quality import retrieval_quality
 from coldframe.errors import ConfigError, DataError, ModelError

@@ -14,6 +14,7 @@ from coldframe.cli.flags import Grouped
 from coldframe.cli.options import parse, writable
 from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.rows import labelled, own_test
+from coldframe.config import local_path
 from coldframe.errors import ConfigError, nearest
 from coldframe.tasks.rows import OnError
 
@@ -88,7 +89,7 @@ class Diagnose(Grouped):
         "artifact": ("seed_artifacts", "retrain", "ladder", "ladder_seeds", "text", "label", "allow_leaks"),
     }
 
-    artifact: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DIR")]
+    artifact: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="LOG|DIR")]
     data: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="DATA")] = None
     model: str = "smollm2"
     endpoint: str | None = None
@@ -128,17 +129,24 @@ def run(argv: Sequence[str]) -> int:
     from coldframe.evaluation.runs import sample
     from coldframe.pipeline.pipeline import load
     from coldframe.reports.html import environment
+    from coldframe.storage.artifact import MANIFEST
 
     unwanted = _chosen("--fail-on", options.fail_on, get_args(Outcome))
     if options.rows is not None and options.rows < 2:
         raise ConfigError("--rows is too small", got=options.rows, expected="at least 2; 30 for a verdict")
+    command = shlex.join(["coldframe", "diagnose", *argv])
     environment()  # what the report needs is missed now, not after the work
     if is_log(options.artifact):
         from coldframe.cli.diagnose_log import run_log
 
-        outcome = run_log(options, shlex.join(["coldframe", "diagnose", *argv]))
+        outcome = run_log(options, command)
         return UNWANTED if outcome in unwanted else 0
     pipeline = load(options.artifact)
+    if options.data is not None and (local_path(options.data) / MANIFEST).is_file():
+        from coldframe.cli.diagnose_pair import run_pair
+
+        run_pair(options, pipeline, load(options.data, pipeline.lm), command)
+        return 0
     out = writable(Path(options.out or f"{options.artifact.rstrip('/')}-diagnosis"))
     others = [load(folder, pipeline.lm) for folder in options.seed_artifacts]
     if options.data is None:
@@ -160,7 +168,7 @@ def run(argv: Sequence[str]) -> int:
         out=out,
         notes=notes,
         quiet=options.quiet,
-        command=shlex.join(["coldframe", "diagnose", *argv]),
+        command=command,
     )
     write_report(diagnosis, out / "diagnosis.html")
     if options.json:
@@ -173,7 +181,7 @@ def run(argv: Sequence[str]) -> int:
 
 def is_log(path: str) -> bool:
     """Whether a path is a file, where an artifact is a folder."""
-    return Path(path).expanduser().is_file()
+    return local_path(path).is_file()
 
 
 def _words(words: Sequence[str]) -> list[str]:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coldframe.cli.options import writable
 from coldframe.cli.output import print_json, show, tell
+from coldframe.config import local_path
 from coldframe.diagnosis.endpoint import Endpoint
 from coldframe.diagnosis.evidence import Outcome
 from coldframe.diagnosis.grading import Grader, Judge
@@ -30,15 +32,14 @@ def run_log(options: Diagnose, command: str) -> Outcome:
     columns = LogColumns(options.question, options.contexts, options.gold, options.written, options.gold_contexts)
     _refuse(options)
     paths = [options.artifact, *([options.data] if options.data else [])]
-    logs = [read_log(Path(path).expanduser(), columns, on_error=options.on_error) for path in paths]
+    logs = [read_log(local_path(path), columns, on_error=options.on_error) for path in paths]
     if len(logs) == 2:
         logs = list(shared(*logs))
     if options.rows is not None:
         logs = [sampled(log, options.rows) for log in logs]
     for log in logs:
         tell(log.notes, options.quiet)
-    out = Path(options.out).expanduser() if options.out else Path(f"{Path(paths[-1]).with_suffix('')}-diagnosis")
-    out.mkdir(parents=True, exist_ok=True)
+    out = writable(Path(options.out or f"{local_path(paths[-1]).with_suffix('')}-diagnosis"))
     metric = _metric(options)
     model = options.model if options.endpoint else load_lm(options.model)
     subjects = [_subject(options, log, model, metric, out) for log in logs]

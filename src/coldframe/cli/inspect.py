@@ -36,7 +36,7 @@ def run(argv: Sequence[str]) -> None:
     options = parse(Inspect, "inspect", argv)
     from safetensors.torch import load_file
 
-    from coldframe.pipeline.pipeline import SECTIONS, STORE
+    from coldframe.pipeline.saved import SECTIONS, STORE
     from coldframe.retrieval.store import Store
     from coldframe.storage.artifact import read_artifact
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coldframe.config import Config
 from coldframe.diagnosis.diagnose import diagnose
 from coldframe.diagnosis.effects import (
-    MeanEffect,
-    QuestionEffect,
     by_passage,
     by_rank,
     mean_estimate,
@@ -23,95 +20,24 @@ from coldframe.diagnosis.effects import (
     share_estimate,
 )
 from coldframe.diagnosis.endpoint import GREEDY, Endpoint, Mode
-from coldframe.diagnosis.evidence import Diagnosis, Estimate, Outcome
+from coldframe.diagnosis.evidence import Estimate
 from coldframe.diagnosis.grading import Grader, grader
 from coldframe.diagnosis.memory import Memory
 from coldframe.diagnosis.passages import PassageSubject
-from coldframe.diagnosis.queries import Case
-from coldframe.diagnosis.retrieval_quality import RetrievalQuality, retrieval_quality
+from coldframe.diagnosis.rag_evidence import SITUATIONS, RagDiagnosis, Rate, Situation, headline
+from coldframe.diagnosis.retrieval_quality import retrieval_quality
 from coldframe.diagnosis.text_rag import TextRAG
 from coldframe.diagnosis.verdict import MIN_QUERIES
 from coldframe.errors import ConfigError
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.inference.intervals import RESAMPLES
 from coldframe.progress import Bar, say
-from coldframe.reports.numbers import percent
 from coldframe.tasks.rag_log import LogColumns, LogRow, RagLog, read_log
 from coldframe.tasks.rows import OnError
 from coldframe.tasks.task import Example, text_key
 
-#: What an answer is measured under, in the words of the report.
-Situation = Literal["with its passages", "without passages", "with another question's passages"]
-SITUATIONS: tuple[Situation, ...] = ("with its passages", "without passages", "with another question's passages")
 DRAWS = 3  # of the passages of other questions
 _CHARACTERS = 4  # in a token, about
-
-
-@dataclasses.dataclass(frozen=True)
-class Rate(Config):
-    """A share of the answers, or a probability, in one situation.
-
-    Args:
-        situation: Which passages the model had.
-        value: Between 0 and 1, with its interval over questions.
-    """
-
-    section = "rate"
-
-    situation: str
-    value: Estimate
-
-
-@dataclasses.dataclass(frozen=True)
-class RagDiagnosis(Config):
-    """The diagnosis of a log.
-
-    Args:
-        log: Name of the file.
-        headline: The first sentence of the report.
-        warnings: What comes before it: a retriever that returns the same for everyone, nothing, or the answer.
-        is_gold: Whether answers are held against right ones; otherwise against what the pipeline wrote.
-        grading: How a written answer is scored.
-        right: Answers right, in each situation.
-        probability: Of a token of the right answer (geometric mean), in each situation; empty where it is not known.
-        quality: The retriever alone.
-        questions: Each with its passages.
-        ranks: Mean effect of the first, second, ... passage.
-        passages: Mean effect of every passage, the most retrieved first.
-        diagnosis: The evidence behind the verdict.
-        notes: What was taken for what, and what else a reader should know.
-    """
-
-    section = "rag diagnosis"
-
-    log: str
-    headline: str
-    warnings: tuple[str, ...]
-    is_gold: bool
-    grading: str
-    right: tuple[Rate, ...]
-    probability: tuple[Rate, ...]
-    quality: RetrievalQuality
-    questions: tuple[QuestionEffect, ...]
-    ranks: tuple[MeanEffect, ...]
-    passages: tuple[MeanEffect, ...]
-    diagnosis: Diagnosis
-    notes: tuple[str, ...]
-
-    @property
-    def outcome(self) -> Outcome:
-        """The verdict."""
-        return self.diagnosis.verdict.outcome
-
-
-class WritingSubject(Protocol):
-    """A pipeline whose model also writes."""
-
-    mode: Mode
-
-    def write(self, cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
-        """Answers by the place of their case."""
-        ...
 
 
 def diagnose_log(
@@ -266,33 +192,6 @@ def diagnose_subject(
         diagnosis=diagnosis,
         notes=diagnosis.notes,
     )
-
-
-def headline(diagnosis: Diagnosis, right: Sequence[Rate], is_gold: bool) -> str:
-    """The verdict in the reader's words, and what the answers were in each situation."""
-    gain, n = diagnosis.store_ablation.gain, diagnosis.n
-    if n < MIN_QUERIES:
-        verdict = f"Too few questions for a verdict: {n}, and it takes {MIN_QUERIES} or more"
-    elif gain.high < 0:
-        verdict = "Retrieval hurts"
-    elif not gain.low > 0:
-        verdict = "No help from retrieval can be shown"
-    else:
-        verdict = _VERDICTS[diagnosis.verdict.outcome]
-    own, none, others = (percent(rate.value.value) for rate in right)
-    what = "answers are right" if is_gold else "answers agree with the logged ones"
-    return (
-        f"{verdict}: {own} of the {what} with the retrieved passages, {none} without, {others} with another question's."
-    )
-
-
-_VERDICTS: Mapping[Outcome, str] = {
-    "retrieval-driven": "Retrieval does the work",
-    "query-driven": "The passages could be anything",
-    "prompt-tuning-like": "Any passages would do as well",
-    "mixed": "Part of the help comes from what is retrieved, part would come from any passages",
-    "cannot-tell": "Passages help, but these questions cannot tell whether it matters which",
-}
 
 
 def cost(subject: PassageSubject) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Group as RichGroup
 
 from coldframe.diagnosis.effects import ENOUGH, MeanEffect, QuestionEffect
-from coldframe.diagnosis.rag import RagDiagnosis, Rate
+from coldframe.diagnosis.rag_evidence import RagDiagnosis, Rate
 from coldframe.diagnosis.report import OUTCOMES, numbers
 from coldframe.reports import blocks, html, terminal
 from coldframe.reports.blocks import Block, Cell, Column, Figure, Group, Section, Table, Text, ranged

@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.config import local_path
-from coldframe.errors import ArtifactError, ConfigError, DataError, first_line
-from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.errors import ArtifactError, ConfigError, DataError
+from coldframe.frozen.model import FrozenLM
 from coldframe.inference.intervals import Interval, score_interval, usual_metrics
 from coldframe.inference.predictions import Predictions
 from coldframe.inference.run import Outcome, predict, run
 from coldframe.methods.base import Method
-from coldframe.methods.registry import create
+from coldframe.pipeline import saved
 from coldframe.pipeline.label_bias import check_has_labels, fit_label_bias, label_priors
-from coldframe.pipeline.setup import class_weights, context_of, positions_needed, retriever_of
+from coldframe.pipeline.saved import STORE, TRAINED
+from coldframe.pipeline.setup import class_weights, positions_needed, retriever_of
 from coldframe.progress import Bar
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved, Store
@@ -34,10 +35,6 @@ from coldframe.tasks.molecules import canonical_smiles, molecule_key
 from coldframe.tasks.table import Problems
 from coldframe.tasks.task import Example, Schema, content_hash
 from coldframe.training.config import TrainingConfig
-
-STORE = "exemplars.jsonl"
-TRAINED = "trained_keys.json"
-SECTIONS = ("base_model", "schema", "method_config", "retrieval", "training", "store")
 
 
 @dataclasses.dataclass
@@ -275,51 +272,15 @@ class Pipeline:
         Raises:
             ArtifactError: If the artifact is damaged or foreign, or ``lm`` is not the model it was fitted to.
         """
-        folder = local_path(path)
-        if not folder.exists() and str(path).count("/") == 1:
-            from coldframe.storage.hub import download
-
-            folder = download(str(path))
-        artifact = read_artifact(folder, SECTIONS)
+        artifact = read_artifact(saved.folder_of(path), saved.SECTIONS)
         config = artifact.manifest
+        lm, schema = saved.base_model(config, lm), Schema.from_dict(config["schema"])
         store = Store.load(artifact / STORE)
-        base = config["base_model"]
-        if lm is None and base.get("source") == "memory":
-            raise ArtifactError(
-                f"The artifact was fitted to a {base['name']} that was made in memory and has no name to load it by",
-                fix="Pass the model: coldframe.load(path, lm).",
-            )
-        if lm is None:
-            lm = load_lm(base["name"], dtype=base["dtype"].removeprefix("torch."), revision=base.get("revision"))
-        if lm.weight_hash != base["weight_hash"]:
-            raise ArtifactError(
-                "The artifact was fitted to another base model",
-                got=f"{lm.provenance.get('name', 'a model')} ({lm.weight_hash[:12]})",
-                expected=f"{base['name']} ({base['weight_hash'][:12]}), loaded as {base['dtype']}",
-            )
         if store.hash != config["store"]["hash"]:
             raise ArtifactError("The exemplar store is not the one the artifact was fitted with")
-        schema = Schema.from_dict(config["schema"])
-        method = create(config["method"], config["method_config"])
-        context = context_of(method, lm, schema)
-        if context.encoder is not None and context.encoder.hash != config["encoder"]["hash"]:
-            raise ArtifactError(
-                f"The encoder {context.encoder.spec!r} is not the one the artifact was fitted with",
-                got=context.encoder.hash,
-                expected=config["encoder"]["hash"],
-            )
-        try:
-            method.setup(context)
-        except (MemoryError, RuntimeError) as error:
-            raise ArtifactError(
-                f"The settings of {method.name} in the artifact need more memory than there is: {first_line(error)}",
-                got=config["method_config"],
-            ) from error
-        method.load(artifact)
+        method = saved.method_of(artifact, lm, schema)
         with reading(artifact / TRAINED, fix="Fit again."):
             trained_keys = [str(key) for key in json.loads((artifact / TRAINED).read_text(encoding="utf-8"))]
-        method.label_bias = config.get("label_bias", ())
-        method.eval()
         return cls(
             method=method,
             lm=lm,
