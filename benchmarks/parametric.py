@@ -34,7 +34,7 @@ from coldframe.methods.base import Method, prompts
 from coldframe.methods.text.icl import RetrievedICL
 from coldframe.methods.text.zero_shot import ZeroShot
 from coldframe.methods.weight_deltas.adapters import Layout
-from coldframe.methods.weight_deltas.bank_files import BANK, write_bank, write_shard
+from coldframe.methods.weight_deltas.bank_files import BANK, write_bank, write_shard, written_shards
 from coldframe.methods.weight_deltas.banks import AdapterShards, RoutedBank
 from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters
 from coldframe.methods.weight_deltas.poly_prag import PolyPRAG, PolyPRAGConfig
@@ -155,7 +155,7 @@ def storage(lm: FrozenLM, passages: int) -> dict[str, Any]:
         for start in range(0, passages, 64):
             lessons = {id: "" for id in ids[start : start + 64]}
             write_shard(folder, lessons, torch.zeros(len(lessons), layout.parameters, dtype=torch.bfloat16), "f")
-        shards = AdapterShards([folder], layout, config.scale, dict.fromkeys(ids, "")).nbytes
+        shards = AdapterShards(written_shards(folder), layout, config.scale, dict.fromkeys(ids, "")).nbytes
         bank, table = torch.zeros(config.adapters, layout.parameters), (passages, len(layout.names), config.adapters)
         routed = write_bank(folder, ids, bank, torch.zeros(table), torch.bfloat16).stat().st_size
     files = {"passages": passages, "prag": shards, "poly-prag": routed, "ratio": shards / routed}
@@ -207,7 +207,7 @@ def answering(lm: FrozenLM, passages: int, queries: int, rounds: int, folder: Pa
     for start in range(0, passages, 64):
         lessons = {id: "" for id in ids[start : start + 64]}
         write_shard(folder, lessons, random(len(lessons), layout.parameters).bfloat16(), "f")
-    adapters_of.bank = AdapterShards([folder], layout, PRAGConfig().scale, dict.fromkeys(ids, ""))
+    adapters_of.bank = AdapterShards(written_shards(folder), layout, PRAGConfig().scale, dict.fromkeys(ids, ""))
     adapters = PolyPRAGConfig().adapters
     table = random(passages, len(layout.names), adapters)
     write_bank(folder, ids, random(adapters, layout.parameters), table, torch.bfloat16)

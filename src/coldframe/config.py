@@ -106,7 +106,7 @@ def local_path(path: str | Path) -> Path:
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
-    """A JSON or YAML file that holds a mapping, read safely (no tags, no code, no aliases, no end of nesting)."""
+    """A JSON or YAML file that holds a mapping, read safely (no tags, no code, no end of nesting or aliases)."""
     path = local_path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -121,10 +121,15 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     return values
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases, a few lines of which stand for more than any memory holds, and without end of brackets.
+MAX_YAML = 100_000
+"""Most values of a YAML text, those that aliases repeat counted as often as they stand there."""
 
-    The time that the scanner takes grows with the square of the open brackets.
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML whose aliases and brackets have an end.
+
+    A few lines of aliases can stand for more than any memory holds. The time that the scanner takes grows with the
+    square of the open brackets.
     """
 
     def fetch_flow_collection_start(self, token: Any) -> Any:
@@ -133,11 +138,28 @@ class _PlainLoader(yaml.SafeLoader):
             raise yaml.YAMLError("brackets are nested too deep")
         return super().fetch_flow_collection_start(token)
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """As it is, unless it is an alias."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not read")
-        return super().compose_node(parent, index)
+    def get_single_node(self) -> Any:
+        """As it is, unless it stands for too much."""
+        node = super().get_single_node()
+        if node is not None:
+            _values(node, {})
+        return node
+
+
+def _values(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, with its aliases in their places."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = MAX_YAML + 1  # for an alias to what it stands in
+    parts: list[yaml.Node] = []
+    if isinstance(node, yaml.CollectionNode):
+        for item in node.value:
+            parts += item if isinstance(item, tuple) else [item]
+    count = 1 + sum(_values(part, known) for part in parts)
+    if count > MAX_YAML:
+        raise yaml.YAMLError(f"it stands for more than {MAX_YAML:,} values")
+    known[id(node)] = count
+    return count
 
 
 def read_yaml(text: str) -> Any:
@@ -147,7 +169,7 @@ def read_yaml(text: str) -> Any:
     {'k': 3, 'name': 'mood'}
 
     Raises:
-        ConfigError: It is not valid, nested too deep, or has aliases.
+        ConfigError: It is not valid, nested too deep, or stands for too many values.
     """
     try:
         return yaml.load(text, _PlainLoader)

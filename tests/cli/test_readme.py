@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Ran
+from tests.contract.cases import lm_of
+from tests.diagnosis.server import Server
 
 README = Path(__file__).parents[2] / "README.md"
 SMALLER = {"b3db": "assay.csv", "fact-corpus:200": "fact-corpus:6", "smollm2": "tiny"}
@@ -54,7 +56,8 @@ def test_the_commands_are_those_of_the_four_ways_in() -> None:
         "ask ",
         "reweight ",
         "predict ",
-        "diagnose ",
+        "diagnose rag.jsonl --endpoint",
+        "diagnose runs/",
     ):
         assert words in text
 
@@ -64,6 +67,13 @@ def test_every_command_runs(
     run: Callable[..., Ran], lm: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("bm25s")
+    with Server.running(lm_of("llama")) as server:
+        run_all(run, lm, tmp_path, monkeypatch, {"http://localhost:8000/v1": server.url, "NAME": "tiny"})
+
+
+def run_all(
+    run: Callable[..., Ran], lm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_server: dict[str, str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").symlink_to(lm)
     rows = [f"{ring}{tail},{int('O' in tail)}" for ring in RINGS for tail in ("C", "CC", "O", "CO", "N", "CN")]
@@ -79,10 +89,13 @@ def test_every_command_runs(
     ]
     write("corpus.jsonl", *map(json.dumps, passages))
     write("qa.jsonl", *(json.dumps({"question": f"Who is the author of {i}?", "answer": "Ada"}) for i in range(3)))
+    log = [{"question": f"Who wrote {i}?", "contexts": [f"Ada wrote {i}."], "ground_truth": "Ada"} for i in range(12)]
+    write("rag.jsonl", *map(json.dumps, log))
+    smaller = {**SMALLER, **at_server}
     for line in commands():
         before, _, call = line.partition("#")[0].rpartition("|")
         words = shlex.split(re.sub(r"(--(?:text|label)) ", r"\1=", call))[1:]
-        command, rest = words[0], [SMALLER.get(word, word) for word in words[1:]]
+        command, rest = words[0], [smaller.get(word, word) for word in words[1:]]
         more = list(MORE.get(command, ()))
         if "--model" not in rest and command in ("fit", "compare"):
             more += ["--model", "tiny"]

@@ -9,8 +9,10 @@ import pytest
 from tests.diagnosis.server import Server
 from tests.tiny import tiny
 
+from coldframe.diagnosis.rag import diagnose_log
 from coldframe.errors import ColdframeError
 from coldframe.frozen.model import FrozenLM
+from coldframe.tasks.rag_log import read_log
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/diagnose-your-pipeline.md").read_text(encoding="utf-8")
 DATA, *_ = re.findall(r"```python\n(.*?)```", PAGE, re.S)
@@ -77,3 +79,28 @@ def test_a_server(capsys, tmp_path, monkeypatch):
     # Kept in the file: only the question at the start and those asked twice go out again.
     assert len(server.requests) - asked == 1 + 8
     assert again.store_ablation == first.store_ablation
+
+
+LOGS = (Path(__file__).parents[2] / "docs/how-to/diagnose-a-log.md").read_text(encoding="utf-8")
+
+
+def test_the_logs_of_the_frameworks_are_read(tmp_path, monkeypatch):
+    pytest.importorskip("langchain_core")
+    pytest.importorskip("llama_index.core")
+    monkeypatch.chdir(tmp_path)
+    data, langchain, llama_index, python = re.findall(r"```python\n(.*?)```", LOGS, re.S)
+    names = {}
+    exec(compile(data, "diagnose-a-log.md", "exec"), names)
+    assert len(read_log(tmp_path / "rag.jsonl").rows) == 40
+    for code in (langchain, llama_index):
+        other = {}
+        exec(compile(code, "diagnose-a-log.md", "exec"), other)
+        (row,) = read_log([other["row"]]).rows
+        assert row.passages == ("Ada lives in Rome.",) and row.answers == ("Rome",)
+    lm = FrozenLM(*tiny("llama"))
+    quick = {"resamples": 200, "max_tokens": 2, "quiet": True}
+    monkeypatch.setattr(
+        "coldframe.diagnose_log", lambda log, _, **more: diagnose_log(log, lm, **more, **quick), raising=False
+    )
+    exec(compile(python, "diagnose-a-log.md", "exec"), names)
+    assert len(names["result"].questions) == 40

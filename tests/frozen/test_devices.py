@@ -20,7 +20,7 @@ def test_a_loaded_model_with_its_tokenizer() -> None:
     assert lm.label_scores([Prompt("is it")], ["yes", "no"]).shape == (1, 2)
     with pytest.raises(ConfigError, match="needs its tokenizer"):
         cf.load_lm(model)
-    with pytest.raises(ConfigError, match="goes with a loaded model"):
+    with pytest.raises(ConfigError, match="brings its tokenizer"):
         cf.load_lm("smollm2", tokenizer)
 
 

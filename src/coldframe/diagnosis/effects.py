@@ -74,9 +74,10 @@ class QuestionEffect(Config):
 
     @property
     def decisive(self) -> PassageEffect | None:
-        """The passage that helps most, if one does."""
-        best = max(self.passages, key=lambda passage: passage.change, default=None)
-        return best if best is not None and best.effect == "helped" else None
+        """The passage that does most of what retrieval does here: helps where it helps, hurts where it hurts."""
+        side = -1 if self.effect == "hurt" else 1
+        most = max(self.passages, key=lambda passage: side * passage.change, default=None)
+        return most if most is not None and most.effect == self.effect != "did nothing" else None
 
 
 @dataclasses.dataclass(frozen=True)

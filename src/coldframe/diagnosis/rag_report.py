@@ -99,7 +99,7 @@ def _banner(result: RagDiagnosis) -> blocks.Banner:
         tone = "loss"
     parts: list[Block] = [*blocks.notes(result.warnings, "warn")]
     if result.probability:
-        own, none, others = (percent(rate.value.value) for rate in result.probability)
+        own, none, others = (f"{100 * rate.value.value:.2g}%" for rate in result.probability)
         right = "right" if result.is_gold else "logged"
         parts.append(
             Text(

@@ -259,7 +259,7 @@ def load_lm(
     """
     if isinstance(name, PreTrainedModel):
         return _loaded(name, tokenizer, dtype, device, state_budget)
-    check(tokenizer is None, "A tokenizer goes with a loaded model only", got=repr(name))
+    check(tokenizer is None, "A model that is loaded by name brings its tokenizer", got=repr(name))
     place = device_of(device)
     model, own_tokenizer, provenance = load_checkpoint(str(name), dtype_of(dtype, place), revision=revision)
     return FrozenLM(model.to(place), own_tokenizer, provenance, state_budget)
@@ -276,7 +276,8 @@ def _loaded(
     place = model.device if device == "auto" else device_of(device)
     numbers = model.dtype if dtype == "auto" else dtype_of(dtype, place)
     name = str(getattr(model.config, "_name_or_path", "")) or type(model).__name__
-    source = "local" if Path(name).is_dir() else "hub" if "/" in name else "loaded"
+    on_hub = name.count("/") == 1 and not name.startswith(("/", ".", "~"))
+    source = "local" if Path(name).is_dir() else "hub" if on_hub else "memory"
     provenance = {"name": name, "source": source, "revision": getattr(model.config, "_commit_hash", None)}
     model = model.eval().requires_grad_(False).to(device=place, dtype=numbers)
     return FrozenLM(model, tokenizer, provenance, state_budget)  # type: ignore[arg-type]

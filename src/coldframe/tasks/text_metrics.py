@@ -69,13 +69,12 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3
 def normalise(text: str) -> str:
     """Lower case, no punctuation, no articles, single spaces: the usual form of open-domain answers.
 
-    An answer that is an article stays: "A" is a choice.
 
     >>> normalise("The  Beatles!")
     'beatles'
     """
     bare = text.casefold().translate(_PUNCTUATION)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split()) or " ".join(bare.split())
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 
 def published_answer(text: str) -> str:
@@ -106,17 +105,24 @@ def _mean(sums: Floats, n: Floats) -> Floats:
 
 
 def _exact(prediction: str, answer: str) -> float:
-    return float(normalise(prediction) == normalise(answer))
+    text, short = _comparable(prediction, answer)
+    return float(text == short)
 
 
 def _contains(prediction: str, answer: str) -> float:
-    short, text = normalise(answer), normalise(prediction)
+    text, short = _comparable(prediction, answer)
     if not short:
         return float(not text)
-    if short in ("a", "an", "the"):  # a choice, that the usual form of a sentence would leave out
-        text = " ".join(prediction.casefold().translate(_PUNCTUATION).split())
     blank = "" if _UNSPACED.search(short) else " "
     return float(f"{blank}{short}{blank}" in f"{blank}{text}{blank}")
+
+
+def _comparable(prediction: str, answer: str) -> tuple[str, str]:
+    """Both in the usual form; with their articles where the answer is one, for "A" is a choice."""
+    if short := normalise(answer):
+        return normalise(prediction), short
+    text, short = (" ".join(part.casefold().translate(_PUNCTUATION).split()) for part in (prediction, answer))
+    return text, short
 
 
 def _token_f1(prediction: str, answer: str) -> float:
