@@ -69,7 +69,6 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3
 def normalise(text: str) -> str:
     """Lower case, no punctuation, no articles, single spaces: the usual form of open-domain answers.
 
-
     >>> normalise("The  Beatles!")
     'beatles'
     """
