@@ -38,13 +38,13 @@ lint: $(VENV)/.installed  ## ruff, mypy, import layers, spelling
 	@$(BIN)/lint-imports
 	@$(BIN)/codespell src tests docs recipes benchmarks README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md
 
-faults: $(VENV)/.installed  ## kill commands at every change of the file system, fill the disk, sixteen threads (30 minutes on 2 cores)
+faults: $(VENV)/.installed  ## kill commands at every change of the file system, fill the disk, sixteen threads (an hour on 2 cores)
 	@echo "faults: every command killed and refused at up to 60 of its changes; then 10,000 answers from 16 threads"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.everywhere 60
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.stress 625
 
-fuzz: $(VENV)/.installed  ## a million inputs for all readers, with atheris where it installs (25 minutes)
-	@echo "fuzz: a million inputs; what fails is kept in fuzz-failures/"
+fuzz: $(VENV)/.installed  ## inputs for all readers, for 25 minutes or to a million, with atheris where it installs
+	@echo "fuzz: inputs for 25 minutes, or to a million; what fails is kept in fuzz-failures/"
 	@$(PIP) --no-deps atheris || echo "fuzz: atheris does not install here; inputs are changed at random"
 	@$(BIN)/python -m tests.fuzz.run 1000000 1500
 

@@ -34,7 +34,7 @@ def write_pair(pair: Pair, folder: Path, command: str = "") -> None:
         Column(pair.names[1], lambda q: Cell(fixed(q.second, 2), order=q.second)),
         Column("difference", lambda q: Cell(fixed(q.first - q.second, 2, sign=True), order=q.first - q.second)),
     ]
-    text = f"Losses in {pair.unit}; above 0 {pair.names[1]} is better. Click on a title to sort."
+    text = f"Losses in {pair.unit}; above 0 {pair.names[1]} is better. On a screen, a click on a title sorts."
     sections = (
         Section("With and without retrieval", (_table(pair),)),
         Section("Question by question", (Text(text), Table.of(columns, ordered[:SHOWN], kind="sorts"))),

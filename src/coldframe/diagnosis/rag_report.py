@@ -154,7 +154,7 @@ def _counted(questions: Sequence[QuestionEffect]) -> str:
 def _questions(result: RagDiagnosis) -> tuple[Block, ...]:
     text = (
         f"{_counted(result.questions)} A change is the loss without passages minus the loss with them: above 0 they "
-        "help. Click on a title to sort."
+        "help. On a screen, a click on a title sorts."
     )
     decisive = {id(q): q.decisive for q in result.questions}
 
