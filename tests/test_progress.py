@@ -139,3 +139,20 @@ def test_the_user_s_level_holds(lines: list[str]) -> None:
     assert lines == []
     say("hello")
     assert lines == ["hello"]
+
+
+def test_the_innermost_work_speaks_and_says_what_it_is_part_of(clock: Clock, lines: list[str]) -> None:
+    with Bar(7, "compare") as outer:
+        for _ in range(2):
+            with Bar(100, "train mha-esp") as inner:
+                for _ in range(100):
+                    clock.now += 1.0
+                    inner.advance(1)
+                    outer.beat()
+            outer.advance(1)
+        clock.now += 26
+        outer.beat()
+    inside = [line for line in lines if "train mha-esp" in line]
+    assert len(inside) >= 6 and inside[0].startswith("compare 0 of 7 · train mha-esp: ")
+    assert any(line.startswith("compare 1 of 7 · train mha-esp: ") for line in inside)
+    assert lines[-1].startswith("compare: 2 of 7") and not progress._OPEN

@@ -25,6 +25,9 @@ REPORTS, SECONDS, WORTH_SAYING = 3, 2.0, 30.0
 
 LOGGER = logging.getLogger("coldframe")
 
+#: Bars that are open, the innermost last: that one speaks.
+_OPEN: list[Bar] = []
+
 
 class _Stderr(logging.Handler):
     """Lines on whatever standard error is at the time, as in a notebook cell."""
@@ -114,7 +117,7 @@ class Bar:
     def beat(self) -> None:
         """A line on how far the work is, if there was none for :data:`EVERY` seconds and there is no terminal."""
         with self._lock:
-            if not self._lines or _now() - self._last < EVERY:
+            if not self._lines or _now() - self._last < EVERY or (_OPEN and _OPEN[-1] is not self):
                 return
             self._last = _now()
         self._say(self._state())
@@ -144,7 +147,8 @@ class Bar:
 
     def _say(self, line: str) -> None:
         if self._lines:
-            say(f"{self.title}: {line}")
+            around = [f"{bar.title} {bar.done} of {bar.total}" for bar in _OPEN if bar is not self and bar.total]
+            say(" · ".join([*around, f"{self.title}: {line}"]))
         elif not self.quiet:
             self._live.console.print(f"{self.title}: {line}", highlight=False, markup=False)
 
@@ -154,6 +158,12 @@ class Bar:
 
     def __enter__(self) -> Self:
         self._started = self._last = _now()
+        if self._lines and _OPEN:  # its silence began with the last line of the one around it
+            self._last = _OPEN[-1]._last
+        if any(bar._live.live.is_started for bar in _OPEN):  # a terminal shows one at a time
+            self._live.disable = True
+        if not self.quiet:
+            _OPEN.append(self)
         self._live.start()
         if self._lines:  # a single step may take minutes, and says nothing while it does
             threading.Thread(target=self._watch, name="coldframe progress", daemon=True).start()
@@ -163,6 +173,10 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end.set()
+        if self in _OPEN:
+            _OPEN.remove(self)
+        if _OPEN:
+            _OPEN[-1]._last = max(_OPEN[-1]._last, self._last)
         self._live.stop()
 
 

@@ -32,7 +32,7 @@ def serving(folder: Path, log: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder)]
-    options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "float32"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     with log.open("wb") as out:
         process = subprocess.Popen([*command, *options], stdout=out, stderr=subprocess.STDOUT, env=environment)
@@ -65,7 +65,7 @@ def test_the_second_command_of_the_readme(tmp_path: Path) -> None:
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))
     folder = resolve("smollm2")
     with serving(folder, tmp_path / "server.log") as url:
-        command = ["diagnose", str(log), "--endpoint", url, "--model", str(folder), "--max-tokens", "12"]
+        command = ["diagnose", str(log), "--endpoint", url, "--model", str(folder), "--max-tokens", "6"]
         result = subprocess.run(
             [sys.executable, "-m", "coldframe", *command, "--resamples", "2000"],
             capture_output=True,

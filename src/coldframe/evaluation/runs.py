@@ -135,7 +135,7 @@ class Runner:
             training=self._training(job),
             store=shuffled_labels(self._store, job.seed) if job.change == "shuffled-labels" else None,
             out=self.path(self._name(job)) if method.needs_passages else None,
-            quiet=True,
+            quiet=self.quiet,
         )
         self._fitted = key, pipeline
         return pipeline
@@ -195,7 +195,7 @@ class Runner:
         method = pipeline.method
         rows = len(self.task.test) if self.text_rows is None or not method.reads_text else self.text_rows
         queries = sample(self.task.test, rows)
-        predictions = dataclasses.replace(pipeline.predictions(queries), method=job.title)
+        predictions = dataclasses.replace(pipeline.predictions(queries, quiet=self.quiet), method=job.title)
         dropped = self.lm.dropped_contexts - dropped
         order_std = None
         if self.shuffles and method.uses_retrieval and job.role == "method":
