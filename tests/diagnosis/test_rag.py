@@ -298,3 +298,60 @@ def test_what_makes_no_sense_is_refused() -> None:
         subject_of(log_of(), lm_of("llama"), endpoint="http://localhost:1/v1")
     with pytest.raises(ConfigError, match="Unknown metric"):
         subject_of(log_of(), lm_of("llama"), metric="bleu")
+
+
+def test_repeated_questions_are_no_more_questions() -> None:
+    queries = [(f"Q{i % 2}?", "a") for i in range(40)]
+    subject = ContextSubject(queries, [["p"]] * 40, losses=lambda cases: (float(not c.passages) for c in cases))
+    diagnosis = diagnose(subject, resamples=100, quiet=True)
+    assert subject.independent == 2 and diagnosis.verdict.outcome == "cannot-tell"
+    right = tuple(Rate(name, share_estimate([1.0] * 40, subject.groups)) for name in SITUATIONS)
+    assert headline(diagnosis, right, True, independent=2).startswith("Too few questions for a verdict: 2,")
+    assert np.isnan(right[0].value.low)
+
+
+def test_shares_that_are_all_equal_are_not_certain() -> None:
+    assert share_estimate([0.0] * 40).low == 0 and share_estimate([1.0] * 40).high == 1
+    for values, groups in (([1.0] * 40, np.arange(40) // 2), ([0.5] * 6, None)):
+        estimate = share_estimate(values, groups)
+        assert estimate.low < estimate.value or estimate.high > estimate.value
+
+
+def test_too_few_questions_tell_no_two_pipelines_apart() -> None:
+    few = [RagLog("log", log_of(kind).rows[:5], {}, True, ()) for kind in ("right", "wrong")]
+    pair = compare_subjects(*map(subject_over, few), names=("new", "old"), resamples=200)
+    assert pair.headline.startswith("Too few questions to tell new from old")
+    with pytest.raises(DataError, match="without right answers cannot be compared"):
+        shared(log_of(gold=False), log_of(gold=False))
+
+
+def test_token_f1_is_no_share_of_answers() -> None:
+    diagnosis = diagnose(subject_over(log_of()), resamples=100, quiet=True)
+    right = tuple(Rate(name, Estimate(0.67, 0.6, 0.7)) for name in SITUATIONS)
+    assert "67% of the words agree with the logged answers (token F1)" in headline(
+        diagnosis, right, False, grading="token_f1"
+    )
+
+
+@pytest.mark.slow
+def test_other_lengths_and_other_right_answers_are_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, asked = lm_of("llama"), []
+
+    def write(self: object, cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
+        asked.append(len(cases))
+        yield from ((place, "alt") for place in range(len(cases)))
+
+    monkeypatch.setattr("coldframe.diagnosis.text_rag.TextRAG.write", write)
+    rows = [{"question": f"Q{i}?", "contexts": [f"p{i}"], "reference": f"a{i}"} for i in range(6)]
+
+    def run(**more: int) -> list[float]:
+        asked.clear()
+        result = diagnose_log(rows, lm, resamples=100, out=tmp_path, quiet=True, **more)
+        return [rate.value.value for rate in result.right]
+
+    assert run(max_tokens=2) == [0, 0, 0] and asked
+    assert run(max_tokens=2) == [0, 0, 0] and not asked
+    run(max_tokens=64)
+    assert asked
+    rows = [{**row, "reference": [row["reference"], "alt"]} for row in rows]
+    assert run(max_tokens=64) == [1, 1, 1] and asked

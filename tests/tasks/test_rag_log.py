@@ -114,3 +114,18 @@ def test_what_cannot_be_used_is_named(row: dict[str, Any], problem: str) -> None
 def test_bad_rows_may_be_skipped() -> None:
     log = read_log([KINDS["ragas"], {**KINDS["ragas"], "user_input": ""}], on_error="skip")
     assert len(log.rows) == 1 and any("Skipped 1 unusable row" in note for note in log.notes)
+
+
+@pytest.mark.parametrize("cell", ["['a b' 'c d']", "[Document(page_content='a')]", "['a b', 'c"])
+def test_lists_that_cannot_be_read_back_are_named(cell: str) -> None:
+    with pytest.raises(DataError, match="row 1: a list was written in a way that cannot be read back"):
+        read_log([{"question": "Q", "contexts": cell, "reference": "R"}])
+    assert read_log([{"question": "Q", "contexts": "[1] a note", "reference": "R"}]).rows[0].passages == ("[1] a note",)
+
+
+def test_an_empty_column_gives_way_to_a_full_one_and_absent_passages_are_left_out() -> None:
+    rows = [{"question": "Q", "contexts": ["a", None, float("nan"), ""], "ground_truth": None, "reference": "R"}]
+    log = read_log(rows)
+    assert log.columns["gold"] == "reference" and log.rows[0].passages == ("a",)
+    with pytest.raises(DataError, match="A column cannot be two things"):
+        read_log(rows, {"question": "question", "gold": "question"})

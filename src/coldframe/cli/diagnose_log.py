@@ -57,9 +57,14 @@ def run_log(options: Diagnose, command: str) -> Outcome:
             show(render_table(results[0]))
             print(f"wrote {out}/diagnosis.html, diagnosis.json, questions.csv and passages.csv")
         return results[0].outcome
-    pair = compare_subjects(*subjects, names=tuple(Path(path).stem for path in paths), resamples=options.resamples)
-    for result, path in zip(results, paths, strict=True):
-        write_report(result, out / Path(path).stem)
+    names = [Path(path).stem for path in paths]
+    if names[0] == names[1]:
+        names = [f"{Path(path).absolute().parent.name}-{name}" for path, name in zip(paths, names, strict=True)]
+    if names[0] == names[1]:
+        names = [f"{name}-{place}" for place, name in enumerate(names, 1)]
+    pair = compare_subjects(*subjects, names=tuple(names), resamples=options.resamples)
+    for result, name in zip(results, names, strict=True):
+        write_report(result, out / name)
     write_pair(pair, out, command)
     if options.json:
         print_json(pair.to_dict())

@@ -131,6 +131,7 @@ def diagnose(
     remarks += getattr(first, "notes", ())
     if len(own) == 1 and pipelines[0].method.trainable:
         remarks.append("One training seed: what another training would have given is not in the intervals.")
+    independent = len(first) if first.groups is None else len(np.unique(first.groups))
     savings = savings_of(own[0]) if own else None
     return Diagnosis(
         subject=first.name,
@@ -139,7 +140,7 @@ def diagnose(
         unit=first.unit,
         n=len(first),
         seeds=len(subjects),
-        verdict=verdict(first.name, ablation, tokens, rungs, health, n=len(first), savings=savings),
+        verdict=verdict(first.name, ablation, tokens, rungs, health, n=independent, savings=savings),
         store_ablation=ablation,
         token_variance=tokens,
         ladder=rungs,

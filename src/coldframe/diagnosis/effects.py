@@ -191,14 +191,17 @@ def mean_estimate(values: Sequence[float], groups: NDArray[np.int64] | None = No
 def share_estimate(values: Sequence[float], groups: NDArray[np.int64] | None = None, **resampling: int) -> Estimate:
     """The same for values that lie between 0 and 1.
 
-    If all are 0 or 1 and questions independent, it is a Wilson interval: where all are equal, a bootstrap would claim
-    to be certain.
+    If all are equal, or all are 0 or 1 and the questions independent, it is a Wilson interval over the questions that
+    are independent: where all are equal, a bootstrap would claim to be certain.
 
     >>> round(share_estimate([1.0] * 10).low, 2)
     0.72
     """
-    if len(values) >= ENOUGH and groups is None and set(values) <= {0.0, 1.0}:
-        return Estimate(float(np.mean(values)), *wilson(int(sum(values)), len(values)))
+    units = len(values) if groups is None else len(np.unique(groups))
+    equal = len(set(values)) == 1
+    if units >= ENOUGH and (equal or (units == len(values) and set(values) <= {0.0, 1.0})):
+        share = float(np.mean(values))
+        return Estimate(share, *wilson(share * units, units))
     return mean_estimate(values, groups, **resampling)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from coldframe.diagnosis.queries import Case
@@ -17,14 +18,20 @@ class Memory:
     """The loss of every case measured so far; in a file too, if there is a path.
 
     The file has a line of JSON per case, written as soon as its loss is known: names and losses, no texts. A line that
-    a crash cut off is ignored, and so are lines of another ``owner``, which names what measured the losses.
+    a crash cut off is ignored, and so are lines of another ``owner``, which names what measured the losses. A loss also
+    depends on all right answers of its case, which ``accepted`` tells.
 
     Raises:
         ConfigError: The file cannot be read or written.
     """
 
-    def __init__(self, path: str | Path | None = None, owner: str = "") -> None:
-        self._path, self._owner = None if path is None else Path(path), owner
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        owner: str = "",
+        accepted: Callable[[Case], Sequence[str]] = lambda case: (case.answer,),
+    ) -> None:
+        self._path, self._owner, self._accepted = None if path is None else Path(path), owner, accepted
         self._losses: dict[str, float] = {}
         if self._path is not None:
             self._read(self._path)
@@ -42,7 +49,8 @@ class Memory:
             self._append(self._path, json.dumps({"case": name, "loss": loss}) + "\n")
 
     def _name(self, case: Case) -> str:
-        return content_hash(self._owner, case.text, case.answer, *case.passages)
+        others = [f"or {answer}" for answer in self._accepted(case) if answer != case.answer]
+        return content_hash(self._owner, case.text, case.answer, *others, *case.passages)
 
     def _read(self, path: Path) -> None:
         try:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from coldframe.config import Config
 from coldframe.diagnosis.effects import mean_estimate
 from coldframe.diagnosis.evidence import Estimate
 from coldframe.diagnosis.shares import Resampling
 from coldframe.diagnosis.subject import Condition, Subject
+from coldframe.diagnosis.verdict import MIN_QUERIES
 from coldframe.errors import DataError
 from coldframe.inference.intervals import RESAMPLES
 from coldframe.reports.numbers import plural, span
@@ -116,13 +119,16 @@ def compare_subjects(
         PairedQuestion(getattr(q, "id", "") or str(i), getattr(q, "text", ""), float(a), float(b))
         for i, (q, a, b) in enumerate(zip(queries, *full, strict=True), 1)
     )
-    headline = _headline((shown[0], shown[1]), rows[0], len(first), first.unit)
+    independent = len(first) if first.groups is None else len(np.unique(first.groups))
+    headline = _headline((shown[0], shown[1]), rows[0], independent, first.unit)
     return Pair((shown[0], shown[1]), len(first), first.unit, headline, tuple(rows), questions)
 
 
 def _headline(names: tuple[str, str], row: PairedLoss, n: int, unit: str) -> str:
     difference = row.difference
     measured = f"a difference of {span(difference, 3)} {unit} on {plural(n, 'question')}"
+    if n < MIN_QUERIES:
+        return f"Too few questions to tell {names[0]} from {names[1]}, it takes {MIN_QUERIES}: {measured}."
     if difference.low > 0:
         return f"{names[1]} is better than {names[0]}: {measured}."
     if difference.high < 0:
@@ -138,6 +144,11 @@ def shared(first: RagLog, second: RagLog) -> tuple[RagLog, RagLog]:
     """
     if first.is_gold != second.is_gold:
         raise DataError("One log has right answers and the other has none", fix="Compare logs of the same kind.")
+    if not first.is_gold:
+        raise DataError(
+            "Two logs without right answers cannot be compared: what one pipeline wrote would judge both",
+            fix="Add right answers to the logs (--gold COLUMN).",
+        )
     known = _by_question(second)
     both = [(row, known[key]) for key, row in _by_question(first).items() if key in known]
     if len(both) < 2:

@@ -100,7 +100,10 @@ class PassageSubject(ABC):
         self._noise: str | None = None
         #: The largest difference between losses that were measured twice.
         self.noise = 0.0
-        self._accepted = {(q.text, q.target): (q.target, *q.references) for q in self.queries}
+        self._accepted: dict[tuple[str, str], tuple[str, ...]] = {}
+        for query in self.queries:  # a question that stands here twice has all its right answers
+            answers = (*self._accepted.get((query.text, query.target), ()), query.target, *query.references)
+            self._accepted[query.text, query.target] = tuple(dict.fromkeys(answers))
 
     @abstractmethod
     def measure(self, cases: Sequence[Case]) -> Iterator[tuple[int, float]]:
@@ -113,7 +116,8 @@ class PassageSubject(ABC):
     @cached_property
     def remembered(self) -> Memory:
         """Losses measured so far."""
-        return Memory() if self._resume is None else Memory(self._resume, self.fingerprint())
+        owner = "" if self._resume is None else self.fingerprint()
+        return Memory(self._resume, owner, self.accepted)
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -203,6 +207,11 @@ class PassageSubject(ABC):
                 unknown.setdefault(case, row)
         self._measure(list(unknown), list(unknown.values()), title, self.remembered)
         return np.array([self.remembered[case] for case in cases], np.float64)
+
+    @property
+    def independent(self) -> int:
+        """Queries that are independent of one another: groups, where there are some."""
+        return len(self) if self.groups is None else len(np.unique(self.groups))
 
     def accepted(self, case: Case) -> tuple[str, ...]:
         """All right answers of a case."""

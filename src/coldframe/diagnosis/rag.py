@@ -163,7 +163,7 @@ def diagnose_subject(
     command: str = "",
 ) -> RagDiagnosis:
     """The diagnosis of a log over a pipeline that :func:`subject_of` made."""
-    quality = retrieval_quality(log.rows, seed=seed)
+    quality = retrieval_quality(log.rows, subject.groups, seed=seed)
     if not quiet:
         say(cost(subject))
     score = _grader(metric, log)
@@ -179,7 +179,7 @@ def diagnose_subject(
     right = _rates(scores, groups, resampling)
     return RagDiagnosis(
         log=log.name,
-        headline=headline(diagnosis, right, log.is_gold),
+        headline=headline(diagnosis, right, log.is_gold, grading=score.name, independent=subject.independent),
         warnings=quality.warnings,
         is_gold=log.is_gold,
         grading=score.title,
@@ -224,7 +224,8 @@ def written_scores(
 ) -> dict[Situation, NDArray[np.float64]]:
     """How right the written answers are, ``[n]`` in each situation; stored by the same names as losses."""
     path = None if out is None else Path(out) / "answers.jsonl"
-    memory = Memory(path, f"{subject.fingerprint()} {score.name}")
+    length = getattr(subject, "max_new_tokens", "")  # an endpoint's is in its fingerprint
+    memory = Memory(path, f"{subject.fingerprint()} {score.name} {length}", subject.accepted)
     scores: dict[Situation, NDArray[np.float64]] = {}
     for situation, condition in zip(SITUATIONS, ("full", "empty", "swapped"), strict=True):
         cases = subject.cases(condition)  # type: ignore[arg-type]

@@ -75,9 +75,14 @@ class RagDiagnosis(Config):
         return self.diagnosis.verdict.outcome
 
 
-def headline(diagnosis: Diagnosis, right: Sequence[Rate], is_gold: bool) -> str:
-    """The verdict in the reader's words, and what the answers were in each situation."""
-    gain, n = diagnosis.store_ablation.gain, diagnosis.n
+def headline(
+    diagnosis: Diagnosis, right: Sequence[Rate], is_gold: bool, *, grading: str = "contains", independent: int = 0
+) -> str:
+    """The verdict in the reader's words, and what the answers were in each situation.
+
+    ``grading`` names the score: token F1 is no share of the answers. ``independent`` counts questions that are.
+    """
+    gain, n = diagnosis.store_ablation.gain, independent or diagnosis.n
     if n < MIN_QUERIES:
         verdict = f"Too few questions for a verdict: {n}, and it takes {MIN_QUERIES} or more"
     elif gain.high < 0:
@@ -87,6 +92,10 @@ def headline(diagnosis: Diagnosis, right: Sequence[Rate], is_gold: bool) -> str:
     else:
         verdict = _VERDICTS[diagnosis.verdict.outcome]
     own, none, others = (percent(rate.value.value) for rate in right)
+    if grading == "token_f1":
+        against = "right" if is_gold else "logged"
+        rates = f"{own} of the words agree with the {against} answers (token F1) with the retrieved passages"
+        return f"{verdict}: {rates}, {none} without, {others} with another question's."
     what = "answers are right" if is_gold else "answers agree with the logged ones"
     return (
         f"{verdict}: {own} of the {what} with the retrieved passages, {none} without, {others} with another question's."

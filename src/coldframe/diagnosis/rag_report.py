@@ -99,7 +99,7 @@ def _banner(result: RagDiagnosis) -> blocks.Banner:
         tone = "loss"
     parts: list[Block] = [*blocks.notes(result.warnings, "warn")]
     if result.probability:
-        own, none, others = (f"{100 * rate.value.value:.2g}%" for rate in result.probability)
+        own, none, others = (_probability(rate.value.value) for rate in result.probability)
         right = "right" if result.is_gold else "logged"
         parts.append(
             Text(
@@ -112,6 +112,10 @@ def _banner(result: RagDiagnosis) -> blocks.Banner:
     if needed := verdict.queries_needed:
         parts.append(Text(f"About {needed:,} questions would tell; there are {result.diagnosis.n:,}."))
     return blocks.Banner(tone, result.headline, tuple(parts))
+
+
+def _probability(value: float) -> str:
+    return f"{100 * value:.{0 if value >= 0.1 else 1}f}%"
 
 
 def _answers(result: RagDiagnosis) -> tuple[Block, ...]:
@@ -132,6 +136,7 @@ def _answers(result: RagDiagnosis) -> tuple[Block, ...]:
 def _rates(result: RagDiagnosis, title: str) -> Table:
     probability = {rate.situation: rate.value for rate in result.probability}
     what = "answers right" if result.is_gold else "answers like the logged ones"
+    what = f"{what}: {result.grading}"
     columns: list[Column[Rate]] = [
         Column("the model", lambda rate: rate.situation),
         Column(what, lambda rate: ranged(rate.value, 0, scale=100, unit="%"), "[95%]"),

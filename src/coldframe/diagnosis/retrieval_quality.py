@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from coldframe.config import Config
 from coldframe.diagnosis.effects import share_estimate
@@ -75,7 +76,9 @@ class RetrievalQuality(Config):
         return tuple(sentences)
 
 
-def retrieval_quality(rows: Sequence[LogRow], *, seed: int = 0) -> RetrievalQuality:
+def retrieval_quality(
+    rows: Sequence[LogRow], groups: NDArray[np.int64] | None = None, *, seed: int = 0
+) -> RetrievalQuality:
     """Measure a log's retrieval; no model is asked.
 
     A gold passage counts as retrieved if it equals a retrieved one, or one holds the other (chunks), in lower case and
@@ -97,7 +100,7 @@ def retrieval_quality(rows: Sequence[LogRow], *, seed: int = 0) -> RetrievalQual
     sets = [[normalise(passage) for passage in row.passages] for row in rows]
     answers = [[normalise(answer) for answer in row.answers] for row in rows]
     known = [(texts, [normalise(passage) for passage in row.gold]) for texts, row in zip(sets, rows, strict=True)]
-    known = [(texts, gold) for texts, gold in known if gold]
+    known = [(texts, list(filter(None, gold))) for texts, gold in known if any(gold)]
     total = sum(map(len, sets))
     repeated = sum(_repeats(texts) for texts in sets)
     within = [
@@ -111,12 +114,13 @@ def retrieval_quality(rows: Sequence[LogRow], *, seed: int = 0) -> RetrievalQual
         empty=sum(not texts for texts in sets),
         same_for_all=len(rows) > 1 and len({frozenset(texts) for texts in sets}) == 1 and bool(sets[0]),
         is_answer=sum(not set(texts).isdisjoint(accepted) for texts, accepted in zip(sets, answers, strict=True)),
-        answer_within=share_estimate(within, seed=seed),
+        answer_within=share_estimate(within, groups, seed=seed),
         redundant=repeated / total if total else 0.0,
     )
     if not known:
         return quality
     hits, recalls, gains = [], [], []
+    own = None if groups is None else groups[[place for place, row in enumerate(rows) if any(map(normalise, row.gold))]]
     everything = [text for texts in sets for text in texts]
     for texts, gold in known:
         places = [any(_holds(text, passage) for passage in gold) for text in texts]
@@ -130,9 +134,9 @@ def retrieval_quality(rows: Sequence[LogRow], *, seed: int = 0) -> RetrievalQual
     return dataclasses.replace(
         quality,
         gold_questions=len(known),
-        hit=share_estimate(hits, seed=seed),
-        recall=share_estimate(recalls, seed=seed),
-        ndcg=share_estimate(gains, seed=seed),
+        hit=share_estimate(hits, own, seed=seed),
+        recall=share_estimate(recalls, own, seed=seed),
+        ndcg=share_estimate(gains, own, seed=seed),
         gold_never=len(never) / len(gold_passages),
     )
 

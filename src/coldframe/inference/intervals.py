@@ -260,7 +260,7 @@ def ends(value: float, draws: NDArray[np.float64], left_out: NDArray[np.float64]
     return float(low), float(high)
 
 
-def wilson(count: int, trials: int) -> tuple[float, float]:
+def wilson(count: float, trials: int) -> tuple[float, float]:
     """The 95% interval of a rate.
 
     Paper: Wilson 1927.
@@ -272,4 +272,5 @@ def wilson(count: int, trials: int) -> tuple[float, float]:
     """
     z, rate = NormalDist().inv_cdf(0.975), count / trials
     middle, half = rate + z**2 / (2 * trials), z * math.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2))
-    return max(0.0, (middle - half) / (1 + z**2 / trials)), (middle + half) / (1 + z**2 / trials)
+    low, high = (middle - half) / (1 + z**2 / trials), (middle + half) / (1 + z**2 / trials)
+    return min(max(0.0, low), rate), max(min(1.0, high), rate)  # rounding must not leave the rate outside

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -67,6 +68,10 @@ _ROLES: Mapping[Role, str] = {
     "id": "the row's name",
     "group": "the group of the question",
 }
+
+
+#: How texts of lists begin that other programs write: of numpy and Python, of documents, of mappings.
+_LISTS = ("['", '["', "[Document(", "[NodeWithScore(", "[TextNode(", "[{")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +173,8 @@ def read_log(
         "written": chosen.written,
         "gold_contexts": chosen.gold_contexts,
     }
+    if repeated := [name for name, count in Counter(filter(None, named.values())).items() if count > 1]:
+        raise DataError("A column cannot be two things", got=repeated[0], fix="Name another one.")
     roles = _columns(table, {role: table.require(name) for role, name in named.items() if name})
     target: Role = "gold" if "gold" in roles else "written"
     if target not in roles:
@@ -205,6 +212,7 @@ def _columns(table: Table, roles: dict[Role, str]) -> dict[Role, str]:
     """The column of each role; those that are named come first, and none has two roles."""
     for role, names in NAMES.items():
         free = [name for name in names if name in table.columns and name not in roles.values()]
+        free = [name for name in free if any(_says(row.values.get(name)) for row in table.rows)] or free
         if role not in roles and free:
             roles[role] = free[0]
     required: tuple[Role, ...] = ("question", "contexts")
@@ -256,11 +264,23 @@ def _row(row: Row, roles: Mapping[Role, str], answers: tuple[str, ...]) -> LogRo
 def _listed(value: Any) -> Sequence[Any]:
     """A cell as a list: JSON of one is one, and a single value is a list of one."""
     value = decoded(value)
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
         return []
+    if isinstance(value, str) and value.lstrip().startswith(_LISTS):
+        raise DataError(
+            "a list was written in a way that cannot be read back",
+            got=value[:60],
+            expected="a list in JSON",
+            fix="Write the log as JSONL, or the column with json.dumps.",
+        )
     return value if isinstance(value, list) else [value]
+
+
+def _says(value: Any) -> bool:
+    """Whether there is anything in a cell."""
+    return value is not None and (isinstance(value, list) or bool(value == value and str(value).strip()))
 
 
 def _filled(value: Any) -> list[Any]:
     """The passages of a cell that say anything."""
-    return [item for item in _listed(value) if not (isinstance(item, str) and not item.strip())]
+    return [item for item in _listed(value) if item is not None and item == item and str(item).strip()]
