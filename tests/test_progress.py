@@ -156,3 +156,11 @@ def test_the_innermost_work_speaks_and_says_what_it_is_part_of(clock: Clock, lin
     assert len(inside) >= 6 and inside[0].startswith("compare 0 of 7 · train mha-esp: ")
     assert any(line.startswith("compare 1 of 7 · train mha-esp: ") for line in inside)
     assert lines[-1].startswith("compare: 2 of 7") and not progress._OPEN
+
+
+def test_the_notes_of_a_part_are_left_to_the_whole(clock: Clock, lines: list[str]) -> None:
+    with working("mha-esp, seed 0"), Bar(10, "train mha-esp") as inner:
+        inner.note({"validation_loss": 0.5})
+    with Bar(10, "train mha-esp") as alone:
+        alone.note({"validation_loss": 0.5})
+    assert lines == ["train mha-esp: validation loss 0.500"]

@@ -80,6 +80,7 @@ class Bar:
         self.done = self.skipped = self._reports = 0
         self._started = self._last = _now()
         self._end, self._extra, self._estimated = threading.Event(), "", False
+        self._part = False
         self._lock = threading.Lock()
         terminal = sys.stderr.isatty()
         self._lines = not quiet and not terminal
@@ -110,8 +111,8 @@ class Bar:
         self.beat()
 
     def note(self, values: dict[str, float]) -> None:
-        """Print one line that stays."""
-        if values:
+        """Print one line that stays; work that is a part of other work leaves that to the whole."""
+        if values and not self._part:
             self._say(", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items()))
 
     def beat(self) -> None:
@@ -158,6 +159,7 @@ class Bar:
 
     def __enter__(self) -> Self:
         self._started = self._last = _now()
+        self._part = bool(_OPEN)
         if self._lines and _OPEN:  # its silence began with the last line of the one around it
             self._last = _OPEN[-1]._last
         if any(bar._live.live.is_started for bar in _OPEN):  # a terminal shows one at a time

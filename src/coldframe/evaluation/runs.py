@@ -27,7 +27,7 @@ from coldframe.pipeline.fit import fit
 from coldframe.pipeline.label_bias import label_priors
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.pipeline.setup import context_of, retriever_of, training_settings
-from coldframe.progress import Bar, duration, say
+from coldframe.progress import Bar, duration, say, working
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.storage.files import write_text
@@ -127,16 +127,17 @@ class Runner:
         if self._fitted is not None and self._fitted[0] == key:
             return self._fitted[1]
         method = job.build()
-        pipeline = fit(
-            self._constant(method, job) if job.change == "constant-input" else method,
-            self.lm,
-            self.task,
-            retrieval=self._retrieval(job),
-            training=self._training(job),
-            store=shuffled_labels(self._store, job.seed) if job.change == "shuffled-labels" else None,
-            out=self.path(self._name(job)) if method.needs_passages else None,
-            quiet=self.quiet,
-        )
+        with working(f"{job.title}, seed {job.seed}", self.quiet):
+            pipeline = fit(
+                self._constant(method, job) if job.change == "constant-input" else method,
+                self.lm,
+                self.task,
+                retrieval=self._retrieval(job),
+                training=self._training(job),
+                store=shuffled_labels(self._store, job.seed) if job.change == "shuffled-labels" else None,
+                out=self.path(self._name(job)) if method.needs_passages else None,
+                quiet=self.quiet,
+            )
         self._fitted = key, pipeline
         return pipeline
 
