@@ -15,9 +15,9 @@ Run = Callable[..., Ran]
 
 
 def wrong(run: Run, path: Path, *words: object) -> list[str]:
-    found = run("check", path, "--json", *words)
-    assert found.err == "" and found.status == (1 if found.json["wrong"] else 0)
-    return list(found.json["wrong"])
+    ran = run("check", path, "--json", *words)
+    assert ran.err == "" and ran.status == (1 if ran.json["wrong"] else 0)
+    return list(ran.json["wrong"])
 
 
 def table_of(path: Path, rows: list[str], header: str = "text,label") -> Path:
@@ -29,11 +29,11 @@ ROWS = [f"item {i},{('red', 'green')[i % 2]}" for i in range(40)]
 
 
 def test_a_clean_table(run: Run, table: Path) -> None:
-    found = run("check", table)
-    assert found.status == 0 and found.err == ""
+    ran = run("check", table)
+    assert ran.status == 0 and ran.err == ""
     for part in ("classification of text, 61 train, 11 validation, 18 test rows", "Took column 'sentence'", "'blue'",
                  "  | Sentence: item", "  | -> ", "Nothing looks wrong."):  # fmt: skip
-        assert part in found.out, found.out
+        assert part in ran.out, ran.out
     task = run("check", table, "--json").json["task"]
     assert (task["kind"], task["metric"], task["text"], task["label"]) == (
         "classification", "accuracy", "sentence", "colour"
@@ -73,10 +73,10 @@ def test_what_looks_wrong(case: str, run: Run, tmp_path: Path) -> None:
     lines, sentence, is_wrong = CASES[case]
     path = tmp_path / "a.csv"
     path.write_text("\n".join(lines) + "\n")
-    found = run("check", path, "--json").json
-    sentences = found["wrong"] if is_wrong else found["notes"]
-    assert any(sentence in line for line in sentences), found
-    assert bool(found["wrong"]) == is_wrong
+    ran = run("check", path, "--json").json
+    sentences = ran["wrong"] if is_wrong else ran["notes"]
+    assert any(sentence in line for line in sentences), ran
+    assert bool(ran["wrong"]) == is_wrong
     text = run("check", path)
     assert text.status == int(is_wrong) and sentence in text.out and "WARNING" not in text.out
 
@@ -116,8 +116,8 @@ def test_what_cannot_be_checked(run: Run, tmp_path: Path) -> None:
         ((tmp_path / "a.csv", "--test", tmp_path / "absent.csv"), "Cannot read"),
         (("b3bd",), "Did you mean 'b3db'?"),
     ):
-        found = run("check", *words)
-        assert found.status == 2 and found.out == "" and part in found.err.splitlines()[-1]
+        ran = run("check", *words)
+        assert ran.status == 2 and ran.out == "" and part in ran.err.splitlines()[-1]
 
 
 def test_no_model_library_is_loaded(tmp_path: Path) -> None:

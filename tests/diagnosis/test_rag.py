@@ -27,6 +27,7 @@ from coldframe.diagnosis.rag import cost, diagnose_log, subject_of
 from coldframe.diagnosis.rag_evidence import SITUATIONS, RagDiagnosis, Rate, headline
 from coldframe.diagnosis.rag_report import questions_csv, render_report, write_report
 from coldframe.diagnosis.retrieval_quality import retrieval_quality
+from coldframe.diagnosis.shares import independent
 from coldframe.errors import ConfigError, DataError, ModelError
 from coldframe.inference.client import Client
 from coldframe.tasks.rag_log import LogRow, RagLog, read_log
@@ -304,7 +305,7 @@ def test_repeated_questions_are_no_more_questions() -> None:
     queries = [(f"Q{i % 2}?", "a") for i in range(40)]
     subject = ContextSubject(queries, [["p"]] * 40, losses=lambda cases: (float(not c.passages) for c in cases))
     diagnosis = diagnose(subject, resamples=100, quiet=True)
-    assert subject.independent == 2 and diagnosis.verdict.outcome == "cannot-tell"
+    assert independent(len(subject), subject.groups) == 2 and diagnosis.verdict.outcome == "cannot-tell"
     right = tuple(Rate(name, share_estimate([1.0] * 40, subject.groups)) for name in SITUATIONS)
     assert headline(diagnosis, right, True, independent=2).startswith("Too few questions for a verdict: 2,")
     assert np.isnan(right[0].value.low)

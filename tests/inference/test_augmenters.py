@@ -17,7 +17,7 @@ from coldframe.inference.augmenters import by_endpoint, by_model
 from coldframe.inference.client import Client
 from coldframe.tasks import load_task
 from coldframe.tasks.augmentation import augment
-from coldframe.tasks.rows import Problems
+from coldframe.tasks.table import Problems
 from coldframe.tasks.task import Passage, Task
 
 GOOD = json.dumps([{"question": f"Q{i}?", "answer": f"A{i}"} for i in range(3)])

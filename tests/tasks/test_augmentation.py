@@ -13,7 +13,7 @@ from coldframe.errors import ColdframeError, DataError
 from coldframe.tasks import load_task
 from coldframe.tasks.augmentation import augment
 from coldframe.tasks.question_writer import QuestionWriter, read_questions_in
-from coldframe.tasks.rows import Problems
+from coldframe.tasks.table import Problems
 from coldframe.tasks.task import Example, Passage, Task
 
 QAS = [{"question": f"Q{i}?", "answer": f"A{i}", "full_answer": f"It is A{i}."} for i in range(3)]

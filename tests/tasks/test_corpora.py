@@ -14,7 +14,8 @@ from coldframe.tasks.corpora import build_corpus, spread
 from coldframe.tasks.options import TaskConfig
 from coldframe.tasks.passages import read_passages, write_passages
 from coldframe.tasks.questions import read_questions, write_questions
-from coldframe.tasks.rows import Problems, Row, Table, read_table
+from coldframe.tasks.rows import read_table
+from coldframe.tasks.table import Problems, Row, Table
 from coldframe.tasks.task import Example, Passage, Task
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from coldframe.errors import DataError, MissingExtraError
 from coldframe.tasks import load_task
-from coldframe.tasks.rows import Problems, parse, read_table
-from coldframe.tasks.table import MAX_BYTES
+from coldframe.tasks.rows import parse, read_table
+from coldframe.tasks.table import MAX_BYTES, Problems
 
 ROWS = [{"text": f"row {i}", "label": "ab"[i % 2]} for i in range(20)]
 CELL = st.text(st.characters(codec="utf-8"), max_size=10) | st.integers() | st.booleans() | st.none()

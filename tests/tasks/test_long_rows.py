@@ -6,7 +6,7 @@ import pytest
 
 from coldframe.errors import DataError
 from coldframe.tasks.long_rows import drop_long
-from coldframe.tasks.rows import Problems
+from coldframe.tasks.table import Problems
 from coldframe.tasks.task import Example, Schema, Task
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from coldframe.errors import ColdframeError, DataError
 from coldframe.tasks.cells import as_text
-from coldframe.tasks.rows import SUFFIXES, Problems, Row, parse, read_table
+from coldframe.tasks.rows import SUFFIXES, parse, read_table
+from coldframe.tasks.table import Problems, Row
 
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from coldframe.errors import ColdframeError
 from coldframe.tasks import load_task
-from coldframe.tasks.rows import Problems, parse
+from coldframe.tasks.rows import parse
+from coldframe.tasks.table import Problems
 
 LETTERS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12)
 SEPARATED = st.text(alphabet='ab",;|\t\n\r ', max_size=80)

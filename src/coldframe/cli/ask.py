@@ -16,7 +16,7 @@ from coldframe.cli.rows import labelled, own_test
 from coldframe.config import Config, local_path
 from coldframe.errors import ConfigError
 from coldframe.escape import visible
-from coldframe.tasks.rows import OnError
+from coldframe.tasks.table import OnError
 
 if TYPE_CHECKING:
     from coldframe.evaluation.variants import VariantTable

@@ -16,7 +16,7 @@ from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.rows import labelled, own_test
 from coldframe.config import local_path
 from coldframe.errors import ConfigError, nearest
-from coldframe.tasks.rows import OnError
+from coldframe.tasks.table import OnError
 
 #: Exit status of a diagnosis whose verdict is among ``--fail-on``.
 UNWANTED = 3

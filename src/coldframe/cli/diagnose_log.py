@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coldframe.cli.diagnose_pair import tell_pair
 from coldframe.cli.options import writable
 from coldframe.cli.output import print_json, show, tell
 from coldframe.config import local_path
@@ -14,7 +15,6 @@ from coldframe.diagnosis.endpoint import Endpoint
 from coldframe.diagnosis.evidence import Outcome
 from coldframe.diagnosis.grading import Grader, Judge
 from coldframe.diagnosis.paired import compare_subjects, shared
-from coldframe.diagnosis.paired_report import render_pair, write_pair
 from coldframe.diagnosis.rag import diagnose_subject, sampled, subject_of
 from coldframe.diagnosis.rag_report import render_table, write_report
 from coldframe.diagnosis.text_rag import TextRAG
@@ -44,9 +44,7 @@ def run_log(options: Diagnose, command: str) -> Outcome:
     model = options.model if options.endpoint else load_lm(options.model)
     subjects = [_subject(options, log, model, metric, out) for log in logs]
     results = [
-        diagnose_subject(
-            log, subject, metric, resamples=options.resamples, out=out, quiet=options.quiet, command=command
-        )
+        diagnose_subject(log, subject, resamples=options.resamples, out=out, quiet=options.quiet, command=command)
         for log, subject in zip(logs, subjects, strict=True)
     ]
     if len(results) == 1:
@@ -65,12 +63,7 @@ def run_log(options: Diagnose, command: str) -> Outcome:
     pair = compare_subjects(*subjects, names=tuple(names), resamples=options.resamples)
     for result, name in zip(results, names, strict=True):
         write_report(result, out / name)
-    write_pair(pair, out, command)
-    if options.json:
-        print_json(pair.to_dict())
-    else:
-        show(render_pair(pair))
-        print(f"wrote {out}/comparison.html, comparison.json, and the report of each log in its own folder")
+    tell_pair(pair, out, options, command)
     return results[0].outcome
 
 

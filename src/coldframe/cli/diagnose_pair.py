@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from coldframe.cli.options import writable
 from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.rows import own_test
-from coldframe.diagnosis.paired import compare_subjects
+from coldframe.diagnosis.paired import Pair, compare_subjects
 from coldframe.diagnosis.paired_report import render_pair, write_pair
 from coldframe.diagnosis.soft_token_subject import subject_of
 from coldframe.errors import DataError
@@ -40,6 +40,11 @@ def run_pair(options: Diagnose, first: Pipeline, second: Pipeline, command: str)
     subjects = [subject_of(pipeline, examples, quiet=options.quiet) for pipeline in (first, second)]
     names = Path(options.artifact).name, Path(str(options.data)).name
     pair = compare_subjects(*subjects, names=names, resamples=options.resamples)
+    tell_pair(pair, out, options, command)
+
+
+def tell_pair(pair: Pair, out: Path, options: Diagnose, command: str) -> None:
+    """Write the page of a comparison, and print it."""
     write_pair(pair, out, command)
     if options.json:
         print_json(pair.to_dict())

@@ -13,7 +13,7 @@ from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.rows import labelled, own_test
 from coldframe.config import Config, local_path
 from coldframe.progress import working
-from coldframe.tasks.rows import OnError
+from coldframe.tasks.table import OnError
 
 if TYPE_CHECKING:
     from coldframe.evaluation.report_data import MethodRow

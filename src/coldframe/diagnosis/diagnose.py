@@ -17,6 +17,7 @@ from coldframe.diagnosis.ladder_plan import FACTORS, RUNGS, count_tokens
 from coldframe.diagnosis.passages import PassageSubject
 from coldframe.diagnosis.pipeline_subject import PipelineSubject
 from coldframe.diagnosis.savings import savings_of
+from coldframe.diagnosis.shares import independent
 from coldframe.diagnosis.soft_token_subject import SoftTokenSubject, subject_of
 from coldframe.diagnosis.store_ablation import RETRAINABLE, retrain_under, store_ablation
 from coldframe.diagnosis.store_health import health_of, store_health
@@ -131,7 +132,7 @@ def diagnose(
     remarks += getattr(first, "notes", ())
     if len(own) == 1 and pipelines[0].method.trainable:
         remarks.append("One training seed: what another training would have given is not in the intervals.")
-    independent = len(first) if first.groups is None else len(np.unique(first.groups))
+    n = independent(len(first), first.groups)
     savings = savings_of(own[0]) if own else None
     return Diagnosis(
         subject=first.name,
@@ -140,7 +141,7 @@ def diagnose(
         unit=first.unit,
         n=len(first),
         seeds=len(subjects),
-        verdict=verdict(first.name, ablation, tokens, rungs, health, n=independent, savings=savings),
+        verdict=verdict(first.name, ablation, tokens, rungs, health, n=n, savings=savings),
         store_ablation=ablation,
         token_variance=tokens,
         ladder=rungs,

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from coldframe.config import Config
 from coldframe.diagnosis.evidence import Estimate
 from coldframe.diagnosis.passages import PassageSubject
 from coldframe.diagnosis.queries import Case
-from coldframe.diagnosis.shares import UNDEFINED, Resampling
+from coldframe.diagnosis.shares import UNDEFINED, Resampling, independent
+from coldframe.diagnosis.store_ablation import DRAWS
 from coldframe.inference.intervals import wilson
 
 Effect = Literal["helped", "hurt", "did nothing"]
@@ -97,7 +98,7 @@ class MeanEffect(Config):
     change: Estimate
 
 
-def question_effects(subject: PassageSubject, *, draws: int = 3) -> tuple[QuestionEffect, ...]:
+def question_effects(subject: PassageSubject, *, draws: int = DRAWS) -> tuple[QuestionEffect, ...]:
     """Every question with and without its passages, and with all but one of them.
 
     With the loss l(P) of the right answer given passages P, the effect of retrieval is ``l({}) - l(P)`` and that of
@@ -168,28 +169,24 @@ def _mean(
     name: str, changes: Iterable[tuple[int, float]], groups: NDArray[np.int64] | None, resampling: dict[str, int]
 ) -> MeanEffect:
     rows, values = zip(*changes, strict=True)
-    return MeanEffect(
-        name, len(rows), mean_estimate(values, None if groups is None else groups[list(rows)], **resampling)
-    )
+    own = None if groups is None else groups[list(rows)]
+    return MeanEffect(name, len(rows), mean_estimates([values], own, **resampling)[0])
 
 
-def mean_estimate(values: Sequence[float], groups: NDArray[np.int64] | None = None, **resampling: int) -> Estimate:
-    """A mean with its interval over questions; the ends are NaN below five of them.
+def mean_estimates(rows: ArrayLike, groups: NDArray[np.int64] | None = None, **resampling: int) -> list[Estimate]:
+    """Means over the same questions with their intervals, by one resampling; the ends are NaN below five questions.
 
-    >>> mean_estimate([1.0, 2.0])
-    Estimate(value=1.5, low=nan, high=nan, p_value=nan)
+    >>> mean_estimates([[1.0, 2.0]])
+    [Estimate(value=1.5, low=nan, high=nan, p_value=nan)]
     """
-    if not len(values):
-        return UNDEFINED
-    units = len(values) if groups is None else len(np.unique(groups))
-    if units < ENOUGH:
-        return Estimate(float(np.mean(values)), float("nan"), float("nan"))
-    means = Resampling(len(values), groups, **resampling).means(np.asarray(values, np.float64)[None, None])
-    return means[0].estimate()
+    values = np.asarray(rows, np.float64)
+    if independent(values.shape[1], groups) < ENOUGH:
+        return [Estimate(float(mean), float("nan"), float("nan")) for mean in values.mean(axis=1)]
+    return [mean.estimate() for mean in Resampling(values.shape[1], groups, **resampling).means(values[:, None])]
 
 
 def share_estimate(values: Sequence[float], groups: NDArray[np.int64] | None = None, **resampling: int) -> Estimate:
-    """The same for values that lie between 0 and 1.
+    """A mean of values between 0 and 1 with its interval; not defined where there are none.
 
     If all are equal, or all are 0 or 1 and the questions independent, it is a Wilson interval over the questions that
     are independent: where all are equal, a bootstrap would claim to be certain.
@@ -197,12 +194,12 @@ def share_estimate(values: Sequence[float], groups: NDArray[np.int64] | None = N
     >>> round(share_estimate([1.0] * 10).low, 2)
     0.72
     """
-    units = len(values) if groups is None else len(np.unique(groups))
+    units = independent(len(values), groups)
     equal = len(set(values)) == 1
     if units >= ENOUGH and (equal or (units == len(values) and set(values) <= {0.0, 1.0})):
         share = float(np.mean(values))
         return Estimate(share, *wilson(share * units, units))
-    return mean_estimate(values, groups, **resampling)
+    return mean_estimates([values], groups, **resampling)[0] if len(values) else UNDEFINED
 
 
 def _word(change: float, least: float) -> Effect:

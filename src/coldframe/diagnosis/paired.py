@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-
 from coldframe.config import Config
-from coldframe.diagnosis.effects import mean_estimate
+from coldframe.diagnosis.effects import mean_estimates
 from coldframe.diagnosis.evidence import Estimate
-from coldframe.diagnosis.shares import Resampling
+from coldframe.diagnosis.shares import Resampling, independent
 from coldframe.diagnosis.subject import Condition, Subject
 from coldframe.diagnosis.verdict import MIN_QUERIES
 from coldframe.errors import DataError
@@ -97,10 +95,12 @@ def compare_subjects(
 
     Cost: up to three losses for every question and pipeline.
     """
-    for attribute, what in (("unit", "units"), ("__len__", "numbers of questions")):
-        values = [len(s) if attribute == "__len__" else s.unit for s in (first, second)]
-        if values[0] != values[1]:
-            raise DataError(f"Two pipelines with different {what} cannot be compared", got=values)
+    if first.unit != second.unit:
+        raise DataError("Two pipelines with different units cannot be compared", got=[first.unit, second.unit])
+    if len(first) != len(second):
+        raise DataError(
+            "Two pipelines with different numbers of questions cannot be compared", got=[len(first), len(second)]
+        )
     shown = names if len(names) == 2 else (first.name, second.name)
     resampling = Resampling(len(first), first.groups, resamples=resamples, seed=seed)
     missing = {*first.missing(), *second.missing()}
@@ -110,8 +110,7 @@ def compare_subjects(
             continue
         a, b = first.losses(condition), second.losses(condition)
         (p_value,) = resampling.p_values([(a - b)[None]])
-        difference = mean_estimate((a - b).tolist(), first.groups, resamples=resamples, seed=seed)
-        own, other = (mean_estimate(x.tolist(), first.groups, resamples=resamples, seed=seed) for x in (a, b))
+        own, other, difference = mean_estimates([a, b, a - b], first.groups, resamples=resamples, seed=seed)
         rows.append(PairedLoss(condition, own, other, dataclasses.replace(difference, p_value=p_value)))
     full = [first.losses("full"), second.losses("full")]
     queries = getattr(first, "queries", None) or getattr(first, "examples", None) or [None] * len(first)
@@ -119,8 +118,7 @@ def compare_subjects(
         PairedQuestion(getattr(q, "id", "") or str(i), getattr(q, "text", ""), float(a), float(b))
         for i, (q, a, b) in enumerate(zip(queries, *full, strict=True), 1)
     )
-    independent = len(first) if first.groups is None else len(np.unique(first.groups))
-    headline = _headline((shown[0], shown[1]), rows[0], independent, first.unit)
+    headline = _headline((shown[0], shown[1]), rows[0], independent(len(first), first.groups), first.unit)
     return Pair((shown[0], shown[1]), len(first), first.unit, headline, tuple(rows), questions)
 
 

@@ -208,11 +208,6 @@ class PassageSubject(ABC):
         self._measure(list(unknown), list(unknown.values()), title, self.remembered)
         return np.array([self.remembered[case] for case in cases], np.float64)
 
-    @property
-    def independent(self) -> int:
-        """Queries that are independent of one another: groups, where there are some."""
-        return len(self) if self.groups is None else len(np.unique(self.groups))
-
     def accepted(self, case: Case) -> tuple[str, ...]:
         """All right answers of a case."""
         return self._accepted.get((case.text, case.answer), (case.answer,))

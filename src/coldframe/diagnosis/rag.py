@@ -15,7 +15,7 @@ from coldframe.diagnosis.diagnose import diagnose
 from coldframe.diagnosis.effects import (
     by_passage,
     by_rank,
-    mean_estimate,
+    mean_estimates,
     question_effects,
     share_estimate,
 )
@@ -26,6 +26,7 @@ from coldframe.diagnosis.memory import Memory
 from coldframe.diagnosis.passages import PassageSubject
 from coldframe.diagnosis.rag_evidence import SITUATIONS, RagDiagnosis, Rate, Situation, headline
 from coldframe.diagnosis.retrieval_quality import retrieval_quality
+from coldframe.diagnosis.shares import independent
 from coldframe.diagnosis.text_rag import TextRAG
 from coldframe.diagnosis.verdict import MIN_QUERIES
 from coldframe.errors import ConfigError
@@ -33,10 +34,9 @@ from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.inference.intervals import RESAMPLES
 from coldframe.progress import Bar, say
 from coldframe.tasks.rag_log import LogColumns, LogRow, RagLog, read_log
-from coldframe.tasks.rows import OnError
+from coldframe.tasks.table import OnError
 from coldframe.tasks.task import Example, text_key
 
-DRAWS = 3  # of the passages of other questions
 _CHARACTERS = 4  # in a token, about
 
 
@@ -113,7 +113,7 @@ def diagnose_log(
         out=out,
         quiet=quiet,
     )
-    return diagnose_subject(log, subject, metric, resamples=resamples, seed=seed, out=out, quiet=quiet, command=command)
+    return diagnose_subject(log, subject, resamples=resamples, seed=seed, out=out, quiet=quiet, command=command)
 
 
 def subject_of(
@@ -154,7 +154,6 @@ def subject_of(
 def diagnose_subject(
     log: RagLog,
     subject: Endpoint | TextRAG,
-    metric: str | Grader = "auto",
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -166,23 +165,28 @@ def diagnose_subject(
     quality = retrieval_quality(log.rows, subject.groups, seed=seed)
     if not quiet:
         say(cost(subject))
-    score = _grader(metric, log)
     diagnosis = diagnose(subject, resamples=resamples, seed=seed, quiet=quiet, command=command, notes=log.notes)
-    questions = question_effects(subject, draws=DRAWS)
+    questions = question_effects(subject)
+    grading = subject.grader
     groups, resampling = subject.groups, {"resamples": resamples, "seed": seed}
-    losses = _losses(subject)
+    measured = zip(SITUATIONS, zip(*((q.loss, q.without, q.others) for q in questions), strict=True), strict=True)
+    losses = {situation: np.array(values) for situation, values in measured}
     if subject.mode == "logprobs":
-        scores = written_scores(subject, score, out)
-        probability = _rates(losses, groups, resampling, lambda loss: math.exp(-loss))
+        scores = written_scores(subject, out)
+        probability = tuple(
+            Rate(situation, Estimate(*(math.exp(-loss) for loss in (mean.value, mean.high, mean.low))))
+            for situation, mean in zip(losses, mean_estimates([*losses.values()], groups, **resampling), strict=True)
+        )
     else:
         scores, probability = {name: 1 - loss for name, loss in losses.items()}, ()
-    right = _rates(scores, groups, resampling)
+    right = tuple(Rate(name, share_estimate(rows.tolist(), groups, **resampling)) for name, rows in scores.items())
+    n = independent(len(subject), groups)
     return RagDiagnosis(
         log=log.name,
-        headline=headline(diagnosis, right, log.is_gold, grading=score.name, independent=subject.independent),
+        headline=headline(diagnosis, right, log.is_gold, grading=grading.name, independent=n),
         warnings=quality.warnings,
         is_gold=log.is_gold,
-        grading=score.title,
+        grading=grading.title,
         right=right,
         probability=probability,
         quality=quality,
@@ -198,12 +202,12 @@ def cost(subject: PassageSubject) -> str:
     """What a diagnosis will ask for, in a sentence."""
     n, passages = len(subject), sum(map(len, subject.retrieved))
     written = 3 * n if getattr(subject, "mode", "") == "logprobs" else 0
-    asked = 14 * n + passages + written
+    answers = 14 * n + passages + written
     length = sum(len(q.text) + sum(map(len, own)) for q, own in zip(subject.queries, subject.retrieved, strict=True))
     tokens = (13 + (2 if written else 0)) * length // _CHARACTERS + passages * length // max(n, 1) // _CHARACTERS
     kind = "requests" if isinstance(subject, Endpoint) else "readings by the local model"
     return (
-        f"{n:,} questions with {passages:,} passages: at most {asked:,} {kind}, about {tokens:,} tokens. What was "
+        f"{n:,} questions with {passages:,} passages: at most {answers:,} {kind}, about {tokens:,} tokens. What was "
         "measured before is not measured again."
     )
 
@@ -219,11 +223,9 @@ def sampled(log: RagLog, rows: int, seed: int = 0) -> RagLog:
     return dataclasses.replace(log, rows=tuple(log.rows[i] for i in places), notes=(*log.notes, note))
 
 
-def written_scores(
-    subject: Endpoint | TextRAG, score: Grader, out: str | Path | None = None
-) -> dict[Situation, NDArray[np.float64]]:
+def written_scores(subject: Endpoint | TextRAG, out: str | Path | None = None) -> dict[Situation, NDArray[np.float64]]:
     """How right the written answers are, ``[n]`` in each situation; stored by the same names as losses."""
-    path = None if out is None else Path(out) / "answers.jsonl"
+    score, path = subject.grader, None if out is None else Path(out) / "answers.jsonl"
     length = getattr(subject, "max_new_tokens", "")  # an endpoint's is in its fingerprint
     memory = Memory(path, f"{subject.fingerprint()} {score.name} {length}", subject.accepted)
     scores: dict[Situation, NDArray[np.float64]] = {}
@@ -237,30 +239,6 @@ def written_scores(
                 bar.advance(1)
         scores[situation] = np.array([memory[case] for case in cases])
     return scores
-
-
-def _losses(subject: PassageSubject) -> dict[Situation, NDArray[np.float64]]:
-    swapped = np.mean([subject.losses("swapped", draw) for draw in range(DRAWS)], axis=0)
-    own, none, others = SITUATIONS
-    return {own: subject.losses("full"), none: subject.losses("empty"), others: swapped}
-
-
-def _rates(
-    values: Mapping[Situation, NDArray[np.float64]],
-    groups: NDArray[np.int64] | None,
-    resampling: Mapping[str, int],
-    shown: Any = None,
-) -> tuple[Rate, ...]:
-    """Means with intervals; ``shown`` turns a mean loss into what is shown, and the interval with it."""
-    rates = []
-    for situation, rows in values.items():
-        if shown is None:
-            estimate = share_estimate(rows.tolist(), groups, **resampling)
-        else:
-            estimate = mean_estimate(rows.tolist(), groups, **resampling)
-            estimate = Estimate(shown(estimate.value), shown(estimate.high), shown(estimate.low))
-        rates.append(Rate(situation, estimate))
-    return tuple(rates)
 
 
 def _grader(metric: str | Grader, log: RagLog) -> Grader:

@@ -14,6 +14,7 @@ from rich.console import Group as RichGroup
 from coldframe.diagnosis.effects import ENOUGH, MeanEffect, QuestionEffect
 from coldframe.diagnosis.rag_evidence import RagDiagnosis, Rate
 from coldframe.diagnosis.report import OUTCOMES, numbers
+from coldframe.escape import csv_cell
 from coldframe.reports import blocks, html, terminal
 from coldframe.reports.blocks import Block, Cell, Column, Figure, Group, Section, Table, Text, ranged
 from coldframe.reports.figures import Bar, Forest, Kind
@@ -83,13 +84,8 @@ def _csv(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(head)
-    writer.writerows([[_safe(value) for value in line] for line in lines])
+    writer.writerows([[csv_cell(value) for value in line] for line in lines])
     return out.getvalue()
-
-
-def _safe(value: object) -> object:
-    """A text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def _banner(result: RagDiagnosis) -> blocks.Banner:

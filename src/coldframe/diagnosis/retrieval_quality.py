@@ -121,7 +121,7 @@ def retrieval_quality(
         return quality
     hits, recalls, gains = [], [], []
     own = None if groups is None else groups[[place for place, row in enumerate(rows) if any(map(normalise, row.gold))]]
-    everything = [text for texts in sets for text in texts]
+    everything = {text for texts in sets for text in texts}
     for texts, gold in known:
         places = [any(_holds(text, passage) for passage in gold) for text in texts]
         hits.append(float(any(places)))
@@ -130,7 +130,8 @@ def retrieval_quality(
         reached = sum(1 / math.log2(place + 2) for place, right in enumerate(places) if right)
         gains.append(min(1.0, reached / ideal) if ideal else 0.0)
     gold_passages = {passage for _, gold in known for passage in gold}
-    never = [passage for passage in gold_passages if not any(_holds(text, passage) for text in everything)]
+    missed = (passage for passage in gold_passages if passage not in everything)
+    never = [passage for passage in missed if not any(_holds(text, passage) for text in everything)]
     return dataclasses.replace(
         quality,
         gold_questions=len(known),

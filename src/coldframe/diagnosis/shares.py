@@ -19,6 +19,15 @@ from coldframe.inference.intervals import CHUNK, RESAMPLES, ends, resampled_weig
 UNDEFINED = Estimate(float("nan"), float("nan"), float("nan"))
 
 
+def independent(n: int, groups: NDArray[np.int64] | None) -> int:
+    """How many of n queries are independent of one another: groups, where there are some.
+
+    >>> independent(3, None), independent(3, np.array([0, 0, 1]))
+    (3, 2)
+    """
+    return n if groups is None else len(np.unique(groups))
+
+
 @dataclasses.dataclass(frozen=True)
 class Resampled:
     """A number on the queries as they are, in every resample, ``[resamples]``, and without each unit, ``[units]``."""

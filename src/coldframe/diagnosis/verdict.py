@@ -10,10 +10,11 @@ from coldframe.diagnosis.advice import Savings, advice
 from coldframe.diagnosis.evidence import Estimate, Ladder, Outcome, StoreAblation, StoreHealth, TokenVariance, Verdict
 from coldframe.diagnosis.outcomes import NEGLIGIBLE, all_swapped, joint_outcome, no_gain, without_retrieval
 from coldframe.diagnosis.shares import queries_needed
+from coldframe.evaluation.verdict import FEWEST
 from coldframe.reports.numbers import percent_span
 
 #: Fewer queries get no verdict: a bootstrap of so few rows is too narrow to be trusted.
-MIN_QUERIES = 30
+MIN_QUERIES = FEWEST
 
 
 def verdict(

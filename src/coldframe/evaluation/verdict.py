@@ -45,8 +45,8 @@ def verdict(data: ReportData) -> Verdict:
     """Whether the language model earns its place, against the best control without one.
 
     Gain and loss need a paired 95% interval that excludes zero; everything else is undecided, however large the
-    difference looks, and so is what
-    fewer than 30 rows show. The best control is the best on the test rows, which favours the control.
+    difference looks, and so is what fewer than 30 rows show. The best control is the best on the test rows, which
+    favours the control.
 
     Where answers are written there are no controls without a language model. The rival is then the main method's own
     best control (``"MAIN, swapped store"``), which tells whether what is retrieved matters.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from coldframe.errors import ArtifactError
-from coldframe.storage.cache import lock
+from coldframe.storage.cache import folder_lock
 from coldframe.storage.checksums import check_files
 from coldframe.storage.files import link_or_copy, sha256_of, temporary_folder, write_text
 
@@ -75,7 +75,7 @@ def write_artifact(folder: Path, values: Mapping[str, Any], write: Callable[[Pat
     """
     with temporary_folder(folder) as written:
         checksums = {name: sha256_of(written / name) for name in sorted(set(write(written)))}
-        with lock(f"artifact-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}"):
+        with folder_lock("artifact", folder):
             former = _places_before(folder)
             places = {}
             for name, checksum in checksums.items():

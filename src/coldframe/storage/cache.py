@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import hashlib
 import os
 import re
 import stat
@@ -66,6 +67,11 @@ def lock(name: str, wait: float = -1) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def folder_lock(purpose: str, folder: Path, wait: float = -1) -> contextlib.AbstractContextManager[None]:
+    """A lock on what is done to a folder, wherever it is called from."""
+    return lock(f"{purpose}-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}", wait)
 
 
 def _locked(path: Path, wait: float) -> FileLock:

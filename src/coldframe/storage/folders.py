@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import time
 from collections.abc import Iterator
@@ -12,11 +11,11 @@ from pathlib import Path
 from filelock import Timeout
 
 from coldframe.errors import ColdframeError
-from coldframe.storage.cache import lock
+from coldframe.storage.artifact import MANIFEST
+from coldframe.storage.cache import folder_lock
 from coldframe.storage.files import remove, writing
 
 MARKER = ".coldframe"
-_MANIFEST = "coldframe_config.json"
 _TEMPORARY = re.compile(r"\.tmp-(?:[0-9a-f]{8}(?:-.*)?|wheel-\w+)")  # as `files` and `downloads` name them
 _ABANDONED = 24 * 3600.0  # seconds without a write, after which no process is at work on a temporary file
 
@@ -42,7 +41,7 @@ def claim(folder: Path) -> Path:
     if occupied is not None:
         raise ColdframeError(f"Cannot write {occupied}: it is a file, not a folder", fix="Choose another --out.")
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    ours = MARKER in names or _MANIFEST in names
+    ours = MARKER in names or MANIFEST in names
     foreign = [name for name in names if name == "config.json" or (not ours and not name.startswith("."))]
     if foreign:
         model = "config.json" in foreign
@@ -66,9 +65,8 @@ def claimed(folder: Path) -> Iterator[Path]:
         ColdframeError: Another process writes to the folder.
     """
     folder = claim(folder)
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     try:
-        held = lock(f"folder-{name}", wait=0)
+        held = folder_lock("folder", folder, wait=0)
         held.__enter__()
     except Timeout as error:
         raise ColdframeError(

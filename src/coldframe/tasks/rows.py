@@ -13,7 +13,7 @@ from coldframe.errors import DataError
 from coldframe.tasks.json_rows import read_array, read_lines
 from coldframe.tasks.separated import read_separated
 from coldframe.tasks.sheets import read_excel, read_parquet
-from coldframe.tasks.table import MAX_BYTES, OnError, Problems, Row, Table, located
+from coldframe.tasks.table import MAX_BYTES, Problems, Row, Table
 
 PLAIN = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 SUFFIXES = (*PLAIN, *(f"{suffix}.gz" for suffix in PLAIN), ".parquet", ".xlsx")
@@ -111,6 +111,3 @@ def _decode(data: bytes, name: str) -> str:
         raise DataError(
             f"{name}, line {line}: not UTF-8", got=f"byte 0x{data[error.start]:02x}", fix="Save the file as UTF-8."
         ) from error
-
-
-__all__ = ["SUFFIXES", "OnError", "Problems", "Row", "Table", "located", "parse", "read_table", "stem_of", "suffix_of"]

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from coldframe.storage.downloads import pypi_file
 from coldframe.tasks.options import Source, TaskConfig
-from coldframe.tasks.rows import Problems, Table, read_table
+from coldframe.tasks.rows import read_table
+from coldframe.tasks.table import Problems, Table
 
 PACKAGE, VERSION, MEMBER = "qc-B3DB", "1.1.1", "B3DB/B3DB_classification.tsv"
 SHA256 = "47a160aea1551423ead2aab70b301fb1646aea03cf151fd614eb37c78fa55b82"

