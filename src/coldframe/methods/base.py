@@ -17,6 +17,7 @@ from coldframe.config import Config
 from coldframe.errors import ArtifactError, ConfigError, NotFittedError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning, LanguageModel, Prompt
+from coldframe.methods.search_space import SearchSpace
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
 from coldframe.retrieval.encoders import Encoder
 from coldframe.retrieval.store import Retrieved
@@ -86,6 +87,7 @@ class Method(nn.Module):
         training_defaults: The training settings that it wants where they are not the usual ones.
         port: What it fills: ``text``, ``soft tokens`` or ``head gains``; ``ports`` names weights that it changes.
         query_settings: Settings that may be changed after training.
+        search_space: What ``compare --tune`` searches, of its own settings and of training (``training.epochs``).
         ablations: What may be changed for a comparison: names of ``QUERY_ABLATIONS`` and ``TRAINING_ABLATIONS`` in
             ``coldframe.evaluation.jobs``.
     """
@@ -106,6 +108,7 @@ class Method(nn.Module):
     training_defaults: ClassVar[Mapping[str, Any]] = {}
     port: ClassVar[str | None] = None
     query_settings: ClassVar[tuple[str, ...]] = ()
+    search_space: ClassVar[SearchSpace] = {}
     ablations: ClassVar[tuple[str, ...]] = ()
 
     config: MethodConfig
