@@ -26,6 +26,7 @@ from coldframe.cli.options import (
 from coldframe.cli.output import print_json, tell
 from coldframe.config import check
 from coldframe.escape import visible
+from coldframe.pipeline.calibration import Calibration
 
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
@@ -58,7 +59,9 @@ class Fit(Grouped):
         augment_model: The model as that server names it.
         augment_key_env: Environment variable with the server's key.
         ask_again: Also about passages that no questions could be had for before.
-        calibrate: Correct the scores of the labels on the validation rows once the method is fitted.
+        calibrate: Correct the scores of the labels once the method is fitted: by inputs that say nothing (contextual),
+            by validation rows without their labels (batch), by how frequent the labels are (prior), or by labelled
+            validation rows (validation, if you name no way).
         add: Add what is new in the data to the artifact in --out; what was trained stays as it is, with its method
             and settings.
         recipe: YAML file with the keys task, method, method_settings, model, retrieval, training; flags override it.
@@ -67,6 +70,7 @@ class Fit(Grouped):
     """
 
     section = "recipe"
+    alone = {"calibrate": "validation"}
     groups = {"augmentation": ("augment", "augment_model", "augment_key_env", "ask_again")}
 
     task: Annotated[TaskFlags, Flat] = dataclasses.field(default_factory=TaskFlags)
@@ -81,7 +85,7 @@ class Fit(Grouped):
     augment_model: str | None = None
     augment_key_env: str | None = None
     ask_again: bool = False
-    calibrate: bool = False
+    calibrate: Calibration = "none"
     add: bool = False
     recipe: str | None = None
     json: bool = False

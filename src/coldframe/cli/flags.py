@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
@@ -30,9 +30,23 @@ class Grouped(Config):
 
     Attributes:
         groups: The settings of each group, by its name; the group without any has all others.
+        alone: What a setting that has choices is where its flag stands without one of them.
     """
 
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    alone: ClassVar[Mapping[str, str]] = {}
+
+
+def completed(cls: type, words: Sequence[str]) -> list[str]:
+    """The words of a command, with a value after each flag that may stand alone and does."""
+    alone: Mapping[str, str] = getattr(cls, "alone", {})
+    complete: list[str] = []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        complete.append(word)
+        name = word.removeprefix("--")
+        if word.startswith("--") and name in alone and following not in get_args(get_type_hints(cls)[name]):
+            complete.append(alone[name])
+    return complete
 
 
 def explained(cls: type) -> dict[str, str]:

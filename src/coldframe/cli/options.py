@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args, g
 
 import tyro
 
-from coldframe.cli.flags import REGISTRY, Grouped, described
+from coldframe.cli.flags import REGISTRY, Grouped, completed, described
 from coldframe.config import Config, local_path, read_mapping, read_yaml
 from coldframe.errors import ColdframeError, ConfigError, nearest
 from coldframe.retrieval.retriever import RetrievalConfig
@@ -126,7 +126,7 @@ def parse(command: type[Command], name: str, argv: Sequence[str], default: Comma
     options: dict[str, Any] = {} if default is None else {"default": default}
     options |= {
         "prog": f"coldframe {name}",
-        "args": list(argv),
+        "args": completed(command, argv),
         "config": (tyro.conf.HelptextFromCommentsOff, tyro.conf.FlagCreatePairsOff),
         "registry": REGISTRY,
         "description": described(command),

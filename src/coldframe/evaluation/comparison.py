@@ -123,7 +123,8 @@ def compare(
         training: For every method, a whole config or changes to each method's own settings; the seed is of ``seeds``.
         retrieval: How exemplars are found.
         method_settings: Settings by method name. A key ``training`` holds changes to ``training`` for this
-            method alone (its learning rate, its epochs).
+            method alone (its learning rate, its epochs), ``calibrate`` says how the scores of its labels are corrected
+            (as in :func:`coldframe.fit`).
         main: The method that the report is about; default: MHA-ESP, or the last of ``methods``.
         controls: Run the controls without a language model.
         ablations: Of the main method, retrained: ``"shuffled-labels"`` permutes the exemplars' labels,

@@ -10,6 +10,7 @@ from coldframe.evaluation.report_data import Role
 from coldframe.evaluation.trained_controls import HeadedMHAESP
 from coldframe.methods.base import Method
 from coldframe.methods.registry import create
+from coldframe.pipeline.calibration import Calibration, calibration
 from coldframe.pipeline.pipeline import Pipeline
 
 #: What is changed once a method is trained; nothing is trained again.
@@ -34,7 +35,8 @@ class Job:
         title: The row of the table.
         role: What the row stands for; None for a point of a sweep, which is no row.
         method: The method's name.
-        settings: Its settings; ``training`` in it holds changes to the training settings.
+        settings: Its settings; ``training`` in it holds changes to the training settings, ``calibrate`` how the labels'
+            scores are corrected.
         seed: Training seed.
         change: What is changed: one of ``TRAINING_ABLATIONS`` or ``QUERY_ABLATIONS``, ``"linear-head"`` for MHA-ESP
             without the language model, or ``"constant-input"`` for the same query and exemplars every time.
@@ -49,6 +51,11 @@ class Job:
     change: str | None = None
     keep: bool = False
 
+    @property
+    def calibrate(self) -> Calibration:
+        """How the labels' scores are corrected."""
+        return calibration(self.settings.get("calibrate", "none"))
+
     def changed(self, ablation: str) -> Job:
         """The control with something changed."""
         title = f"{self.title}, {ablation.replace('-', ' ')}"
@@ -56,5 +63,5 @@ class Job:
 
     def build(self) -> Method:
         """The method, not yet set up."""
-        settings = {key: value for key, value in self.settings.items() if key != "training"}
+        settings = {key: value for key, value in self.settings.items() if key not in ("training", "calibrate")}
         return HeadedMHAESP(**settings) if self.change == "linear-head" else create(self.method, settings)

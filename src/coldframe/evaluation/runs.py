@@ -136,6 +136,7 @@ class Runner:
                 training=self._training(job),
                 store=shuffled_labels(self._store, job.seed) if job.change == "shuffled-labels" else None,
                 out=self.path(self._name(job)) if method.needs_passages else None,
+                calibrate=job.calibrate,
                 quiet=self.quiet,
             )
         self._fitted = key, pipeline
@@ -172,16 +173,17 @@ class Runner:
             pipeline = self.fit(job)
         else:
             method = job.build()
-            method.setup(context_of(method, self.lm, self.task.schema))
+            schema = method.schema_for(self.task, job.seed)
+            method.setup(context_of(method, self.lm, schema))
             settings = training_settings(method, self.training)
-            pipeline = Pipeline(method, self.lm, self.task.schema, self._store, self.retrieval, settings)
-        return measure(pipeline.method, self.lm, self.task.schema, self.task.test, pipeline.retrieve, repeats=10)
+            pipeline = Pipeline(method, self.lm, schema, self._store, self.retrieval, settings)
+        return measure(pipeline.method, self.lm, pipeline.schema, self.task.test, pipeline.retrieve, repeats=10)
 
     def _constant(self, method: Method, job: Job) -> ConstantInput:
         """The method with the first training row, and what is retrieved for it, as its input for all queries."""
         task, first = self.task, self.task.train[:1]
         store = Store.of(task.train if task.store is None else task.store)
-        method.setup(context_of(method, self.lm, task.schema))
+        method.setup(context_of(method, self.lm, method.schema_for(task, job.seed)))
         retriever = retriever_of(method, task.schema, store, self._retrieval(job))
         retrieved = Retrieved.nothing(store, 1)
         if retriever is not None:
@@ -256,6 +258,7 @@ class Runner:
             "schema": self.task.schema.to_dict(),
             "method": [job.method, method.config.to_dict(), job.change],
             "training": self._training(job).to_dict() if method.trainable else None,
+            "calibrate": job.calibrate,
             "retrieval": self._retrieval(job).to_dict(),
             "evaluation": [self.shuffles, self.text_rows],
         }
@@ -265,7 +268,8 @@ class Runner:
         store = () if self.task.store is None else (self.task.store,)
         parts = (self.task.train, self.task.validation, self.task.test, self.task.about, *store)
         return content_hash(
-            *(json.dumps(dataclasses.asdict(e), sort_keys=True) for part in parts for e in (*part, _BREAK))
+            repr(self.task.solved),
+            *(json.dumps(dataclasses.asdict(e), sort_keys=True) for part in parts for e in (*part, _BREAK)),
         )
 
     @cached_property

@@ -12,7 +12,6 @@ from transformers import DynamicCache
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning, broadcast_rows
 from coldframe.frozen.states import Prefilled, Row, TextState, assemble, split
-from coldframe.frozen.tokens import same_for_all
 
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
@@ -139,10 +138,11 @@ def _read(lm: FrozenLM, rows: Sequence[Row]) -> list[TextState]:
 def prefill(lm: FrozenLM, rows: Sequence[Row], conditioning: Conditioning, keep: bool = True) -> Prefilled:
     """Read the prompts up to where their answers begin; see :meth:`FrozenLM.prefill`."""
     soft = _soft_tokens(lm, len(rows), conditioning)
-    # Exemplars in the prompt and nothing trained: read once, so several times a query's states for nothing.
+    # Exemplars in the prompt and nothing trained: read once, so several times a query's states for nothing, unless
+    # most of the prompt is the same for all.
     only_text = conditioning.contexts is not None and soft is None
     before_text = soft is not None and conditioning.placement == "prefix"
-    if conditioning.changes_backbone or before_text or (only_text and not same_for_all(conditioning.contexts)):
+    if conditioning.changes_backbone or before_text or (only_text and not _mostly_shared(rows)):
         return _whole(lm, rows, soft, conditioning, keep)
     if soft is not None and len(rows) == 1 and not torch.is_grad_enabled():
         if lm.states.get(rows[0].shared, rows[0].own) is None:
@@ -151,6 +151,12 @@ def prefill(lm: FrozenLM, rows: Sequence[Row], conditioning: Conditioning, keep:
         rows = [Row((), row.shared + row.own) for row in rows]
     ready = assemble(_shared_state(lm, rows[0].shared), text_states(lm, rows, not only_text))
     return ready if soft is None else follow(lm, ready, soft)[1]
+
+
+def _mostly_shared(rows: Sequence[Row]) -> bool:
+    """Whether the rows begin with one text that is longer than what follows it on average."""
+    shared = len(rows[0].shared)
+    return len({row.shared for row in rows}) == 1 and 0 < sum(len(row.own) for row in rows) <= shared * len(rows)
 
 
 def _soft_tokens(lm: FrozenLM, rows: int, conditioning: Conditioning) -> Tensor | None:

@@ -36,7 +36,7 @@ def prompt_rows(
     soft = 0 if conditioning.soft_tokens is None else conditioning.soft_tokens.shape[-2]
     room = lm.anatomy.max_positions - soft - len(lm.bos)
     blocks = [list(texts) for texts in contexts] if contexts is not None else [[] for _ in prompts]
-    texts = list(map(_text, prompts, blocks))
+    texts, common = list(map(_text, prompts, blocks)), "".join(first_for_all(contexts))
     rows = []
     tokens = lm.tokenizer(texts, add_special_tokens=False).input_ids
     for prompt, context, ids, reserve in zip(prompts, blocks, tokens, reserves, strict=True):
@@ -52,7 +52,7 @@ def prompt_rows(
             )
         if not ids and not lm.bos:
             raise DataError("A prompt has no tokens", got=repr(prompt))
-        rows.append(_row(lm, prompt.header + "".join(context if same_for_all(contexts) else ()), tuple(ids)))
+        rows.append(_row(lm, prompt.header + common, tuple(ids)))
     return rows
 
 
@@ -92,9 +92,15 @@ def _stable(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
     return tuple(ids[0] for ids in takewhile(lambda ids: len(set(ids)) == 1, zip(*rows, strict=False)))
 
 
-def same_for_all(contexts: Contexts | None) -> bool:
-    """Whether several queries have the very same exemplars, so that these are shared text."""
-    return contexts is not None and len(contexts) > 1 and len(set(contexts)) == 1
+def first_for_all(contexts: Contexts | None) -> tuple[str, ...]:
+    """What several queries have in common at the beginning of their contexts, so that it is shared text.
+
+    >>> first_for_all((("solved", "a", "b"), ("solved", "c")))
+    ('solved',)
+    """
+    if contexts is None or len(contexts) < 2:
+        return ()
+    return tuple(blocks[0] for blocks in takewhile(lambda blocks: len({*blocks}) == 1, zip(*contexts, strict=False)))
 
 
 # ---- answers and what ends them ---------------------------------------------------------------------------

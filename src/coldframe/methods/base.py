@@ -23,6 +23,7 @@ from coldframe.retrieval.encoders import Encoder
 from coldframe.retrieval.store import Retrieved
 from coldframe.storage.artifact import Artifact
 from coldframe.storage.tensors import read_tensors, write_tensors
+from coldframe.tasks.prompts import with_solved
 from coldframe.tasks.task import Example, Schema, Task
 
 WEIGHTS = "model.safetensors"
@@ -204,6 +205,17 @@ class Method(nn.Module):
             ConfigError: It makes no vectors of single entries.
         """
         raise ConfigError(f"{self.name} makes no vectors of single entries")
+
+    def schema_for(self, task: Task, seed: int = 0) -> Schema:
+        """The schema that it is set up with: the task's, with the prompt that the method wants.
+
+        A method that retrieves passages has solved examples for text RAG beside it.
+
+        Args:
+            task: Not changed.
+            seed: Of the draw of solved examples.
+        """
+        return with_solved(task, None, seed) if self.uses_retrieval else task.schema
 
     # ---- what a method defines --------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from coldframe.methods.base import Method, MethodConfig, MethodContext, VectorSo
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
 from coldframe.retrieval.store import Retrieved
 from coldframe.storage.artifact import Artifact
-from coldframe.tasks.task import Example, Task
+from coldframe.tasks.task import Example, Schema, Task
 
 JOIN = "+"
 
@@ -162,6 +162,11 @@ class Compose(Method):
             check(name in names, f"{name!r} is not a part of {self.name}", got=name, expected=", ".join(names))
             changes.setdefault(name, {}).update({setting: value} if setting else value)
         return self._of(part.with_settings(**changes.get(part.name, {})) for part in self.methods)
+
+    def schema_for(self, task: Task, seed: int = 0) -> Schema:
+        """As the part wants it that puts text into the prompt, if there is one."""
+        texts = [part for part in self.methods if part.port == "text"]
+        return texts[0].schema_for(task, seed) if texts else super().schema_for(task, seed)
 
     def setup(self, context: MethodContext, seed: int = 0) -> Self:
         """Every part, with the encoder if it needs it."""

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from coldframe.errors import DataError, MissingExtraError
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.methods.registry import create
+from coldframe.pipeline.calibration import Calibration
 from coldframe.pipeline.fit import fit
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks import infer
@@ -53,6 +54,8 @@ class ColdframeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         words: Answer word of a class that should not answer with its own name.
         metric: What the epoch is chosen by; None takes effective accuracy for two classes, else accuracy.
         validation_size: Share (or number) of rows held out for choices; 0 for none.
+        calibrate: How the labels' scores are corrected: ``"contextual"``, ``"batch"``, ``"prior"``, ``"validation"``
+            or ``"none"``; see :meth:`coldframe.pipeline.pipeline.Pipeline.calibrate`.
         random_state: Of the split, the initialisation and the order.
 
     Attributes:
@@ -84,6 +87,7 @@ class ColdframeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         words: Mapping[str, str] | None = None,
         metric: str | None = None,
         validation_size: float = 0.15,
+        calibrate: bool | Calibration = "none",
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.method = method
@@ -97,6 +101,7 @@ class ColdframeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.words = words
         self.metric = metric
         self.validation_size = validation_size
+        self.calibrate = calibrate
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
@@ -131,6 +136,7 @@ class ColdframeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             task,
             retrieval=RetrievalConfig.from_dict(self.retrieval or {}),
             training={"seed": int(seed), **(self.training or {})},
+            calibrate=self.calibrate,
             quiet=True,
         )
         return self

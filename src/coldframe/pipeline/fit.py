@@ -16,6 +16,7 @@ from coldframe.errors import ConfigError, DataError, TrainingError
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method
 from coldframe.methods.training_set import Problem
+from coldframe.pipeline.calibration import Calibration, calibration
 from coldframe.pipeline.label_bias import PRIOR_ROWS, check_has_labels
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.pipeline.setup import check_fits, context_of, readable_task, training_data, training_settings
@@ -24,7 +25,7 @@ from coldframe.retrieval.store import Store
 from coldframe.storage.folders import claimed
 from coldframe.tasks.corpora import spread
 from coldframe.tasks.load import load_task
-from coldframe.tasks.task import Example, Passage, Task, content_hash
+from coldframe.tasks.task import Example, Passage, Task, content_hash, text_key
 from coldframe.training.config import TrainingConfig
 from coldframe.training.trainer import Trainer
 
@@ -41,7 +42,7 @@ def fit(
     store: Store | None = None,
     out: str | Path | None = None,
     resume: bool = True,
-    calibrate: bool = False,
+    calibrate: bool | Calibration = "none",
     quiet: bool = False,
     **settings: Any,
 ) -> Pipeline:
@@ -58,7 +59,8 @@ def fit(
         out: Folder for checkpoints and the artifact: a new or empty one, or one that coldframe wrote. If None, nothing
             is written.
         resume: Continue an interrupted run found in ``out``.
-        calibrate: Correct the labels' scores on the validation rows, see :meth:`Pipeline.calibrate`.
+        calibrate: How the labels' scores are corrected when all else is done, see :meth:`Pipeline.calibrate`:
+            ``"contextual"``, ``"batch"``, ``"prior"`` or ``"validation"`` (which True means too).
         quiet: No progress bars.
         **settings: Single training settings: ``epochs=4``.
 
@@ -77,11 +79,15 @@ def fit(
         started = time.perf_counter()
         config = training_settings(method, training, settings)
         retrieval = retrieval or RetrievalConfig()
-        task = readable_task(lm, task if isinstance(task, Task) else load_task(task), method.soft_token_count)
+        task = task if isinstance(task, Task) else load_task(task)
+        task = dataclasses.replace(task, schema=method.schema_for(task, config.seed))
+        task = readable_task(lm, task, method.soft_token_count)
         store = Store.of(task.exemplars) if store is None else store
         check_fits(method, task, store)
-        if calibrate:
-            check_has_labels(task.schema, len(task.validation))
+        way = calibration(calibrate)
+        rows = task.validation or (task.train if way == "contextual" else ())
+        if way != "none":
+            check_has_labels(task.schema, len(rows))
         method.setup(context_of(method, lm, task.schema), config.seed)
         history: list[dict[str, float]] = []
         if method.trainable:
@@ -96,9 +102,11 @@ def fit(
         seconds = time.perf_counter() - started
         pipeline = Pipeline(method.eval(), lm, task.schema, store, retrieval, config, history, seconds, origin)
         pipeline.trained_keys = frozenset(row.key for row in method.learned_rows(task))
-        if calibrate:
-            pipeline.calibrate(task.validation)
-            pipeline.trained_keys |= {row.key for row in task.validation}
+        pipeline.trained_keys |= {text_key(question) for question, *_ in task.schema.solved}
+        if way != "none":
+            pipeline.calibrate(rows, way)
+        if way not in ("none", "contextual"):
+            pipeline.trained_keys |= {row.key for row in rows}
         if folder is not None:
             if task.schema.kind == "classification" and (rows := task.validation or task.train):
                 pipeline.measure_priors(spread(rows, PRIOR_ROWS))

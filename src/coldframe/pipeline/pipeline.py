@@ -21,9 +21,10 @@ from coldframe.inference.predictions import Predictions
 from coldframe.inference.run import Outcome, predict, run
 from coldframe.methods.base import Method
 from coldframe.pipeline import saved
-from coldframe.pipeline.label_bias import check_has_labels, fit_label_bias, label_priors
+from coldframe.pipeline.calibration import Calibration
+from coldframe.pipeline.label_bias import check_has_labels, label_bias, label_priors, outcome_of
 from coldframe.pipeline.saved import STORE, TRAINED
-from coldframe.pipeline.setup import class_weights, positions_needed, retriever_of
+from coldframe.pipeline.setup import positions_needed, retriever_of
 from coldframe.progress import Bar
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved, Store
@@ -191,14 +192,19 @@ class Pipeline:
         names = dict.fromkeys([self.schema.metric, *(metrics or usual_metrics([run]))])
         return {name: score_interval([run], name, positive) for name in names}
 
-    def calibrate(self, rows: Sequence[Example]) -> list[float]:
-        """Correct the scores of the labels by labelled rows that nothing was trained on; nothing else changes.
+    def calibrate(self, rows: Sequence[Example], way: Calibration = "validation") -> list[float]:
+        """Correct the scores of the labels; nothing else changes.
 
-        Adds one number to the score of each label, see :func:`coldframe.pipeline.label_bias.fit_label_bias`. Rows count
-        as in training: alike, or by class where the task's metric weighs classes alike.
+        Adds one number to the score of each label. ``"contextual"`` and ``"batch"`` divide by mean probabilities, over
+        inputs that say nothing or over the rows (:func:`coldframe.pipeline.label_bias.even_bias`); ``"prior"`` makes
+        these the labels' shares (:func:`~coldframe.pipeline.label_bias.prior_bias`); ``"validation"`` makes the rows'
+        labels likeliest (:func:`~coldframe.pipeline.label_bias.fit_label_bias`), counted as in training: alike, or by
+        class where the task's metric counts classes alike. ``"none"`` takes a correction back.
 
         Args:
-            rows: Validation rows. They may stand in the store: none retrieves itself.
+            rows: Validation rows. They may stand in the store: none retrieves itself. ``"contextual"`` reads no row
+                itself, only what is retrieved for it.
+            way: How.
 
         Returns:
             The numbers, in nats, in the order of ``schema.labels``.
@@ -208,20 +214,13 @@ class Pipeline:
         """
         check_has_labels(self.schema, len(rows))
         self.method.label_bias = ()
-        probabilities = self._outcome(rows).probabilities
-        targets = np.array([self.schema.index(row.target) for row in rows])
-        weights = class_weights(self.schema, rows, rows, self.training)
-        self.method.label_bias = fit_label_bias(probabilities, targets, weights)
+        if way != "none":
+            self.method.label_bias = label_bias(self, rows, way)
         return list(self.method.label_bias)
 
     def measure_priors(self, rows: Sequence[Example]) -> None:
         """Keep the mean probability of every label over some rows, whose own labels do not matter."""
-        self.priors = label_priors(self.schema.labels, self._outcome(rows).probabilities)
-
-    def _outcome(self, rows: Sequence[Example]) -> Outcome:
-        """Raw results of rows that may stand in the store."""
-        retrieved = self.retrieve(rows, exclude_same_key=True)
-        return run(self.method, self.lm, self.schema, [row.text for row in rows], retrieved)
+        self.priors = label_priors(self.schema.labels, outcome_of(self, rows).probabilities)
 
     # ---- artifact ---------------------------------------------------------------------------------------
 

@@ -127,6 +127,14 @@ def training_data(
     return TrainingData(task, rows, workspace, training.seed, settings, quiet)
 
 
+def weighs_classes(schema: Schema, config: TrainingConfig) -> bool:
+    """Whether all classes count alike, however many rows they have: as the settings say, else as the metric does."""
+    if schema.kind != "classification":
+        return False
+    balanced = config.class_weights
+    return schema.metric in ("effective_accuracy", "balanced_accuracy") if balanced is None else balanced
+
+
 def class_weights(
     schema: Schema, counted: Sequence[Example], examples: Sequence[Example], config: TrainingConfig
 ) -> list[float]:
@@ -138,10 +146,7 @@ def class_weights(
         examples: The rows to weigh.
         config: Says whether classes are weighed; by default the metric does.
     """
-    balanced = config.class_weights
-    if balanced is None:
-        balanced = schema.metric in ("effective_accuracy", "balanced_accuracy")
-    if schema.kind != "classification" or not balanced:
+    if not weighs_classes(schema, config):
         return []
     targets = [schema.index(example.target) for example in counted]
     counts = np.bincount(targets, minlength=len(schema.labels))

@@ -11,6 +11,7 @@ from coldframe.tasks.columns import SPLIT_NAMES, cell_text, plain, whole_templat
 from coldframe.tasks.labels import known_label
 from coldframe.tasks.molecules import first_word, is_molecule
 from coldframe.tasks.options import TaskConfig
+from coldframe.tasks.prompts import one_of
 from coldframe.tasks.table import PARTS, Problems, Table, warning
 from coldframe.tasks.task import Domain, Kind, Template
 
@@ -125,7 +126,7 @@ def template(config: TaskConfig, text: str, label: str, kind: Kind, words: Seque
     instruction = config.instruction
     if instruction is None:
         few = kind == "classification" and len(words) <= 20
-        instruction = f"Answer with one of: {', '.join(words)}." if few else ""
+        instruction = one_of(words) if few else ""
     return Template(body, instruction, end=config.end)
 
 

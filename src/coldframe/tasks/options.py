@@ -113,6 +113,7 @@ class Source:
         test_is_part: The test rows are rows of ``table`` too, and are taken out of it.
         store: Entries to retrieve, with the same columns, where these are not the training rows.
         questions: The questions to be answered, where ``table`` holds passages.
+        solved: Passages of the same kind with questions about them, which may stand solved before any other question.
     """
 
     name: str
@@ -124,3 +125,4 @@ class Source:
     test_is_part: bool = False
     store: Table | None = None
     questions: Table | None = None
+    solved: Table | None = None

@@ -6,13 +6,15 @@ import dataclasses
 import hashlib
 import string
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from coldframe.config import Config, check
 from coldframe.errors import ConfigError, nearest
 
 Domain = Literal["molecules", "text"]
 Kind = Literal["classification", "generation"]
+Solved: TypeAlias = tuple[str, ...]
+"""A solved example: the question, its target, and the passages that it is about, if there are any."""
 
 
 def content_hash(*parts: str) -> str:
@@ -193,6 +195,7 @@ class Schema(Config):
         positive: The label counted as positive in two-class metrics.
         metric: Name of the primary metric.
         max_new_tokens: Longest written answer of a generation task, at least 1.
+        solved: Solved examples that text methods put before every query. :func:`coldframe.fit` draws them.
         raw_smiles: Molecules keep the spelling they came in; else they are canonicalised, new queries too.
     """
 
@@ -208,6 +211,7 @@ class Schema(Config):
     metric: str = "effective_accuracy"
     raw_smiles: bool = False
     max_new_tokens: int = 64
+    solved: tuple[Solved, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -238,6 +242,12 @@ class Schema(Config):
             return self.template.passage(entry.text)
         return self.template.exemplar(entry.text, self.word(entry.target))
 
+    def solved_example(self, solved: Solved, k: int) -> str:
+        """A solved example as it stands in a prompt, after at most ``k`` of its passages, the first of them last."""
+        question, target, *passages = solved
+        texts = map(self.template.passage, reversed(passages[:k]))
+        return "".join(texts) + self.template.exemplar(question, self.word(target))
+
     def index(self, target: str) -> int:
         """The position of a label; an unknown one is an error."""
         try:
@@ -262,6 +272,7 @@ class Task:
             kept from a query: what is in a store of its own is there to be read.
         about: Questions about the passages of the store, where these are not the training rows (a table of labelled
             rows with passages beside it).
+        solved: What solved examples are drawn from; the training rows that nothing to be scored is like, if empty.
     """
 
     schema: Schema
@@ -273,6 +284,7 @@ class Task:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     store: tuple[Example, ...] | None = None
     about: tuple[Example, ...] = ()
+    solved: tuple[Solved, ...] = ()
 
     @property
     def exemplars(self) -> tuple[Example, ...]:

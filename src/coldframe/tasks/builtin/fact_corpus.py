@@ -9,6 +9,7 @@ read the passage can only guess, and a passage of the same kind says the same wo
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import random
@@ -38,6 +39,10 @@ GOODS = (
     "combs cups gloves hats kettles knives ladders lamps locks mirrors needles paper pencils ropes saws scissors "
     "soap tents"
 )
+
+
+SOLVED = 200
+"""Most passages of the corpus that solved examples are about."""
 
 
 class Relation(NamedTuple):
@@ -141,7 +146,9 @@ def read(config: TaskConfig) -> Source:
     The numbers are passages and seed; without the second, ``config.seed`` decides the facts.
     """
     passages, seed = numbers_of(config.data)
-    return fact_source(200 if passages is None else passages, config.seed if seed is None else seed)
+    passages, seed = 200 if passages is None else passages, config.seed if seed is None else seed
+    solved = fact_source(min(passages, SOLVED), seed + 1).table  # all passages of this one are asked about
+    return dataclasses.replace(fact_source(passages, seed), solved=solved)
 
 
 def numbers_of(name: str) -> tuple[int | None, int | None]:
