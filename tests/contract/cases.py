@@ -71,6 +71,7 @@ PLAIN = {"static": False, "adapter": None, "dropout": 0.0}
 METHODS = [
     _case("zero-shot"),
     _case("icl", k=3),
+    _case("icl/solved", k=2, solved=3, order="nearest-first", instruction="auto"),
     _case("icl-fixed", k=3),
     _case("prompt-tuning", tokens=3),
     _case("prompt-tuning/prefix", tokens=3, placement="prefix"),
@@ -196,7 +197,7 @@ def built(case: Case, lm: FrozenLM, schema: Schema = SCHEMA) -> Method:
     """A method set up, with every weight moved from where it starts (so that nothing is zero), in eval mode."""
     method = case.method()
     encoder = TinyEncoder(getattr(method.config, "encoder", "tiny")) if method.uses_encoder else None
-    method.setup(MethodContext(lm, schema, encoder))
+    method.setup(MethodContext(lm, method.schema_for(task(schema)), encoder))
     fill(method, STORE)
     generator = torch.Generator().manual_seed(3)
     for parameter in method.parameters():

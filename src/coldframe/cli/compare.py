@@ -45,7 +45,7 @@ class Compare(Grouped):
     Args:
         methods: Which; see `coldframe methods`. Several joined by + are composed. Those of all ports where the store
             holds passages, else those of text and soft tokens, if you name none.
-        seeds: Training seeds; methods that train nothing run once.
+        seeds: Training seeds; methods that train and draw nothing run once.
         set: A setting of one method, METHOD.KEY=VALUE; may be given several times.
         main: The method that the report is about.
         controls: Leave out the controls without a language model.

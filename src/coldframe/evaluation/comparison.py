@@ -110,9 +110,9 @@ def compare(
 ) -> Comparison:
     """Fit methods and controls with several seeds, score them on the test rows, and compare them.
 
-    All methods share the model and its cached text states. Methods that train nothing run once. With ``out`` every run
-    is stored there when it is done, under the hash of all it depends on: an interrupted comparison goes on where it
-    stopped, a wider one reuses what is there.
+    All methods share the model and its cached text states. Methods that train and draw nothing run once. With ``out``
+    every run is stored there when it is done, under the hash of all it depends on: an interrupted comparison goes on
+    where it stopped, a wider one reuses what is there.
 
     Args:
         lm: The frozen model.
@@ -167,7 +167,7 @@ def compare(
     jobs: list[Job] = []
     for seed in seeds:
         for name in methods:
-            if drafts[name].trainable or seed == seeds[0]:
+            if seed == seeds[0] or drafts[name].depends_on_seed(task, seed, seeds[0]):
                 keep = name == main and seed == seeds[0]
                 job = Job(name, "method", name, settings.get(name, {}), seed, keep=keep)
                 jobs.append(job)

@@ -255,7 +255,7 @@ class Runner:
         return {
             "version": __version__,
             "model": [self.lm.weight_hash, str(self.lm.dtype), str(self.lm.device.type)],
-            "schema": self.task.schema.to_dict(),
+            "schema": method.schema_for(self.task, job.seed).to_dict(),
             "method": [job.method, method.config.to_dict(), job.change],
             "training": self._training(job).to_dict() if method.trainable else None,
             "calibrate": job.calibrate,

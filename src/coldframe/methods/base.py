@@ -207,15 +207,12 @@ class Method(nn.Module):
         raise ConfigError(f"{self.name} makes no vectors of single entries")
 
     def schema_for(self, task: Task, seed: int = 0) -> Schema:
-        """The schema that it is set up with: the task's, with the prompt that the method wants.
-
-        A method that retrieves passages has solved examples for text RAG beside it.
-
-        Args:
-            task: Not changed.
-            seed: Of the draw of solved examples.
-        """
+        """The task's schema with the prompt that it wants; the seed draws solved examples, for text RAG beside it."""
         return with_solved(task, None, seed) if self.uses_retrieval else task.schema
+
+    def depends_on_seed(self, task: Task, first: int, second: int) -> bool:
+        """Whether two seeds make different methods of it: it is trained, or its solved examples are others."""
+        return self.trainable or self.schema_for(task, first) != self.schema_for(task, second)
 
     # ---- what a method defines --------------------------------------------------------------------------
 

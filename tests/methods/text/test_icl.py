@@ -112,8 +112,22 @@ def test_text_beside_adapters_has_them_too() -> None:
     pipeline = cf.fit(cf.PRAG(rank=2), lm, rows, epochs=1, quiet=True)
     variants = variants_of(pipeline)
     for name in ("icl", "icl+prag"):
-        (context,) = variants[name].method.contexts(["answer b"], pipeline.retrieve(pipeline.queries(["answer b"]))) or ((),)
+        (context,) = variants[name].method.contexts(
+            ["answer b"], pipeline.retrieve(pipeline.queries(["answer b"]))
+        ) or ((),)
         assert len(context) == 3
     bare = cf.Compose(cf.RetrievedICL(k=1, solved=0, instruction="auto"), cf.PRAG(rank=2))
     schema = bare.schema_for(rows)
     assert schema.solved == () and "using the passage" in schema.template.instruction
+
+
+def test_a_comparison_has_a_run_for_each_draw() -> None:
+    rows, lm = asking_about(), lm_of("llama")
+    settings = {"icl": {"k": 1}, "icl-fixed": {"k": 1, "solved": 0}}
+    table = cf.compare(
+        lm, rows, ["zero-shot", "icl-fixed", "icl"], [0, 1], method_settings=settings, main="icl", ablations=[],
+        costs=False, quiet=True,
+    )  # fmt: skip
+    assert {name: len(runs) for name, runs in table.runs.items()} == {"zero-shot": 1, "icl-fixed": 1, "icl": 2}
+    first, second = table.runs["icl"]
+    assert first.losses is not None and second.losses is not None and (first.losses != second.losses).any()
