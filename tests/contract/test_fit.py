@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -83,8 +84,10 @@ def test_fitting_trains_the_method_and_nothing_else_and_survives_saving(
     again = load(tmp_path, lm)
     assert answers(again) == answers(pipeline)
     assert again.predict(QUERIES) == pipeline.predict(QUERIES)
-    assert (again.schema, again.history) == (on.schema, pipeline.history)
+    assert (again.schema, again.history) == (pipeline.schema, pipeline.history)
+    assert dataclasses.replace(again.schema, solved=()) == on.schema
     # Rows leave the process only where the method retrieves from them.
+    assert pipeline.method.uses_retrieval or not again.schema.solved
     assert again.store.examples == (pipeline.store.examples if pipeline.method.uses_retrieval else ())
     suffixes = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
     assert suffixes == {".json", ".safetensors", ".jsonl", ".md"}
