@@ -13,6 +13,7 @@ from coldframe.evaluation.calibration import calibration_error
 from coldframe.evaluation.report_data import LabelPrior, MethodRow, Published, ReportData
 from coldframe.evaluation.report_samples import sample_cards
 from coldframe.evaluation.verdict import verdict
+from coldframe.methods.soft_tokens.set_attention import attends
 from coldframe.reports import blocks, html, markdown, terminal
 from coldframe.reports.blocks import Block, Cell, Code, Column, Figure, Heading, Mark, Section, Table, Text, ranged
 from coldframe.reports.figures import Bar, Bubbles, Chart, Dot, Forest, Kind, Line, Scatter
@@ -94,10 +95,15 @@ def scores(data: ReportData, *, page: bool = False) -> Table:
         Column(f"{data.main} minus it", difference, "[95%], paired"),
         *([p_values] if page else []),
         *([] if page else (_metric(info, interval=False) for info in data.metrics if info != primary)),
+        Column("attention", _attention, "entropy by the greatest", words=True),
         Column("order std", lambda row: None if row.order_std is None else fixed(row.order_std, 2), "over shuffles"),
         *([] if page else COSTS[:4]),
     ]
     return Table.of(columns, data.ranked(), title=f"{data.task}, {data.model}")
+
+
+def _attention(row: MethodRow) -> str | None:
+    return None if row.attention_entropy is None else attends(row.attention_entropy)
 
 
 def _further(data: ReportData) -> tuple[Block, ...]:
