@@ -88,8 +88,8 @@ class MHAESP(EncodedMethod):
     numbers ``t_i``, ``g_i``, ``c_i`` learn at ten times the rate.
 
     Paper: MHA-RAG, arXiv 2510.05363 (v1), MHA-ESP (v2). Deviates, each by a setting that can be turned off, in the
-    attention (above), and by an adapter instead of a fine-tuned encoder (``adapter``, ``encoder_rank``), a static prompt
-    beside the retrieved part (``static``), a part from the query alone (``query_part``) and suffix placement
+    attention (above), and by an adapter instead of a fine-tuned encoder (``adapter``, ``encoder_rank``), a static
+    prompt beside the retrieved part (``static``), a part from the query alone (``query_part``) and suffix placement
     (``placement``). Further layers are self-attention over the H tokens,
     ``Z <- Z + softmax(Z W^Q (Z W^K)^T / sqrt(d)) Z W^V``; the paper only says that layers are stacked.
 
