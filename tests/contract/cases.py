@@ -67,6 +67,7 @@ def _case(id: str, **settings: Any) -> Case:
 
 
 PROXY = {"heads": 2, "fixed": 0.5, "repetitions": [[3, 6]], "length": 6, "held_out": 2}
+DOT = {"scores": "dot", "similarity": "none"}
 PLAIN = {"static": False, "adapter": None, "dropout": 0.0}
 METHODS = [
     _case("zero-shot"),
@@ -85,7 +86,8 @@ METHODS = [
     _case("p-esp/paper", k=3, placement="prefix", **PLAIN),
     _case("p-esp/vectors", k=3, encoder="tiny-print"),
     _case("mha-esp", heads=2, k=3),
-    _case("mha-esp/paper", heads=2, k=3, similarity=False, query_part=False, placement="prefix", **PLAIN),
+    _case("mha-esp/paper", heads=2, k=3, **DOT, label_place="text", query_part=False, placement="prefix", **PLAIN),
+    _case("mha-esp/averaging", heads=2, k=3, **DOT, label_place="vector", encoder="tiny-print"),
     _case("mha-esp/vectors", heads=2, k=3, encoder="tiny-print"),
     _case("mha-esp/layers", heads=3, k=3, layers=2),
     _case("mha-esp/windows", heads=2, k=3, windows=2),

@@ -239,6 +239,22 @@ def test_rows_from_predictions():
         metric_infos(["acuracy"])
 
 
+def test_a_row_says_whether_its_attention_chooses(tmp_path):
+    rng = np.random.default_rng(0)
+    looks = [noisy_run(rng, seed=seed, k=5, m=3, method="looks") for seed in range(2)]
+    even = dataclasses.replace(looks[0], method="averages so", attention=np.full((100, 3, 5), 0.2, np.float32))
+    rows = [method_row(runs, SCHEMA, resamples=100) for runs in (looks, [even], [noisy_run(rng, method="blind")])]
+    expected = -np.mean([(run.attention * np.log(run.attention)).sum(-1) / np.log(5) for run in looks])
+    assert rows[0].attention_entropy == pytest.approx(expected, abs=1e-4)
+    assert rows[1].attention_entropy == pytest.approx(1) and rows[2].attention_entropy is None
+    infos = metric_infos([score.metric for score in rows[0].scores])
+    data = ReportData("made-up", "none", "looks", "accuracy", infos, tuple(rows))
+    for text in (render_markdown(data), render_report(data)):
+        assert f"attends (entropy {expected:.3f})" in text and "averages (entropy 1.000)" in text
+    data = dataclasses.replace(data, rows=(rows[0], rows[2]))
+    assert "averages" not in render_report(data) and "Attention over exemplars" in render_report(data)
+
+
 def test_priors_of_labels_are_shown_and_of_many_the_furthest():
     rng = np.random.default_rng(0)
     runs = [noisy_run(rng, accuracy=0.9, method="ours") for _ in range(2)]

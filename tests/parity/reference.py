@@ -52,6 +52,13 @@ def head_of(weight: Matrix, bias: Vector, head: int, d: int) -> tuple[Matrix, Ve
     return weight[head * d : (head + 1) * d], bias[head * d : (head + 1) * d]
 
 
+def standardised(values: Vector) -> Vector:
+    """Mean 0 and variance 1; zeros where all are equal."""
+    mean = sum(values) / len(values)
+    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
+    return [(value - mean) / spread if spread > 1e-6 else 0.0 for value in values]
+
+
 def mha_esp(
     e_x: Vector,
     e_k: list[Vector],
@@ -60,21 +67,29 @@ def mha_esp(
     value: tuple[Matrix, Vector],
     heads: int,
     d: int,
+    temperatures: Vector | None = None,
     slopes: Vector | None = None,
     similarities: Vector | None = None,
+    copied: list[list[Vector]] | None = None,
     direct: tuple[Matrix, Vector] | None = None,
 ) -> tuple[list[Vector], list[Vector]]:
     """Soft tokens ``z_i`` and attention ``a_ik``.
 
-    ``q_i = W_i^Q e_x``, ``k_ik = W_i^K e_k``, ``v_ik = W_i^V e_k``,
-    ``a_ik = softmax_k(q_i . k_ik / sqrt(d) [+ g_i s_k])``, ``z_i = sum_k a_ik v_ik [+ W_i^X e_x]``.
+    ``q_i = W_i^Q e_x``, ``k_ik = W_i^K e_k``, ``v_ik = W_i^V e_k [+ copied_ik]``,
+    ``a_ik = softmax_k(q_i.k_ik / sqrt(d) [+ g_i s_k])``, with temperatures ``t_i cos(q_i, k_ik)`` in the place of
+    ``q_i.k_ik / sqrt(d)``,
+    ``z_i = sum_k a_ik v_ik [+ W_i^X e_x]``.
     """
     tokens, attention = [], []
     for i in range(heads):
         q = linear(*head_of(*query, i, d), e_x)
         scores = []
         for k in range(len(e_k)):
-            score = dot(q, linear(*head_of(*key, i, d), e_k[k])) / math.sqrt(d)
+            key_k = linear(*head_of(*key, i, d), e_k[k])
+            if temperatures is None:
+                score = dot(q, key_k) / math.sqrt(d)
+            else:
+                score = temperatures[i] * dot(unit(q), unit(key_k))
             if slopes is not None and similarities is not None:
                 score += slopes[i] * similarities[k]
             scores.append(score)
@@ -82,6 +97,8 @@ def mha_esp(
         z = [0.0] * d
         for k in range(len(e_k)):
             v = linear(*head_of(*value, i, d), e_k[k])
+            if copied is not None:
+                v = add(v, copied[i][k])
             for j in range(d):
                 z[j] += a[k] * v[j]
         if direct is not None:

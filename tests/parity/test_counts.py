@@ -72,11 +72,12 @@ def count(name: str, model: str, **settings: Any) -> int:
 
 
 PAPER = {"encoder": "tiny", "static": False, "adapter": None}
+DOT = {"scores": "dot", "similarity": "none", "label_place": "text"}
 
 
 @pytest.mark.parametrize(("model", "heads"), MHA)
 def test_mha_esp(model: str, heads: int) -> None:
-    found = count("mha-esp", model, heads=heads, similarity=False, query_part=False, **PAPER)
+    found = count("mha-esp", model, heads=heads, **DOT, query_part=False, **PAPER)
     assert found == 3 * heads * D[model] * (384 + 1)
     assert (found + ENCODER_LORA) / 1e6 == pytest.approx(MHA[model, heads], abs=0.0051)
 
@@ -102,9 +103,11 @@ def test_lora_on_all_linears(model: str) -> None:
 
 
 def test_what_ours_adds_to_the_papers_form_is_as_documented() -> None:
-    """Adapter ``a (d' + 1)``, static part ``H d``, query part ``H d (a + 1)``, one slope a head.
+    """Adapter ``a (d' + 1)``, static part ``H d``, query part ``H d (a + 1)``; of labels ``l d``, their map ``a d`` and
+    ``2 H d a`` in keys and values; a temperature, a slope and a gate for each head.
 
     Inputs are then as wide as the adapter.
     """
     found = count("mha-esp", "Qwen3-0.6B", heads=8, encoder="tiny", adapter=256)
-    assert found == 256 * 385 + (3 + 1) * 8 * 1024 * 257 + 8 * 1024 + 8
+    labels = 2 * 1024 + 256 * 1024 + 2 * 8 * 1024 * 256
+    assert found == 256 * 385 + (3 + 1) * 8 * 1024 * 257 + 8 * 1024 + labels + 3 * 8

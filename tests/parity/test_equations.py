@@ -21,6 +21,10 @@ from coldframe.retrieval.store import Retrieved
 D = 32
 EXTRA = [
     Case("mha-esp/all", "mha-esp", {"encoder": "tiny-print", "adapter": 5, "heads": 3, "k": 3, "layers": 3}),
+    Case("mha-esp/raw", "mha-esp", {"encoder": "tiny-print", "heads": 2, "k": 3, "similarity": "raw", "copies": False}),
+    Case("mha-esp/text labels", "mha-esp", {"encoder": "tiny", "heads": 2, "k": 3, "label_place": "text"}),
+    Case("u-esp/learned labels", "u-esp", {"encoder": "tiny", "k": 2, "label_place": "learned"}),
+    Case("p-esp/learned labels", "p-esp", {"encoder": "tiny", "k": 2, "label_place": "learned"}),
     Case("mha-esp/one", "mha-esp", {"encoder": "tiny", "adapter": None, "heads": 1, "k": 1, "query_part": False}),
     Case("mha-esp/vector labels", "mha-esp", {"encoder": "tiny", "heads": 2, "k": 3, "label_place": "vector"}),
     Case("p-esp/k2", "p-esp", {"encoder": "tiny", "k": 2}),
@@ -42,6 +46,7 @@ class Weights:
         self.encoder = TinyEncoder(method.config.encoder)  # type: ignore[attr-defined]
         place = method.config.label_place  # type: ignore[attr-defined]
         self.label_in_text = self.encoder.takes_label_text if place == "auto" else place == "text"
+        self.learned = place == "learned"
 
     def layer(self, name: str) -> tuple[Matrix, Vector]:
         return self.held[f"{name}.weight"], self.held[f"{name}.bias"]
@@ -57,13 +62,27 @@ class Weights:
         return f"{example.text} {word}" if self.label_in_text else example.text
 
     def label(self, position: int) -> Vector:
-        """One-hot, appended to the vector where the encoder does not read the label."""
+        """One-hot or learned, appended to the vector where the encoder does not read the label."""
         if self.label_in_text:
             return []
+        if self.learned:
+            return list(self.held["labels.table"]["ABC".index(STORE.examples[position].target)])
         return [1.0 if label == STORE.examples[position].target else 0.0 for label in "ABC"]
 
     def exemplar(self, position: int) -> Vector:
         return self.vector(self.solved(position)) + self.label(position)
+
+    def attended(self, text: str, position: int) -> Vector:
+        """An exemplar as MHA-ESP sees it; learned labels weigh as much as the text."""
+        if not self.learned:
+            return self.vector(text) + self.label(position)
+        label = self.label(position)
+        return reference.unit(self.vector(text)) + [reference.dot(row, label) for row in self.held["label_map.weight"]]
+
+    def copied(self, head: int, position: int) -> Vector:
+        """What of an exemplar's label goes straight into a head's value."""
+        size = lm_of("llama").embedding_norm() * self.held["gate"][head]
+        return [size * value for value in self.label(position)]
 
     def with_static(self, tokens: list[Vector]) -> list[Vector]:
         static = self.held.get("static")
@@ -100,14 +119,19 @@ def test_mha_esp(case: Case) -> None:
     wanted, attention = [], []
     for row, text in enumerate(QUERIES):
         positions = found(row, config.k)
-        if times == 1:
-            keys = [w.exemplar(i) for i in positions]
-        else:
-            keys = [w.vector(part) for i in positions for part in windows_of(w.solved(i), times)]
+        texts = {i: [w.solved(i)] if times == 1 else windows_of(w.solved(i), times) for i in positions}
+        keys = [w.attended(part, i) for i in positions for part in texts[i]]
         similarities = [float(s) for s in FOUND.scores[row][: len(positions)] for _ in range(times)]
+        if config.similarity == "standard":  # type: ignore[attr-defined]
+            similarities = reference.standardised(similarities)
+        copied = None
+        if "gate" in w.held:
+            copied = [[w.copied(head, i) for i in positions for _ in range(times)] for head in range(config.heads)]  # type: ignore[attr-defined]
+        temperatures = w.held.get("attention.log_temperature")
         z, a = reference.mha_esp(
-            w.vector(text), keys, w.layer("query"), w.layer("key"), w.layer("value"),
-            config.heads, D, w.held.get("slope"), similarities,
+            w.vector(text), keys, w.layer("attention.query"), w.layer("attention.key"), w.layer("value"),
+            config.heads, D, temperatures and [math.exp(value) for value in temperatures],
+            w.held.get("attention.slope"), similarities, copied,
             w.layer("direct") if config.query_part else None,  # type: ignore[attr-defined]
         )  # fmt: skip
         for layer in range(config.layers - 1):  # type: ignore[attr-defined]

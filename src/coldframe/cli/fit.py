@@ -96,6 +96,7 @@ def run(argv: Sequence[str], name: str = "fit", default: Fit | None = None) -> N
     """Fit, write, say what came of it."""
     options = parse(Fit, name, argv, default)
     from coldframe.methods.registry import create
+    from coldframe.methods.soft_tokens.set_attention import attends
     from coldframe.pipeline.fit import fit
 
     method = create(options.method, {**options.method_settings, **settings_of(options.set)})
@@ -147,6 +148,10 @@ def run(argv: Sequence[str], name: str = "fit", default: Fit | None = None) -> N
         print(
             f"validation {task.schema.metric} {score:.1f} (chosen by, so it flatters); test: coldframe evaluate {out}"
         )
+    if best and "attention_entropy" in best[-1]:
+        record = best[-1]
+        words, gradient = attends(record["attention_entropy"]), record["attention_gradient"]
+        print(f"attention {words}; gradient norm of queries and keys {gradient:.1e}")
     print(f"wrote {out}")
 
 

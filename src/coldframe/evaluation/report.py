@@ -13,6 +13,7 @@ from coldframe.evaluation.calibration import calibration_error
 from coldframe.evaluation.report_data import LabelPrior, MethodRow, Published, ReportData
 from coldframe.evaluation.report_samples import sample_cards
 from coldframe.evaluation.verdict import verdict
+from coldframe.methods.soft_tokens.set_attention import attends
 from coldframe.reports import blocks, html, markdown, terminal
 from coldframe.reports.blocks import Block, Cell, Code, Column, Figure, Heading, Mark, Section, Table, Text, ranged
 from coldframe.reports.figures import Bar, Bubbles, Chart, Dot, Forest, Kind, Line, Scatter
@@ -95,7 +96,7 @@ def scores(data: ReportData, *, page: bool = False) -> Table:
         *([p_values] if page else []),
         *([] if page else (_metric(info, interval=False) for info in data.metrics if info != primary)),
         Column("order std", lambda row: None if row.order_std is None else fixed(row.order_std, 2), "over shuffles"),
-        *([] if page else COSTS[:4]),
+        *([] if page else (ATTENTION, *COSTS[:4])),
     ]
     return Table.of(columns, data.ranked(), title=f"{data.task}, {data.model}")
 
@@ -103,8 +104,9 @@ def scores(data: ReportData, *, page: bool = False) -> Table:
 def _further(data: ReportData) -> tuple[Block, ...]:
     """The other metrics and the costs, each in tables of few columns: a page is no wider than its reader's."""
     metrics = [_metric(info, interval=True) for info in data.metrics if info != data.primary]
+    tables_of = {"Other metrics": metrics, "Attention over exemplars": [ATTENTION], "What it costs": list(COSTS)}
     parts: list[Block] = []
-    for title, columns in (("Other metrics", metrics), ("What it costs", list(COSTS))):
+    for title, columns in tables_of.items():
         rows = [row for row in data.ranked() if any(column.cell(row) is not None for column in columns)]
         measured = [column for column in columns if any(column.cell(row) is not None for row in rows)]
         parts += [Heading(title)] if measured else []
@@ -138,6 +140,13 @@ def _cost(title: str, unit: str, name: str, show: Callable[[float], str] = si) -
     return Column(title, cell, unit)
 
 
+#: Whether a method chooses among its exemplars or takes their mean.
+ATTENTION = Column[MethodRow](
+    "attention",
+    lambda row: None if row.attention_entropy is None else attends(row.attention_entropy),
+    "entropy by the greatest possible",
+    words=True,
+)
 #: What a method costs, one column each; a table leaves out those in which no row has a value.
 COSTS: tuple[Column[MethodRow], ...] = (
     _cost("trained", "parameters", "trainable_parameters"),

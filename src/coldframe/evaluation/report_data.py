@@ -42,6 +42,7 @@ class MethodRow(Config):
         order_std: Standard deviation of the primary metric over shuffles of the exemplars, if measured.
         note: What a reader must know.
         bytes_per_passage: What the method stores for each passage, if anything.
+        attention_entropy: Of its attention over exemplars, as a share of the greatest possible; the mean of its seeds.
     """
 
     section = "method row"
@@ -55,6 +56,7 @@ class MethodRow(Config):
     order_std: float | None = None
     note: str = ""
     bytes_per_passage: float | None = None
+    attention_entropy: float | None = None
 
     def score(self, metric: str) -> Interval | None:
         """The interval of a metric, if it was measured."""

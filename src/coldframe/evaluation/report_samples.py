@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import numpy as np
+import torch
 
 from coldframe.evaluation.report_data import Neighbour, ReportData, Sample
+from coldframe.methods.soft_tokens.set_attention import AVERAGES, attention_entropy
 from coldframe.reports.blocks import Block, Cell, Column, Group, Mark, Table, Text
 from coldframe.reports.pictures import molecule
 
 #: Longest text of a sample, in characters.
 MAX_TEXT = 600
-#: From this share of the greatest entropy on, attention is called even.
-EVEN = 0.98
 #: More soft tokens than this have no numbers in their cells.
 _MOST_NUMBERS = 16
 
@@ -23,17 +22,18 @@ def sample_cards(data: ReportData) -> tuple[Block, ...]:
     """The samples, each a card; molecules are drawn."""
     if not data.samples:
         return ()
-    evenness = [entropy for sample in data.samples if (entropy := _evenness(sample)) is not None]
-    even = bool(evenness) and min(evenness) >= EVEN
+    entropies = [entropy for sample in data.samples if (entropy := _entropy(sample)) is not None]
+    entropy = float(np.mean(entropies)) if entropies else None
+    even = entropy is not None and entropy > AVERAGES
     words = "What was retrieved, with its similarity to the query."
     if any(near.label for sample in data.samples for near in sample.neighbours):
         words += " A label is green where it is the query's own and red where it is another."
     if even:
         words += (
             " The attention is even: every soft token gave the neighbours nearly equal shares "
-            f"(entropy {min(evenness):.3f} or more of the greatest possible), so it chose nothing among them."
+            f"(entropy {entropy:.3f} of the greatest possible), so it chose nothing among them."
         )
-    elif evenness:
+    elif entropy is not None:
         words += (
             " The numbered columns are the soft tokens: the share of its attention, in %, that each gave to the "
             "neighbour; the darker, the more."
@@ -42,14 +42,13 @@ def sample_cards(data: ReportData) -> tuple[Block, ...]:
     return (Text(words, "soft"), *(_sample(sample, drawn, not even) for sample in data.samples))
 
 
-def _evenness(sample: Sample) -> float | None:
-    """Entropy of the soft tokens' attention over the neighbours by the greatest possible; None where there is none."""
-    weights = np.array([near.attention for near in sample.neighbours if near.attention], float)
-    if weights.ndim != 2 or len(weights) < 2 or not np.isfinite(weights).all():
+def _entropy(sample: Sample) -> float | None:
+    """Of the soft tokens' attention over the neighbours, by the greatest possible; None where there is none."""
+    weights = torch.tensor([near.attention for near in sample.neighbours if near.attention], dtype=torch.float64)
+    if weights.ndim != 2 or not bool(weights.isfinite().all()):
         return None
-    shares = weights / np.maximum(weights.sum(axis=0), 1e-12)
-    entropies = -(shares * np.log(np.maximum(shares, 1e-12))).sum(axis=0) / math.log(len(weights))
-    return float(entropies.min())
+    shares = (weights / weights.sum(0).clamp(min=1e-12)).T[None]
+    return attention_entropy(shares, torch.ones(1, len(weights), dtype=torch.bool))
 
 
 def _sample(sample: Sample, drawn: bool, attention: bool) -> Group:

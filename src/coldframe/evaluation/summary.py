@@ -68,6 +68,7 @@ def method_row(
     positive = None if schema.positive is None else schema.index(schema.positive)
     names = dict.fromkeys([schema.metric, *(metrics or usual_metrics(runs))])
     row = np.ones((1, len(runs[0])))
+    entropies = [entropy for run in runs if (entropy := run.attention_entropy) is not None]
     return MethodRow(
         name=runs[0].method,
         role=role,
@@ -81,6 +82,7 @@ def method_row(
         bytes_per_passage=bytes_per_passage,
         order_std=order_std,
         note=note,
+        attention_entropy=float(np.mean(entropies)) if entropies else None,
     )
 
 

@@ -59,6 +59,10 @@ class ConstantInput(Method):
         """Those of the method."""
         return self.inner.parameter_groups(learning_rate)
 
+    def step_figures(self) -> dict[str, float]:
+        """Those of the method."""
+        return self.inner.step_figures()
+
 
 class HeadedMHAESP(MHAESP):
     """MHA-ESP without the language model, a linear head in its place: ``p(y | x) = softmax(W [z_1 ... z_H] + b)``.

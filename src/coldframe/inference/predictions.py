@@ -99,6 +99,22 @@ class Predictions:
         return len(self.ids)
 
     @property
+    def attention_entropy(self) -> float | None:
+        """Mean entropy of the attention as a share of the greatest possible; None where there is none.
+
+        See :func:`coldframe.methods.soft_tokens.set_attention.attention_entropy`.
+        """
+        if self.attention is None:
+            return None
+        import torch
+
+        from coldframe.methods.soft_tokens.set_attention import attention_entropy
+
+        reached = self.attention.any(axis=(0, 1))  # a part of a composition may look at fewer than were retrieved
+        attention, present = self.attention[:, :, reached], (self.neighbours != "")[:, reached]
+        return attention_entropy(torch.from_numpy(attention), torch.from_numpy(present))
+
+    @property
     def predicted(self) -> NDArray[np.int64]:
         """Position of the most probable label, ``[n]``; the first of equals. There is no other threshold."""
         return np.asarray(np.argmax(self.probabilities, axis=1), np.int64)

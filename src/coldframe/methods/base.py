@@ -295,6 +295,10 @@ class Method(nn.Module):
         """``loss`` under the name that data-parallel wrappers call."""
         return self.loss(lm, batch)
 
+    def step_figures(self) -> dict[str, float]:
+        """Figures of a step once its gradients are there; an epoch's record has their means. None by default."""
+        return {}
+
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Optimiser groups; a method with parts of different natural rates overrides this."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": learning_rate}]

@@ -215,6 +215,10 @@ class Compose(Method):
             else:
                 yield problem
 
+    def step_figures(self) -> dict[str, float]:
+        """Of all parts."""
+        return {name: value for part in self.methods for name, value in part.step_figures().items()}
+
     def save(self, folder: Path) -> list[str]:
         """Every part in a folder of its own."""
         return [f"{part.name}/{name}" for part in self.methods for name in part.save(folder / part.name)]
@@ -258,6 +262,9 @@ class _Within(Method):
 
     def optimizer(self, groups: list[dict[str, Any]], **settings: Any) -> torch.optim.Optimizer:
         return self.part.optimizer(groups, **settings)
+
+    def step_figures(self) -> dict[str, float]:
+        return self.part.step_figures()
 
 
 def _check_ports(parts: Sequence[Method]) -> None:

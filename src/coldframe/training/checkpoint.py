@@ -27,6 +27,7 @@ class Progress:
         best_epoch: The epoch that gave it, or -1.
         stale: Epochs since.
         running: Sum of the training losses of the epoch in progress, and their count.
+        figures: Sum of each figure that the method's steps gave in that epoch, and their count.
         history: One record per finished epoch.
         finished: Whether the run is over.
     """
@@ -38,6 +39,7 @@ class Progress:
     best_epoch: int = -1
     stale: int = 0
     running: tuple[float, int] = (0.0, 0)
+    figures: dict[str, tuple[float, int]] = dataclasses.field(default_factory=dict)
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     finished: bool = False
 

@@ -148,7 +148,7 @@ class Trainer:
         started = time.perf_counter()
         while progress.batch < len(batches):
             group = groups[progress.batch // self.config.accumulation]
-            losses = self._step(group, progress.step)
+            losses = self._step(group, progress)
             progress.step += 1
             progress.batch += len(group)
             progress.running = (progress.running[0] + sum(losses), progress.running[1] + len(losses))
@@ -162,13 +162,14 @@ class Trainer:
             "train_loss": progress.running[0] / progress.running[1],
             "learning_rate": self.base_rates[0] * self._rate(progress.step - 1),
             "seconds": time.perf_counter() - started,
+            **{name: total / count for name, (total, count) in progress.figures.items()},
         }
         progress.history.append(record)
 
-    def _step(self, group: Sequence[Sequence[int]], step: int) -> list[float]:
+    def _step(self, group: Sequence[Sequence[int]], progress: Progress) -> list[float]:
         """One optimiser step over some batches; a batch that does not fit in memory is halved and tried again."""
         for base, param_group in zip(self.base_rates, self.optimizer.param_groups, strict=True):
-            param_group["lr"] = base * self._rate(step)
+            param_group["lr"] = base * self._rate(progress.step)
         total = 1.0 if self.problem.summed else sum(self.items.weight(i) for batch in group for i in batch)
         mine = group[self.accelerator.process_index :: self.accelerator.num_processes]
         while True:
@@ -181,6 +182,9 @@ class Trainer:
                     raise
                 self.rows_at_once = max(1, min(self.rows_at_once, max(map(len, mine))) // 2)
                 print(f"Out of memory: going on with {self.rows_at_once} rows at a time.", file=sys.stderr)
+        for name, value in self.method.step_figures().items():
+            total, count = progress.figures.get(name, (0.0, 0))
+            progress.figures[name] = total + value, count + 1
         if self.config.clip:
             dense = [p for p in self.parameters if p.grad is not None and not p.grad.is_sparse]  # rows are their own
             self.accelerator.clip_grad_norm_(dense, self.config.clip)
@@ -234,10 +238,10 @@ class Trainer:
         if self.config.report_to != "none":
             self.accelerator.log(record, step=progress.step)
         progress.epoch += 1
-        progress.batch, progress.running = 0, (0.0, 0)
+        progress.batch, progress.running, progress.figures = 0, (0.0, 0), {}
         stale = self.config.patience and progress.stale >= self.config.patience
         progress.finished = progress.epoch >= self.config.epochs or bool(stale)
-        bar.note({k: v for k, v in record.items() if k.startswith("validation")})
+        bar.note({k: v for k, v in record.items() if k.startswith(("validation", "attention"))})
         return best
 
     @torch.no_grad()

@@ -15,13 +15,17 @@ from coldframe.config import check
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Placement
 from coldframe.methods.base import Method, MethodConfig, MethodContext, VectorSource
+from coldframe.methods.search_space import Choices, Floats, SearchSpace
+from coldframe.methods.soft_tokens.label_vectors import LabelVectors
+from coldframe.methods.soft_tokens.set_attention import attention_entropy
 from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Example, Passage
 
-LabelPlace = Literal["auto", "text", "vector"]
+LabelPlace = Literal["auto", "text", "vector", "learned"]
 
 _BESIDE_STATIC = 0.1
+_SCALARS = 10.0  # a step of Adam moves each number by the rate: a matrix adds up hundreds of such moves, a scalar none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +58,9 @@ class EncodedConfig(SoftTokenConfig):
             generator on what is the same for every query (ours; off in the papers).
         static_learning_rate: Of that prompt; a free vector learns at a higher rate than a matrix.
         label_place: How an exemplar's label enters: ``"text"`` concatenates it to the encoder's input
-            (the papers), ``"vector"`` appends a one-hot vector to the encoder's output; ``"auto"`` takes
-            text where the encoder reads text.
+            (the papers), ``"vector"`` appends a one-hot vector to the encoder's output, ``"learned"`` a vector that
+            starts as the frozen model's embedding of the label's word; ``"auto"`` takes text where the encoder
+            reads text, else a one-hot vector.
     """
 
     section = "soft-token settings"
@@ -112,8 +117,17 @@ class EncodedMethod(SoftTokenMethod):
     uses_query: ClassVar[bool] = True
     uses_encoder: ClassVar[bool] = True
     learning_rate: ClassVar[float] = 3e-4
+    search_space: ClassVar[SearchSpace] = {
+        "training.learning_rate": Floats(1e-4, 1e-2),
+        "training.epochs": Choices((4, 8, 16)),
+        "dropout": Choices((0.0, 0.3, 0.5)),
+        "static_learning_rate": Floats(1e-2, 1e-1),
+        "encoder_rank": Choices((0, 16)),
+    }
 
     _vector_source: VectorSource | None = None
+    #: The attention of the last batch in training, and which exemplars were present.
+    _attention: tuple[Tensor, Tensor] | None = None
 
     @property
     def makes_entry_vectors(self) -> bool:
@@ -146,13 +160,15 @@ class EncodedMethod(SoftTokenMethod):
                 fix="Use label_place='vector' or a text encoder.",
             )
         self.label_in_text = reads_text if place == "auto" else place == "text"
-        if self.uses_retrieval and not self.label_in_text and context.schema.kind == "generation":
+        self.labels = LabelVectors(context) if place == "learned" and self.uses_retrieval else None
+        one_hot = not self.label_in_text and self.labels is None
+        if self.uses_retrieval and one_hot and context.schema.kind == "generation":
             raise ConfigError(
-                "The targets of a generation task are texts, which only a text encoder can encode",
+                "The targets of a generation task are texts, which are no one-hot vectors",
                 got=context.encoder.spec,
-                fix="Pass encoder='minilm' or another text encoder.",
+                fix="Pass label_place='learned', or encoder='minilm' or another text encoder.",
             )
-        self.d_label = 0 if self.label_in_text else len(context.schema.labels)
+        self.d_label = len(context.schema.labels) if one_hot else 0 if self.labels is None else context.lm.d_model
 
     def scaled_linear(self, d_in: int, d_out: int) -> nn.Linear:
         """A linear layer whose outputs start small beside the model's token embeddings.
@@ -199,7 +215,9 @@ class EncodedMethod(SoftTokenMethod):
         if not len(used):
             return out, present
         vectors = self.encode([self.solved(store.examples[i]) for i in used])
-        if self.d_label:
+        if self.labels is not None:
+            vectors = torch.cat((vectors, self.labels([store.examples[i] for i in used])), dim=-1)
+        elif self.d_label:
             schema, entries = self.ready.schema, [store.examples[i] for i in used]
             # A passage has no label: all its places are zero.
             labels = torch.tensor([-1 if isinstance(e, Passage) else schema.index(e.target) for e in entries])
@@ -213,11 +231,40 @@ class EncodedMethod(SoftTokenMethod):
         """Soft tokens with the static part added."""
         return tokens if self.static is None else tokens + self.static
 
+    @property
+    def scalars(self) -> list[nn.Parameter]:
+        """Parameters of one number for each head: temperatures, slopes, gates."""
+        return []
+
+    @property
+    def scoring_parameters(self) -> list[nn.Parameter]:
+        """Of the queries and keys of an attention over exemplars; none for a method without one."""
+        return []
+
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """The generator, and the static part at its own rate and without weight decay."""
+        """The generator; scalars and the static part at rates of their own and without weight decay."""
         static = [] if self.static is None else [self.static]
-        generator = [p for p in self.parameters() if p.requires_grad and all(p is not s for s in static)]
+        scalars = self.scalars
+        apart = {id(parameter) for parameter in (*static, *scalars)}
+        generator = [p for p in self.parameters() if p.requires_grad and id(p) not in apart]
         groups: list[dict[str, Any]] = [{"params": generator, "lr": learning_rate}]
+        if scalars:
+            groups.append({"params": scalars, "lr": _SCALARS * learning_rate, "weight_decay": 0.0})
         if static:
             groups.append({"params": static, "lr": self.config.static_learning_rate, "weight_decay": 0.0})
         return groups
+
+    def watch(self, attention: Tensor, present: Tensor) -> None:
+        """Remember the attention ``[n, m, k]`` of a batch in training, for :meth:`step_figures`."""
+        if self.training:
+            self._attention = attention.detach(), present
+
+    def step_figures(self) -> dict[str, float]:
+        """``attention_entropy`` of the last batch, and ``attention_gradient``, the norm that queries and keys got."""
+        figures = {}
+        if self._attention is not None and (entropy := attention_entropy(*self._attention)) is not None:
+            figures["attention_entropy"] = entropy
+        gradients = [p.grad for p in self.scoring_parameters if p.grad is not None]
+        if gradients:
+            figures["attention_gradient"] = float(torch.nn.utils.get_total_norm(gradients))
+        return figures

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import MethodContext
+from coldframe.methods.search_space import Choices, SearchSpace
 from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod
 from coldframe.retrieval.store import Retrieved
 
@@ -42,6 +43,7 @@ class IDPG(EncodedMethod):
     paper: ClassVar[str] = "arXiv 2204.04497"
     config_class = IDPGConfig
     config: IDPGConfig
+    search_space: ClassVar[SearchSpace] = {**EncodedMethod.search_space, "tokens": Choices((4, 8, 16))}
     ablations: ClassVar[tuple[str, ...]] = ()
 
     def build(self, context: MethodContext) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import MethodContext
+from coldframe.methods.search_space import Choices, SearchSpace
 from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod, vocabulary_prompt
 from coldframe.retrieval.store import Retrieved
 
@@ -78,6 +79,11 @@ class LatentMemory(EncodedMethod):
     config_class = LatentMemoryConfig
     config: LatentMemoryConfig
     uses_retrieval: ClassVar[bool] = True
+    search_space: ClassVar[SearchSpace] = {
+        **EncodedMethod.search_space,
+        "tokens": Choices((8, 16, 32)),
+        "k": Choices((3, 5, 10)),
+    }
     learning_rate: ClassVar[float] = 1e-3
 
     def build(self, context: MethodContext) -> None:
@@ -95,6 +101,11 @@ class LatentMemory(EncodedMethod):
         self.value = nn.Linear(d_entry, d)
         self.output = self.scaled_linear(d, d)
         self.slope = nn.Parameter(torch.full((heads,), _SLOPE))
+
+    @property
+    def scoring_parameters(self) -> list[nn.Parameter]:
+        """Of queries and keys."""
+        return [*self.query.parameters(), *self.key.parameters()]
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """Generate ``[batch, m, d]`` from the queries and the set retrieved for each."""
@@ -120,4 +131,5 @@ class LatentMemory(EncodedMethod):
         scores = scores.masked_fill(~present[:, None, None, :], float("-inf"))
         # A query without any entry reads nothing instead of dividing zero by zero.
         a = torch.softmax(scores, dim=-1).nan_to_num(0.0)
+        self.watch(a.flatten(1, 2), present)
         return self.output((a @ v).transpose(1, 2).reshape(n, -1, d)), a

@@ -13,9 +13,13 @@ from coldframe.config import check
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import MethodContext
-from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod
+from coldframe.methods.search_space import Choices, SearchSpace
+from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod, LabelPlace
+from coldframe.methods.soft_tokens.set_attention import ScoreKind, SetAttention, Similarity
 from coldframe.methods.text.icl import rendered
 from coldframe.retrieval.store import Retrieved
+
+_COPIED = 1.0  # of a token embedding's norm, at the start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +33,13 @@ class MHAESPConfig(EncodedConfig):
         windows: Vectors per exemplar, from overlapping windows of its text, at least 1; the papers find 1
             best. More than 1 needs a text encoder.
         text_exemplars: c, nearest exemplars that are also put in the prompt as text, 0 to K.
-        similarity: Adds a learned multiple of the retriever's similarity to each head's scores,
-            ``a_ik = softmax_k(q_i.k_ik / sqrt(d) + g_i s_k)`` (ours; off in the papers).
+        scores: ``"cosine"`` compares queries and keys by their directions, at a learned temperature that gives the
+            scores a spread from the start (ours); ``"dot"`` is the papers'.
+        similarity: Adds a learned multiple of the retriever's similarity to each head's scores, ``g_i s_k`` (ours):
+            ``"standard"`` with mean 0 and variance 1 within the set, ``"raw"`` as it is; ``"none"`` is the papers'.
+        slope: ``g_i`` at the start.
+        copies: Adds the exemplars' label vectors to the values, ``v_ik + c_i |E| y_k``, so that a soft token can say a
+            neighbour's label (ours; off in the papers). Needs ``label_place="learned"``, and is off without it.
         query_part: Adds what the query alone says, ``z_i + W_i^X e_x``, so that the exemplars need only
             carry what it does not (ours; off in the papers). It is IDPG's prompt.
     """
@@ -43,8 +52,12 @@ class MHAESPConfig(EncodedConfig):
     layers: int = 1
     windows: int = 1
     text_exemplars: int = 0
-    similarity: bool = True
+    scores: ScoreKind = "cosine"
+    similarity: Similarity = "standard"
+    slope: float = 2.0
+    copies: bool = True
     query_part: bool = True
+    label_place: LabelPlace = "learned"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,18 +77,28 @@ class MHAESP(EncodedMethod):
     runs over a set, so the exemplars' order carries nothing; here it is also bit-identical, because the set
     is first put into the one order its members decide.
 
-    Paper: MHA-RAG, arXiv 2510.05363 (v1), MHA-ESP (v2). Deviates, each by a setting that can be turned off:
-    an adapter instead of a fine-tuned encoder (``adapter``, ``encoder_rank``), a static prompt beside the
-    retrieved part (``static``), a part from the query alone (``query_part``), the retriever's similarity in
-    the scores (``similarity``), suffix placement (``placement``), and for encoders that do not read text the
-    label as a one-hot vector (``label_place``). Further layers are self-attention over the H tokens,
+    By these equations every head takes the mean of its exemplars, because their scores start near zero and stay
+    there. By default (``scores``, ``similarity``, ``label_place``, ``copies``)::
+
+        h_k  = [E(x_k); M y_k]                             both of norm 1; y_k: LabelVectors
+        a_ik = softmax_k(t_i cos(W_i^Q e_x, W_i^K h_k) + g_i s_k)                      see SetAttention
+        v_ik = W_i^V h_k + c_i |E| y_k                     |E|: norm of the model's token embeddings
+
+    A head that chooses one exemplar then says its label: ``y_k`` is the model's own embedding of the label's word. The
+    numbers ``t_i``, ``g_i``, ``c_i`` learn at ten times the rate.
+
+    Paper: MHA-RAG, arXiv 2510.05363 (v1), MHA-ESP (v2). Deviates, each by a setting that can be turned off, in the
+    attention (above), and by an adapter instead of a fine-tuned encoder (``adapter``, ``encoder_rank``), a static
+    prompt beside the retrieved part (``static``), a part from the query alone (``query_part``) and suffix placement
+    (``placement``). Further layers are self-attention over the H tokens,
     ``Z <- Z + softmax(Z W^Q (Z W^K)^T / sqrt(d)) Z W^V``; the paper only says that layers are stacked.
 
     Shapes:
         e_x ``[batch, d']``, e_k ``[batch, k, d']`` -> Z ``[batch, heads, d]``.
 
     Cost:
-        ``3 H d (d' + 1)`` parameters (plus adapter, static and query part and further layers), H tokens.
+        ``3 H d (d' + 1)`` parameters (plus adapter, static and query part and further layers), H tokens. Labels add
+        ``l d + d d' + 2 H d d'``.
 
     Relations:
         :class:`PromptTuning` is its static part alone, :class:`IDPG` its query alone, :class:`PESP` its
@@ -91,19 +114,32 @@ class MHAESP(EncodedMethod):
     config_class = MHAESPConfig
     config: MHAESPConfig
     uses_retrieval: ClassVar[bool] = True
+    search_space: ClassVar[SearchSpace] = {
+        **EncodedMethod.search_space,
+        "heads": Choices((4, 8, 16)),
+        "k": Choices((3, 5, 10)),
+        "slope": Choices((1.0, 2.0, 4.0)),
+    }
 
     def build(self, context: MethodContext) -> None:
         """Query, key and value maps of all heads, each in one matrix."""
         heads, d = self.config.heads, context.lm.d_model
         self.build_inputs(context, heads)
-        if self.config.windows > 1 and not self.label_in_text:
+        reads_text = context.encoder is not None and context.encoder.takes_label_text
+        if self.config.windows > 1 and not (reads_text and (self.label_in_text or self.labels is not None)):
             raise ConfigError("Windows cut an exemplar's text, so they need a text encoder", got=self.config.encoder)
-        d_exemplar = self.d_in + self.d_label
-        self.query = nn.Linear(self.d_in, heads * d)
-        self.key = nn.Linear(d_exemplar, heads * d)
+        config, d_exemplar = self.config, self.d_in + self.d_label
+        self.label_map = self.gate = None
+        if self.labels is not None:
+            d_exemplar = 2 * self.d_in
+            self.label_map = nn.Linear(d, self.d_in, bias=False)
+            nn.init.normal_(self.label_map.weight, std=self.d_in**-0.5)  # keeps norms
+            self.embedding_norm = context.lm.embedding_norm()
+            self.gate = nn.Parameter(torch.full((heads,), _COPIED)) if config.copies else None
+        widths = self.d_in, d_exemplar
+        self.attention = SetAttention(widths, heads, d, config.scores, config.similarity, config.slope)
         self.value = self.scaled_linear(d_exemplar, heads * d)
         self.direct = self.scaled_linear(self.d_in, heads * d) if self.config.query_part else None
-        self.slope = nn.Parameter(torch.ones(heads)) if self.config.similarity else None
         self.deeper = nn.ModuleList(nn.Linear(d, 3 * d) for _ in range(self.config.layers - 1))
 
     @property
@@ -137,21 +173,31 @@ class MHAESP(EncodedMethod):
         count = self.config.text_exemplars
         return rendered(self.ready.schema, retrieved.ranked(), count) if count else None
 
+    @property
+    def scalars(self) -> list[nn.Parameter]:
+        """Temperatures, slopes and gates."""
+        scalars = (self.attention.log_temperature, self.attention.slope, self.gate)
+        return [parameter for parameter in scalars if parameter is not None]
+
+    @property
+    def scoring_parameters(self) -> list[nn.Parameter]:
+        """Of queries and keys."""
+        return [*self.attention.query.parameters(), *self.attention.key.parameters()]
+
     def attend(self, texts: Sequence[str], retrieved: Retrieved) -> tuple[Tensor, Tensor]:
         """The equations: soft tokens ``[batch, heads, d]`` and attention ``[batch, heads, keys]``."""
         n, heads, d = len(texts), self.config.heads, self.ready.lm.d_model
         e_k, present, similarity = self._keys(retrieved)
         e_x = self.encode(texts)
-        q = self.query(e_x).view(n, heads, d)
-        k = self.key(e_k).view(n, -1, heads, d)
-        v = self.value(e_k).view(n, -1, heads, d)
-        scores = torch.einsum("bhd,bkhd->bhk", q, k) / d**0.5
-        if self.slope is not None:
-            scores = scores + self.slope[:, None] * similarity[:, None, :]
-        scores = scores.masked_fill(~present[:, None, :], float("-inf"))
-        # A query without any exemplar attends to nothing instead of dividing zero by zero.
-        a = torch.softmax(scores, dim=-1).nan_to_num(0.0) if not present.any(1).all() else torch.softmax(scores, -1)
-        z = torch.einsum("bhk,bkhd->bhd", a, v)
+        labels = None
+        if self.label_map is not None:
+            text, labels = e_k.split((self.d_in, d), dim=-1)
+            e_k = torch.cat((nn.functional.normalize(text, dim=-1), self.label_map(labels)), dim=-1)
+        a = self.attention(e_x, e_k, present, similarity)
+        self.watch(a, present)
+        z = torch.einsum("bhk,bkhd->bhd", a, self.value(e_k).view(n, -1, heads, d))
+        if self.gate is not None and labels is not None:
+            z = z + self.embedding_norm * self.gate[:, None] * (a @ labels)
         if self.direct is not None:
             z = z + self.direct(e_x).view(n, heads, d)
         for layer in self.deeper:
@@ -171,6 +217,11 @@ class MHAESP(EncodedMethod):
                 text = self.solved(retrieved.store.examples[position]) if position >= 0 else ""
                 parts += _windows(text, times)
         vectors = self.encode(parts).view(len(retrieved), -1, self.d_in)
+        if self.labels is not None:
+            places = torch.from_numpy(retrieved.indices >= 0).to(vectors.device)
+            labels = vectors.new_zeros(*places.shape, self.d_label)
+            labels[places] = self.labels([e for row in range(len(retrieved)) for e in retrieved.examples(row)])
+            vectors = torch.cat((vectors, labels.repeat_interleave(times, dim=1)), dim=-1)
         present = torch.from_numpy(retrieved.indices >= 0).to(vectors.device).repeat_interleave(times, dim=1)
         return vectors * present.unsqueeze(-1), present, similarity.repeat_interleave(times, dim=1)
 

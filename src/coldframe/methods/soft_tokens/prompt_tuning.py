@@ -10,6 +10,7 @@ from torch import nn
 
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import MethodContext
+from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.soft_tokens.base import SoftTokenConfig, SoftTokenMethod, vocabulary_prompt
 from coldframe.retrieval.store import Retrieved
 
@@ -43,6 +44,11 @@ class PromptTuning(SoftTokenMethod):
     config_class = PromptTuningConfig
     config: PromptTuningConfig
     learning_rate: ClassVar[float] = 3e-2
+    search_space: ClassVar[SearchSpace] = {
+        "training.learning_rate": Floats(3e-3, 3e-1),
+        "training.epochs": Choices((4, 8, 16)),
+        "tokens": Choices((8, 16, 32)),
+    }
 
     def build(self, context: MethodContext) -> None:
         """The prompt starts at embeddings of random vocabulary entries."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import MethodContext
+from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.soft_tokens.base import SoftTokenConfig, SoftTokenMethod, vocabulary_prompt
 from coldframe.retrieval.store import Retrieved
 
@@ -61,6 +62,12 @@ class ReparameterisedPrompt(SoftTokenMethod):
     config_class = ReparameterisedPromptConfig
     config: ReparameterisedPromptConfig
     learning_rate: ClassVar[float] = 1e-3
+    search_space: ClassVar[SearchSpace] = {
+        "training.learning_rate": Floats(1e-4, 1e-2),
+        "training.epochs": Choices((4, 8, 16)),
+        "tokens": Choices((8, 16, 32)),
+        "hidden": Choices((128, 512)),
+    }
 
     def build(self, context: MethodContext) -> None:
         """The slots' embeddings and the network."""

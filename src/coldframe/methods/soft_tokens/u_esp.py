@@ -11,6 +11,7 @@ from torch import Tensor
 
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import MethodContext
+from coldframe.methods.search_space import Choices, SearchSpace
 from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod
 from coldframe.retrieval.store import Retrieved
 
@@ -46,6 +47,7 @@ class UESP(EncodedMethod):
     config: ESPConfig
     order_invariant: ClassVar[bool] = False
     uses_retrieval: ClassVar[bool] = True
+    search_space: ClassVar[SearchSpace] = {**EncodedMethod.search_space, "k": Choices((3, 5, 10))}
 
     def build(self, context: MethodContext) -> None:
         """One linear layer to one token."""
