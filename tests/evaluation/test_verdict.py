@@ -71,7 +71,10 @@ def test_too_few_rows():
     clear = verdict(report(row("1-NN vote", "no-lm", 50.0, (30.0, 18.0, 42.0, 17.0), n=100), n=100))
     assert clear.too_few == ""
     sampled = row("icl", "method", 80.0, (-1.0, -12.0, 10.0, 17.0), n=60)
-    assert "with 60 rows a true difference of 17.0" in verdict(report(sampled)).too_few
+    # Of 779 test rows one method answered 60: it is that method's sample that is small, not the test.
+    assert verdict(report(sampled)).too_few.startswith(
+        "icl answered only a sample: with 60 rows a true difference of 17.0"
+    )
 
 
 def test_the_best_control_counts_not_the_first():

@@ -139,20 +139,21 @@ def _better_models(data: ReportData, rival: MethodRow) -> MethodRow | None:
 
 
 def _too_few(data: ReportData, others: list[MethodRow]) -> str:
-    differences = [row.difference for row in others if row.difference]
-    undecided = [d for d in differences if math.isfinite(d.smallest) and _outcome(data, d) == "undecided"]
+    compared = [(row.difference, row.name) for row in others if row.difference]
+    undecided = [(d, name) for d, name in compared if math.isfinite(d.smallest) and _outcome(data, d) == "undecided"]
     if not undecided:
         return ""
     # A method may have answered a sample of the rows: the rows are those of the comparison that tells least.
-    coarsest = max(undecided, key=lambda difference: difference.smallest)
+    coarsest, name = max(undecided, key=lambda pair: pair[0].smallest)
     n, smallest = coarsest.n, coarsest.smallest
+    small = f"{name} answered only a sample" if _is_sample(data, coarsest) else "The test is small"
     if n < FEWEST:
-        return f"The test is small: {plural(n, 'row')} tell nothing apart. At least {FEWEST} are needed."
+        return f"{small}: {plural(n, 'row')} tell nothing apart. At least {FEWEST} are needed."
     # Metrics shown with one decimal are in points of 100, the others are shares of 1.
     points = smallest if data.primary.decimals <= 1 else 100 * smallest
     if points <= COARSE:
         return ""
     return (
-        f"The test is small: with {plural(n, 'row')} a true difference of {data.primary.show(smallest)} is found four "
+        f"{small}: with {plural(n, 'row')} a true difference of {data.primary.show(smallest)} is found four "
         "times out of five, a smaller one less often. What cannot be told apart here may still differ."
     )
