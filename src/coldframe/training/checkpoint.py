@@ -43,6 +43,12 @@ class Progress:
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     finished: bool = False
 
+    def count(self, figures: dict[str, float]) -> None:
+        """Add the figures of a step."""
+        for name, value in figures.items():
+            total, steps = self.figures.get(name, (0.0, 0))
+            self.figures[name] = total + value, steps + 1
+
 
 def save(
     folder: Path,

@@ -70,6 +70,7 @@ class Trainer:
         optimizer = self.method.optimizer(groups, lr=rate, weight_decay=config.weight_decay)
         self.model, self.optimizer = self.accelerator.prepare(self.method, optimizer)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._figures: dict[str, float] = {}
         self.rows_at_once = problem.at_once or config.batch_size
         batches = len(self.items.batches(config.batch_size, config.seed, 0))
         self.steps_per_epoch = math.ceil(batches / config.accumulation)
@@ -148,7 +149,8 @@ class Trainer:
         started = time.perf_counter()
         while progress.batch < len(batches):
             group = groups[progress.batch // self.config.accumulation]
-            losses = self._step(group, progress)
+            losses = self._step(group, progress.step)
+            progress.count(self._figures)
             progress.step += 1
             progress.batch += len(group)
             progress.running = (progress.running[0] + sum(losses), progress.running[1] + len(losses))
@@ -166,10 +168,10 @@ class Trainer:
         }
         progress.history.append(record)
 
-    def _step(self, group: Sequence[Sequence[int]], progress: Progress) -> list[float]:
+    def _step(self, group: Sequence[Sequence[int]], step: int) -> list[float]:
         """One optimiser step over some batches; a batch that does not fit in memory is halved and tried again."""
         for base, param_group in zip(self.base_rates, self.optimizer.param_groups, strict=True):
-            param_group["lr"] = base * self._rate(progress.step)
+            param_group["lr"] = base * self._rate(step)
         total = 1.0 if self.problem.summed else sum(self.items.weight(i) for batch in group for i in batch)
         mine = group[self.accelerator.process_index :: self.accelerator.num_processes]
         while True:
@@ -182,9 +184,7 @@ class Trainer:
                     raise
                 self.rows_at_once = max(1, min(self.rows_at_once, max(map(len, mine))) // 2)
                 print(f"Out of memory: going on with {self.rows_at_once} rows at a time.", file=sys.stderr)
-        for name, value in self.method.step_figures().items():
-            total, count = progress.figures.get(name, (0.0, 0))
-            progress.figures[name] = total + value, count + 1
+        self._figures = self.method.step_figures()  # before clipping
         if self.config.clip:
             dense = [p for p in self.parameters if p.grad is not None and not p.grad.is_sparse]  # rows are their own
             self.accelerator.clip_grad_norm_(dense, self.config.clip)
