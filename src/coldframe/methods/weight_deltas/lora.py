@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from coldframe.frozen.ports import Conditioning, LowRank
 from coldframe.methods.base import Method, MethodConfig, MethodContext
+from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.weight_deltas.adapters import trained_factors
 from coldframe.retrieval.store import Retrieved
 
@@ -48,6 +49,11 @@ class LoRA(Method):
     config_class = LoRAConfig
     config: LoRAConfig
     learning_rate: ClassVar[float] = 2e-4
+    search_space: ClassVar[SearchSpace] = {
+        "training.learning_rate": Floats(5e-5, 2e-3),
+        "training.epochs": Choices((1, 2, 4, 8)),
+        "rank": Choices((8, 16, 32)),
+    }
 
     def build(self, context: MethodContext) -> None:
         """A pair of factors for every target."""
