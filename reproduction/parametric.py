@@ -174,7 +174,7 @@ def encoded(spec: Spec, seed: int, task: Task, lm: FrozenLM, folder: Path, skip:
     )
     if pipeline is None or not finished:
         pipeline = fit(method, lm, task, training=training, out=folder)
-    return dataclasses.replace(pipeline, schema=task.schema)  # as long as its answers are to be
+    return dataclasses.replace(pipeline, schema=method.schema_for(task, seed))  # as long as its answers are to be
 
 
 def run(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -202,7 +202,12 @@ def run(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 label = "" if baseline else spec.label
                 cut = " (published cut)" if options.cut == "published" else ""
                 system = systems.setdefault((label, way), System(way.name(spec.label) + cut, label, way))
-                if baseline and system.runs:
+                # Those do not depend on the method; text has other solved examples for each seed.
+                if (
+                    baseline
+                    and (way.place == "closed-book" or seed in [run.seed for run in system.runs])
+                    and system.runs
+                ):
                     continue
                 say(f"  {system.title}")
                 system.runs.append(answered(pipeline, way, task.test, trained, options))

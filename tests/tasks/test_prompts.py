@@ -92,3 +92,14 @@ def test_the_fact_corpus_has_solved_examples_of_another_seed(name: str) -> None:
     questions = {(row.text, row.target) for row in (*other.train, *other.validation)}
     assert {(entry[0], entry[1]) for entry in task.solved} == questions
     assert not {entry[0] for entry in task.solved} & {row.text for row in task.test}
+
+
+def test_claims_are_solved_beside_the_passage_that_decides_them() -> None:
+    task = load_task("fact-claims:9")
+    passages = {entry.text for entry in load_task("fact-corpus:9:1").store or ()}
+    assert len(task.solved) == 27 and {entry[2] for entry in task.solved} == passages
+    assert {entry[1] for entry in task.solved} == {"false", "true"}
+    assert all(
+        any(word in entry[2] for word in entry[0].rstrip(".").split() if word[0].isupper()) for entry in task.solved
+    )
+    assert {entry[1] for entry in with_solved(task, 2, 0).solved} == {"false", "true"}

@@ -14,7 +14,7 @@ from coldframe.tasks.passages import QUESTIONS, REWRITE, TEXT_NAMES, PassageRows
 from coldframe.tasks.questions import QUESTION, read_questions
 from coldframe.tasks.splits import spared_split
 from coldframe.tasks.table import Problems, Table
-from coldframe.tasks.task import Example, Passage, Schema, Solved, Task, Template
+from coldframe.tasks.task import Example, Passage, Schema, Task, Template
 from coldframe.tasks.text_metrics import TEXT_METRICS
 
 NOT_OF_A_CORPUS = ("label", "positive", "words", "test", "test_size", "deduplicate", "max_train", "store")
@@ -64,7 +64,7 @@ def build_corpus(source: Source, config: TaskConfig, problems: Problems) -> Task
         origin,
         config.to_dict(),
         (*read.passages, *own),
-        solved=() if source.solved is None else _solved(source.solved, read),
+        solved=source.solved,
     )
     task = hold_out(task, config.validation_size, config.seed)
     return check_leaks(_described(task, read), config.allow_leaks)
@@ -92,15 +92,6 @@ def hold_out(task: Task, size: int | float, seed: int) -> Task:
     train = tuple(row for row, out in zip(rows, held, strict=True) if not out)
     validation = tuple(row for row, out in zip(rows, held, strict=True) if out)
     return dataclasses.replace(task, train=train, validation=validation)
-
-
-def _solved(table: Table, corpus: PassageRows) -> tuple[Solved, ...]:
-    """The questions about passages of another corpus; those that are called like one of this corpus are left out."""
-    other = read_passages(table, Problems())
-    passages = {passage.id: passage for passage in other.passages if passage.title not in corpus.names}
-    return tuple(
-        (row.text, row.target, passages[name].text) for row in other.questions for name in row.gold if name in passages
-    )
 
 
 def _described(task: Task, read: PassageRows) -> Task:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from coldframe.config import Config, check
 from coldframe.tasks.table import OnError, Table
+from coldframe.tasks.task import Solved
 
 Split = Literal["auto", "given", "random", "stratified", "scaffold", "test"]
 
@@ -113,7 +114,7 @@ class Source:
         test_is_part: The test rows are rows of ``table`` too, and are taken out of it.
         store: Entries to retrieve, with the same columns, where these are not the training rows.
         questions: The questions to be answered, where ``table`` holds passages.
-        solved: Passages of the same kind with questions about them, which may stand solved before any other question.
+        solved: Solved examples of the same kind about passages that no row is about.
     """
 
     name: str
@@ -125,4 +126,4 @@ class Source:
     test_is_part: bool = False
     store: Table | None = None
     questions: Table | None = None
-    solved: Table | None = None
+    solved: tuple[Solved, ...] = ()

@@ -98,7 +98,7 @@ def build_table(source: Source, config: TaskConfig, problems: Problems, builtin:
         options = options.replace(text=",".join(columns.texts), label=columns.label, contexts=columns.contexts)
     parts = (tuple(rows.train), tuple(rows.validation), tuple(rows.test))
     store = None if rows.store is None else tuple(rows.store)
-    task = Task(schema, *parts, tuple(rows.notes), origin, options.to_dict(), store, rows.about)
+    task = Task(schema, *parts, tuple(rows.notes), origin, options.to_dict(), store, rows.about, source.solved)
     return check_leaks(task, config.allow_leaks)
 
 

@@ -19,6 +19,7 @@ from coldframe.methods.head_gains.discovery import Effects, choose_heads, discov
 from coldframe.methods.head_gains.fold import save_reweighted
 from coldframe.methods.head_gains.proxy import ProxyTask
 from coldframe.methods.head_gains.reweighting import Reweighting
+from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.progress import say
 from coldframe.retrieval.store import Retrieved
@@ -99,6 +100,11 @@ class PEAR(Method):
     learns_from_task: ClassVar[bool] = False
     port: ClassVar[str | None] = "head gains"
     learning_rate: ClassVar[float] = 5e-3
+    search_space: ClassVar[SearchSpace] = {
+        "learning_rate": Floats(1e-3, 2e-2),
+        "steps": Choices((30, 60, 120)),
+        "discovery": Choices(("path", "plain")),
+    }
 
     chosen: Tensor
     clean: Tensor

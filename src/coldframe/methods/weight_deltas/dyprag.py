@@ -14,6 +14,7 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import TokenSequence, counted_states, mean_nll, nll_and_kl
 from coldframe.methods.base import MethodContext
+from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.training_set import Problem, TrainingData
 from coldframe.methods.weight_deltas import bank_files
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
@@ -114,6 +115,12 @@ class DyPRAG(PassageAdapters):
     config: DyPRAGConfig
     learning_rate: ClassVar[float] = 5e-4
     training_defaults: ClassVar[Mapping[str, Any]] = {**PassageAdapters.training_defaults, "epochs": 15}
+    search_space: ClassVar[SearchSpace] = {
+        **PassageAdapters.search_space,
+        "training.learning_rate": Floats(1e-4, 2e-3),
+        "training.epochs": Choices((8, 15, 30)),
+        "teacher_epochs": Choices((6, 10)),
+    }
 
     network: Hypernetwork
     teacher: PRAG

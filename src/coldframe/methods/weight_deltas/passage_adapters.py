@@ -16,6 +16,7 @@ from coldframe.errors import ConfigError, DataError, NotFittedError, nearest
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import TokenSequence
 from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.search_space import Choices, SearchSpace
 from coldframe.methods.training_set import TrainingData
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
 from coldframe.methods.weight_deltas.adapters import Factors, Layout
@@ -52,6 +53,7 @@ class PassageAdapters(Method):
         "select": "last",
         "patience": 0,
     }
+    search_space: ClassVar[SearchSpace] = {"training.epochs": Choices((3, 6, 12)), "rank": Choices((2, 4, 8))}
 
     layout: Layout
     bank: Bank | None = None

@@ -13,6 +13,7 @@ from coldframe.config import check
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import mean_nll
+from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
 from coldframe.methods.weight_deltas.adapters import Factors
@@ -104,6 +105,12 @@ class PolyPRAG(PassageAdapters):
     config: PolyPRAGConfig
     learning_rate: ClassVar[float] = 3e-3
     training_defaults: ClassVar[Mapping[str, Any]] = {**PassageAdapters.training_defaults, "epochs": 6}
+    search_space: ClassVar[SearchSpace] = {
+        **PassageAdapters.search_space,
+        "training.learning_rate": Floats(1e-3, 1e-2),
+        "router_learning_rate": Floats(1e-2, 3e-1),
+        "adapters": Choices((6, 18, 36)),
+    }
     query_settings: ClassVar[tuple[str, ...]] = ("k", "combine", "source", "routing")
     ablations: ClassVar[tuple[str, ...]] = ("swapped-store", "uniform-routing", "random-routing")
 

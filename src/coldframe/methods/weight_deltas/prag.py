@@ -15,6 +15,7 @@ from coldframe.errors import ArtifactError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import mean_nll
+from coldframe.methods.search_space import Floats, SearchSpace
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.methods.weight_deltas import bank_files
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
@@ -93,6 +94,10 @@ class PRAG(PassageAdapters):
     config: PRAGConfig
     learning_rate: ClassVar[float] = 1e-3
     training_defaults: ClassVar[Mapping[str, Any]] = {**PassageAdapters.training_defaults, "epochs": 6}
+    search_space: ClassVar[SearchSpace] = {
+        **PassageAdapters.search_space,
+        "training.learning_rate": Floats(3e-4, 3e-3),
+    }
 
     def problems(self, data: TrainingData) -> Iterator[Problem]:
         """Groups of passages, each stored as it is finished; a passage that is stored already is not trained again."""

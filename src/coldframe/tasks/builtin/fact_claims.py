@@ -13,7 +13,16 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 
-from coldframe.tasks.builtin.fact_corpus import RELATIONS, Entity, dice, entities_of, fact_source, numbers_of
+from coldframe.tasks.builtin.fact_corpus import (
+    RELATIONS,
+    Entity,
+    dice,
+    entities_of,
+    fact_source,
+    numbers_of,
+    others,
+    passage_text,
+)
 from coldframe.tasks.options import Source, TaskConfig
 from coldframe.tasks.table import Row, Table
 
@@ -29,12 +38,17 @@ def read(config: TaskConfig) -> Source:
     passages = 200 if passages is None else passages
     store = fact_source(passages, seed).table
     claims = claims_about(entities_of(dice(seed), passages), random.Random(f"claims {seed}"))
+    elsewhere = others(passages, seed)
+    apart = claims_about(elsewhere, random.Random(f"solved claims {seed}"))
+    facts = len(apart) // len(elsewhere)
+    solved = [(claim["claim"], claim["holds"], passage_text(elsewhere[i // facts])) for i, claim in enumerate(apart)]
     digest = hashlib.sha256(json.dumps(claims).encode()).hexdigest()
     rows = tuple(Row(i, claim) for i, claim in enumerate(claims, 1))
     return Source(
         "fact-claims",
         Table("fact-claims", ("claim", "holds"), rows, {"made by": "coldframe", "sha256": digest}),
         store=store,
+        solved=tuple(solved),
         notes=(f"Made up, seed {seed}. Only the passages tell true claims from false ones.",),
         defaults={
             "text": "claim",

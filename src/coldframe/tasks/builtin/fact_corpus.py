@@ -19,6 +19,7 @@ from coldframe.config import check
 from coldframe.errors import ConfigError
 from coldframe.tasks.options import Source, TaskConfig
 from coldframe.tasks.table import Row, Table
+from coldframe.tasks.task import Passage
 
 CONSONANTS, VOWELS, ENDS = "bdfgklmnprstvz", "aeiou", "lnrs"
 ANIMALS = (
@@ -147,8 +148,11 @@ def read(config: TaskConfig) -> Source:
     """
     passages, seed = numbers_of(config.data)
     passages, seed = 200 if passages is None else passages, config.seed if seed is None else seed
-    solved = fact_source(min(passages, SOLVED), seed + 1).table  # all passages of this one are asked about
-    return dataclasses.replace(fact_source(passages, seed), solved=solved)
+    # All passages of the corpus itself are asked about.
+    solved = [
+        (qa["question"], qa["answer"], passage_text(e)) for e in others(passages, seed) for qa in _passage(e)["qa"]
+    ]
+    return dataclasses.replace(fact_source(passages, seed), solved=tuple(solved))
 
 
 def numbers_of(name: str) -> tuple[int | None, int | None]:
@@ -230,6 +234,18 @@ def entities_of(rng: random.Random, count: int) -> list[Entity]:
                 values.append(rng.choice(of_kind.get(relation.values) or relation.values.split()))
         entities.append(Entity(kind, name, (values[0], values[1], values[2])))
     return entities
+
+
+def others(passages: int, seed: int) -> list[Entity]:
+    """Entities of another seed that are not called like any of this one: solved examples are about them."""
+    names = {entity.name for entity in entities_of(dice(seed), passages)}
+    return [entity for entity in entities_of(dice(seed + 1), min(passages, SOLVED)) if entity.name not in names]
+
+
+def passage_text(entity: Entity) -> str:
+    """An entity's passage as it stands in a prompt."""
+    passage = _passage(entity)
+    return Passage.of(passage["text"], passage["title"]).text
 
 
 def _name(rng: random.Random, kind: str) -> str:
