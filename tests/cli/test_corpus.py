@@ -53,7 +53,9 @@ def test_questions_that_bring_passages_are_asked_with_these(run: Run, lm: str, a
     log = written(tmp_path / "asked.jsonl", {"question": "Where is he?", "answer": "Bonn", "contexts": own})
     text = tmp_path / "text"
     corpus = tmp_path / "corpus.jsonl"
-    assert run("fit", corpus, "--method", "icl", "--set", "k=2", "--model", lm, "--out", text, "--quiet").status == 0
+    words = ["fit", corpus, "--method", "icl", "--set", "k=2", "--model", lm, "--quiet", "--out"]
+    assert run(*words, text, "--set", "solved=0").status == 0
+    assert run(*words, tmp_path / "solved").status == 0
     records = tmp_path / "records.jsonl"
     outcome = run("evaluate", text, log, "--predictions", records)
     assert outcome.status == 0 and "1 passages came with the rows" in outcome.err
@@ -61,6 +63,8 @@ def test_questions_that_bring_passages_are_asked_with_these(run: Run, lm: str, a
     assert len(record["neighbours"]) == 2
     seen = written(tmp_path / "seen.jsonl", {"question": "Where is she?", "answer": "Oslo"})
     assert run("evaluate", text, seen).status == 0  # text RAG trained on nothing
+    outcome = run("evaluate", tmp_path / "solved", seen)  # but this question stands solved in every prompt
+    assert outcome.status != 0 and "1 of 1 rows were used in training" in outcome.err
     outcome = run("evaluate", artifact, log)
     assert outcome.status != 0 and "There is no adapter for passage" in outcome.err
 

@@ -12,6 +12,7 @@ from coldframe.cli.options import parse
     ("words", "way"),
     [
         (["a.csv"], "none"),
+        (["a.csv", "--quiet"], "none"),
         (["a.csv", "--calibrate"], "validation"),
         (["--calibrate", "a.csv"], "validation"),
         (["a.csv", "--calibrate", "--quiet"], "validation"),

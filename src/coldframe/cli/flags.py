@@ -41,7 +41,7 @@ def completed(cls: type, words: Sequence[str]) -> list[str]:
     """The words of a command, with a value after each flag that may stand alone and does."""
     alone: Mapping[str, str] = getattr(cls, "alone", {})
     complete: list[str] = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         complete.append(word)
         name = word.removeprefix("--")
         if word.startswith("--") and name in alone and following not in get_args(get_type_hints(cls)[name]):
