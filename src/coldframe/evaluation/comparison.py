@@ -31,10 +31,13 @@ from coldframe.evaluation.report_data import (
 )
 from coldframe.evaluation.runs import Outcome, Runner
 from coldframe.evaluation.summary import label_prior_rows, method_row, metric_infos, samples
+from coldframe.evaluation.trials import TrialSetup
+from coldframe.evaluation.tune import Search, Tuner
 from coldframe.evaluation.verdict import verdict
 from coldframe.frozen.model import FrozenLM
 from coldframe.inference.intervals import score_interval
 from coldframe.inference.predictions import Predictions
+from coldframe.methods.base import Method
 from coldframe.methods.registry import create
 from coldframe.pipeline.setup import readable_task
 from coldframe.progress import Bar, say, working
@@ -51,11 +54,12 @@ ABLATIONS = (*TRAINING_ABLATIONS, *QUERY_ABLATIONS)
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The result of :func:`compare`: all that the report shows, predictions by row and seed, and the time it took."""
+    """The result of :func:`compare`: all that the report shows, predictions by row and seed, time, trials by row."""
 
     data: ReportData
     runs: Mapping[str, Sequence[Predictions]]
     seconds: float
+    searches: Mapping[str, Search] = dataclasses.field(default_factory=dict)
 
     def table(self) -> Group:
         """Verdict and table, to be printed by ``rich``."""
@@ -76,12 +80,18 @@ class Comparison:
             "metric": self.data.metric,
             "verdict": {"outcome": result.outcome, "headline": result.headline, "too_few": result.too_few},
             "rows": rows,
+            "tuning": self.data.tuning,
             "notes": list(self.data.notes),
             "seconds": round(self.seconds, 1),
         }
 
     def save(self, out: str | Path) -> None:
-        """Write ``report.html``, ``report.json`` (what it is made of), ``results.json``, ``results.md`` (numbers)."""
+        """Write ``report.html``, ``report.json`` (what it is made of), ``results.json``, ``results.md`` (numbers).
+
+        Where settings were tuned, ``tuning.json`` has every trial.
+        """
+        if self.searches:
+            write_json(Path(out) / "tuning.json", [dataclasses.asdict(s) for s in self.searches.values()], indent=2)
         write_report(self.data, Path(out) / "report.html")
         write_text(Path(out) / "results.md", render_markdown(self.data))
         write_json(Path(out) / "results.json", self.to_dict(), indent=2)
@@ -103,6 +113,8 @@ def compare(
     shuffles: int = 0,
     text_rows: int | None = None,
     costs: bool = True,
+    tune: int = 0,
+    tune_rows: int | None = None,
     published: Sequence[Published] = (),
     out: str | Path | None = None,
     command: str = "",
@@ -136,6 +148,10 @@ def compare(
         text_rows: Test rows for methods that put exemplars into the prompt, which read several times more
             text: a seeded sample, which the table mentions; None takes all.
         costs: Measure operations, latency and memory.
+        tune: Trials by which the settings of every method are chosen on validation rows, the first with its settings as
+            they are; then the best are fitted with every seed. What ``training`` and ``method_settings`` set is not
+            searched. 0 tunes nothing. Needs the extra ``tune``.
+        tune_rows: Training rows of a trial, a seeded sample; None takes all.
         published: Numbers from papers, to stand beside ours.
         out: Folder for the report, the main method's artifact (first seed) and all runs; None writes nothing.
         command: What makes this again, for the report.
@@ -156,13 +172,25 @@ def compare(
         raise ConfigError(f"{main!r} is not among the methods to compare", fix=nearest(main, methods))
     for name in settings:  # also of methods that are left out this time: a recipe is narrowed by its methods alone
         create(name)
-    drafts = {name: Job(name, "method", name, settings.get(name, {}), seeds[0]).build() for name in methods}
+    drafts = _drafts(methods, settings)
     for name in ablations:
         if name not in ABLATIONS:
             raise ConfigError(f"There is no ablation {name!r}", fix=nearest(name, ABLATIONS))
     # One set of test rows for all methods: those that all of them can read.
     task = readable_task(lm, task, max(draft.soft_token_count for draft in drafts.values()))
     classify = task.schema.kind == "classification"
+    tuner = None
+    searches: dict[str, Search] = {}
+    if tune:
+        places = [Job(name, "method", name, settings.get(name, {}), seeds[0]) for name in methods]
+        if controls and classify:
+            places.append(Job(LINEAR_HEAD, "no-lm", "mha-esp", settings.get("mha-esp", {}), seeds[0], "linear-head"))
+        setup = TrialSetup.of(lm, task, training, retrieval, text_rows, tune_rows)
+        tuner = Tuner(setup, tune, None if out is None else Path(out) / "runs", quiet)
+        searches = tuner.search(places)
+        settings |= {title: dict(search.settings) for title, search in searches.items()}
+        drafts = _drafts(methods, settings)
+        task = readable_task(lm, task, max(draft.soft_token_count for draft in drafts.values()))
     runner = Runner(lm, task, training, retrieval, None if out is None else Path(out), shuffles, text_rows, quiet)
     jobs: list[Job] = []
     for seed in seeds:
@@ -175,7 +203,8 @@ def compare(
                     if ablation in ablations and ablation in drafts[name].ablations:
                         jobs.append(job.changed(ablation))
         if controls and classify:
-            jobs.append(Job(LINEAR_HEAD, "no-lm", "mha-esp", settings.get("mha-esp", {}), seed, "linear-head"))
+            of_head = settings.get(LINEAR_HEAD, settings.get("mha-esp", {}))
+            jobs.append(Job(LINEAR_HEAD, "no-lm", "mha-esp", of_head, seed, "linear-head"))
         own = Job(main, "method", main, settings.get(main, {}), seed)
         for ablation in TRAINING_ABLATIONS:
             if ablation in ablations and ablation in drafts[main].ablations:
@@ -203,7 +232,7 @@ def compare(
                 measured[job.title] = runner.cost(job)
                 bar.advance(1)
     rows = [
-        _row(job, outcomes[job.title], outcomes[main], task, measured.get(job.title))
+        _row(job, outcomes[job.title], outcomes[main], task, measured.get(job.title), searches)
         for job in jobs
         if job.seed == seeds[0] and job.role is not None
     ]
@@ -244,14 +273,30 @@ def compare(
             "machine": f"{platform.machine()}, Python {platform.python_version()}",
         },
         command=command,
+        tuning="" if tuner is None else tuner.rule,
     )
-    comparison = Comparison(data, runs, time.perf_counter() - started)
+    comparison = Comparison(data, runs, time.perf_counter() - started, searches)
     if out is not None:
         comparison.save(out)
     return comparison
 
 
-def _row(job: Job, outcomes: Sequence[Outcome], main: Sequence[Outcome], task: Task, cost: Cost | None) -> MethodRow:
+def _drafts(methods: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
+    return {name: Job(name, "method", name, settings.get(name, {}), 0).build() for name in methods}
+
+
+def _row(
+    job: Job,
+    outcomes: Sequence[Outcome],
+    main: Sequence[Outcome],
+    task: Task,
+    cost: Cost | None,
+    searches: Mapping[str, Search],
+) -> MethodRow:
+    search = searches.get(job.method if job.role == "control" else job.title)
+    tuning = None if search is None else search.tuning
+    if tuning is not None and job.role == "control":
+        tuning = dataclasses.replace(tuning, shared=job.method)
     runs, note = [outcome.predictions for outcome in outcomes], []
     rivals = None if job.title == main[0].predictions.method else [outcome.on(runs[0].ids) for outcome in main]
     if len(runs[0]) < len(task.test):
@@ -268,6 +313,7 @@ def _row(job: Job, outcomes: Sequence[Outcome], main: Sequence[Outcome], task: T
         bytes_per_passage=outcomes[0].entry_bytes,
         order_std=float(np.mean(spreads)) if spreads else None,
         note=" ".join(note),
+        tuning=tuning,
     )
 
 

@@ -23,6 +23,8 @@ QUERY_ABLATIONS: Mapping[str, Callable[[Pipeline], Pipeline]] = {
 }
 #: What is changed before a method is trained.
 TRAINING_ABLATIONS = ("shuffled-labels", "random-exemplars")
+#: What is set beside a method's own settings: how it is fitted.
+OF_FIT = ("training", "calibrate")
 #: The row of the control without a language model that is trained like MHA-ESP.
 LINEAR_HEAD = "encoder + linear head"
 
@@ -63,5 +65,5 @@ class Job:
 
     def build(self) -> Method:
         """The method, not yet set up."""
-        settings = {key: value for key, value in self.settings.items() if key not in ("training", "calibrate")}
+        settings = {key: value for key, value in self.settings.items() if key not in OF_FIT}
         return HeadedMHAESP(**settings) if self.change == "linear-head" else create(self.method, settings)
