@@ -11,17 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.contract.cases import TinyEncoder
 from tests.tiny import tiny
 
 from coldframe.errors import ConfigError, MissingExtraError, TrainingError
 from coldframe.evaluation import trials, tune
 from coldframe.evaluation.comparison import Comparison, compare
-from coldframe.evaluation.jobs import Job
+from coldframe.evaluation.jobs import Job, planned
 from coldframe.evaluation.report import scores
 from coldframe.evaluation.trials import TrialSetup, cross_calibrated, fit_and_score, validation_splits
 from coldframe.evaluation.tune import Tuner, with_settings
+from coldframe.evaluation.tune import tuned as apply
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.search_space import Choices, Floats, Integers
+from coldframe.methods.soft_tokens.mha_esp import MHAESP
 from coldframe.methods.soft_tokens.prompt_tuning import PromptTuning
 from coldframe.methods.text.icl import RetrievedICL
 from coldframe.pipeline.label_bias import fit_label_bias
@@ -360,3 +363,32 @@ def test_optuna_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(MissingExtraError, match=r"coldframe\[tune\]"):
         tuned(None)
+
+
+@pytest.mark.slow
+def test_the_control_that_is_trained_is_tuned_on_its_own() -> None:
+    """Its settings come from its own trials and not from those of the method that it takes the model away from."""
+    settings = {"mha-esp": {"heads": 2, "k": 3, "adapter": 8, "encoder": "tiny"}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("coldframe.pipeline.setup.load_encoder", lambda spec: TinyEncoder(spec))
+        patch.setattr("coldframe.evaluation.comparison.all_controls", lambda *_, **__: {})
+        patch.setattr("coldframe.evaluation.comparison.control_data", lambda *_: None)
+        patch.setattr(MHAESP, "search_space", {"training.learning_rate": Floats(1e-4, 1e-1)})
+        comparison = tuned(
+            None, methods=("mha-esp",), main="mha-esp", seeds=(0,), method_settings=settings, controls=True, count=3,
+            ablations=("shuffled-labels",),
+        )  # fmt: skip
+    found = {row.name: row.tuning for row in comparison.data.rows}
+    head, own, shuffled = found["encoder + linear head"], found["mha-esp"], found["mha-esp, shuffled labels"]
+    assert head and own and shuffled and head.trials == own.trials == 3 and shuffled.shared == "mha-esp"
+    assert shuffled.settings == own.settings
+    first = comparison.searches["encoder + linear head"].trials[1]["settings"]["training.learning_rate"]
+    assert first == comparison.searches["mha-esp"].trials[1]["settings"]["training.learning_rate"], "the same draws"
+    used = comparison.data.settings["methods"]
+    assert used.keys() == {"mha-esp", "encoder + linear head", "mha-esp, shuffled labels"}
+    jobs = planned(TASK, ("mha-esp",), settings, (0,), "mha-esp", ("shuffled-labels",), {"k": (1,)}, settings["mha-esp"])
+    changed = {job.title: job.settings for job in apply(jobs, comparison.searches)}
+    for title, search in comparison.searches.items():
+        rate = search.tuning.settings["training.learning_rate"]
+        assert changed[title]["training"] == {"learning_rate": rate}
+    assert changed["mha-esp, k = 1"]["k"] == 1 and changed["mha-esp, shuffled labels"] == changed["mha-esp"]

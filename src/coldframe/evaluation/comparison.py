@@ -18,7 +18,7 @@ from coldframe.errors import ConfigError, nearest
 from coldframe.evaluation.calibration import reliability
 from coldframe.evaluation.controls import all_controls, control_data
 from coldframe.evaluation.cost import Cost
-from coldframe.evaluation.jobs import LINEAR_HEAD, QUERY_ABLATIONS, TRAINING_ABLATIONS, Job
+from coldframe.evaluation.jobs import QUERY_ABLATIONS, TRAINING_ABLATIONS, Job, own_settings, planned
 from coldframe.evaluation.report import render_markdown, render_table, write_report
 from coldframe.evaluation.report_data import (
     MethodRow,
@@ -32,12 +32,11 @@ from coldframe.evaluation.report_data import (
 from coldframe.evaluation.runs import Outcome, Runner
 from coldframe.evaluation.summary import label_prior_rows, method_row, metric_infos, samples
 from coldframe.evaluation.trials import TrialSetup
-from coldframe.evaluation.tune import Search, Tuner
+from coldframe.evaluation.tune import Search, Tuner, tuned
 from coldframe.evaluation.verdict import verdict
 from coldframe.frozen.model import FrozenLM
 from coldframe.inference.intervals import score_interval
 from coldframe.inference.predictions import Predictions
-from coldframe.methods.base import Method
 from coldframe.methods.registry import create
 from coldframe.pipeline.setup import readable_task
 from coldframe.progress import Bar, say, working
@@ -78,7 +77,7 @@ class Comparison:
             "model": self.data.model,
             "main": self.data.main,
             "metric": self.data.metric,
-            "verdict": {"outcome": result.outcome, "headline": result.headline, "too_few": result.too_few},
+            "verdict": {name: getattr(result, name) for name in ("outcome", "headline", "too_few", "few_seeds")},
             "rows": rows,
             "tuning": self.data.tuning,
             "notes": list(self.data.notes),
@@ -172,47 +171,25 @@ def compare(
         raise ConfigError(f"{main!r} is not among the methods to compare", fix=nearest(main, methods))
     for name in settings:  # also of methods that are left out this time: a recipe is narrowed by its methods alone
         create(name)
-    drafts = _drafts(methods, settings)
     for name in ablations:
         if name not in ABLATIONS:
             raise ConfigError(f"There is no ablation {name!r}", fix=nearest(name, ABLATIONS))
-    # One set of test rows for all methods: those that all of them can read.
-    task = readable_task(lm, task, max(draft.soft_token_count for draft in drafts.values()))
+    drafts = [create(name, own_settings(settings.get(name, {}))) for name in methods]
+    task = readable_task(lm, task, max(draft.soft_token_count for draft in drafts))
     classify = task.schema.kind == "classification"
+    head = settings.get("mha-esp", {}) if controls and classify else None
+    jobs = planned(task, methods, settings, seeds, main, ablations, sweeps or {}, head)
     tuner = None
     searches: dict[str, Search] = {}
     if tune:
-        places = [Job(name, "method", name, settings.get(name, {}), seeds[0]) for name in methods]
-        if controls and classify:
-            places.append(Job(LINEAR_HEAD, "no-lm", "mha-esp", settings.get("mha-esp", {}), seeds[0], "linear-head"))
         setup = TrialSetup.of(lm, task, training, retrieval, text_rows, tune_rows)
         tuner = Tuner(setup, tune, None if out is None else Path(out) / "runs", quiet)
-        searches = tuner.search(places)
-        settings |= {title: dict(search.settings) for title, search in searches.items()}
-        drafts = _drafts(methods, settings)
-        task = readable_task(lm, task, max(draft.soft_token_count for draft in drafts.values()))
+        searches = tuner.search([job for job in jobs if job.seed == seeds[0]])
+        settings |= {name: dict(searches[name].settings) for name in methods}
+        jobs = tuned(planned(task, methods, settings, seeds, main, ablations, sweeps or {}, head), searches)
+        # One set of test rows for all methods: those that all of them can read.
+        task = readable_task(lm, task, max(job.build().soft_token_count for job in jobs))
     runner = Runner(lm, task, training, retrieval, None if out is None else Path(out), shuffles, text_rows, quiet)
-    jobs: list[Job] = []
-    for seed in seeds:
-        for name in methods:
-            if seed == seeds[0] or drafts[name].depends_on_seed(task, seed, seeds[0]):
-                keep = name == main and seed == seeds[0]
-                job = Job(name, "method", name, settings.get(name, {}), seed, keep=keep)
-                jobs.append(job)
-                for ablation in QUERY_ABLATIONS:
-                    if ablation in ablations and ablation in drafts[name].ablations:
-                        jobs.append(job.changed(ablation))
-        if controls and classify:
-            of_head = settings.get(LINEAR_HEAD, settings.get("mha-esp", {}))
-            jobs.append(Job(LINEAR_HEAD, "no-lm", "mha-esp", of_head, seed, "linear-head"))
-        own = Job(main, "method", main, settings.get(main, {}), seed)
-        for ablation in TRAINING_ABLATIONS:
-            if ablation in ablations and ablation in drafts[main].ablations:
-                jobs.append(own.changed(ablation))
-        for setting, values in (sweeps or {}).items():
-            for value in values:
-                changed = {**settings.get(main, {}), setting: value}
-                jobs.append(Job(f"{main}, {setting} = {value}", None, main, changed, seed))
     outcomes = runner.run(jobs)
 
     extra: dict[str, list[Predictions]] = {}
@@ -281,10 +258,6 @@ def compare(
     return comparison
 
 
-def _drafts(methods: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
-    return {name: Job(name, "method", name, settings.get(name, {}), 0).build() for name in methods}
-
-
 def _row(
     job: Job,
     outcomes: Sequence[Outcome],
@@ -295,7 +268,7 @@ def _row(
 ) -> MethodRow:
     search = searches.get(job.method if job.role == "control" else job.title)
     tuning = None if search is None else search.tuning
-    if tuning is not None and job.role == "control":
+    if tuning is not None and job.role == "control":  # an ablation
         tuning = dataclasses.replace(tuning, shared=job.method)
     runs, note = [outcome.predictions for outcome in outcomes], []
     rivals = None if job.title == main[0].predictions.method else [outcome.on(runs[0].ids) for outcome in main]

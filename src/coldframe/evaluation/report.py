@@ -12,7 +12,7 @@ from rich.console import Group
 from coldframe.evaluation.calibration import calibration_error
 from coldframe.evaluation.report_data import LabelPrior, MethodRow, Published, ReportData
 from coldframe.evaluation.report_samples import sample_cards
-from coldframe.evaluation.report_tuning import trials, tuning
+from coldframe.evaluation.report_tuning import budget, trials, tuning
 from coldframe.evaluation.verdict import verdict
 from coldframe.methods.soft_tokens.set_attention import attends
 from coldframe.reports import blocks, html, markdown, terminal
@@ -56,7 +56,8 @@ def render_markdown(data: ReportData) -> str:
         True
     """
     remarks = [f"{row.name}: {row.note}" for row in data.rows if row.note] + list(data.notes)
-    parts = [_banner(data), Text(f"{data.task}, {data.model}."), scores(data), *tuning(data), *blocks.notes(remarks)]
+    parts = [_banner(data), Text(f"{data.task}, {data.model}."), *budget(data), scores(data), *tuning(data)]
+    parts += blocks.notes(remarks)
     return markdown.render([*parts, *_published(data), *([Code(data.command)] if data.command else [])])
 
 
@@ -167,7 +168,7 @@ COSTS: tuple[Column[MethodRow], ...] = (
 
 def _banner(data: ReportData, *, comparisons: bool = False) -> blocks.Banner:
     result = verdict(data)
-    parts: list[Block] = [Text(result.too_few, "warn")] if result.too_few else []
+    parts: list[Block] = [Text(remark, "warn") for remark in (result.too_few, result.few_seeds) if remark]
     if comparisons and result.comparisons:
         parts.append(blocks.Bullets(tuple(Mark(c.text, c.outcome) for c in result.comparisons), "against"))
     return blocks.Banner(result.outcome or "undecided", result.headline, tuple(parts))
@@ -186,8 +187,8 @@ def _scores(data: ReportData) -> tuple[Block, ...]:
             bars.append(Bar.of(row.name, _kind(data, row), score, data.primary.span(score), points=seeds))
     positive = f" The positive label is “{data.positive}”." if data.positive else ""
     caption = (
-        f"{data.primary.title} of every method: the mean over its seeds with a 95% bootstrap interval over test rows "
-        f"and seeds. Rings are single seeds, the dashed line is {data.main}.{positive}"
+        f"{data.primary.title} of every method: the mean over its seeds with a 95% interval over test rows and "
+        f"seeds. Rings are single seeds, the dashed line is {data.main}.{positive}"
     )
     keys = {"main": data.main, "method": "with the language model", "control": "control with it", "no-lm": "without it"}
     shown = {bar.kind for bar in bars}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from coldframe.evaluation.report_data import MethodRow, ReportData
+from coldframe.evaluation.verdict import CLAIM_SEEDS
 from coldframe.reports.blocks import Block, Column, Table, Text
 from coldframe.reports.numbers import flatten
 
@@ -34,6 +35,18 @@ def tuning(data: ReportData) -> tuple[Block, ...]:
     ]
     end = " A chosen score is the best of its trials, so that new rows show less."
     return (Text(data.tuning + end, "soft"), *([Table.of(columns, rows)] if rows else []))
+
+
+def budget(data: ReportData) -> tuple[Block, ...]:
+    """Two lines that a page of results must have: trials and seeds."""
+    most = max((row.tuning.trials for row in data.rows if row.tuning), default=0)
+    own = data.main_row.score(data.metric)
+    seeds = 0 if own is None else own.seeds
+    few = "" if seeds >= CLAIM_SEEDS else ", fewer than the five that a claim needs"
+    return (
+        Text(f"Trials: {most} at most for each row." if data.tuning else "Trials: not tuned (without --tune)."),
+        Text(f"Seeds: {seeds}{few}."),
+    )
 
 
 def _counts(row: MethodRow) -> str | None:

@@ -20,8 +20,9 @@ from coldframe.config import check
 from coldframe.errors import ColdframeError, MissingExtraError
 from coldframe.evaluation.jobs import Job
 from coldframe.evaluation.report_data import Tuning
+from coldframe.evaluation.studies import distribution, is_in, journal, suggested
 from coldframe.evaluation.trials import ENOUGH, TrialSetup, fit_and_score
-from coldframe.methods.search_space import Choices, Floats, Integers, SearchSpace
+from coldframe.methods.search_space import SearchSpace
 from coldframe.pipeline.setup import training_settings
 from coldframe.progress import Bar, duration, say, working
 from coldframe.reports.numbers import plural
@@ -30,17 +31,10 @@ from coldframe.tasks.task import content_hash
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
-    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, Trial
 
-#: Trials before the sampler and the pruner look at those before.
-STARTUP = 4
-#: The first epoch that a trial may be stopped after.
-FIRST_PRUNED = 2
 #: Steps from here on are whole splits.
 AFTER_EPOCHS = 10_000
-#: Draws for settings that no trial had; then all that there are count as tried.
-DRAWS = 50
 
 
 class _Pruned(Exception):
@@ -90,14 +84,16 @@ class Tuner:
         except ImportError as error:
             raise MissingExtraError("optuna", "tune", "Tuning (--tune)") from error
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._storage = None if self.out is None else _journal(self.out / "tuning.jsonl")
+        self._storage = None if self.out is None else journal(self.out / "tuning.jsonl")
 
     def search(self, jobs: Sequence[Job]) -> dict[str, Search]:
         """The best settings of each job, by title.
 
         Args:
-            jobs: One for each row of the table that is tuned. Settings that a job already has are left as they are.
+            jobs: Those of one seed. Ablations and points of sweeps are left out: they have their method's settings.
+                What a job sets is left as it is.
         """
+        jobs = [job for job in jobs if job.role in ("method", "no-lm")]
         if not self.quiet:
             say(self.plan(jobs))
         searches = {}
@@ -128,9 +124,7 @@ class Tuner:
     def _rows(self) -> str:
         splits = self.setup.splits
         held_out, train = len(splits[0].validation), len(splits[0].train)
-        times = (
-            "" if len(splits) == 1 else f" in each of {len(splits)} splits (fewer than {ENOUGH} decide nothing alone)"
-        )
+        times = f" in each of {len(splits)} splits (fewer than {ENOUGH} rows are few)" if len(splits) > 1 else ""
         return f"{held_out:,} validation rows{times}, fitted on {train:,} training rows"
 
     def _most(self, job: Job) -> int:
@@ -179,7 +173,7 @@ class Tuner:
         study = trial = None
         params = self._defaults(job, distributions)
         if number:
-            study, trial = _suggested(history, distributions, number)
+            study, trial = suggested(history, distributions, number)
             if trial is None:
                 return None
             params = trial.params
@@ -245,7 +239,7 @@ class Tuner:
         fixed = {f"training.{name}" for name in (training if isinstance(training, Mapping) else training.to_dict())}
         own = {name for name, _ in _flat(job.settings)}
         space: SearchSpace = job.build().search_space
-        return {name: _distribution(values) for name, values in space.items() if name not in fixed | own}
+        return {name: distribution(values) for name, values in space.items() if name not in fixed | own}
 
     def _defaults(self, job: Job, distributions: Mapping[str, BaseDistribution]) -> dict[str, Any]:
         """The settings as they are, as far as they lie in what is searched."""
@@ -255,9 +249,9 @@ class Tuner:
             training["learning_rate"] = method.learning_rate
         values = dict(_flat({**method.config.to_dict(), "training": training}))
         defaults = {}
-        for name, distribution in distributions.items():
-            value = json.dumps(values.get(name)) if hasattr(distribution, "choices") else values.get(name)
-            if _is_in(distribution, value):
+        for name, known in distributions.items():
+            value = json.dumps(values.get(name)) if hasattr(known, "choices") else values.get(name)
+            if is_in(known, value):
                 defaults[name] = value
         return defaults
 
@@ -271,6 +265,17 @@ class Tuner:
         return optuna.create_study(
             storage=self._storage, study_name=f"{job.title} {name}", direction="maximize", load_if_exists=True
         )
+
+
+def tuned(jobs: Sequence[Job], searches: Mapping[str, Search]) -> list[Job]:
+    """The jobs with chosen settings, where they set nothing themselves; ablations and sweeps with their method's."""
+    changed = []
+    for job in jobs:
+        search = searches.get(job.title, searches.get(job.method))
+        own = {name for name, _ in _flat(job.settings)}
+        chosen = {} if search is None else {n: v for n, v in search.tuning.settings.items() if n not in own}
+        changed.append(dataclasses.replace(job, settings=with_settings(job.settings, chosen)))
+    return changed
 
 
 def with_settings(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -292,54 +297,6 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]
     for name, value in settings.items():
         pairs += _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else [(before + name, value)]
     return pairs
-
-
-def _distribution(values: Floats | Integers | Choices) -> BaseDistribution:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if isinstance(values, Floats):
-        return FloatDistribution(values.low, values.high, log=values.log)
-    if isinstance(values, Integers):
-        return IntDistribution(values.low, values.high, log=values.log)
-    return CategoricalDistribution([json.dumps(value) for value in values.values])  # of any type
-
-
-def _is_in(distribution: Any, value: Any) -> bool:
-    if hasattr(distribution, "choices"):
-        return value in distribution.choices
-    return isinstance(value, int | float) and distribution.low <= value <= distribution.high
-
-
-def _suggested(
-    history: Sequence[FrozenTrial], distributions: Mapping[str, BaseDistribution], number: int
-) -> tuple[Study, Trial | None]:
-    """Settings that no trial had; a function of the trials before and of the number of this one."""
-    import optuna
-
-    tried = [trial.params for trial in history]
-    for draw in range(DRAWS):
-        study = optuna.create_study(
-            direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=DRAWS * number + draw, n_startup_trials=STARTUP),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=FIRST_PRUNED),
-        )
-        study.add_trials(history)
-        trial = study.ask(dict(distributions))
-        if trial.params not in tried:
-            return study, trial
-    return study, None
-
-
-def _journal(path: Path) -> BaseStorage:
-    """Trials on disk; a last line that was cut off is no trial, and goes."""
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file() and (content := path.read_bytes()) and not content.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
-    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def _record(trial: FrozenTrial) -> dict[str, Any]:
