@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from coldframe.config import check
 from coldframe.errors import ConfigError
 from coldframe.evaluation.jobs import Job
 from coldframe.evaluation.runs import primary, sample
@@ -123,6 +124,7 @@ def validation_splits(task: Task, train_rows: int | None = None) -> tuple[Task, 
         >>> [(len(split.train), len(split.validation), len(split.test)) for split in splits]
         [(100, 90, 0), (100, 90, 0), (100, 90, 0)]
     """
+    check(train_rows is None or train_rows >= 2, "A trial has at least two training rows", got=train_rows)
     task = dataclasses.replace(task, test=(), notes=())
     size = len(task.validation) or math.ceil(SHARE * len(task.train))
     if not task.validation and len(task.train) < 2:
