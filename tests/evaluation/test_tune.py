@@ -19,7 +19,7 @@ from coldframe.evaluation import trials, tune
 from coldframe.evaluation.comparison import Comparison, compare
 from coldframe.evaluation.jobs import Job, planned
 from coldframe.evaluation.report import scores
-from coldframe.evaluation.trials import TrialSetup, cross_calibrated, fit_and_score, validation_splits
+from coldframe.evaluation.trials import TrialSetup, corrected, fit_and_score, validation_splits
 from coldframe.evaluation.tune import Tuner, with_settings
 from coldframe.evaluation.tune import tuned as apply
 from coldframe.frozen.model import FrozenLM
@@ -27,6 +27,7 @@ from coldframe.methods.search_space import Choices, Floats, Integers
 from coldframe.methods.soft_tokens.mha_esp import MHAESP
 from coldframe.methods.soft_tokens.prompt_tuning import PromptTuning
 from coldframe.methods.text.icl import RetrievedICL
+from coldframe.methods.text.zero_shot import ZeroShot
 from coldframe.pipeline.label_bias import fit_label_bias
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks.task import Example, Passage, Schema, Task
@@ -53,6 +54,7 @@ def spaces() -> Iterator[None]:
     space = {"tokens": Integers(4, 12), "training.learning_rate": Floats(1e-3, 1e-1)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PromptTuning, "search_space", space)
+        patch.setattr(ZeroShot, "search_space", {})
         patch.setattr(RetrievedICL, "search_space", {"k": Choices((1, 2, 5))})
         patch.setattr(trials, "ENOUGH", 6)
         yield
@@ -103,7 +105,8 @@ def test_every_method_gets_its_trials_and_the_first_is_the_settings_as_they_are(
     assert first["training.learning_rate"] == PromptTuning.learning_rate
     for search in searches.values():
         scores = [trial["score"] for trial in search.trials if trial["state"] == "complete"]
-        assert search.tuning.score == max(scores) and search.tuning.first_score == scores[0]
+        assert search.tuning.score == max(scores) and search.tuning.first_score <= scores[0]
+        assert search.tuning.first_score == search.trials[0]["by_calibration"]["none"]
         assert search.tuning.score >= search.tuning.first_score
         assert len({json.dumps(trial["settings"]) for trial in search.trials}) == len(search.trials)
     chosen = searches["prompt-tuning"].settings
@@ -195,7 +198,7 @@ def test_a_killed_search_chooses_what_an_uninterrupted_one_does(
 
 
 def test_what_is_set_is_not_searched() -> None:
-    settings = {"prompt-tuning": {"tokens": 2}, "icl": {"k": 2, "calibrate": False}}
+    settings = {"prompt-tuning": {"tokens": 2}, "icl": {"k": 2, "calibrate": "none"}}
     searches = tuned(None, training={"epochs": 1, "learning_rate": 0.02}, method_settings=settings).searches
     assert searches["icl"].tuning.trials == 0 and searches["icl"].settings == settings["icl"]
     assert searches["prompt-tuning"].tuning.trials == 1
@@ -224,12 +227,12 @@ def test_settings_that_do_not_work_are_failed_trials(monkeypatch: pytest.MonkeyP
 def test_bad_trials_are_stopped_early_and_never_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     epochs: list[int] = []
 
-    def scored(setting: TrialSetup, job: Job, number: int, on_record: Any) -> tuple[float, float | None]:
+    def scored(setup: TrialSetup, job: Job, number: int, on_record: Any) -> dict[str, float]:
         rate = job.settings["training"]["learning_rate"]
         for epoch in range(1, 6):
             on_record({"epoch": epoch, "validation_loss": 1.0, "validation_metric": 100 * rate})
         epochs.append(epoch)
-        return 100 * rate, None
+        return {"none": 100 * rate}
 
     monkeypatch.setattr(tune, "fit_and_score", scored)
     setup = TrialSetup(LM, (dataclasses.replace(TASK, test=()),), {"epochs": 5}, RetrievalConfig())
@@ -269,7 +272,7 @@ def test_small_validation_sets_are_cut_anew_until_enough_rows_are_scored(monkeyp
 def test_the_mean_over_splits_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     table = {1: (60.0, 90.0), 2: (80.0, 76.0), 5: (79.0, 70.0)}
     monkeypatch.setattr(
-        tune, "fit_and_score", lambda setting, job, number, _: (table[job.build().config.k][number], None)
+        tune, "fit_and_score", lambda setting, job, number, _: {"none": table[job.build().config.k][number]}
     )
     split = dataclasses.replace(TASK, test=())
     setup = TrialSetup(LM, (split, split), {}, RetrievalConfig())
@@ -292,13 +295,14 @@ def test_corrected_scores_are_fitted_and_scored_on_different_halves() -> None:
     targets = rng.integers(0, 2, 40)
     shares = np.clip(0.8 + 0.1 * (targets - 0.5) + 0.02 * rng.normal(size=40), 0.01, 0.99)
     run = make_predictions(targets, np.stack([1 - shares, shares], axis=1))
-    corrected = cross_calibrated(run)
-    assert (run.predicted == targets).mean() < 0.7 < 0.8 < (corrected.predicted == targets).mean()
+    ways = corrected(run)
+    for answers in ways.values():
+        assert (run.predicted == targets).mean() < 0.7 < 0.8 < (answers.predicted == targets).mean()
     order = np.argsort(targets, kind="stable")
     own, other = order[::2], order[1::2]
     scores = np.log(run.probabilities[own]) + fit_label_bias(run.probabilities[other], targets[other])
     expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(corrected.probabilities[own], expected)
+    np.testing.assert_allclose(ways["validation"].probabilities[own], expected)
 
 
 def test_noise_is_no_reason_to_correct() -> None:
@@ -308,7 +312,7 @@ def test_noise_is_no_reason_to_correct() -> None:
     for _ in range(20):
         targets = rng.integers(0, 2, 30)
         run = make_predictions(targets, np.full((30, 2), 0.5) + rng.normal(size=(30, 1)) * [[0.01, -0.01]])
-        hits = [(r.predicted == targets).mean() for r in (run, cross_calibrated(run))]
+        hits = [(r.predicted == targets).mean() for r in (run, corrected(run)["validation"])]
         better += hits[1] > hits[0]
     assert better < 15
 
@@ -316,14 +320,14 @@ def test_noise_is_no_reason_to_correct() -> None:
 def test_a_chosen_correction_is_fitted(tmp_path: Path) -> None:
     comparison = tuned(tmp_path, count=1, methods=("zero-shot",), main="zero-shot", seeds=(0,))
     by_choice = comparison.searches["zero-shot"].tuning.settings["calibrate"]
-    settings = {"zero-shot": {"calibrate": True}}
+    settings = {"zero-shot": {"calibrate": by_choice}}
     forced, bare = (
         compare(LM, TASK, ("zero-shot",), (0,), method_settings=s, controls=False, costs=False, quiet=True)
         for s in (settings, {})
     )
     shares = [c.runs["zero-shot"][0].probabilities for c in (forced, bare, comparison)]
-    assert not np.array_equal(shares[0], shares[1])
-    np.testing.assert_array_equal(shares[2], shares[0] if by_choice else shares[1])
+    assert np.array_equal(shares[0], shares[1]) == (by_choice == "none")
+    np.testing.assert_array_equal(shares[2], shares[0])
 
 
 def test_generation_without_a_search_space_has_nothing_to_tune() -> None:
@@ -351,12 +355,14 @@ def test_compositions_are_searched_by_the_settings_of_their_parts() -> None:
 def test_a_score_on_a_split_is_that_of_its_own_validation_rows() -> None:
     setup = TrialSetup(LM, (dataclasses.replace(TASK, test=()),), {"epochs": 1}, RetrievalConfig())
     setup = dataclasses.replace(setup, can_calibrate=True)
-    score, corrected = fit_and_score(setup, Job("z", "method", "zero-shot", {}, 0), 0)
+    scores = fit_and_score(setup, Job("z", "method", "zero-shot", {}, 0), 0)
     own = compare(
         LM, dataclasses.replace(TASK, test=TASK.validation, validation=()), ("zero-shot",), (0,), controls=False,
         costs=False, quiet=True, ablations=(),
     )  # fmt: skip
-    assert corrected is not None and score == pytest.approx(own.data.main_row.seed_values[0], abs=0.01)
+    assert [*scores] == ["none", "batch", "prior", "validation"] and scores["none"] == pytest.approx(
+        own.data.main_row.seed_values[0], abs=0.01
+    )
 
 
 def test_optuna_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,9 +392,20 @@ def test_the_control_that_is_trained_is_tuned_on_its_own() -> None:
     assert first == comparison.searches["mha-esp"].trials[1]["settings"]["training.learning_rate"], "the same draws"
     used = comparison.data.settings["methods"]
     assert used.keys() == {"mha-esp", "encoder + linear head", "mha-esp, shuffled labels"}
-    jobs = planned(TASK, ("mha-esp",), settings, (0,), "mha-esp", ("shuffled-labels",), {"k": (1,)}, settings["mha-esp"])
+    jobs = planned(
+        TASK, ("mha-esp",), settings, (0,), "mha-esp", ("shuffled-labels",), {"k": (1,)}, settings["mha-esp"]
+    )
     changed = {job.title: job.settings for job in apply(jobs, comparison.searches)}
     for title, search in comparison.searches.items():
         rate = search.tuning.settings["training.learning_rate"]
         assert changed[title]["training"] == {"learning_rate": rate}
     assert changed["mha-esp, k = 1"]["k"] == 1 and changed["mha-esp, shuffled labels"] == changed["mha-esp"]
+
+
+def test_a_correction_that_is_set_is_the_one_that_is_scored() -> None:
+    setup = TrialSetup(LM, (dataclasses.replace(TASK, test=()),), {}, RetrievalConfig(), can_calibrate=True)
+    free = fit_and_score(setup, Job("z", "method", "zero-shot", {}, 0), 0)
+    for way in ("none", "batch", "prior", "validation"):
+        assert fit_and_score(setup, Job("z", "method", "zero-shot", {"calibrate": way}, 0), 0) == {way: free[way]}
+    contextual = fit_and_score(setup, Job("z", "method", "zero-shot", {"calibrate": "contextual"}, 0), 0)
+    assert [*contextual] == ["contextual"] and contextual["contextual"] not in free.values()

@@ -16,9 +16,10 @@ from coldframe.evaluation.jobs import Job
 from coldframe.evaluation.runs import primary, sample
 from coldframe.frozen.model import FrozenLM
 from coldframe.inference.predictions import Predictions
+from coldframe.pipeline.calibration import Calibration
 from coldframe.pipeline.fit import fit
-from coldframe.pipeline.label_bias import fit_label_bias
-from coldframe.pipeline.setup import class_weights, training_settings
+from coldframe.pipeline.label_bias import even_bias, fit_label_bias, prior_bias
+from coldframe.pipeline.setup import class_weights, training_settings, weighs_classes
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
 from coldframe.tasks.corpora import hold_out
@@ -32,6 +33,8 @@ from coldframe.training.config import TrainingConfig
 #: So many validation rows decide by themselves; fewer are cut anew until as many have been scored in sum.
 ENOUGH = 200
 MOST_SPLITS = 5
+#: Ways to correct label scores that every trial compares with none; another reading of rows would cost another trial.
+CHOICES: tuple[Calibration, ...] = ("batch", "prior", "validation")
 #: Of the rows to learn from, where a task holds none out.
 SHARE = 0.15
 
@@ -99,7 +102,9 @@ class TrialSetup:
         first = self.splits[0]
         parts = [part for split in self.splits for part in (split.train, split.validation)]
         rows = [[dataclasses.asdict(row) for row in part] for part in (*parts, first.store or (), first.about)]
-        return content_hash(json.dumps([*about, self.text_rows, first.schema.to_dict(), rows], sort_keys=True))
+        return content_hash(
+            json.dumps([*about, self.text_rows, first.schema.to_dict(), repr(first.solved), rows], sort_keys=True)
+        )
 
 
 def validation_splits(task: Task, train_rows: int | None = None) -> tuple[Task, ...]:
@@ -163,7 +168,7 @@ def _fewer(task: Task, rows: int | None) -> Task:
 
 def fit_and_score(
     setup: TrialSetup, job: Job, number: int, on_record: Callable[[Mapping[str, float]], None] | None = None
-) -> tuple[float, float | None]:
+) -> dict[Calibration, float]:
     """Fit a job's settings on one split and score them on its validation rows.
 
     Args:
@@ -173,8 +178,8 @@ def fit_and_score(
         on_record: See :func:`coldframe.pipeline.fit.fit`.
 
     Returns:
-        The score, more is better; and the same with corrected label scores, where there are labels: the rows are
-        halved, and each half is corrected by what is fitted to the other.
+        The score, more is better, by the way that the labels' scores are corrected; ``"none"`` comes first. A job that
+        sets ``calibrate`` has that way alone.
     """
     split, method = setup.splits[number], job.build()
     changes = {"report_to": "none", "checkpoint_every": 0, "seed": number}
@@ -186,16 +191,20 @@ def fit_and_score(
         training=training_settings(method, setup.training, {**job.settings.get("training", {}), **changes}),
         # Validation rows stay outside, as test rows do.
         store=Store.of(split.train) if split.store is None else None,
+        calibrate="contextual" if job.calibrate == "contextual" else "none",
         quiet=True,
         on_record=on_record,
     )
     count = setup.text_rows if setup.text_rows is not None and method.reads_text else len(split.validation)
     queries = sample(split.validation, count)
     run = pipeline.predictions(queries)
-    if not setup.can_calibrate or len(queries) < 2:
-        return setup.score_of(run), None
-    weights = class_weights(split.schema, queries, queries, pipeline.training)
-    return setup.score_of(run), setup.score_of(cross_calibrated(run, weights))
+    runs: dict[Calibration, Predictions] = {"none": run}
+    if setup.can_calibrate and len(queries) >= 2:
+        weights = class_weights(pipeline.schema, queries, queries, pipeline.training)
+        runs |= corrected(run, weights, weighs_classes(pipeline.schema, pipeline.training))
+    if "calibrate" in job.settings:
+        runs = {job.calibrate: runs.get(job.calibrate, run)}
+    return {way: setup.score_of(answers) for way, answers in runs.items()}
 
 
 def _share_of(loss: float) -> float:
@@ -203,20 +212,29 @@ def _share_of(loss: float) -> float:
     return 1e-3 * min(loss, 10.0)
 
 
-def cross_calibrated(run: Predictions, weights: Sequence[float] = ()) -> Predictions:
-    """The predictions with corrected label scores: one half of the rows by what is fitted to the other half.
+def corrected(run: Predictions, weights: Sequence[float] = (), alike: bool = False) -> dict[Calibration, Predictions]:
+    """Predictions with corrected label scores, by the way; one half of the rows by what is fitted to the other half.
 
     Args:
         run: Of a classification, two rows or more.
         weights: Of the rows, as in :func:`coldframe.pipeline.label_bias.fit_label_bias`.
+        alike: Whether all classes count the same, as in :func:`coldframe.pipeline.label_bias.prior_bias`.
     """
     order = np.argsort(run.targets, kind="stable")  # each half has about the same labels
-    probabilities = run.probabilities.copy()
-    for own, other in ((order[::2], order[1::2]), (order[1::2], order[::2])):
-        bias = fit_label_bias(
-            run.probabilities[other], run.targets[other], [weights[i] for i in other] if weights else ()
-        )
-        scores = np.log(np.clip(run.probabilities[own], 1e-12, None)) + np.array(bias)
-        shares = np.exp(scores - scores.max(axis=1, keepdims=True))
-        probabilities[own] = shares / shares.sum(axis=1, keepdims=True)
-    return dataclasses.replace(run, probabilities=probabilities)
+    halves = (order[::2], order[1::2])
+    ways: dict[Calibration, Predictions] = {}
+    for way in CHOICES:
+        probabilities = run.probabilities.copy()
+        for own, other in (halves, halves[::-1]):
+            shares, targets = run.probabilities[other], run.targets[other]
+            if way == "batch":
+                bias = even_bias(shares)
+            elif way == "prior":
+                bias = prior_bias(shares, targets, alike)
+            else:
+                bias = fit_label_bias(shares, targets, [weights[i] for i in other] if weights else ())
+            scores = np.log(np.clip(run.probabilities[own], 1e-12, None)) + np.array(bias)
+            exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
+            probabilities[own] = exponents / exponents.sum(axis=1, keepdims=True)
+        ways[way] = dataclasses.replace(run, probabilities=probabilities)
+    return ways

@@ -23,6 +23,7 @@ from coldframe.evaluation.report_data import Tuning
 from coldframe.evaluation.studies import distribution, is_in, journal, suggested
 from coldframe.evaluation.trials import ENOUGH, TrialSetup, fit_and_score
 from coldframe.methods.search_space import SearchSpace
+from coldframe.pipeline.calibration import Calibration
 from coldframe.pipeline.setup import training_settings
 from coldframe.progress import Bar, duration, say, working
 from coldframe.reports.numbers import plural
@@ -158,7 +159,7 @@ class Tuner:
             trials=len(records),
             settings=chosen,
             score=None if best is None else best["score"],
-            first_score=records[0]["score"] if records else None,
+            first_score=next(iter(records[0]["by_calibration"].values())) if records else None,
             pruned=sum(record["state"] == "pruned" for record in records),
             failed=sum(record["state"] == "failed" for record in records),
         )
@@ -184,7 +185,7 @@ class Tuner:
         changed = dataclasses.replace(job, settings=with_settings(job.settings, values))
         with working(f"{job.title}, trial {number + 1}", self.quiet):
             try:
-                plain, calibrated = self._scores(changed, reports, trial)
+                ways = self._scores(changed, reports, trial)
             except _Pruned:
                 record["state"] = "pruned"
             except ColdframeError as error:
@@ -192,11 +193,12 @@ class Tuner:
                     raise
                 record |= {"state": "failed", "problem": str(error)}
             else:
-                better = bool(calibrated) and sum(calibrated) > sum(plain)
-                record["scores"] = [self.setup.sign * score for score in (calibrated if better else plain)]
+                best = max(ways, key=lambda way: sum(ways[way]))  # the first of equals: none
+                record["scores"] = [self.setup.sign * score for score in ways[best]]
                 record["score"] = _mean(record["scores"])
-                if calibrated:
-                    record["settings"] = {**values, "calibrate": better}
+                record["by_calibration"] = {way: self.setup.sign * _mean(scores) for way, scores in ways.items()}
+                if len(ways) > 1:
+                    record["settings"] = {**values, "calibrate": best}
         record["seconds"] = round(time.perf_counter() - started, 3)
         states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         return create_trial(
@@ -208,8 +210,8 @@ class Tuner:
             user_attrs={"record": json.dumps(record)},
         )
 
-    def _scores(self, job: Job, reports: dict[int, float], trial: Trial | None) -> tuple[list[float], list[float]]:
-        """The scores of all splits, without and with corrected label scores; what is known so far may end it."""
+    def _scores(self, job: Job, reports: dict[int, float], trial: Trial | None) -> dict[Calibration, list[float]]:
+        """The scores of all splits by the way that label scores are corrected; what is known so far may end it."""
 
         def report(step: int, value: float) -> None:
             reports[step] = value
@@ -222,16 +224,13 @@ class Tuner:
             if (value := self.setup.value_of(record)) is not None:
                 report(int(record["epoch"]), value)
 
-        plain: list[float] = []
-        calibrated: list[float] = []
+        ways: dict[Calibration, list[float]] = {}
         for number in range(len(self.setup.splits)):
-            score, corrected = fit_and_score(self.setup, job, number, on_record if number == 0 else None)
-            if corrected is not None and "calibrate" not in job.settings:
-                calibrated.append(corrected)
-            plain.append(corrected if corrected is not None and job.calibrate else score)
+            for way, score in fit_and_score(self.setup, job, number, on_record if number == 0 else None).items():
+                ways.setdefault(way, []).append(score)
             if number + 1 < len(self.setup.splits):
-                report(AFTER_EPOCHS + number, _mean(plain))
-        return plain, calibrated
+                report(AFTER_EPOCHS + number, max(map(_mean, ways.values())))
+        return ways
 
     def _distributions(self, job: Job) -> dict[str, BaseDistribution]:
         """What is searched, for Optuna: all of the method's search space that the job does not set."""

@@ -147,10 +147,12 @@ def _few_seeds(data: ReportData, rival: MethodRow | None, outcome: Outcome | Non
     """A remark on a gain or a loss; a method of which no other seed can come out needs no further seeds."""
     own = data.main_row.score(data.metric)
     trained = any(curve.method == data.main for curve in data.curves)
-    if own is None or rival is None or outcome not in ("gain", "loss") or not trained or own.seeds >= CLAIM_SEEDS:
+    if own is None or rival is None or outcome not in ("gain", "loss") or own.seeds >= CLAIM_SEEDS:
+        return ""
+    if own.seeds == 1 and not trained:
         return ""
     return (
-        f"Few seeds: {plural(own.seeds, 'training')} of {data.main} {'carries' if own.seeds == 1 else 'carry'} this "
+        f"Few seeds: {plural(own.seeds, 'seed')} of {data.main} {'carries' if own.seeds == 1 else 'carry'} this "
         f"sentence. A claim needs at least {CLAIM_SEEDS} (--seeds 0 1 2 3 4)."
     )
 
