@@ -221,6 +221,7 @@ def test_an_artifact_of_another_base_model(run: Run, table: Path, tmp_path: Path
         ("rdkit", ("fit", "MOLECULES"), "chem"),
         ("bm25s", ("fit", "TABLE", "--similarity", "bm25"), "text"),
         ("usearch", ("fit", "TABLE", "--index", "usearch"), "ann"),
+        ("optuna", ("compare", "TABLE", "--methods", "zero-shot", "--main", "zero-shot", "--tune", "2"), "tune"),
     ],
 )
 def test_a_missing_extra_is_named(

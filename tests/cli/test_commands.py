@@ -237,6 +237,26 @@ def test_compare_writes_a_report_and_goes_on_where_it_stopped(
     assert made == [] and once_more["rows"] == found.json["rows"]
 
 
+@pytest.mark.slow
+def test_compare_tunes_by_flag_and_by_recipe(run: Run, table: Path, lm: str, tmp_path: Path) -> None:
+    out, recipe = tmp_path / "tuned", tmp_path / "recipe.yaml"
+    words = ["--methods", "zero-shot", "prompt-tuning", "--seeds", 0, "--no-controls", "--ablations", "--no-costs"]
+    words += ["--epochs", 1, "--model", lm, "--out", out]
+    found = run("compare", table, *words, "--tune", 1, "--tune-rows", 20)
+    assert found.status == 0, found.err
+    assert "tuning 2 rows of the table: 2 trials at most" in found.err and "trials" in found.out
+    assert "fitted on 20 training rows" in json.loads((out / "results.json").read_text())["tuning"]
+    assert [record["title"] for record in json.loads((out / "tuning.json").read_text())] == [
+        "zero-shot",
+        "prompt-tuning",
+    ]
+    recipe.write_text(f"task: {table}\ntune: 1\ntune_rows: 20\n")
+    again = run("compare", "--recipe", recipe, *words, "--json")
+    assert again.status == 0, again.err
+    assert again.json["rows"] == json.loads((out / "results.json").read_text())["rows"]
+    assert run("compare", table, *words, "--tune", -1).status == 2
+
+
 def test_a_recipe_gives_defaults_and_flags_override_it(run: Run, table: Path, lm: str, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(

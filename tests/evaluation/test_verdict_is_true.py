@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from coldframe.evaluation.compare import Difference
 from coldframe.evaluation.comparison import Comparison
 from coldframe.evaluation.report import render_markdown
-from coldframe.evaluation.report_data import MethodRow, ReportData, Score
+from coldframe.evaluation.report_data import MethodRow, ReportData, Score, TrainingCurve
 from coldframe.evaluation.verdict import COARSE, FEWEST, verdict
 from coldframe.inference.intervals import Interval
 from coldframe.reports.numbers import DASH, MetricInfo
@@ -141,6 +142,19 @@ def test_the_remark_on_few_rows_names_the_rows_it_speaks_of(data: ReportData) ->
     named = re.search(r"difference of (\S+) is", remark)
     shown = None if named is None else named[1]
     assert any(d.n == rows and (shown is None or data.primary.show(d.smallest) == shown) for d in undecided)
+
+
+@settings(max_examples=400, deadline=None)
+@given(results(), st.booleans())
+def test_few_seeds_are_told_where_they_carry_a_claim(data: ReportData, trained: bool) -> None:
+    data = dataclasses.replace(data, curves=(TrainingCurve("main", 0, (), ()),) if trained else ())
+    found, own = verdict(data), data.main_row.score(data.metric)
+    assert own is not None
+    claims = found.outcome in ("gain", "loss") and (trained or own.seeds > 1)
+    assert bool(found.few_seeds) == (claims and own.seeds < 5)
+    if found.few_seeds:
+        assert f" {own.seeds} seed" in found.few_seeds and "of main" in found.few_seeds
+        assert found.few_seeds in render_markdown(data)
 
 
 @settings(max_examples=100, deadline=None)

@@ -38,6 +38,7 @@ class Compare(Grouped):
       coldframe compare b3db --out runs/b3db
       coldframe compare mood.csv --methods zero-shot prompt-tuning mha-esp --seeds 0 1 --set mha-esp.k=10
       coldframe compare fact-corpus:200 --methods zero-shot icl prag poly-prag dyprag mha-esp pear lora
+      coldframe compare mood.csv --methods icl mha-esp lora --tune 12 --seeds 0 1 2 3 4
       coldframe compare --recipe recipes/results-b3db.yaml
 
     Finished runs are kept in --out: interrupted, the same command goes on where it stopped.
@@ -54,6 +55,9 @@ class Compare(Grouped):
         shuffles: Permutations of the exemplars to measure the order's effect by; 0 measures nothing.
         text_rows: Test rows for methods with exemplars in the prompt (a random sample); all if you name none.
         costs: Do not measure operations, latency and memory.
+        tune: Trials for every method, by which its settings are chosen on validation rows before it is fitted with all
+            seeds; 0 takes the settings as they are. What you set yourself is not searched.
+        tune_rows: Training rows of a trial (a random sample); all if you name none.
         out: Folder of report.html, results.json, the main method's artifact and all runs; runs/compare-TASK if you
             name none.
         recipe: YAML file with these settings under their names (task, model, retrieval and training as mappings,
@@ -63,7 +67,7 @@ class Compare(Grouped):
     """
 
     section = "recipe"
-    groups = {"controls": ("controls", "ablations", "shuffles", "text_rows", "costs")}
+    groups = {"tuning": ("tune", "tune_rows"), "controls": ("controls", "ablations", "shuffles", "text_rows", "costs")}
 
     task: Annotated[TaskFlags, Flat] = dataclasses.field(default_factory=TaskFlags)
     methods: tuple[str, ...] | None = None
@@ -78,6 +82,8 @@ class Compare(Grouped):
     shuffles: int = 0
     text_rows: int | None = None
     costs: bool = True
+    tune: int = 0
+    tune_rows: int | None = None
     out: str | None = None
     model: Annotated[ModelFlags, Flat] = dataclasses.field(default_factory=ModelFlags)
     retrieval: Annotated[RetrievalFlags, Flat] = dataclasses.field(default_factory=RetrievalFlags)
@@ -126,6 +132,8 @@ def run_comparison(options: Compare, command: str) -> tuple[Comparison, Path]:
         shuffles=options.shuffles,
         text_rows=options.text_rows,
         costs=options.costs,
+        tune=options.tune,
+        tune_rows=options.tune_rows,
         published=[Published.from_dict(values) for values in options.published],
         out=out,
         command=command,

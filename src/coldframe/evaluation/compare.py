@@ -21,9 +21,11 @@ from coldframe.inference.intervals import (
     ends,
     jackknife,
     mean_of,
+    of_seeds,
     statistic,
 )
 from coldframe.inference.predictions import Predictions, same_rows
+from coldframe.inference.seeds import SeedSpread, widened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +68,9 @@ def paired_difference(
 ) -> Difference:
     """Compare two methods on the same rows.
 
-    Both see the same resampled rows, so what makes a row easy or hard cancels. Their training seeds are drawn apart,
-    because seed 1 of one method has nothing to do with seed 1 of another.
+    Both see the same resampled rows, so what makes a row easy or hard cancels. What other seeds would change is added
+    for each method apart, because seed 1 of one has nothing to do with seed 1 of another:
+    :func:`coldframe.inference.seeds.widened`.
 
     Args:
         first: One run per seed.
@@ -85,22 +88,21 @@ def paired_difference(
     n = len(first[0])
     a = [statistic([run], metric, positive) for run in first]
     b = [statistic([run], metric, positive) for run in second]
-    rows = np.ones((1, n))
-    value = float(mean_of(a)(rows)[0] - mean_of(b)(rows)[0])
-    draws, others = (
-        bootstrap(statistics, n, resamples=resamples, seed=seed, training=training)
-        for training, statistics in enumerate((a, b), start=1)
-    )
-    draws = draws - others
+    values = [of_seeds(statistics, n) for statistics in (a, b)]
+    scores = [bootstrap(statistics, n, resamples=resamples, seed=seed) for statistics in (a, b)]
+    spreads = [SeedSpread.of(*pair) for pair in zip(values, scores, strict=True)]
+    value = float(np.mean(values[0]) - np.mean(values[1]))
+    draws = scores[0].mean(axis=1) - scores[1].mean(axis=1)
     left_out = jackknife(a, n) - jackknife(b, n) if kind == "bca" else None
-    low, high = ends(value, draws, left_out)
+    low, high = widened(value, *ends(value, draws, left_out), spreads)
+    by_chance = math.sqrt(float(np.nanvar(draws)) + sum(spread.variance for spread in spreads))
     return Difference(
         value,
         low,
         high,
         n=n,
         p_value=permutation_test(first, second, metric, positive, permutations=resamples, seed=seed),
-        smallest=smallest_difference(float(np.nanstd(draws))),
+        smallest=smallest_difference(by_chance),
     )
 
 

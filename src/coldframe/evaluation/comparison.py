@@ -18,7 +18,7 @@ from coldframe.errors import ConfigError, nearest
 from coldframe.evaluation.calibration import reliability
 from coldframe.evaluation.controls import all_controls, control_data
 from coldframe.evaluation.cost import Cost
-from coldframe.evaluation.jobs import LINEAR_HEAD, QUERY_ABLATIONS, TRAINING_ABLATIONS, Job
+from coldframe.evaluation.jobs import QUERY_ABLATIONS, TRAINING_ABLATIONS, Job, own_settings, planned
 from coldframe.evaluation.report import render_markdown, render_table, write_report
 from coldframe.evaluation.report_data import (
     MethodRow,
@@ -31,6 +31,8 @@ from coldframe.evaluation.report_data import (
 )
 from coldframe.evaluation.runs import Outcome, Runner
 from coldframe.evaluation.summary import label_prior_rows, method_row, metric_infos, samples
+from coldframe.evaluation.trials import TrialSetup
+from coldframe.evaluation.tune import Search, Tuner, tuned
 from coldframe.evaluation.verdict import verdict
 from coldframe.frozen.model import FrozenLM
 from coldframe.inference.intervals import score_interval
@@ -51,11 +53,12 @@ ABLATIONS = (*TRAINING_ABLATIONS, *QUERY_ABLATIONS)
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The result of :func:`compare`: all that the report shows, predictions by row and seed, and the time it took."""
+    """The result of :func:`compare`: all that the report shows, predictions by row and seed, time, trials by row."""
 
     data: ReportData
     runs: Mapping[str, Sequence[Predictions]]
     seconds: float
+    searches: Mapping[str, Search] = dataclasses.field(default_factory=dict)
 
     def table(self) -> Group:
         """Verdict and table, to be printed by ``rich``."""
@@ -74,14 +77,20 @@ class Comparison:
             "model": self.data.model,
             "main": self.data.main,
             "metric": self.data.metric,
-            "verdict": {"outcome": result.outcome, "headline": result.headline, "too_few": result.too_few},
+            "verdict": {name: getattr(result, name) for name in ("outcome", "headline", "too_few", "few_seeds")},
             "rows": rows,
+            "tuning": self.data.tuning,
             "notes": list(self.data.notes),
             "seconds": round(self.seconds, 1),
         }
 
     def save(self, out: str | Path) -> None:
-        """Write ``report.html``, ``report.json`` (what it is made of), ``results.json``, ``results.md`` (numbers)."""
+        """Write ``report.html``, ``report.json`` (what it is made of), ``results.json``, ``results.md`` (numbers).
+
+        Where settings were tuned, ``tuning.json`` has every trial.
+        """
+        if self.searches:
+            write_json(Path(out) / "tuning.json", [dataclasses.asdict(s) for s in self.searches.values()], indent=2)
         write_report(self.data, Path(out) / "report.html")
         write_text(Path(out) / "results.md", render_markdown(self.data))
         write_json(Path(out) / "results.json", self.to_dict(), indent=2)
@@ -103,6 +112,8 @@ def compare(
     shuffles: int = 0,
     text_rows: int | None = None,
     costs: bool = True,
+    tune: int = 0,
+    tune_rows: int | None = None,
     published: Sequence[Published] = (),
     out: str | Path | None = None,
     command: str = "",
@@ -136,6 +147,10 @@ def compare(
         text_rows: Test rows for methods that put exemplars into the prompt, which read several times more
             text: a seeded sample, which the table mentions; None takes all.
         costs: Measure operations, latency and memory.
+        tune: Trials by which the settings of every method are chosen on validation rows, the first with its settings as
+            they are; then the best are fitted with every seed. What ``training`` and ``method_settings`` set is not
+            searched. 0 tunes nothing. Needs the extra ``tune``.
+        tune_rows: Training rows of a trial, a seeded sample; None takes all.
         published: Numbers from papers, to stand beside ours.
         out: Folder for the report, the main method's artifact (first seed) and all runs; None writes nothing.
         command: What makes this again, for the report.
@@ -156,34 +171,25 @@ def compare(
         raise ConfigError(f"{main!r} is not among the methods to compare", fix=nearest(main, methods))
     for name in settings:  # also of methods that are left out this time: a recipe is narrowed by its methods alone
         create(name)
-    drafts = {name: Job(name, "method", name, settings.get(name, {}), seeds[0]).build() for name in methods}
     for name in ablations:
         if name not in ABLATIONS:
             raise ConfigError(f"There is no ablation {name!r}", fix=nearest(name, ABLATIONS))
-    # One set of test rows for all methods: those that all of them can read.
-    task = readable_task(lm, task, max(draft.soft_token_count for draft in drafts.values()))
+    drafts = [create(name, own_settings(settings.get(name, {}))) for name in methods]
+    task = readable_task(lm, task, max(draft.soft_token_count for draft in drafts))
     classify = task.schema.kind == "classification"
+    head = settings.get("mha-esp", {}) if controls and classify else None
+    jobs = planned(task, methods, settings, seeds, main, ablations, sweeps or {}, head)
+    tuner = None
+    searches: dict[str, Search] = {}
+    if tune:
+        setup = TrialSetup.of(lm, task, training, retrieval, text_rows, tune_rows)
+        tuner = Tuner(setup, tune, None if out is None else Path(out) / "runs", quiet)
+        searches = tuner.search([job for job in jobs if job.seed == seeds[0]])
+        settings |= {name: dict(searches[name].settings) for name in methods}
+        jobs = tuned(planned(task, methods, settings, seeds, main, ablations, sweeps or {}, head), searches)
+        # One set of test rows for all methods: those that all of them can read.
+        task = readable_task(lm, task, max(job.build().soft_token_count for job in jobs))
     runner = Runner(lm, task, training, retrieval, None if out is None else Path(out), shuffles, text_rows, quiet)
-    jobs: list[Job] = []
-    for seed in seeds:
-        for name in methods:
-            if seed == seeds[0] or drafts[name].depends_on_seed(task, seed, seeds[0]):
-                keep = name == main and seed == seeds[0]
-                job = Job(name, "method", name, settings.get(name, {}), seed, keep=keep)
-                jobs.append(job)
-                for ablation in QUERY_ABLATIONS:
-                    if ablation in ablations and ablation in drafts[name].ablations:
-                        jobs.append(job.changed(ablation))
-        if controls and classify:
-            jobs.append(Job(LINEAR_HEAD, "no-lm", "mha-esp", settings.get("mha-esp", {}), seed, "linear-head"))
-        own = Job(main, "method", main, settings.get(main, {}), seed)
-        for ablation in TRAINING_ABLATIONS:
-            if ablation in ablations and ablation in drafts[main].ablations:
-                jobs.append(own.changed(ablation))
-        for setting, values in (sweeps or {}).items():
-            for value in values:
-                changed = {**settings.get(main, {}), setting: value}
-                jobs.append(Job(f"{main}, {setting} = {value}", None, main, changed, seed))
     outcomes = runner.run(jobs)
 
     extra: dict[str, list[Predictions]] = {}
@@ -203,7 +209,7 @@ def compare(
                 measured[job.title] = runner.cost(job)
                 bar.advance(1)
     rows = [
-        _row(job, outcomes[job.title], outcomes[main], task, measured.get(job.title))
+        _row(job, outcomes[job.title], outcomes[main], task, measured.get(job.title), searches)
         for job in jobs
         if job.seed == seeds[0] and job.role is not None
     ]
@@ -244,14 +250,26 @@ def compare(
             "machine": f"{platform.machine()}, Python {platform.python_version()}",
         },
         command=command,
+        tuning="" if tuner is None else tuner.rule,
     )
-    comparison = Comparison(data, runs, time.perf_counter() - started)
+    comparison = Comparison(data, runs, time.perf_counter() - started, searches)
     if out is not None:
         comparison.save(out)
     return comparison
 
 
-def _row(job: Job, outcomes: Sequence[Outcome], main: Sequence[Outcome], task: Task, cost: Cost | None) -> MethodRow:
+def _row(
+    job: Job,
+    outcomes: Sequence[Outcome],
+    main: Sequence[Outcome],
+    task: Task,
+    cost: Cost | None,
+    searches: Mapping[str, Search],
+) -> MethodRow:
+    search = searches.get(job.method if job.role == "control" else job.title)
+    tuning = None if search is None else search.tuning
+    if tuning is not None and job.role == "control":  # an ablation
+        tuning = dataclasses.replace(tuning, shared=job.method)
     runs, note = [outcome.predictions for outcome in outcomes], []
     rivals = None if job.title == main[0].predictions.method else [outcome.on(runs[0].ids) for outcome in main]
     if len(runs[0]) < len(task.test):
@@ -268,6 +286,7 @@ def _row(job: Job, outcomes: Sequence[Outcome], main: Sequence[Outcome], task: T
         bytes_per_passage=outcomes[0].entry_bytes,
         order_std=float(np.mean(spreads)) if spreads else None,
         note=" ".join(note),
+        tuning=tuning,
     )
 
 

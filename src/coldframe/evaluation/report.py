@@ -12,6 +12,7 @@ from rich.console import Group
 from coldframe.evaluation.calibration import calibration_error
 from coldframe.evaluation.report_data import LabelPrior, MethodRow, Published, ReportData
 from coldframe.evaluation.report_samples import sample_cards
+from coldframe.evaluation.report_tuning import budget, trials, tuning
 from coldframe.evaluation.verdict import verdict
 from coldframe.methods.soft_tokens.set_attention import attends
 from coldframe.reports import blocks, html, markdown, terminal
@@ -28,6 +29,7 @@ def render_report(data: ReportData) -> str:
     """The report as HTML; needs jinja2 (extra ``report``), and RDKit (extra ``chem``) for samples of molecules."""
     sections = (
         Section("Scores", _scores(data)),
+        Section("Tuning", tuning(data)),
         Section("Score against cost", _scatter(data)),
         Section("Learning curves", _learning(data)),
         Section("How many exemplars, how many heads", _sweeps(data)),
@@ -54,13 +56,14 @@ def render_markdown(data: ReportData) -> str:
         True
     """
     remarks = [f"{row.name}: {row.note}" for row in data.rows if row.note] + list(data.notes)
-    parts = [_banner(data), Text(f"{data.task}, {data.model}."), scores(data), *blocks.notes(remarks)]
+    parts = [_banner(data), Text(f"{data.task}, {data.model}."), *budget(data), scores(data), *tuning(data)]
+    parts += blocks.notes(remarks)
     return markdown.render([*parts, *_published(data), *([Code(data.command)] if data.command else [])])
 
 
 def render_table(data: ReportData) -> Group:
     """Verdict and scores, to be printed by a ``rich.console.Console``."""
-    return terminal.render([_banner(data), scores(data)])
+    return terminal.render([_banner(data), scores(data), *tuning(data)])
 
 
 def write_report(data: ReportData, path: str | Path) -> None:
@@ -92,6 +95,7 @@ def scores(data: ReportData, *, page: bool = False) -> Table:
         _metric(primary, interval=True),
         Column("n", lambda row: str(score.n) if (score := row.score(primary.name)) else None),
         Column("seeds", lambda row: str(score.seeds) if (score := row.score(primary.name)) else None),
+        Column("trials", lambda row: trials(data, row), "tuning"),
         Column(f"{data.main} minus it", difference, "[95%], paired"),
         *([p_values] if page else []),
         *([] if page else (_metric(info, interval=False) for info in data.metrics if info != primary)),
@@ -164,7 +168,7 @@ COSTS: tuple[Column[MethodRow], ...] = (
 
 def _banner(data: ReportData, *, comparisons: bool = False) -> blocks.Banner:
     result = verdict(data)
-    parts: list[Block] = [Text(result.too_few, "warn")] if result.too_few else []
+    parts: list[Block] = [Text(remark, "warn") for remark in (result.too_few, result.few_seeds) if remark]
     if comparisons and result.comparisons:
         parts.append(blocks.Bullets(tuple(Mark(c.text, c.outcome) for c in result.comparisons), "against"))
     return blocks.Banner(result.outcome or "undecided", result.headline, tuple(parts))
@@ -183,8 +187,8 @@ def _scores(data: ReportData) -> tuple[Block, ...]:
             bars.append(Bar.of(row.name, _kind(data, row), score, data.primary.span(score), points=seeds))
     positive = f" The positive label is “{data.positive}”." if data.positive else ""
     caption = (
-        f"{data.primary.title} of every method: the mean over its seeds with a 95% bootstrap interval over test rows "
-        f"and seeds. Rings are single seeds, the dashed line is {data.main}.{positive}"
+        f"{data.primary.title} of every method: the mean over its seeds with a 95% interval over test rows and "
+        f"seeds. Rings are single seeds, the dashed line is {data.main}.{positive}"
     )
     keys = {"main": data.main, "method": "with the language model", "control": "control with it", "no-lm": "without it"}
     shown = {bar.kind for bar in bars}

@@ -29,6 +29,30 @@ class Score(Config):
 
 
 @dataclasses.dataclass(frozen=True)
+class Tuning(Config):
+    """How a row's settings were chosen on validation rows.
+
+    Args:
+        trials: Settings that were tried, those that it had among them; 0 where there is nothing to tune.
+        settings: What was chosen, by the names of what was searched.
+        score: Of the chosen settings on the validation rows, mean over the splits; the best of all trials, so it is
+            higher than what new rows will show.
+        first_score: Of the settings as they were.
+        pruned: Trials that were stopped early.
+        failed: Trials whose settings do not work.
+        shared: The row whose settings these are, where the row is an ablation of it.
+    """
+
+    trials: int
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    score: float | None = None
+    first_score: float | None = None
+    pruned: int = 0
+    failed: int = 0
+    shared: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class MethodRow(Config):
     """One line of the table.
 
@@ -43,6 +67,7 @@ class MethodRow(Config):
         note: What a reader must know.
         bytes_per_passage: What the method stores for each passage, if anything.
         attention_entropy: Of its attention over exemplars, as a share of the greatest possible; the mean of its seeds.
+        tuning: How its settings were chosen; None for a row that was not tuned.
     """
 
     section = "method row"
@@ -57,6 +82,7 @@ class MethodRow(Config):
     note: str = ""
     bytes_per_passage: float | None = None
     attention_entropy: float | None = None
+    tuning: Tuning | None = None
 
     def score(self, metric: str) -> Interval | None:
         """The interval of a metric, if it was measured."""
@@ -174,6 +200,7 @@ class ReportData(Config):
         samples: Queries shown with their neighbours.
         published: Numbers from papers.
         settings: Settings of the run, by section.
+        tuning: The rule by which settings were chosen, in a sentence; empty where nothing was tuned.
         provenance: Where bytes and versions came from.
         command: What makes this report again.
     """
@@ -199,6 +226,7 @@ class ReportData(Config):
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     command: str = ""
+    tuning: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,7 +9,7 @@ import numpy as np
 from coldframe.errors import ConfigError, nearest
 from coldframe.evaluation.compare import paired_difference
 from coldframe.evaluation.cost import Cost
-from coldframe.evaluation.report_data import LabelPrior, MethodRow, Neighbour, Role, Sample, Score
+from coldframe.evaluation.report_data import LabelPrior, MethodRow, Neighbour, Role, Sample, Score, Tuning
 from coldframe.inference.intervals import RESAMPLES, score_interval, statistic, usual_metrics
 from coldframe.inference.predictions import Predictions, same_rows
 from coldframe.reports.numbers import MetricInfo
@@ -46,6 +46,7 @@ def method_row(
     bytes_per_passage: float | None = None,
     order_std: float | None = None,
     note: str = "",
+    tuning: Tuning | None = None,
     resamples: int = RESAMPLES,
 ) -> MethodRow:
     """A line of the table: every metric with its interval, and the paired difference from the main method.
@@ -60,6 +61,7 @@ def method_row(
         bytes_per_passage: What it stores for each passage.
         order_std: Standard deviation of the primary metric over shuffles of the exemplars.
         note: What a reader must know.
+        tuning: How its settings were chosen.
         resamples: Bootstrap resamples of the primary metric and of the difference; the other metrics, which
             decide nothing, take a fifth of them.
     """
@@ -83,6 +85,7 @@ def method_row(
         order_std=order_std,
         note=note,
         attention_entropy=float(np.mean(entropies)) if entropies else None,
+        tuning=tuning,
     )
 
 

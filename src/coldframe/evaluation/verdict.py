@@ -11,6 +11,8 @@ from coldframe.reports.numbers import Outcome, plural
 
 #: A test that cannot show a difference of this many points is called too small.
 COARSE = 5.0
+#: With fewer seeds of a trained method a gain or a loss is told with a remark.
+CLAIM_SEEDS = 5
 #: With fewer rows nothing is concluded, whatever the intervals say: they are no intervals then.
 FEWEST = 30
 
@@ -33,12 +35,14 @@ class Verdict:
         headline: The first sentence of the report.
         comparisons: One per other method: controls without a language model first, the best of each kind first.
         too_few: A sentence if the test is too small to tell methods apart, else empty.
+        few_seeds: A sentence if the headline claims something that fewer than five seeds carry, else empty.
     """
 
     outcome: Outcome | None
     headline: str
     comparisons: tuple[Comparison, ...]
     too_few: str
+    few_seeds: str
 
 
 def verdict(data: ReportData) -> Verdict:
@@ -60,7 +64,8 @@ def verdict(data: ReportData) -> Verdict:
     comparisons = tuple(_comparison(data, row, row.difference) for row in others if row.difference)
     best = rivals[0] if rivals else None
     first = comparisons[0].outcome if best else None
-    return Verdict(first, _headline(data, best, first), comparisons, _too_few(data, others))
+    headline, remarks = _headline(data, best, first), (_too_few(data, others), _few_seeds(data, best, first))
+    return Verdict(first, headline, comparisons, *remarks)
 
 
 def _comparison(data: ReportData, row: MethodRow, difference: Difference) -> Comparison:
@@ -136,6 +141,20 @@ def _better_models(data: ReportData, rival: MethodRow) -> MethodRow | None:
     ranked = data.ranked()
     ahead = ranked[: ranked.index(rival)]
     return next((row for row in ahead if row.role == "method" and row.name != data.main), None)
+
+
+def _few_seeds(data: ReportData, rival: MethodRow | None, outcome: Outcome | None) -> str:
+    """A remark on a gain or a loss; a method of which no other seed can come out needs no further seeds."""
+    own = data.main_row.score(data.metric)
+    trained = any(curve.method == data.main for curve in data.curves)
+    if own is None or rival is None or outcome not in ("gain", "loss") or own.seeds >= CLAIM_SEEDS:
+        return ""
+    if own.seeds == 1 and not trained:
+        return ""
+    return (
+        f"Few seeds: {plural(own.seeds, 'seed')} of {data.main} {'carries' if own.seeds == 1 else 'carry'} this "
+        f"sentence. A claim needs at least {CLAIM_SEEDS} (--seeds 0 1 2 3 4)."
+    )
 
 
 def _too_few(data: ReportData, others: list[MethodRow]) -> str:

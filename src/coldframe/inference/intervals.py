@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from coldframe.config import Config, check
 from coldframe.errors import ConfigError, nearest
 from coldframe.inference.predictions import Predictions, same_rows
+from coldframe.inference.seeds import SeedSpread, widened
 from coldframe.tasks.metrics import METRICS, Metric
 from coldframe.tasks.text_metrics import TEXT_METRICS, TextMetric
 
@@ -129,7 +130,9 @@ def score_interval(
     same_rows(runs)
     statistics = [statistic([run], metric, positive) for run in runs]
     strata = runs[0].targets if stratified else None
-    return interval(statistics, len(runs[0]), kind=kind, strata=strata, resamples=resamples, seed=seed)
+    whole = interval(statistics, len(runs[0]), kind=kind, strata=strata, resamples=resamples, seed=seed)
+    least, most = METRICS[metric].range if metric in METRICS and runs[0].labels else (-math.inf, math.inf)
+    return dataclasses.replace(whole, low=max(whole.low, least), high=min(whole.high, most))
 
 
 def interval(
@@ -143,9 +146,9 @@ def interval(
 ) -> Interval:
     """The mean of statistics (one per seed, on the same ``n`` rows) with its 95% bootstrap interval.
 
-    Resample r draws seeds and rows, both with replacement, and the same rows for all its seeds::
+    Resample r draws rows with replacement, the same for all seeds::
 
-        theta*_r = 1/S sum_s theta_{s'(r,s)}(rows_r)
+        theta*_r = 1/S sum_s theta_s(rows_r)
 
     ``kind="percentile"`` takes the 2.5% and 97.5% quantiles of theta*. ``kind="bca"`` (the default) first
     corrects for bias z_0 and skewness a::
@@ -154,10 +157,10 @@ def interval(
         a   = sum_i d_i^3 / ( 6 (sum_i d_i^2)^(3/2) ),   d_i = mean(theta_(.)) - theta_(i)     (row i left out)
         alpha' = Phi( z_0 + (z_0 + z_alpha) / (1 - a (z_0 + z_alpha)) )
 
-    Paper: Efron 1987 (BCa); Owen 2007 (rows and seeds crossed). Deviates: resamples where the metric is not
-    defined (a class is missing) are left out.
+    What other seeds would change is added by :func:`coldframe.inference.seeds.widened`: three to five seeds are too few
+    to be resampled.
 
-    With few seeds the seeds' share of the variance is understated by the factor (S - 1) / S.
+    Paper: Efron 1987 (BCa). Deviates: resamples where the metric is not defined (a class is missing) are left out.
 
     Args:
         statistics: One per seed.
@@ -176,10 +179,17 @@ def interval(
         (49.5, 44, 55)
     """
     check(resamples >= 100, "Too few resamples for a 95% interval", got=resamples, expected="at least 100")
-    value = float(mean_of(statistics)(np.ones((1, n)))[0])
-    draws = bootstrap(statistics, n, strata=strata, resamples=resamples, seed=seed)
-    low, high = ends(value, draws, jackknife(statistics, n) if kind == "bca" else None)
+    values = of_seeds(statistics, n)
+    scores = bootstrap(statistics, n, strata=strata, resamples=resamples, seed=seed)
+    value = float(np.mean(values))
+    low, high = ends(value, scores.mean(axis=1), jackknife(statistics, n) if kind == "bca" else None)
+    low, high = widened(value, low, high, [SeedSpread.of(values, scores)])
     return Interval(value, low, high, n=n, seeds=len(statistics))
+
+
+def of_seeds(statistics: Sequence[Statistic], n: int) -> list[float]:
+    """The score of each seed on the rows as they are."""
+    return [float(score(np.ones((1, n)))[0]) for score in statistics]
 
 
 def mean_of(statistics: Sequence[Statistic]) -> Statistic:
@@ -194,18 +204,13 @@ def bootstrap(
     strata: NDArray[np.int64] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    training: int = 1,
 ) -> NDArray[np.float64]:
-    """Bootstrap values of the mean over seeds, ``[resamples]``; NaN where the metric is not defined.
+    """The score of each seed on resampled rows, ``[resamples, seeds]``; NaN where the metric is not defined.
 
-    The rows are the same for the same ``seed`` and ``n``; training seeds are drawn apart for each ``training``.
+    The rows are the same for the same ``seed`` and ``n``.
     """
-    seeds = np.random.default_rng([seed, training])
-    values = []
-    for weights in resampled_weights(n, strata=strata, resamples=resamples, seed=seed):
-        scores = np.stack([score(weights) for score in statistics], axis=1)  # [chunk, S]
-        values.append((scores * seed_shares(len(scores), len(statistics), seeds)).sum(axis=1))
-    return np.concatenate(values)
+    chunks = resampled_weights(n, strata=strata, resamples=resamples, seed=seed)
+    return np.concatenate([np.stack([score(weights) for score in statistics], axis=1) for weights in chunks])
 
 
 def resampled_weights(
@@ -249,7 +254,8 @@ def ends(value: float, draws: NDArray[np.float64], left_out: NDArray[np.float64]
         return float("nan"), float("nan")
     levels = np.array([0.025, 0.975])
     if left_out is not None and np.isfinite(left_out).any():
-        below = (np.count_nonzero(draws < value) + np.count_nonzero(draws <= value)) / (2 * len(draws))
+        tie = 1e-9 * max(1.0, abs(value))  # equal values of a metric differ by rounding
+        below = (np.count_nonzero(draws < value - tie) + np.count_nonzero(draws <= value + tie)) / (2 * len(draws))
         if 0 < below < 1:  # else the value lies outside all its resamples, and there is no bias to correct
             d = np.nanmean(left_out) - left_out[np.isfinite(left_out)]
             spread = float((d**2).sum()) ** 1.5

@@ -81,6 +81,11 @@ class Compose(Method):
         facts["learns_from_task"] = any(part.trainable and part.learns_from_task for part in parts)
         facts["name"] = JOIN.join(names)
         facts["training_defaults"] = {k: value for part in parts for k, value in part.training_defaults.items()}
+        facts["search_space"] = {
+            key if key.startswith("training.") else f"{part.name}.{key}": values
+            for part in parts
+            for key, values in part.search_space.items()
+        }
         facts["order_invariant"] = all(part.order_invariant for part in parts)
         strategies = {part.strategy for part in parts if part.uses_retrieval}
         check(len(strategies) < 2, f"The parts of {facts['name']} retrieve in different ways", got=sorted(strategies))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ def fit(
     resume: bool = True,
     calibrate: bool | Calibration = "none",
     quiet: bool = False,
+    on_record: Callable[[Mapping[str, float]], None] | None = None,
     **settings: Any,
 ) -> Pipeline:
     """Adapt a frozen model to a task.
@@ -62,6 +63,8 @@ def fit(
         calibrate: How the labels' scores are corrected when all else is done, see :meth:`Pipeline.calibrate`:
             ``"contextual"``, ``"batch"``, ``"prior"`` or ``"validation"`` (which True means too).
         quiet: No progress bars.
+        on_record: Called with the record of each epoch of what is trained first, as soon as it is validated; what it
+            raises ends the fit.
         **settings: Single training settings: ``epochs=4``.
 
     Raises:
@@ -96,7 +99,7 @@ def fit(
             learning_store = Store.of([entry for entry in store.examples if entry.id not in held_out])
             data = training_data(method, lm, task, learning_store, retrieval, config, folder, quiet)
             checkpoints = None if folder is None else folder / CHECKPOINT
-            history = _train(method.problems(data), lm, config, checkpoints, resume, quiet)
+            history = _train(method.problems(data), lm, config, checkpoints, resume, quiet, on_record)
         store = Store.of([entry for entry in store.examples if entry.id not in method.left_out])
         origin = {"options": dict(task.options), "source": dict(task.source)}
         seconds = time.perf_counter() - started
@@ -189,6 +192,7 @@ def _train(
     checkpoints: Path | None,
     resume: bool,
     quiet: bool,
+    on_record: Callable[[Mapping[str, float]], None] | None = None,
 ) -> list[dict[str, float]]:
     """Train one problem after another; the records of all, each saying of which problem it is."""
     hash_before, places = lm.weight_hash, 0
@@ -200,7 +204,8 @@ def _train(
             # Problems without a checkpoint do not count: those that were finished before are not trained again.
             folder = checkpoints / f"{places}" if places else checkpoints
             places += 1
-        problem.records = Trainer(problem, lm, config, folder, resume, quiet).train()
+        watched = on_record if number == 0 else None
+        problem.records = Trainer(problem, lm, config, folder, resume, quiet, watched).train()
         history += [{**record, "problem": float(number)} for record in problem.records]
     if lm.hash_now() != hash_before:
         raise TrainingError("The base model's weights changed during training")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from coldframe.errors import ConfigError
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.training_set import RetrievedRows, TrainingData
-from coldframe.retrieval.encoders import default_encoder, load_encoder
+from coldframe.retrieval.encoders import Encoder, default_encoder, load_encoder
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.long_rows import drop_long
@@ -21,14 +22,24 @@ from coldframe.tasks.table import Problems
 from coldframe.tasks.task import Example, Passage, Schema, Task
 from coldframe.training.config import TrainingConfig
 
+#: Encoders in use, by what loaded them: they remember what they have encoded, and change nothing else.
+_ENCODERS: WeakValueDictionary[tuple[Callable[[str], Encoder], str], Encoder] = WeakValueDictionary()
+
+
+def encoder_of(spec: str, schema: Schema) -> Encoder:
+    """The encoder of a spec; the same one as long as something holds it, so that no text is encoded twice."""
+    name = default_encoder(schema.domain) if spec == "auto" else spec
+    encoder = _ENCODERS.get((load_encoder, name))
+    if encoder is None:
+        encoder = _ENCODERS[load_encoder, name] = load_encoder(name)
+    return encoder
+
 
 def context_of(method: Method, lm: FrozenLM, schema: Schema) -> MethodContext:
     """What a method is set up with: the model, the schema and its encoder."""
     if not method.uses_encoder:
         return MethodContext(lm, schema)
-    spec = getattr(method.config, "encoder", "auto")
-    encoder = load_encoder(default_encoder(schema.domain) if spec == "auto" else spec)
-    return MethodContext(lm, schema, encoder)
+    return MethodContext(lm, schema, encoder_of(getattr(method.config, "encoder", "auto"), schema))
 
 
 def retriever_of(method: Method, schema: Schema, store: Store, config: RetrievalConfig) -> Retriever | None:

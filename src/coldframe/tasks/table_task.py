@@ -153,14 +153,14 @@ def _split(rows: _Rows, config: TaskConfig, domain: Domain, kind: Kind) -> str:
         return split
     if split != "given":
         size = config.test_size if config.test_size is not None else 0.2
-        rows.train, rows.test = _cut(rows.train, split, size, config.seed)
+        rows.train, rows.test = cut_rows(rows.train, split, size, config.seed)
     if config.max_train is not None and config.max_train < len(rows.train):
         inner = "stratified" if kind == "classification" else "random"
-        _, rows.train = _cut(rows.train, inner, config.max_train, config.seed)
+        _, rows.train = cut_rows(rows.train, inner, config.max_train, config.seed)
         rows.notes.append(f"Kept {len(rows.train):,} training rows (max_train).")
     if config.validation_size and not rows.validation:
-        inner = _like(split, rows.train, rows.test, domain, kind)
-        rows.train, rows.validation = _cut(rows.train, inner, config.validation_size, config.seed)
+        inner = split_like(split, rows.train, rows.test, domain, kind)
+        rows.train, rows.validation = cut_rows(rows.train, inner, config.validation_size, config.seed)
         rows.notes.append(f"Validation rows were cut from train; split: {inner}.")
     return split
 
@@ -214,7 +214,7 @@ def _kind_of_split(config: TaskConfig, domain: Domain, kind: Kind, has_test: boo
     return config.split
 
 
-def _like(split: str, pool: Sequence[Example], test: Sequence[Example], domain: str, kind: str) -> str:
+def split_like(split: str, pool: Sequence[Example], test: Sequence[Example], domain: str, kind: str) -> str:
     """The split that makes validation rows as new to train as the test rows are."""
     if split != "given":
         return split
@@ -225,7 +225,7 @@ def _like(split: str, pool: Sequence[Example], test: Sequence[Example], domain: 
     return "stratified" if kind == "classification" else "random"
 
 
-def _cut(pool: Sequence[Example], split: str, size: int | float, seed: int) -> tuple[list[Example], list[Example]]:
+def cut_rows(pool: Sequence[Example], split: str, size: int | float, seed: int) -> tuple[list[Example], list[Example]]:
     """What stays and what is held out."""
     keys = [example.key for example in pool]
     if split == "scaffold":

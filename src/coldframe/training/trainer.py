@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,6 +45,7 @@ class Trainer:
         folder: Where the checkpoint goes; None keeps none.
         resume: Continue from the folder's checkpoint if there is one.
         quiet: No progress bar.
+        on_record: Called with the record of each epoch when it is validated; what it raises ends the training.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class Trainer:
         folder: Path | None = None,
         resume: bool = True,
         quiet: bool = False,
+        on_record: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
+        self.on_record = on_record
         self.problem, self.method, self.lm = problem, problem.method, lm
         self.config = config = config.replace(**problem.settings)
         self.items, self.validation = problem.items, problem.validation
@@ -242,6 +245,8 @@ class Trainer:
         stale = self.config.patience and progress.stale >= self.config.patience
         progress.finished = progress.epoch >= self.config.epochs or bool(stale)
         bar.note({k: v for k, v in record.items() if k.startswith(("validation", "attention"))})
+        if self.on_record is not None:
+            self.on_record(record)
         return best
 
     @torch.no_grad()
