@@ -220,10 +220,6 @@ class Compose(Method):
             else:
                 yield problem
 
-    def step_figures(self) -> dict[str, float]:
-        """Of all parts."""
-        return {name: value for part in self.methods for name, value in part.step_figures().items()}
-
     def save(self, folder: Path) -> list[str]:
         """Every part in a folder of its own."""
         return [f"{part.name}/{name}" for part in self.methods for name in part.save(folder / part.name)]

@@ -24,6 +24,8 @@ class LabelVectors(nn.Module):
         ``d`` parameters for each label of a classification task.
     """
 
+    context: MethodContext
+
     def __init__(self, context: MethodContext) -> None:
         super().__init__()
         object.__setattr__(self, "context", context)  # not a submodule: the frozen model is never ours to save
@@ -49,5 +51,3 @@ class LabelVectors(nn.Module):
                 ids = lm.tokenize(template.answer(word))
                 vectors[row] = lm.embed(torch.tensor(ids, device=lm.device)).float().mean(0)
         return nn.functional.normalize(vectors, dim=-1)
-
-    context: MethodContext
