@@ -100,7 +100,7 @@ class ModelFlags(Grouped):
         """The model; reweighted, if a recipe says so."""
         from coldframe.frozen.model import load_lm
 
-        numbers = {"dtype": self.dtype, "device": self.device, "exact": self.exact}
+        numbers: dict[str, Any] = {"dtype": self.dtype, "device": self.device, "exact": self.exact}
         lm = load_lm(self.model, revision=self.revision, **numbers)
         if self.reweight is None:
             return lm

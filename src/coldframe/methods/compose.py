@@ -104,7 +104,7 @@ class Compose(Method):
     @property
     def ports(self) -> frozenset[str]:
         """Those of all parts."""
-        return frozenset().union(*(part.ports for part in self.methods))
+        return frozenset(port for part in self.methods for port in part.ports)
 
     @property
     def shares_text(self) -> bool:

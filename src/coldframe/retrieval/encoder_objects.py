@@ -94,7 +94,8 @@ class EncoderObject:
         if array.ndim != 2 or len(array) != 1 or not array.shape[1]:
             shape = f"an array of shape {list(array.shape)} for one text"
             raise ConfigError("An encoder gives a vector for each text", got=shape, expected="shape [1, dim]")
-        return array[0]
+        vector: NDArray[np.float32] = array[0]
+        return vector
 
 
 def spec_of(encoder: object) -> str:
