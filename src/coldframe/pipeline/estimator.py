@@ -185,7 +185,7 @@ class ColdframeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_clone__(self) -> Self:
         # A frozen model cannot change: clones share it, with all it has read, instead of copying gigabytes. They share
         # an encoder among the settings, too.
-        params = {
+        params: dict[str, Any] = {
             name: value if name == "model" else dict(value) if isinstance(value, Mapping) else clone(value, safe=False)
             for name, value in self.get_params(deep=False).items()
         }
