@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from coldframe.cli.options import writable
+from coldframe.cli.parsing import writable
 from coldframe.config import Config
 from coldframe.evaluation.compare import Difference, paired_difference
 from coldframe.evaluation.trained_controls import HeadedMHAESP

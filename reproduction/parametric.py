@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coldframe.cli.options import settings_of
+from coldframe.cli.parsing import settings_of
 from coldframe.config import check
 from coldframe.errors import ArtifactError, ColdframeError, ConfigError, DataError
 from coldframe.evaluation.variants import retrieval_recall, variants_of

@@ -29,7 +29,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from coldframe.cli.options import settings_of, writable
+from coldframe.cli.parsing import settings_of, writable
 from coldframe.config import check
 from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingError
 from coldframe.frozen.model import FrozenLM, load_lm

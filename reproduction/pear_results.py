@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from coldframe.cli.options import settings_of
+from coldframe.cli.parsing import settings_of
 from coldframe.errors import DataError
 from coldframe.evaluation.head_gains import HeadGains
 from coldframe.frozen.model import FrozenLM

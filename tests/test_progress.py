@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
+from tests.contract.cases import example, lm_of, task
 
+import coldframe as cf
 from coldframe import progress
+from coldframe.diagnosis.soft_token_subject import subject_of
 from coldframe.progress import Bar, say, working
 
 
@@ -164,3 +170,56 @@ def test_the_notes_of_a_part_are_left_to_the_whole(clock: Clock, lines: list[str
     with Bar(10, "train mha-esp") as alone:
         alone.note({"validation_loss": 0.5})
     assert lines == ["train mha-esp: validation loss 0.500"]
+
+
+class Slow:
+    """An encoder that takes four seconds for a text."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def encode(self, texts: list[str]) -> list[list[float]]:
+        for _ in texts:
+            self.clock.now += 4.0
+            for bar in list(progress._OPEN):  # what the thread of each does every second
+                bar.beat()
+        return [[len(text), text.count("e"), 1.0] for text in texts]
+
+
+def test_texts_that_are_encoded_before_training_tell_how_far_it_is(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of fit, evaluate and diagnose, for the retriever's encoder and the method's; nothing where all is to be quiet."""
+    logger = logging.getLogger("coldframe")
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    encoder = Slow(clock)
+    method = cf.MHAESP(encoder=encoder, adapter=4, heads=1, k=2)
+    retrieval = cf.RetrievalConfig(encoder=encoder, similarity="cosine")
+
+    def spoken(work: Callable[[], object]) -> list[str]:
+        """Lines of a piece of work, none of them later than 30 seconds after the one before."""
+        heard: list[tuple[float, str]] = [(clock.now, "start")]
+
+        class Listen(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                heard.append((clock.now, record.getMessage()))
+
+        monkeypatch.setattr(logger, "handlers", [Listen()])
+        work()
+        times = [time for time, _ in heard] + [clock.now]
+        assert max(later - earlier for earlier, later in pairwise(times)) <= 30
+        return [line for _, line in heard[1:]]
+
+    pipeline: list[cf.Pipeline] = []
+
+    def fit() -> None:
+        pipeline.append(cf.fit(method, lm_of("llama"), task(), retrieval=retrieval, epochs=1, batch_size=4))
+
+    assert any("encode texts: " in line and " of " in line and "left" in line for line in spoken(fit))
+    new = [dataclasses.replace(example(i, "AB"[i % 2]), text=f"new {'e' * i}") for i in range(24)]
+    assert any("encode texts" in line for line in spoken(lambda: pipeline[0].predictions(new, quiet=False)))
+    others = [dataclasses.replace(query, text=f"{query.text} again") for query in new]
+    assert any("encode texts" in line for line in spoken(lambda: subject_of(pipeline[0], others, quiet=False)))
+    third = [dataclasses.replace(query, text=f"{query.text} still") for query in new]
+    with pytest.raises(AssertionError):  # 96 seconds without a line, as asked for
+        spoken(lambda: pipeline[0].predictions(third))

@@ -75,10 +75,35 @@ def test_public_names_resolve(name: str) -> None:
 def test_lazy_names_are_the_typed_names() -> None:
     # Type checkers read the imports under TYPE_CHECKING, Python reads the table: they must say the same.
     source = (ROOT / "src/coldframe/__init__.py").read_text(encoding="utf-8")
-    typed = {name: home for home, name in re.findall(r"^    from ([\w.]+) import (\w+) as \2$", source, re.M)}
+    typed = {name: home for home, name in re.findall(r"^    from ([\w.]+) import \(?\s*(\w+) as \2\b", source, re.M)}
     assert typed.pop("errors") == "coldframe"
     assert typed == coldframe._HOMES
     assert sorted(coldframe.__all__) == sorted([*typed, "errors", "__version__"])
+
+
+def test_the_settings_of_a_public_method_are_public() -> None:
+    from coldframe.methods.base import Method, MethodConfig
+    from coldframe.methods.compose import Compose
+
+    values = [getattr(coldframe, name) for name in coldframe.__all__ if name != "__version__"]
+    methods = [value for value in values if isinstance(value, type) and issubclass(value, Method)]
+    assert len(methods) > 15
+    for method in methods:
+        if method.config_class is not MethodConfig and method is not Compose:  # Compose takes those of its parts
+            config = method.config_class
+            assert getattr(coldframe, config.__name__, None) is config, f"coldframe.{config.__name__}"
+            assert method(config()).config == config()
+
+
+def test_json_for_people_is_written_in_one_place() -> None:
+    """``storage.files.to_json`` writes null for NaN; what is stored for ourselves may have its own form."""
+    ours = {"diagnosis/memory.py", "evaluation/runs.py"}
+    package = ROOT / "src/coldframe"
+    files = {p.relative_to(package).as_posix(): p for part in ("cli", "reports", "diagnosis", "evaluation")
+             for p in (package / part).rglob("*.py")}  # fmt: skip
+    assert len(files) > 50 and ours <= files.keys()
+    writers = {name for name, path in files.items() if re.search(r"json\.dumps?\(", path.read_text(encoding="utf-8"))}
+    assert writers == ours
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

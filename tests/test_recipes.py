@@ -16,7 +16,7 @@ from transformers import BertConfig, BertModel
 from coldframe.cli import main
 from coldframe.cli.compare import Compare
 from coldframe.cli.fit import Fit
-from coldframe.cli.options import parse
+from coldframe.cli.parsing import parse
 from coldframe.methods.registry import all_methods
 from coldframe.retrieval.encoders import load_encoder
 from coldframe.tasks import builtin_names

@@ -22,23 +22,40 @@ if TYPE_CHECKING:
     from coldframe.frozen.model import load_lm as load_lm
     from coldframe.methods.compose import Compose as Compose
     from coldframe.methods.head_gains.pear import PEAR as PEAR
+    from coldframe.methods.head_gains.pear import PEARConfig as PEARConfig
     from coldframe.methods.positions.attention_buckets import AttentionBuckets as AttentionBuckets
+    from coldframe.methods.positions.attention_buckets import AttentionBucketsConfig as AttentionBucketsConfig
     from coldframe.methods.positions.moice import MoICE as MoICE
+    from coldframe.methods.positions.moice import MoICEConfig as MoICEConfig
     from coldframe.methods.positions.ms_poe import MsPoE as MsPoE
+    from coldframe.methods.positions.ms_poe import MsPoEConfig as MsPoEConfig
     from coldframe.methods.soft_tokens.idpg import IDPG as IDPG
+    from coldframe.methods.soft_tokens.idpg import IDPGConfig as IDPGConfig
     from coldframe.methods.soft_tokens.latent_memory import LatentMemory as LatentMemory
+    from coldframe.methods.soft_tokens.latent_memory import LatentMemoryConfig as LatentMemoryConfig
     from coldframe.methods.soft_tokens.mha_esp import MHAESP as MHAESP
+    from coldframe.methods.soft_tokens.mha_esp import MHAESPConfig as MHAESPConfig
     from coldframe.methods.soft_tokens.p_esp import PESP as PESP
     from coldframe.methods.soft_tokens.prompt_tuning import PromptTuning as PromptTuning
+    from coldframe.methods.soft_tokens.prompt_tuning import PromptTuningConfig as PromptTuningConfig
     from coldframe.methods.soft_tokens.reparameterised_prompt import ReparameterisedPrompt as ReparameterisedPrompt
+    from coldframe.methods.soft_tokens.reparameterised_prompt import (
+        ReparameterisedPromptConfig as ReparameterisedPromptConfig,
+    )
     from coldframe.methods.soft_tokens.u_esp import UESP as UESP
+    from coldframe.methods.soft_tokens.u_esp import ESPConfig as ESPConfig
     from coldframe.methods.text.icl import FixedICL as FixedICL
+    from coldframe.methods.text.icl import ICLConfig as ICLConfig
     from coldframe.methods.text.icl import RetrievedICL as RetrievedICL
     from coldframe.methods.text.zero_shot import ZeroShot as ZeroShot
     from coldframe.methods.weight_deltas.dyprag import DyPRAG as DyPRAG
+    from coldframe.methods.weight_deltas.dyprag import DyPRAGConfig as DyPRAGConfig
     from coldframe.methods.weight_deltas.lora import LoRA as LoRA
+    from coldframe.methods.weight_deltas.lora import LoRAConfig as LoRAConfig
     from coldframe.methods.weight_deltas.poly_prag import PolyPRAG as PolyPRAG
+    from coldframe.methods.weight_deltas.poly_prag import PolyPRAGConfig as PolyPRAGConfig
     from coldframe.methods.weight_deltas.prag import PRAG as PRAG
+    from coldframe.methods.weight_deltas.prag import PRAGConfig as PRAGConfig
     from coldframe.pipeline.estimator import ColdframeClassifier as ColdframeClassifier
     from coldframe.pipeline.fit import fit as fit
     from coldframe.pipeline.fit import grow as grow
@@ -54,23 +71,38 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AttentionBuckets": "coldframe.methods.positions.attention_buckets",
+    "AttentionBucketsConfig": "coldframe.methods.positions.attention_buckets",
     "ColdframeClassifier": "coldframe.pipeline.estimator",
     "Compose": "coldframe.methods.compose",
     "DyPRAG": "coldframe.methods.weight_deltas.dyprag",
+    "DyPRAGConfig": "coldframe.methods.weight_deltas.dyprag",
+    "ESPConfig": "coldframe.methods.soft_tokens.u_esp",
     "FixedICL": "coldframe.methods.text.icl",
+    "ICLConfig": "coldframe.methods.text.icl",
     "IDPG": "coldframe.methods.soft_tokens.idpg",
+    "IDPGConfig": "coldframe.methods.soft_tokens.idpg",
     "LatentMemory": "coldframe.methods.soft_tokens.latent_memory",
+    "LatentMemoryConfig": "coldframe.methods.soft_tokens.latent_memory",
     "LoRA": "coldframe.methods.weight_deltas.lora",
+    "LoRAConfig": "coldframe.methods.weight_deltas.lora",
     "MHAESP": "coldframe.methods.soft_tokens.mha_esp",
+    "MHAESPConfig": "coldframe.methods.soft_tokens.mha_esp",
     "MoICE": "coldframe.methods.positions.moice",
+    "MoICEConfig": "coldframe.methods.positions.moice",
     "MsPoE": "coldframe.methods.positions.ms_poe",
+    "MsPoEConfig": "coldframe.methods.positions.ms_poe",
     "PEAR": "coldframe.methods.head_gains.pear",
+    "PEARConfig": "coldframe.methods.head_gains.pear",
     "PESP": "coldframe.methods.soft_tokens.p_esp",
     "PRAG": "coldframe.methods.weight_deltas.prag",
+    "PRAGConfig": "coldframe.methods.weight_deltas.prag",
     "Pipeline": "coldframe.pipeline.pipeline",
     "PolyPRAG": "coldframe.methods.weight_deltas.poly_prag",
+    "PolyPRAGConfig": "coldframe.methods.weight_deltas.poly_prag",
     "PromptTuning": "coldframe.methods.soft_tokens.prompt_tuning",
+    "PromptTuningConfig": "coldframe.methods.soft_tokens.prompt_tuning",
     "ReparameterisedPrompt": "coldframe.methods.soft_tokens.reparameterised_prompt",
+    "ReparameterisedPromptConfig": "coldframe.methods.soft_tokens.reparameterised_prompt",
     "RetrievalConfig": "coldframe.retrieval.retriever",
     "RetrievedICL": "coldframe.methods.text.icl",
     "TaskConfig": "coldframe.tasks.options",

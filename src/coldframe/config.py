@@ -38,14 +38,18 @@ class Config:
         above: What a field must be larger than; None passes.
         at_most: The highest value of a field, if there is one of that name; None passes. What is allocated by a number
             that a file names has a bound.
+        plain: Of a field that may be set to an object: makes the plain value that stands for it.
     """
 
     section: ClassVar[str] = "settings"
     at_least: ClassVar[Mapping[str, float]] = {}
     above: ClassVar[Mapping[str, float]] = {}
     at_most: ClassVar[Mapping[str, float]] = {}
+    plain: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
 
     def __post_init__(self) -> None:
+        for name, convert in self.plain.items():
+            object.__setattr__(self, name, convert(getattr(self, name)))
         for cls in type(self).__mro__:
             for name, bound in vars(cls).get("at_least", {}).items():
                 value = getattr(self, name)
@@ -65,15 +69,20 @@ class Config:
         return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from a mapping; unknown keys and wrong types are errors."""
+    def from_dict(cls, values: Mapping[str, Any], *, results: bool = False) -> Self:
+        """Build from a mapping; unknown keys and wrong types are errors.
+
+        Args:
+            values: The settings.
+            results: They are results, which JSON has null for where a number is not defined: it is NaN again.
+        """
         fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
         hints = _hints(cls)
         built: dict[str, Any] = {}
         for key, value in values.items():
             if key not in fields:
                 raise ConfigError(f"Unknown key {key!r} in the {cls.section}", fix=nearest(key, fields))
-            built[key] = _coerce(value, hints[key], f"{cls.section}.{key}")
+            built[key] = _coerce(cls.plain.get(key, _same)(value), hints[key], f"{cls.section}.{key}", results)
         needed = (n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING)
         for name in needed:
             check(name in built, f"The {cls.section} lack the key {name!r}")
@@ -200,15 +209,17 @@ def check(condition: bool, problem: str, *, got: object = None, expected: object
         raise ConfigError(problem, got=got, expected=expected)
 
 
-def _coerce(value: Any, hint: Any, where: str) -> Any:
-    """Check ``value`` against a field's type; integers pass for floats, lists for tuples."""
+def _coerce(value: Any, hint: Any, where: str, results: bool = False) -> Any:
+    """Check ``value`` against a field's type; integers pass for floats, lists for tuples, null for NaN in results."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
     if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
         for option in args:
             with contextlib.suppress(ConfigError):
-                return _coerce(value, option, where)
+                return _coerce(value, option, where, results)
         raise ConfigError(f"{where} has the wrong type", got=repr(value), expected=_name(hint))
     if origin is typing.Literal:
         if value not in args:
@@ -220,16 +231,25 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         return value
     if nested or origin in (dict, Mapping):
         check(isinstance(value, Mapping), f"{where} must be a mapping", got=repr(value))
-        return hint.from_dict(value) if nested else dict(value)
+        if nested:
+            return hint.from_dict(value, results=results)
+        numbers = results and args[1:] == (float,)
+        return {key: _coerce(item, float, where, results) if numbers else item for key, item in value.items()}
     if origin is tuple:
         check(isinstance(value, (list, tuple)), f"{where} must be a list", got=repr(value))
-        return tuple(_coerce(item, args[0], where) for item in value)
+        return tuple(_coerce(item, args[0], where, results) for item in value)
+    if hint is float and value is None and results:
+        return math.nan
     if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         # A text may be no number (YAML 1.1 reads 1e-3 as a text), and a number too large.
         with contextlib.suppress(ValueError, OverflowError):
             return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ConfigError(f"{where} has the wrong type", got=repr(value), expected=_name(hint))
+    return value
+
+
+def _same(value: Any) -> Any:
     return value
 
 

@@ -27,6 +27,8 @@ LOGGER = logging.getLogger("coldframe")
 
 #: Bars that are open, the innermost last: that one speaks.
 _OPEN: list[Bar] = []
+#: When the last bar closed, and when it last said something: what follows at once continues its silence.
+_CLOSED = (float("-inf"), float("-inf"))
 
 
 class _Stderr(logging.Handler):
@@ -160,8 +162,9 @@ class Bar:
     def __enter__(self) -> Self:
         self._started = self._last = _now()
         self._part = bool(_OPEN)
-        if self._lines and _OPEN:  # its silence began with the last line of the one around it
-            self._last = _OPEN[-1]._last
+        if self._lines:  # its silence began with the last line of the one around it, or of the one before
+            closed, last = _CLOSED
+            self._last = _OPEN[-1]._last if _OPEN else last if 0 <= self._last - closed < 1 else self._last
         if any(bar._live.live.is_started for bar in _OPEN):  # a terminal shows one at a time
             self._live.disable = True
         if not self.quiet:
@@ -174,17 +177,25 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        global _CLOSED
         self._end.set()
         if self in _OPEN:
             _OPEN.remove(self)
-        if _OPEN:
-            _OPEN[-1]._last = max(_OPEN[-1]._last, self._last)
+        if self._lines:  # one that is quiet has broken no silence
+            _CLOSED = (_now(), self._last)
+            if _OPEN:
+                _OPEN[-1]._last = max(_OPEN[-1]._last, self._last)
         self._live.stop()
 
 
 def working(title: str, quiet: bool = False) -> Bar:
     """For work that cannot be counted: says now and then that it goes on."""
     return Bar(None, title, quiet)
+
+
+def speaking() -> bool:
+    """Whether work is going on that tells how far it is: then its parts may tell so, too."""
+    return bool(_OPEN)
 
 
 def _rate(speed: float) -> str:

@@ -24,7 +24,7 @@ def filled(cache: Path) -> Path:
 def test_sizes_are_shown(run: Run, filled: Path) -> None:
     ran = run("cache")
     assert ran.status == 0 and str(filled) in ran.out
-    assert "3.0 kB  models" in ran.out and "200 B  pypi" in ran.out and "3.2 kB  in all" in ran.out
+    assert "3 kB  models" in ran.out and "200 B  pypi" in ran.out and "3.2 kB  in all" in ran.out
     sizes = json.loads(run("cache", "--json").out)
     assert sizes["bytes"]["models"] == 3000 and sizes["total"] == 3200
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coldframe.cli.fit import Fit
-from coldframe.cli.options import parse
+from coldframe.cli.parsing import parse
 
 
 @pytest.mark.parametrize(

@@ -100,3 +100,22 @@ def test_an_unknown_method_names_the_nearest(run: Run) -> None:
     assert missing.status == 2 and "Did you mean 'mha-esp'?" in missing.err
     explained = run("methods", "icl", "--json").json
     assert {"name": "k", "default": 5} == {key: explained["settings"][0][key] for key in ("name", "default")}
+
+
+def test_what_a_stranger_types_first_loads_nothing_heavy() -> None:
+    """Help and the explanation of a method come at once: not a timed test, but what makes it true."""
+    code = """
+import sys
+from coldframe.cli import main
+
+for words in (["--help"], ["--version"], ["methods"], ["methods", "mha-esp"], ["methods", "mha-esp", "--json"]):
+    before = set(sys.modules)
+    assert main(words) == 0
+    heavy = {"torch", "transformers", "numpy", "scipy", "sklearn", "rdkit", "pandas"} & set(sys.modules)
+    assert not heavy, (words, heavy)
+    if words[0].startswith("--"):
+        assert not {"rich", "tyro"} & set(sys.modules), words
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "heads" in done.stdout

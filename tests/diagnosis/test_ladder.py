@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from coldframe.evaluation.jobs import Job
 from coldframe.evaluation.runs import Runner
 from coldframe.evaluation.trained_controls import ConstantInput
 from coldframe.methods.base import Method, MethodContext
-from coldframe.methods.registry import method_class
+from coldframe.methods.registry import create, method_class
 from coldframe.pipeline.fit import fit
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks.task import Schema, Task
@@ -42,7 +43,7 @@ def small_controls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def method_of(name: str = "mha-esp", **settings: Any) -> Method:
-    return method_class(name)(**(settings or MHA))
+    return create(name, settings or MHA)
 
 
 def told(train: int = 8, rest: int = 6, schema: Schema = TWO) -> Task:
@@ -155,13 +156,21 @@ def test_rungs_share_the_inputs_of_the_full_method() -> None:
 )
 def test_tokens_are_counted_by_what_the_method_does(name: str, settings: dict[str, Any], tokens: int) -> None:
     method = method_of(name, **settings)
-    assert count_tokens(method, LM, told(), RETRIEVAL) == tokens
+    assert count_tokens(method, LM, told().schema) == tokens
     assert head(method, tokens, 3).build().config.heads == tokens  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("name", "settings"), [("zero-shot", {"k": 0}), ("icl", {"k": 2}), ("lora", {"rank": 2})])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("zero-shot", {"k": 0}),
+        ("icl", {"k": 2}),
+        ("lora", {"rank": 2}),
+        ("prompt-tuning+lora", {"prompt-tuning": {"tokens": 2}, "lora": {"rank": 2}}),
+    ],
+)
 def test_methods_without_soft_tokens_have_no_ladder(name: str, settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"{name} puts no soft tokens .* store ablation .* icl-fixed"):
+    with pytest.raises(ConfigError, match=f"{re.escape(name)} puts no soft tokens .* store ablation .* icl-fixed"):
         ladder(method_of(name, **settings), LM, told(), retrieval=RETRIEVAL, quiet=True)
 
 

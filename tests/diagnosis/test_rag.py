@@ -209,6 +209,20 @@ def test_two_logs_are_compared_on_the_questions_that_they_share() -> None:
         shared(better, RagLog("other", (LogRow("Else?", ("x",), ("y",)),) * 3, {}, True, ()))
 
 
+def test_rows_of_a_repeated_question_are_paired_in_their_order() -> None:
+    def log(*rows: tuple[str, str]) -> RagLog:
+        return RagLog("log", tuple(LogRow(question, (passage,), ("y",)) for question, passage in rows), {}, True, ())
+
+    first = log(("Q?", "a"), ("R?", "b"), ("q?", "c"), ("Q?", "d"))
+    second = log(("R?", "e"), ("Q?", "f"), ("Q?", "g"))
+    one, other = shared(first, second)
+    assert [row.passages[0] for row in one.rows] == ["a", "b", "c"]
+    assert [row.passages[0] for row in other.rows] == ["f", "e", "g"]
+    assert "3 questions stand in both logs; 4 and 3 in each." in one.notes[-1]
+    assert "paired in the order of each log" in other.notes[-1]
+    assert "order" not in shared(first, log(("R?", "e"), ("Q?", "f")))[0].notes[-1]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     losses=st.lists(st.tuples(*[st.sampled_from([0.0, 0.5, 1.0])] * 3), min_size=2, max_size=60),

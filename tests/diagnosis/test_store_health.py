@@ -133,7 +133,7 @@ def test_anisotropy_is_the_mean_cosine_of_pairs() -> None:
         pairs = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in itertools.combinations(moved, 2)]
         got = getattr(health_of(**searched(random_sets(), vectors=vectors)), name)
         assert got == pytest.approx(np.mean(pairs), abs=1e-6)
-    assert warned(health_of(**searched(random_sets(), vectors=vectors)), "same way")
+    assert warned(health_of(**searched(random_sets(), vectors=vectors)), "similar directions")
 
 
 def test_doubles_and_leaks_are_counted() -> None:
@@ -157,7 +157,7 @@ def test_a_store_without_contrast_is_warned_of() -> None:
     far = np.full((20, 40), 0.9, np.float32) + np.linspace(0, 0.01, 40, dtype=np.float32)
     assert warned(health_of(**searched(random_sets(20), distances=far)), "contrast 0.01")
     alike = {**searched(random_sets(20)), "similarities": np.ones((20, 4), np.float32)}
-    assert warned(health_of(**alike), "no nearer")
+    assert warned(health_of(**alike), "hardly nearer than the last")
 
 
 def test_nothing_found_and_positions_outside_are_told() -> None:

@@ -309,7 +309,10 @@ def test_the_number_of_queries_that_would_tell():
     found = verdict("RAG", store("cannot-tell", ablation("swapped", open_share)), n=400)
     # At 400 queries the interval reaches down by 0.1; it has to leave out what lies 0.04 away, four times of five.
     assert found.queries_needed == pytest.approx(400 * (0.1 * 2.8016 / 1.96 / 0.04) ** 2, rel=0.01)
-    assert found.advice[0] == "Ask more queries: about 5,200 would tell, and 400 were asked."
+    assert (
+        found.advice[0]
+        == "Ask more queries: about 5,200 would tell if the values stay as they are, and 400 were asked."
+    )
     # The store ablation says something, the ladder is open: then it is the ladder that needs them.
     rungs = rung("prompt-tuning", Estimate(0.8, 0.65, 0.95)), rung("query-only", BELOW)
     found = verdict("RAG", store(), ladder=ladder("cannot-tell", *rungs), n=400)
@@ -361,7 +364,7 @@ def test_advice_from_the_oracle(rise, words):
         ({"duplicates": 7}, "7 of 500 entries"),
         ({"hubness": 2.3}, "skewness 2.3"),
         ({"never": 0.8}, "80% of the entries"),
-        ({"anisotropy": 0.8, "anisotropy_centred": 0.1}, "cosine of 0.80"),
+        ({"anisotropy": 0.8, "anisotropy_centred": 0.1}, "mean cosine of 0.80"),
         ({"overlap": Estimate(0.7, 0.6, 0.8)}, "share 70%"),
         ({"contrast": 0.04}, "contrast 0.04"),
     ],

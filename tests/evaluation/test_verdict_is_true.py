@@ -189,6 +189,14 @@ def test_the_results_file_is_json(tmp_path: object) -> None:
     text = (Path(str(tmp_path)) / "results.json").read_text()
     assert "NaN" not in text and json.loads(text)["rows"][1]["difference"]["value"] is None
 
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    values = json.loads((Path(str(tmp_path)) / "report.json").read_text(), parse_constant=refuse)
+    assert values["rows"][1]["difference"]["value"] is None and values["rows"][0]["difference"] is None
+    again = ReportData.from_dict(values, results=True)
+    assert repr(again) == repr(data), "null is NaN again where a number must be, and None elsewhere"
+
 
 def test_a_method_that_lost_is_not_the_model_that_lost() -> None:
     def row(name: str, role: str, value: float, gap: float | None = None, n: int = 779) -> MethodRow:

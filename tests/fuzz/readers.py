@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from coldframe.cli.options import settings_of
+from coldframe.cli.parsing import settings_of
 from coldframe.config import read_mapping
 from coldframe.errors import ColdframeError
 from coldframe.escape import csv_cell, visible

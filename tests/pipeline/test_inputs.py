@@ -53,3 +53,16 @@ def test_an_artifact_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.Monk
     for name in ("one", "two"):
         assert cf.load(f"~/runs/{name}", pipeline.lm).predict(["a rose"]) == pipeline.predict(["a rose"])
     assert not (tmp_path / "~").exists()
+
+
+def test_what_a_user_types_into_a_notebook() -> None:
+    """A repr shows the settings that are not the usual ones; settings of training are keywords of fit."""
+    assert repr(cf.MHAESP(heads=4)) == "MHAESP(heads=4)" and repr(cf.MHAESP()) == "MHAESP()"
+    assert repr(cf.MHAESP(cf.MHAESPConfig(heads=4, k=3))) == "MHAESP(k=3, heads=4)"
+    pipeline = cf.fit(cf.PromptTuning(tokens=2), FrozenLM(*tiny("llama")), ROWS, epochs=1, batch_size=8, quiet=True)
+    assert (pipeline.training.epochs, pipeline.training.batch_size, len(pipeline.history)) == (1, 8, 1)
+    assert pipeline.predict_proba(["a rose"]).shape == (1, 2)
+    rows = cf.load_task(ROWS).test
+    assert pipeline.evaluate(rows)["accuracy"].n == len(rows)
+    with pytest.raises(ConfigError, match=r"epoch.*Did you mean 'epochs'"):
+        cf.fit(cf.PromptTuning(tokens=2), FrozenLM(*tiny("llama")), ROWS, epoch=1, quiet=True)

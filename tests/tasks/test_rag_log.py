@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from coldframe.diagnosis.retrieval_quality import retrieval_quality
 from coldframe.errors import DataError
 from coldframe.tasks.contexts import decoded
 from coldframe.tasks.rag_log import LogColumns, read_log
@@ -129,3 +130,30 @@ def test_an_empty_column_gives_way_to_a_full_one_and_absent_passages_are_left_ou
     assert log.columns["gold"] == "reference" and log.rows[0].passages == ("a",)
     with pytest.raises(DataError, match="A column cannot be two things"):
         read_log(rows, {"question": "question", "gold": "question"})
+
+
+@pytest.mark.parametrize("source", ["report.pdf", "docs/report", "https://a.example/b", "C:\\data\\a.txt"])
+def test_where_a_passage_was_read_from_is_no_title(source: str) -> None:
+    """Then a passage equals its gold passage, however short they are."""
+    row = {"question": "Q", "contexts": [{"source": source, "text": "It is Rome."}], "reference": "Rome"}
+    log = read_log([{**row, "reference_contexts": ["It is Rome."]}] * 2)
+    assert log.rows[0].passages == ("It is Rome.",)
+    hit = retrieval_quality(log.rows).hit
+    assert hit is not None and hit.value == 1.0
+    named = read_log([{**row, "contexts": [{"source": "Ada", "text": "It is Rome."}]}])
+    assert named.rows[0].passages == ("Ada: It is Rome.",)
+    titled = read_log([{**row, "contexts": [{"title": "Node.js", "source": source, "text": "It is Rome."}]}])
+    assert titled.rows[0].passages == ("Node.js: It is Rome.",)
+
+
+@pytest.mark.parametrize("text", ['{"price": 3}', "[1, 2]", '{"a": {"b": "c"}}', "{'a': 1}"])
+def test_a_passage_may_be_json_of_something_else(text: str, tmp_path: Path) -> None:
+    row = {"question": "Q", "contexts": [text, "Ada is in Rome."], "reference": "Rome"}
+    assert read_log([row]).rows[0].passages == (text, "Ada is in Rome.")
+    if text.startswith("{"):  # a cell that holds nothing else; a list is a list of passages
+        assert read_log([{**row, "contexts": text}]).rows[0].passages == (text,)
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    assert read_log(path).rows[0].passages == (text, "Ada is in Rome.")
+    inside = json.dumps({"page_content": "Ada is in Rome."})
+    assert read_log([{**row, "contexts": [inside]}]).rows[0].passages == ("Ada is in Rome.",)

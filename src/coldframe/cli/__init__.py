@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from coldframe import progress
 from coldframe.errors import ColdframeError, nearest
 from coldframe.escape import visible
 
@@ -72,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"coldframe {__version__}")
         return 0
+    from coldframe import progress  # loads a library that help needs not
+
     progress.to_stderr()
     try:
         if words[0] not in COMMANDS:

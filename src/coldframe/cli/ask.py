@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from coldframe.cli.options import Settings, parse, settings_of
+from coldframe.cli.options import Settings
 from coldframe.cli.output import print_json, show, tell
+from coldframe.cli.parsing import parse, settings_of
 from coldframe.cli.rows import labelled, own_test
 from coldframe.config import Config, local_path
 from coldframe.errors import ConfigError
 from coldframe.escape import visible
+from coldframe.storage.files import to_json
 from coldframe.tasks.table import OnError
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def run(argv: Sequence[str]) -> None:
         ]
         if options.json:
             record = {"question": text, "answer": answer, "method": pipeline.method.name, "passages": passages}
-            print(json.dumps(record, ensure_ascii=False))
+            print(to_json(record))
             continue
         print(visible(answer))
         tell((f"{passage['similarity']:.2f}  {str(passage['text'])[:100]}" for passage in passages), options.quiet)

@@ -9,11 +9,12 @@ from typing import Annotated
 
 import tyro
 
-from coldframe.cli.options import parse
 from coldframe.cli.output import print_json
+from coldframe.cli.parsing import parse
 from coldframe.config import Config
 from coldframe.errors import ConfigError, nearest
 from coldframe.escape import visible
+from coldframe.reports.numbers import si
 from coldframe.storage.cache import cache_dir
 from coldframe.storage.files import remove
 from coldframe.storage.folders import sweep
@@ -68,24 +69,10 @@ def run(argv: Sequence[str]) -> None:
         return
     print(visible(f"{home} (COLDFRAME_CACHE names another)"))
     for name, about in WHAT.items():
-        print(f"{readable(sizes[name]):>10}  {name:<11} {about}")
-    print(f"{readable(sum(sizes.values())):>10}  in all; free some: coldframe cache --clear WHAT")
+        print(f"{si(sizes[name], 'B'):>10}  {name:<11} {about}")
+    print(f"{si(sum(sizes.values()), 'B'):>10}  in all; free some: coldframe cache --clear WHAT")
 
 
 def size(path: Path) -> int:
     """Bytes of a folder's files; links count for themselves."""
     return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir()) if path.is_dir() else 0
-
-
-def readable(count: int) -> str:
-    """A number of bytes for people.
-
-    >>> readable(0), readable(1500), readable(270_000_000)
-    ('0 B', '1.5 kB', '270.0 MB')
-    """
-    value, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

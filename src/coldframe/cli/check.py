@@ -7,8 +7,9 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from coldframe.cli.options import Flat, TaskFlags, parse
+from coldframe.cli.options import Flat, TaskFlags
 from coldframe.cli.output import print_json
+from coldframe.cli.parsing import parse
 from coldframe.config import Config, local_path
 from coldframe.errors import DataError
 

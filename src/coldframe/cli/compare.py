@@ -11,19 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from coldframe.cli.flags import Grouped
-from coldframe.cli.options import (
-    Flat,
-    ModelFlags,
-    RetrievalFlags,
-    Settings,
-    TaskFlags,
-    TrainingFlags,
-    load,
-    parse,
-    settings_of,
-    writable,
-)
+from coldframe.cli.options import Flat, ModelFlags, RetrievalFlags, Settings, TaskFlags, TrainingFlags, load
 from coldframe.cli.output import print_json, show, tell
+from coldframe.cli.parsing import parse, settings_of, writable
 from coldframe.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ import time
 from collections.abc import Sequence
 
 from coldframe.cli.compare import Compare, run_comparison
-from coldframe.cli.options import ModelFlags, parse
+from coldframe.cli.options import ModelFlags
 from coldframe.cli.output import print_json, show
+from coldframe.cli.parsing import parse
 from coldframe.config import Config
 
 

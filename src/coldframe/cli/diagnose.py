@@ -11,8 +11,8 @@ from typing import Annotated, Literal, get_args
 import tyro
 
 from coldframe.cli.flags import Grouped
-from coldframe.cli.options import parse, writable
 from coldframe.cli.output import print_json, show, tell
+from coldframe.cli.parsing import parse, writable
 from coldframe.cli.rows import labelled, own_test
 from coldframe.config import local_path
 from coldframe.errors import ConfigError, nearest
@@ -79,6 +79,7 @@ class Diagnose(Grouped):
         on_error: Stop at the first row that cannot be used, or skip such rows and count them.
         allow_leaks: Ask rows that are among the exemplars too, and say so.
         out: Folder of diagnosis.html, diagnosis.json and the ladder's runs; DIR-diagnosis if you name none.
+        exact: Read one query at a time, so that a score does not depend on the batch, to the bit; several times slower.
         json: Print the diagnosis as JSON.
         quiet: No progress.
     """
@@ -116,6 +117,7 @@ class Diagnose(Grouped):
     on_error: OnError = "raise"
     allow_leaks: bool = False
     out: str | None = None
+    exact: bool = False
     json: bool = False
     quiet: bool = False
 
@@ -142,6 +144,7 @@ def run(argv: Sequence[str]) -> int:
         outcome = run_log(options, command)
         return UNWANTED if outcome in unwanted else 0
     pipeline = load(options.artifact)
+    pipeline.lm.exact = options.exact
     if options.data is not None and (local_path(options.data) / MANIFEST).is_file():
         from coldframe.cli.diagnose_pair import run_pair
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coldframe.cli.diagnose_pair import tell_pair
-from coldframe.cli.options import writable
 from coldframe.cli.output import print_json, show, tell
+from coldframe.cli.parsing import writable
 from coldframe.config import local_path
 from coldframe.diagnosis.endpoint import Endpoint
 from coldframe.diagnosis.evidence import Outcome
@@ -41,7 +41,7 @@ def run_log(options: Diagnose, command: str) -> Outcome:
         tell(log.notes, options.quiet)
     out = writable(Path(options.out or f"{local_path(paths[-1]).with_suffix('')}-diagnosis"))
     metric = _metric(options)
-    model = options.model if options.endpoint else load_lm(options.model)
+    model = options.model if options.endpoint else load_lm(options.model, exact=options.exact)
     subjects = [_subject(options, log, model, metric, out) for log in logs]
     results = [
         diagnose_subject(log, subject, resamples=options.resamples, out=out, quiet=options.quiet, command=command)

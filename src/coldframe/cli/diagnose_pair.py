@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coldframe.cli.options import writable
 from coldframe.cli.output import print_json, show, tell
+from coldframe.cli.parsing import writable
 from coldframe.cli.rows import own_test
 from coldframe.diagnosis.paired import Pair, compare_subjects
 from coldframe.diagnosis.paired_report import render_pair, write_pair

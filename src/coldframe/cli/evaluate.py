@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from coldframe.cli.options import parse
 from coldframe.cli.output import print_json, show, tell
+from coldframe.cli.parsing import parse
 from coldframe.cli.rows import labelled, own_test
 from coldframe.config import Config, local_path
 from coldframe.progress import working
@@ -41,6 +41,7 @@ class Evaluate(Config):
         cost: Do not measure operations, latency and memory.
         on_error: Stop at the first row that cannot be used, or skip such rows and count them.
         allow_leaks: Score rows that are among the exemplars too, and say so.
+        exact: Read one query at a time, so that a score does not depend on the batch, to the bit; several times slower.
         json: Print the result as JSON.
         quiet: No progress.
     """
@@ -54,6 +55,7 @@ class Evaluate(Config):
     cost: bool = True
     on_error: OnError = "raise"
     allow_leaks: bool = False
+    exact: bool = False
     json: bool = False
     quiet: bool = False
 
@@ -66,6 +68,7 @@ def run(argv: Sequence[str]) -> None:
     from coldframe.pipeline.pipeline import load
 
     pipeline = load(options.artifact)
+    pipeline.lm.exact = options.exact
     if options.data is None:
         examples, notes = own_test(pipeline, options.allow_leaks)
     else:

@@ -11,19 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from coldframe.cli.flags import Grouped
-from coldframe.cli.options import (
-    Flat,
-    ModelFlags,
-    RetrievalFlags,
-    Settings,
-    TaskFlags,
-    TrainingFlags,
-    load,
-    parse,
-    settings_of,
-    writable,
-)
+from coldframe.cli.options import Flat, ModelFlags, RetrievalFlags, Settings, TaskFlags, TrainingFlags, load
 from coldframe.cli.output import print_json, tell
+from coldframe.cli.parsing import parse, settings_of, writable
 from coldframe.config import check
 from coldframe.escape import visible
 from coldframe.pipeline.calibration import Calibration

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from coldframe.cli.options import parse
 from coldframe.cli.output import print_json, show
+from coldframe.cli.parsing import parse
 from coldframe.config import Config, local_path
 
 

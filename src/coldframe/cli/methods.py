@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from coldframe.cli.options import parse
 from coldframe.cli.output import print_json
+from coldframe.cli.parsing import parse
 from coldframe.config import Config
 from coldframe.docstrings import meanings_of, plain
 from coldframe.errors import ConfigError, nearest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -10,13 +9,13 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from coldframe.config import without_nan
 from coldframe.escape import visible
+from coldframe.storage.files import to_json
 
 
 def print_json(values: Any) -> None:
     """Indented JSON; what is not defined (NaN) is null."""
-    print(json.dumps(without_nan(values), indent=2, ensure_ascii=False, allow_nan=False))
+    print(to_json(values, indent=2))
 
 
 def show(thing: RenderableType) -> None:

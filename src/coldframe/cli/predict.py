@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -12,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from coldframe.cli.options import parse
 from coldframe.cli.output import print_json, tell
+from coldframe.cli.parsing import parse
 from coldframe.cli.rows import Format, Query, texts_of
 from coldframe.config import Config, check
 from coldframe.errors import DataError
 from coldframe.escape import csv_cell
 from coldframe.progress import Bar
+from coldframe.storage.files import to_json
 from coldframe.tasks.table import OnError, Problems
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Predict(Config):
         read: Format of the input; auto goes by the file's ending, and reads lines of text from standard input.
         text: Input column, if it has another name than in training.
         to: Format of the output.
+        exact: Read one query at a time, so that a score does not depend on the batch, to the bit; several times slower.
         json: Print one JSON list in the place of a record a line.
         quiet: No progress, and no notes on skipped rows.
         on_error: Stop at the first input that cannot be used, or skip such inputs and count them.
@@ -55,6 +56,7 @@ class Predict(Config):
     text: str | None = None
     to: Literal["jsonl", "csv"] = "jsonl"
     on_error: OnError = "raise"
+    exact: bool = False
     json: bool = False
     quiet: bool = False
 
@@ -66,6 +68,7 @@ def run(argv: Sequence[str]) -> None:
     from coldframe.pipeline.pipeline import load
 
     pipeline = load(options.artifact)
+    pipeline.lm.exact = options.exact
     problems = Problems(options.on_error)
     rows = texts_of(pipeline, options.file, options.read, options.text, problems)
     with Bar(None, "predict", options.quiet or options.file == "-") as bar:
@@ -81,7 +84,7 @@ def _write(records: Iterator[dict[str, Any]], options: Predict) -> None:
     table = None
     for record in records:
         if options.to == "jsonl":
-            print(json.dumps(record, ensure_ascii=False))
+            print(to_json(record))
             continue
         flat = _flat(record)
         if table is None:

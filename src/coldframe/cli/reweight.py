@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from coldframe.cli.flags import Grouped
-from coldframe.cli.options import Flat, ModelFlags, parse
+from coldframe.cli.options import Flat, ModelFlags
 from coldframe.cli.output import print_json, show, tell
+from coldframe.cli.parsing import parse
 from coldframe.config import Config, local_path
 from coldframe.methods.head_gains.config import ReweightConfig
 

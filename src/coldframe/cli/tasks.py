@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from coldframe.cli.options import parse
 from coldframe.cli.output import print_json
+from coldframe.cli.parsing import parse
 from coldframe.config import Config
 
 WHAT = {

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from coldframe.cli.options import parse
 from coldframe.cli.output import print_json
+from coldframe.cli.parsing import parse
 from coldframe.config import Config
 
 

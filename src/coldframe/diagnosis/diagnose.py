@@ -27,7 +27,7 @@ from coldframe.diagnosis.verdict import verdict
 from coldframe.errors import ConfigError, DataError, nearest
 from coldframe.inference.intervals import RESAMPLES
 from coldframe.pipeline.pipeline import Pipeline
-from coldframe.progress import duration, say
+from coldframe.progress import duration, say, working
 from coldframe.tasks.origin import load_again
 from coldframe.tasks.task import Example, Task
 
@@ -109,7 +109,7 @@ def diagnose(
         check(not training, "Only a coldframe pipeline can be trained again", got=type(entries[0]).__name__)
     first = subjects[0]
     if ladder is True and task is not None:  # an error now, not hours later
-        count_tokens(pipelines[0].method, pipelines[0].lm, task, pipelines[0].retrieval)
+        count_tokens(pipelines[0].method, pipelines[0].lm, task.schema)
     if training and not quiet:
         _announce(pipelines, retrain, ladder is True, len(ladder_seeds))
     for own_subject in subjects:
@@ -123,7 +123,8 @@ def diagnose(
         retrained[condition] = np.stack([retrain_under(condition, trained, task) for trained in own])
     ablation = store_ablation(subjects, retrained, resamples=resamples, seed=seed)
     tokens = _tokens(subjects, resamples, seed, remarks)
-    health = _health(first, seed)
+    with working("look at the store", quiet):
+        health = _health(first, seed)
     if ladder is True:
         assert task is not None and queries is not None  # a pipeline has both
         rows = dataclasses.replace(task, test=tuple(queries))

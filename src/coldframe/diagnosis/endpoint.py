@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -178,8 +179,8 @@ class Endpoint(PassageSubject):
         reply = self.client.post("completions", body, stop)
         try:
             return str(reply["choices"][0]["text"])
-        except (KeyError, IndexError, TypeError) as error:
-            raise ModelError(f"{self.client.url} gave no answer", got=repr(reply)[:200]) from error
+        except (KeyError, IndexError, TypeError):
+            raise ModelError(f"{self.client.url} gave no answer", got=self.client.shown(reply)) from None
 
     def _mean_token_nll(self, case: Case, stop: threading.Event, refusals: Container[int] = ()) -> float:
         prompt, answer = self._prompt(case), self.template.answer(case.answer.strip()) + end_text(self.template.end)
@@ -191,7 +192,7 @@ class Endpoint(PassageSubject):
         if "".join(tokens[start:]) != answer:
             start = len(self._echo(prompt, stop)[0])
         own = values[start:]
-        if not own or not all(isinstance(value, int | float) for value in own):
+        if not own or not all(isinstance(value, int | float) and math.isfinite(value) for value in own):
             raise Refusal("The server gave no log-probabilities for the answer", got=repr(answer))
         return -float(sum(own)) / len(own)
 
@@ -207,9 +208,9 @@ class Endpoint(PassageSubject):
             reply_text, tokens = choice["text"], list(choice["logprobs"]["tokens"])
             values = list(choice["logprobs"]["token_logprobs"])
             written = reply_text[len(text) :] if reply_text.startswith(text) else None
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise Refusal("The server gave no log-probabilities", got=repr(reply)[:200]) from error
-        if written is None or len(tokens) != len(values):
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise Refusal("The server gave no log-probabilities", got=self.client.shown(reply)) from None
+        if written is None or len(tokens) != len(values) or not all(isinstance(token, str) for token in tokens):
             raise Refusal("The server did not return the text that it was to score", got=repr(reply_text[:80]))
         # An end-of-text token is written without a trace in the text, and not all servers list it.
         unlisted = not written and bool(tokens) and bool(tokens[-1]) and text.endswith(tokens[-1])

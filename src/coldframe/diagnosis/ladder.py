@@ -97,7 +97,7 @@ def ladder(
     check(len(seeds) == len(set(seeds)) >= 1, "Seeds must differ", got=list(seeds))
     if pipeline is not None:
         check(pipeline.schema == task.schema, "The pipeline was fitted to another task", got=pipeline.schema.name)
-    tokens = count_tokens(method, lm, task, retrieval)
+    tokens = count_tokens(method, lm, task.schema)
     steps = plan(method, tokens, training, learning_rates or {})
     if not task.validation and any(len(step.rates) > 1 for step in steps):
         raise ConfigError(

@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from coldframe.config import check
 from coldframe.errors import ConfigError, nearest
 from coldframe.evaluation.jobs import LINEAR_HEAD, Job
@@ -15,11 +13,8 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method, MethodConfig
 from coldframe.methods.registry import create
 from coldframe.methods.soft_tokens.base import EncodedConfig, SoftTokenConfig
-from coldframe.pipeline.pipeline import Pipeline
 from coldframe.pipeline.setup import context_of
-from coldframe.retrieval.retriever import RetrievalConfig
-from coldframe.retrieval.store import Store
-from coldframe.tasks.task import Task
+from coldframe.tasks.task import Schema
 from coldframe.training.config import TrainingConfig
 
 #: Rates of a rung's sweep, as multiples of its method's natural rate.
@@ -48,18 +43,11 @@ class Step:
         return Job(f"{self.name}, learning rate {rate:g}", None, self.method, settings, seed, change)
 
 
-def count_tokens(method: Method, lm: FrozenLM, task: Task, retrieval: RetrievalConfig) -> int:
-    """How many soft tokens a method makes of the first training row; a ConfigError if there are none."""
-    first = task.train[:1]
+def count_tokens(method: Method, lm: FrozenLM, schema: Schema) -> int:
+    """How many soft tokens a method makes; a ConfigError if there are none, or if it changes weights or gains too."""
     fresh = create(method.name, method.config.to_dict())
-    fresh.setup(context_of(fresh, lm, task.schema)).eval()
-    pipeline = Pipeline(fresh, lm, task.schema, Store.of(task.exemplars), retrieval, TrainingConfig())
-    tokens = None
-    if not fresh.needs_passages:
-        with torch.no_grad():
-            conditioning = fresh.condition([first[0].text], pipeline.retrieve(first))
-        tokens = None if conditioning.changes_backbone else conditioning.soft_tokens
-    if tokens is None:
+    fresh.setup(context_of(fresh, lm, schema))  # which weights it changes is known then
+    if not fresh.soft_token_count or fresh.ports - {"soft tokens", "text"}:
         raise ConfigError(
             f"{method.name} puts no soft tokens into the model, or other things too, so there is no static prompt "
             "to set beside it",
@@ -68,7 +56,7 @@ def count_tokens(method: Method, lm: FrozenLM, task: Task, retrieval: RetrievalC
             "retrieval does for a method without soft tokens, the store ablation says; for exemplars in the prompt, "
             "compare icl with icl-fixed.",
         )
-    return int(tokens.shape[-2])
+    return fresh.soft_token_count
 
 
 def plan(

@@ -8,7 +8,7 @@ from typing import Literal
 
 from coldframe.diagnosis.advice import STATIC_RUNGS, best_static
 from coldframe.diagnosis.evidence import Ablation, Estimate, Outcome, Rung
-from coldframe.reports.numbers import percent_span, span
+from coldframe.reports.numbers import percent, percent_span, span
 
 #: A share of the gain below this counts as nothing, and one above :data:`MOST` as most of it.
 #: Ours, like all thresholds here; fixed before any pipeline was diagnosed.
@@ -118,8 +118,8 @@ def token_outcome(
     reason = f"With the mean token for all queries, {percent_span(mean_share)} of the gain is lost."
     place = band(mean_share)
     if place == "nothing":
-        cause = "they are the same for all queries" if alike else "the model ignores what differs"
-        reason += f" {energy_share.value:.0%} of the tokens' energy depends on the input: {cause}."
+        cause = "they are nearly the same for all queries" if alike else "the model ignores what differs"
+        reason += f" {percent(energy_share.value)} of the tokens' energy depends on the input: {cause}."
         return "prompt-tuning-like", reason
     if place == "open":
         return "cannot-tell", f"{reason} That may be less than {NEGLIGIBLE:.0%} or more."
@@ -165,6 +165,8 @@ def ladder_outcome(rungs: Sequence[Rung], retrieval: Estimate) -> tuple[Outcome,
             return "query-driven", reason
         if retrieval.low > NEGLIGIBLE:
             return "retrieval-driven", reason
+    elif query is None and all(rung.share.high < enough for rung in rungs if rung.name in STATIC_RUNGS):
+        return "cannot-tell", f"{reason} A prompt from the query alone was not trained."
     return "cannot-tell", f"{reason} Whether one of them reaches {enough:.0%} is open."
 
 

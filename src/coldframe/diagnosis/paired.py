@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 from coldframe.config import Config
 from coldframe.diagnosis.effects import mean_estimates
@@ -154,6 +155,8 @@ def shared(first: RagLog, second: RagLog) -> tuple[RagLog, RagLog]:
             "The logs share too few questions", got=len(both), expected="at least 2", fix="Log the same questions."
         )
     note = f"{len(both)} questions stand in both logs; {len(first.rows)} and {len(second.rows)} in each."
+    if any(place for _, place in known):
+        note += " Rows of a question that stands more than once are paired in the order of each log."
     # The answers of the first log are what both are held against.
     others = [dataclasses.replace(other, answers=row.answers) for row, other in both]
     return (
@@ -162,8 +165,12 @@ def shared(first: RagLog, second: RagLog) -> tuple[RagLog, RagLog]:
     )
 
 
-def _by_question(log: RagLog) -> dict[str, LogRow]:
-    rows: dict[str, LogRow] = {}
+def _by_question(log: RagLog) -> dict[tuple[str, int], LogRow]:
+    """Rows by their question, and by how often it stood in the log before."""
+    before: Counter[str] = Counter()
+    rows: dict[tuple[str, int], LogRow] = {}
     for row in log.rows:
-        rows.setdefault(text_key(row.question), row)
+        key = text_key(row.question)
+        rows[key, before[key]] = row
+        before[key] += 1
     return rows

@@ -20,7 +20,7 @@ from coldframe.inference.run import by_length
 from coldframe.methods.base import Method, prompts
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.pipeline.setup import retriever_of
-from coldframe.progress import Bar
+from coldframe.progress import Bar, working
 from coldframe.retrieval.retriever import Strategy
 from coldframe.retrieval.store import Retrieved
 from coldframe.retrieval.swap import donors
@@ -73,7 +73,8 @@ class PipelineSubject:
         self.name, self.task = pipeline.method.name, pipeline.schema.name
         self.model = str(pipeline.lm.provenance.get("name", "a model"))
         self.groups = groups_of(self.examples)
-        self.retrieved = pipeline.retrieve(self.examples)
+        with working("retrieve", quiet):
+            self.retrieved = pipeline.retrieve(self.examples)
         self._texts = [example.text for example in self.examples]
         classify = pipeline.schema.kind == "classification"
         self._gold = [pipeline.schema.index(example.target) for example in self.examples] if classify else None
@@ -179,7 +180,7 @@ class PipelineSubject:
         losses = np.empty(n)
         log_probabilities = None if gold is None else np.empty((n, len(schema.labels)))
         with Bar(n, title, self.quiet) as bar:
-            for batch in by_length(self._texts, BATCH):
+            for batch in by_length(self._texts, lm.at_once(BATCH)):
                 conditioning = conditioner(np.array(batch))
                 queries = prompts(schema, [self._texts[i] for i in batch])
                 if log_probabilities is not None and gold is not None:

@@ -30,6 +30,7 @@ from coldframe.diagnosis.shares import independent
 from coldframe.diagnosis.text_rag import TextRAG
 from coldframe.diagnosis.verdict import MIN_QUERIES
 from coldframe.errors import ConfigError
+from coldframe.evaluation.runs import sample
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.inference.intervals import RESAMPLES
 from coldframe.progress import Bar, say
@@ -218,9 +219,8 @@ def sampled(log: RagLog, rows: int, seed: int = 0) -> RagLog:
         raise ConfigError("Too few rows", got=rows, expected=f"at least 2; {MIN_QUERIES} for a verdict")
     if rows >= len(log.rows):
         return log
-    places = sorted(np.random.default_rng(seed).choice(len(log.rows), rows, replace=False).tolist())
     note = f"{rows} of {len(log.rows)} questions, drawn at random."
-    return dataclasses.replace(log, rows=tuple(log.rows[i] for i in places), notes=(*log.notes, note))
+    return dataclasses.replace(log, rows=tuple(sample(log.rows, rows, seed)), notes=(*log.notes, note))
 
 
 def written_scores(subject: Endpoint | TextRAG, out: str | Path | None = None) -> dict[Situation, NDArray[np.float64]]:

@@ -14,6 +14,7 @@ from rich.console import Group as RichGroup
 from coldframe.diagnosis.effects import ENOUGH, MeanEffect, QuestionEffect
 from coldframe.diagnosis.rag_evidence import RagDiagnosis, Rate
 from coldframe.diagnosis.report import OUTCOMES, numbers
+from coldframe.diagnosis.verdict import MIN_QUERIES
 from coldframe.escape import csv_cell
 from coldframe.reports import blocks, html, terminal
 from coldframe.reports.blocks import Block, Cell, Column, Figure, Group, Section, Table, Text, ranged
@@ -106,7 +107,11 @@ def _banner(result: RagDiagnosis) -> blocks.Banner:
     if not result.is_gold:
         parts.append(Text("The log has no right answers: this speaks of use, not of correctness.", "warn"))
     if needed := verdict.queries_needed:
-        parts.append(Text(f"About {needed:,} questions would tell; there are {result.diagnosis.n:,}."))
+        if needed == MIN_QUERIES:
+            parts.append(Text(f"It takes {needed} different questions or more."))
+        else:
+            there = f"would tell if the values stay as they are; there are {result.diagnosis.n:,}"
+            parts.append(Text(f"About {needed:,} questions {there}."))
     return blocks.Banner(tone, result.headline, tuple(parts))
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group as RichGroup
 
 from coldframe.config import read_mapping
 from coldframe.diagnosis import figures
-from coldframe.diagnosis.evidence import Diagnosis, Outcome, StoreHealth
+from coldframe.diagnosis.evidence import Diagnosis, Ladder, Outcome, StoreAblation, StoreHealth, TokenVariance
 from coldframe.diagnosis.figures import LOSS
 from coldframe.diagnosis.tables import ablation_table, rung_table, slots, store_facts, token_facts
+from coldframe.diagnosis.verdict import MIN_QUERIES
 from coldframe.reports import blocks, html, terminal
 from coldframe.reports.blocks import Block, Figure, Group, Heading, Mark, Section, Table, Text
 from coldframe.reports.numbers import percent, percent_span, plural
@@ -63,9 +63,9 @@ def render_report(diagnosis: Diagnosis, data_name: str = "diagnosis.json") -> st
     d, tokens, rungs, health = diagnosis, diagnosis.token_variance, diagnosis.ladder, diagnosis.store_health
     words = [(_badge(outcome), meaning) for outcome, (_, meaning) in OUTCOMES.items()]
     sections = (
-        Section("Is the store needed?", _store_ablation(d), _badge(d.store_ablation.outcome)),
-        Section("Do the soft tokens follow the query?", _tokens(d), _badge(tokens.outcome) if tokens else None),
-        Section("How far does a fixed prompt get?", _ladder(d), _badge(rungs.outcome) if rungs else None),
+        Section("Is the store needed?", _store_ablation(d), _part_badge(d, d.store_ablation)),
+        Section("Do the soft tokens follow the query?", _tokens(d), _part_badge(d, tokens)),
+        Section("How far does a fixed prompt get?", _ladder(d), _part_badge(d, rungs)),
         Section("Is the store in order?", _store(health) if health else ()),
         Section("What to know about it", blocks.notes(d.notes)),
         Section("The numbers", numbers(d)),
@@ -100,20 +100,17 @@ def write_report(diagnosis: Diagnosis, path: str | Path) -> None:
 
 def read_diagnosis(path: str | Path) -> Diagnosis:
     """A diagnosis out of the data that :func:`write_report` wrote; what is null there is not defined (NaN)."""
-    values = read_mapping(path)
-    return Diagnosis.from_dict({key: value if value is None else _with_nan(value) for key, value in values.items()})
-
-
-def _with_nan(value: Any) -> Any:
-    if value is None:
-        return math.nan
-    if isinstance(value, dict):
-        return {key: _with_nan(item) for key, item in value.items()}
-    return [_with_nan(item) for item in value] if isinstance(value, list) else value
+    return Diagnosis.from_dict(read_mapping(path), results=True)
 
 
 def _badge(outcome: Outcome) -> Mark:
     return Mark(outcome.replace("-tell", " tell"), f"badge {OUTCOMES[outcome][0]}")
+
+
+def _part_badge(diagnosis: Diagnosis, part: StoreAblation | TokenVariance | Ladder | None) -> Mark | None:
+    """What one diagnostic says on its own; none where there are too few queries for any verdict."""
+    few = diagnosis.verdict.queries_needed == MIN_QUERIES
+    return None if part is None or few else _badge(part.outcome)
 
 
 def _counted(diagnosis: Diagnosis) -> str:
@@ -132,8 +129,8 @@ def _banner(diagnosis: Diagnosis) -> blocks.Banner:
 def _store_ablation(diagnosis: Diagnosis) -> tuple[Block, ...]:
     evidence = diagnosis.store_ablation
     text = (
-        "The gain is what the pipeline has over the model alone: its loss is "
-        f"{LOSS.span(evidence.gain)} {diagnosis.unit} lower for each query. On each line the query stays, and "
+        "The gain is what the pipeline has over the model alone, the loss of the model alone minus its own: "
+        f"{LOSS.span(evidence.gain)} {diagnosis.unit} for each query. On each line the query stays, and "
         "something else takes the place of the retrieved entries. How much of the gain is lost?"
     )
     drawing = figures.ablations(evidence)

@@ -45,7 +45,7 @@ class SoftTokenSubject(PipelineSubject):
     @torch.no_grad()
     def _tokens_of(self, conditioner: Conditioner) -> NDArray[np.float32]:
         parts, order = [], []
-        for batch in by_length(self._texts, BATCH):
+        for batch in by_length(self._texts, self.pipeline.lm.at_once(BATCH)):
             soft = conditioner(np.array(batch)).soft_tokens
             assert soft is not None  # subject_of has looked
             parts.append(broadcast_rows(soft, len(batch)).float().cpu().numpy())

@@ -94,8 +94,9 @@ class TextRAG(PassageSubject):
 
     def _batches(self, cases: Sequence[Case]) -> Iterator[list[int]]:
         order = sorted(range(len(cases)), key=lambda i: (sum(map(len, cases[i].passages)) + len(cases[i].text), i))
-        for start in range(0, len(order), self.batch_size):
-            yield order[start : start + self.batch_size]
+        size = self.lm.at_once(self.batch_size)
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
 
     @torch.no_grad()
     def _mean_token_nll(self, cases: Sequence[Case]) -> list[float]:
@@ -115,7 +116,7 @@ class TextRAG(PassageSubject):
     def fingerprint(self) -> str:
         """Names model, template, task, and how a written answer is scored."""
         written = (self.grader.name, str(self.max_new_tokens)) if self.mode == "answers" else ()
-        model = self.lm.weight_hash, str(self.lm.dtype), repr(self.template)
+        model = self.lm.weight_hash, self.lm.numbers, repr(self.template)
         return content_hash(*model, *written, super().fingerprint())
 
     @property

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Any
 
-from coldframe.diagnosis.advice import Savings, advice
+from coldframe.diagnosis.advice import Savings, advice, leak_advice, store_advice
 from coldframe.diagnosis.evidence import Estimate, Ladder, Outcome, StoreAblation, StoreHealth, TokenVariance, Verdict
 from coldframe.diagnosis.outcomes import NEGLIGIBLE, all_swapped, joint_outcome, no_gain, without_retrieval
 from coldframe.diagnosis.shares import queries_needed
@@ -15,6 +16,8 @@ from coldframe.reports.numbers import percent_span
 
 #: Fewer queries get no verdict: a bootstrap of so few rows is too narrow to be trusted.
 MIN_QUERIES = FEWEST
+#: An interval that has to become so many times narrower: that takes a million times the queries.
+OUT_OF_REACH = 1_000
 
 
 def verdict(
@@ -46,9 +49,8 @@ def verdict(
     )
     gain = store_ablation.gain
     if n < MIN_QUERIES:
-        outcome, needed = "cannot-tell", MIN_QUERIES
-        headline = f"Cannot tell: {n} queries are too few for a verdict on {subject}; it takes {MIN_QUERIES} or more."
-    elif not gain.low > 0:
+        return _too_few(subject, diagnostics, store_health, n)
+    if not gain.low > 0:
         outcome, needed = "cannot-tell", _needed([(gain, 0.0)], n) if gain.value > 0 else 0
         headline = f"Cannot tell: {subject} has no gain to explain. {no_gain(gain)}"
     else:
@@ -56,7 +58,9 @@ def verdict(
         headline = _headline(subject, outcome, basis, store_ablation)
     sentences = advice(outcome, store_ablation, ladder, store_health, savings)
     if needed:
-        more = f"Ask more queries: about {_rounded(needed)} would tell, and {n} were asked."
+        more = (
+            f"Ask more queries: about {_rounded(needed)} would tell if the values stay as they are, and {n} were asked."
+        )
         sentences = (more, *sentences)
     return Verdict(
         outcome,
@@ -67,18 +71,38 @@ def verdict(
     )
 
 
+def _too_few(subject: str, diagnostics: Sequence[tuple[str, Any]], store_health: StoreHealth | None, n: int) -> Verdict:
+    """No verdict, nor one of a single diagnostic: numbers, and what to know of the store."""
+    plural = "query is" if n == 1 else "queries are"
+    headline = f"Cannot tell: {n} {plural} too few for a verdict on {subject}; it takes {MIN_QUERIES} or more."
+    return Verdict(
+        "cannot-tell",
+        headline,
+        tuple(f"{name}: {own.reason}" for name, own in diagnostics if own),
+        (
+            f"Ask {MIN_QUERIES} queries or more; {n} {'was' if n == 1 else 'were'} asked.",
+            *leak_advice(store_health),
+            *store_advice(store_health),
+        ),
+        MIN_QUERIES,
+    )
+
+
 def _headline(subject: str, outcome: Outcome, basis: str, store_ablation: StoreAblation) -> str:
     if outcome == "cannot-tell":
         return f"Cannot tell what the gain of {subject} comes from: {basis}."
-    store = without_retrieval(store_ablation.ablations)[0]
-    lost = f"{percent_span(store.share)} of it is lost without what is retrieved"
+    if outcome == "mixed" and " says " in basis:
+        return f"{subject} is mixed: two diagnostics disagree about its gain ({basis})."
+    lost = ""
+    if deciding := without_retrieval(store_ablation.ablations):
+        lost = f"; {percent_span(deciding[0].share)} of it is lost without what is retrieved"
     means = {
         "retrieval-driven": "most of the gain comes from what it retrieves",
         "query-driven": "what depends on the input follows the query, not what it retrieves",
         "prompt-tuning-like": "a prompt that is the same for every query would do",
         "mixed": "its gain has no single source",
     }
-    return f"{subject} is {outcome}: {means[outcome]}; {lost} ({basis})."
+    return f"{subject} is {outcome}: {means[outcome]}{lost} ({basis})."
 
 
 def _undecided(store_ablation: StoreAblation, ladder: Ladder | None) -> list[tuple[Estimate, float]]:
@@ -92,13 +116,15 @@ def _undecided(store_ablation: StoreAblation, ladder: Ladder | None) -> list[tup
 
 
 def _needed(estimates: Sequence[tuple[Estimate, float]], n: int) -> int:
-    """Queries that tell all estimates from their boundaries, if the values stay as they are."""
+    """Queries that tell all estimates from their boundaries, if the values stay as they are; 0 if no number would."""
     needed = [0]
     for estimate, boundary in estimates:
         value = estimate.value
         side = value - estimate.low if boundary < value else estimate.high - value
-        if delta := abs(value - boundary):
-            needed.append(queries_needed(math.sqrt(n) * side / NormalDist().inv_cdf(0.975), delta))
+        delta = abs(value - boundary)
+        if delta <= side / OUT_OF_REACH:  # it lies on the boundary, for all that anybody will ever ask
+            return 0
+        needed.append(queries_needed(math.sqrt(n) * side / NormalDist().inv_cdf(0.975), delta))
     return max(needed)
 
 

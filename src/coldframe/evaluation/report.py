@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from coldframe.reports import blocks, html, markdown, terminal
 from coldframe.reports.blocks import Block, Cell, Code, Column, Figure, Heading, Mark, Section, Table, Text, ranged
 from coldframe.reports.figures import Bar, Bubbles, Chart, Dot, Forest, Kind, Line, Scatter
 from coldframe.reports.numbers import MetricInfo, fixed, p_value, si
-from coldframe.storage.files import write_text
+from coldframe.storage.files import write_json, write_text
 
 #: Of a table beside its methods' names; more would be cut off on paper.
 MOST_COLUMNS = 6
@@ -74,7 +73,7 @@ def write_report(data: ReportData, path: str | Path) -> None:
         path: Of the HTML file.
     """
     page = render_report(data)
-    write_text(Path(path).with_suffix(".json"), json.dumps(data.to_dict(), ensure_ascii=False))
+    write_json(Path(path).with_suffix(".json"), data.to_dict(), indent=None)
     write_text(path, page)
 
 

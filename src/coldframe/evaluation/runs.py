@@ -35,6 +35,7 @@ from coldframe.tasks.task import Example, Task, content_hash
 from coldframe.training.config import TrainingConfig
 
 C = TypeVar("C", bound=Config)
+T = TypeVar("T")
 
 #: Test rows on which exemplars in the prompt are permuted: each permutation reads all the text again.
 ORDER_ROWS = 50
@@ -254,7 +255,7 @@ class Runner:
         method = job.build()
         return {
             "version": __version__,
-            "model": [self.lm.weight_hash, str(self.lm.dtype), str(self.lm.device.type)],
+            "model": [self.lm.weight_hash, self.lm.numbers, str(self.lm.device.type)],
             "schema": method.schema_for(self.task, job.seed).to_dict(),
             "method": [job.method, method.config.to_dict(), job.change],
             "training": self._training(job).to_dict() if method.trainable else None,
@@ -293,9 +294,9 @@ def _damaged(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} is damaged: {error}", fix="Delete it to make this run again.")
 
 
-def sample(rows: Sequence[Example], count: int) -> Sequence[Example]:
+def sample(rows: Sequence[T], count: int, seed: int = 0) -> Sequence[T]:
     """A seeded sample of rows, in their order; all of them if there are no more."""
-    chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[:count])
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:count])
     return [rows[i] for i in chosen]
 
 

@@ -29,6 +29,7 @@ class FrozenLM(Backbone):
         tokenizer: Its tokenizer.
         provenance: Which bytes these are; kept in artifacts.
         state_budget: Bytes for cached text states; None: see :class:`coldframe.frozen.states.StateCache`.
+        exact: Read one query at a time; see :attr:`exact`.
 
     Cost:
         Scoring ``n`` single-token labels reads one position of logits for those labels only. With suffix
@@ -47,13 +48,39 @@ class FrozenLM(Backbone):
         tokenizer: PreTrainedTokenizerBase,
         provenance: dict[str, Any] | None = None,
         state_budget: int | None = None,
+        exact: bool = False,
     ) -> None:
         super().__init__(model, provenance)
         self.tokenizer = tokenizer
+        self._exact = exact
         self.states = StateCache(state_budget, model.device)
         self.dropped_contexts = 0
         empty = tokenizer("").input_ids
         self.bos: tuple[int, ...] = tuple(empty[:1]) if empty and empty[0] == tokenizer.bos_token_id else ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether each query is read alone, so that its answer depends on nothing that is asked beside it, to the bit.
+
+        Otherwise queries of like length are read together, which is several times faster; then the last bits of a score
+        depend on the batch, and in bfloat16 there are few bits.
+        """
+        return self._exact
+
+    @exact.setter
+    def exact(self, exact: bool) -> None:
+        if exact and not self._exact:
+            self.states.clear()  # some were read beside others
+        self._exact = exact
+
+    def at_once(self, most: int) -> int:
+        """How many queries may be read together, of at most so many."""
+        return 1 if self._exact else most
+
+    @property
+    def numbers(self) -> str:
+        """What a score depends on beside weights and device: the dtype, and whether queries are read alone."""
+        return f"{self.dtype}, exact" if self._exact else str(self.dtype)
 
     # ---- text and tokens --------------------------------------------------------------------------------
 
@@ -239,6 +266,7 @@ def load_lm(
     device: str | torch.device = "auto",
     revision: str | None = None,
     state_budget: int | None = None,
+    exact: bool = False,
 ) -> FrozenLM:
     """Load a model, frozen.
 
@@ -252,17 +280,18 @@ def load_lm(
             ``torch.device``.
         revision: A hub revision.
         state_budget: Bytes for cached text states; None: see :class:`coldframe.frozen.states.StateCache`.
+        exact: Read one query at a time, for scores that do not depend on the batch, see :attr:`FrozenLM.exact`.
 
     Raises:
         ConfigError: There is no such device or dtype, or a loaded model came without its tokenizer.
         ModelError: The model cannot be had or cannot be loaded.
     """
     if isinstance(name, PreTrainedModel):
-        return _loaded(name, tokenizer, dtype, device, state_budget)
+        return _loaded(name, tokenizer, dtype, device, state_budget, exact)
     check(tokenizer is None, "A model that is loaded by name brings its tokenizer", got=repr(name))
     place = device_of(device)
     model, own_tokenizer, provenance = load_checkpoint(str(name), dtype_of(dtype, place), revision=revision)
-    return FrozenLM(model.to(place), own_tokenizer, provenance, state_budget)
+    return FrozenLM(model.to(place), own_tokenizer, provenance, state_budget, exact)
 
 
 def _loaded(
@@ -271,6 +300,7 @@ def _loaded(
     dtype: str | torch.dtype,
     device: str | torch.device,
     state_budget: int | None,
+    exact: bool,
 ) -> FrozenLM:
     check(tokenizer is not None, "A loaded model needs its tokenizer", expected="load_lm(model, tokenizer)")
     place = model.device if device == "auto" else device_of(device)
@@ -280,4 +310,4 @@ def _loaded(
     source = "local" if Path(name).is_dir() else "hub" if on_hub else "memory"
     provenance = {"name": name, "source": source, "revision": getattr(model.config, "_commit_hash", None)}
     model = model.eval().requires_grad_(False).to(device=place, dtype=numbers)
-    return FrozenLM(model, tokenizer, provenance, state_budget)  # type: ignore[arg-type]
+    return FrozenLM(model, tokenizer, provenance, state_budget, exact)  # type: ignore[arg-type]

@@ -101,6 +101,10 @@ class Conditioning:
 class LanguageModel(Protocol):
     """What prediction needs of a model; ``FrozenLM`` is one here, a client of a server may be another."""
 
+    def at_once(self, most: int) -> int:
+        """How many queries may be read together, of at most so many."""
+        ...
+
     def label_scores(
         self, prompts: Sequence[Prompt], words: Sequence[str], conditioning: Conditioning, *, choices: bool = False
     ) -> Tensor:

@@ -94,7 +94,7 @@ def text_states(lm: FrozenLM, rows: Sequence[Row], remember: bool = True) -> lis
     for position, i in enumerate(missing):
         batch.append(i)
         following = rows[missing[position + 1]] if position + 1 < len(missing) else None
-        full = following is None or (len(batch) + 1) * len(following.own) > lm.batch_tokens
+        full = lm.exact or following is None or (len(batch) + 1) * len(following.own) > lm.batch_tokens
         if full or (following is not None and following.shared != rows[i].shared):
             for j, state in zip(batch, _read(lm, [rows[j] for j in batch]), strict=True):
                 states[j] = state
@@ -144,7 +144,7 @@ def prefill(lm: FrozenLM, rows: Sequence[Row], conditioning: Conditioning, keep:
     before_text = soft is not None and conditioning.placement == "prefix"
     if conditioning.changes_backbone or before_text or (only_text and not _mostly_shared(rows)):
         return _whole(lm, rows, soft, conditioning, keep)
-    if soft is not None and len(rows) == 1 and not torch.is_grad_enabled():
+    if soft is not None and len(rows) == 1 and not torch.is_grad_enabled() and not lm.exact:
         if lm.states.get(rows[0].shared, rows[0].own) is None:
             return _alone(lm, rows[0], soft)
     if len({row.shared for row in rows}) > 1:  # different headers in one batch: nothing is shared

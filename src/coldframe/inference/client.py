@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import queue
 import random
 import socket
 import ssl
@@ -11,14 +13,17 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Container, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any, TypeVar
 
 from coldframe.errors import ConfigError, ModelError, nearest
 from coldframe.reports.numbers import plural
 
+T = TypeVar("T")
+
 _TRANSIENT = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 _LONGEST_PAUSE = 120.0  # seconds, whatever a server asks for
+MAX_BODY = 64 << 20  # bytes of an answer
 _UNREACHABLE = (OSError, http.client.HTTPException)  # URLError, time-outs and broken connections among them
 _NOBODY_THERE = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError)
 
@@ -44,7 +49,7 @@ class Client:
         url: Up to and with the version: ``http://localhost:8000/v1``.
         model: As the server names it.
         api_key: Sent as a bearer token, and shown nowhere.
-        timeout: Seconds for one answer.
+        timeout: Seconds for one answer, from the first byte sent to the last one received.
         retries: Further attempts.
         wait: Seconds before the first of them.
 
@@ -100,9 +105,16 @@ class Client:
             self._new_names = True
             reply = self.post("chat/completions", {"messages": messages, **self._renamed(generation)}, stop)
         try:
-            return reply["choices"][0]["message"]["content"] or ""
-        except (KeyError, IndexError, TypeError) as error:
-            raise ModelError(f"{self.url} gave no answer", got=repr(reply)[:200]) from error
+            content = reply["choices"][0]["message"]["content"]
+        except (KeyError, IndexError, TypeError):
+            content = reply
+        if content is None or isinstance(content, str):
+            return content or ""
+        raise ModelError(f"{self.url} gave no answer", got=self.shown(reply))
+
+    def shown(self, reply: object) -> str:
+        """The beginning of an answer, to be quoted in an error: without the key."""
+        return self._hidden(repr(reply))[:200]
 
     def _renamed(self, generation: Mapping[str, Any]) -> dict[str, Any]:
         names = {"max_tokens": "max_completion_tokens"} if self._new_names else {}
@@ -119,17 +131,16 @@ class Client:
         while True:
             pause = self.wait * 2**attempt * random.uniform(0.75, 1.25)
             try:
-                with self._opener.open(request, timeout=self.timeout) as response:
-                    self._reached = True
-                    return self._parsed(response.read())
-            except urllib.error.HTTPError as error:
+                status, body, wanted_pause = _within(self.timeout, lambda: self._exchange(request))
                 self._reached = True
-                words = self._words(error)
-                if error.code not in _TRANSIENT or error.code in refusals:
-                    raise self._refusal(error.code, words, route) from None
+                if status == 200:
+                    return self._parsed(body)
+                words = self._words(body) or http.client.responses.get(status, "no reason")
+                if status not in _TRANSIENT or status in refusals:
+                    raise self._refusal(status, words, route)
                 times = plural(self.retries + 1, "time")
-                problem = ModelError(f"{self.url}/{route} answered {error.code} {times}", got=words)
-                pause = _asked_for(error.headers.get("Retry-After")) or pause
+                problem = ModelError(f"{self.url}/{route} answered {status} {times}", got=words)
+                pause = wanted_pause or pause
             except _UNREACHABLE as error:
                 reason = getattr(error, "reason", None) or error
                 problem = self._silence(reason)
@@ -139,20 +150,34 @@ class Client:
                 raise problem
             attempt += 1
 
+    def _exchange(self, request: urllib.request.Request) -> tuple[int, bytes, float]:
+        """Status and body of the answer, and for how many seconds the server asks for patience."""
+        try:
+            with self._opener.open(request, timeout=self.timeout) as response:
+                return 200, response.read(MAX_BODY + 1), 0.0
+        except urllib.error.HTTPError as error:
+            body = b""
+            with error, contextlib.suppress(*_UNREACHABLE):  # the status says enough
+                body = error.read(4096)
+            return error.code, body, _asked_for(error.headers.get("Retry-After"))
+
     def _silence(self, reason: object) -> ModelError:
         if isinstance(reason, TimeoutError):
             problem = f"{self.url} did not answer within {self.timeout:g} seconds"
             return ModelError(problem, fix="Pass a longer timeout.")
-        got = str(reason) or type(reason).__name__
+        got = self._hidden(str(reason))[:300] or type(reason).__name__
         return ModelError(f"Cannot connect to {self.url}", got=got, fix="Check the address, and that the server runs.")
 
     def _parsed(self, body: bytes) -> dict[str, Any]:
+        if len(body) > MAX_BODY:
+            raise ModelError(f"{self.url} answers without end", got=f"more than {MAX_BODY >> 20} MB")
         try:
             answer = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            raise ModelError(f"{self.url} does not answer in JSON", got=repr(self._hidden(body.decode("latin-1"))[:80]))
+            got = repr(self._hidden(body[:4096].decode("latin-1"))[:80])
+            raise ModelError(f"{self.url} does not answer in JSON", got=got)
         return answer
 
     def _refusal(self, status: int, words: str, route: str) -> ModelError:
@@ -173,22 +198,40 @@ class Client:
         except (ModelError, KeyError, TypeError):
             return []
 
-    def _words(self, error: urllib.error.HTTPError) -> str:
+    def _words(self, body: bytes) -> str:
         """What the server says about an error, without the key."""
-        try:
-            text = error.read(4096).decode("utf-8", "replace")
-        except _UNREACHABLE:
-            return str(error.reason)
-        try:
+        text = body.decode("utf-8", "replace")
+        with contextlib.suppress(ValueError, RecursionError):
             inner = json.loads(text)
             inner = inner.get("error", inner) if isinstance(inner, dict) else inner
             text = str(inner.get("message", inner) if isinstance(inner, dict) else inner)
-        except ValueError:
-            pass
-        return " ".join(self._hidden(text).split())[:300] or str(error.reason)
+        return " ".join(self._hidden(text).split())[:300]
 
     def _hidden(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
+
+
+def _within(seconds: float, work: Callable[[], T]) -> T:
+    """What a piece of work gives, or TimeoutError: a server that sends a byte now and then holds nobody.
+
+    The thread is left to itself; what it reads has an end.
+    """
+    box: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            box.put((work(), None))
+        except Exception as error:
+            box.put((None, error))
+
+    threading.Thread(target=run, name="coldframe request", daemon=True).start()
+    try:
+        value, error = box.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]  # there is one where there is no error
 
 
 def _asked_for(header: str | None) -> float:

@@ -66,7 +66,7 @@ def run(
         texts: The queries.
         retrieved: What was retrieved for each, in the same order.
         gold: Answers whose losses are measured beside what is written; for generation tasks.
-        batch_size: Queries per forward pass, at least 1.
+        batch_size: Queries per forward pass, at least 1; one, where the model is ``exact``.
         max_new_tokens: Longest written answer of a generation task; the schema's, if None.
         advance: Called with the number of queries done, for a progress bar.
 
@@ -82,7 +82,7 @@ def run(
     was_training = method.training
     method.eval()
     order: list[int] = []
-    for batch in by_length(texts, batch_size):
+    for batch in by_length(texts, lm.at_once(batch_size)):
         order += batch
         sets, queries = retrieved.rows(np.array(batch)), [texts[i] for i in batch]
         conditioning = method.condition(queries, sets)
@@ -137,7 +137,7 @@ def predict(
         examples: The queries; their targets are only copied into the result.
         retrieved: What was retrieved for each, in the same order.
         seed: The training seed, for the record.
-        batch_size: Queries per forward pass, at least 1.
+        batch_size: Queries per forward pass, at least 1; one, where the model is ``exact``.
         max_new_tokens: Longest written answer of a generation task; the schema's, if None.
         advance: Called with the number of queries done, for a progress bar.
     """

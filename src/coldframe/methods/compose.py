@@ -107,6 +107,11 @@ class Compose(Method):
         return [part for part in self.parts if isinstance(part, Method)]
 
     @property
+    def ports(self) -> frozenset[str]:
+        """Those of all parts."""
+        return frozenset(port for part in self.methods for port in part.ports)
+
+    @property
     def shares_text(self) -> bool:
         """Whether no part changes what the text's states are."""
         return all(part.shares_text for part in self.methods)

@@ -183,9 +183,10 @@ class ColdframeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return Task(schema, train, tuple(e for e, out in zip(examples, held, strict=True) if out), ())
 
     def __sklearn_clone__(self) -> Self:
-        # A frozen model cannot change: clones share it, with all it has read, instead of copying gigabytes.
-        params = {
-            name: value if name == "model" else clone(value, safe=False)
+        # A frozen model cannot change: clones share it, with all it has read, instead of copying gigabytes. They share
+        # an encoder among the settings, too.
+        params: dict[str, Any] = {
+            name: value if name == "model" else dict(value) if isinstance(value, Mapping) else clone(value, safe=False)
             for name, value in self.get_params(deep=False).items()
         }
         return type(self)(**params)

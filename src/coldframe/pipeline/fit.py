@@ -20,6 +20,7 @@ from coldframe.pipeline.calibration import Calibration, calibration
 from coldframe.pipeline.label_bias import PRIOR_ROWS, check_has_labels
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.pipeline.setup import check_fits, context_of, readable_task, training_data, training_settings
+from coldframe.progress import working
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
 from coldframe.storage.folders import claimed
@@ -91,7 +92,8 @@ def fit(
         rows = task.validation or (task.train if way == "contextual" else ())
         if way != "none":
             check_has_labels(task.schema, len(rows))
-        method.setup(context_of(method, lm, task.schema), config.seed)
+        with working(f"prepare {method.name}", quiet):
+            method.setup(context_of(method, lm, task.schema), config.seed)
         history: list[dict[str, float]] = []
         if method.trainable:
             # Validation rows join the store once nothing is chosen by them any more.
@@ -185,6 +187,16 @@ def _new_entries(pipeline: Pipeline, task: Task) -> list[Example]:
     return entries
 
 
+def _prepared(problems: Iterator[Problem], quiet: bool) -> Iterator[Problem]:
+    """The same problems; what is retrieved and encoded for one before it is trained tells how far it is."""
+    while True:
+        with working("prepare", quiet):
+            problem = next(problems, None)
+        if problem is None:
+            return
+        yield problem
+
+
 def _train(
     problems: Iterator[Problem],
     lm: FrozenLM,
@@ -197,7 +209,7 @@ def _train(
     """Train one problem after another; the records of all, each saying of which problem it is."""
     hash_before, places = lm.weight_hash, 0
     history: list[dict[str, float]] = []
-    for number, problem in enumerate(problems):
+    for number, problem in enumerate(_prepared(problems, quiet)):
         torch.manual_seed(config.seed)  # for each: the problem before may have been finished by another run
         folder = problem.folder if problem.checkpoints else None
         if folder is None and checkpoints is not None and problem.checkpoints:

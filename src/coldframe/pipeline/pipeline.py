@@ -24,17 +24,17 @@ from coldframe.pipeline import saved
 from coldframe.pipeline.calibration import Calibration
 from coldframe.pipeline.label_bias import check_has_labels, label_bias, label_priors, outcome_of
 from coldframe.pipeline.saved import STORE, TRAINED
-from coldframe.pipeline.setup import positions_needed, retriever_of
+from coldframe.pipeline.setup import positions_needed, query_of, retriever_of
 from coldframe.progress import Bar
+from coldframe.retrieval.encoder_objects import specs_in
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.storage.artifact import read_artifact, write_artifact
 from coldframe.storage.files import write_json
 from coldframe.storage.tensors import reading
 from coldframe.tasks.long_rows import too_long, within
-from coldframe.tasks.molecules import canonical_smiles, molecule_key
 from coldframe.tasks.table import Problems
-from coldframe.tasks.task import Example, Schema, content_hash
+from coldframe.tasks.task import Example, Schema
 from coldframe.training.config import TrainingConfig
 
 
@@ -98,7 +98,7 @@ class Pipeline:
             if not isinstance(text, str) or not text.strip():
                 raise DataError(f"Query {row} is empty", got=repr(text), expected="a text")
             try:
-                examples.append(_query(text.strip(), row, self.schema))
+                examples.append(query_of(text.strip(), row, self.schema))
             except DataError as error:
                 raise DataError(f"Query {row}: {error.problem}", got=error.got, fix=error.fix) from error
             if (needed := positions(examples[-1])) > limit:
@@ -159,10 +159,10 @@ class Pipeline:
             quiet: No progress bar.
         """
         started = time.perf_counter()
-        retrieved = self.retrieve(examples)
-        if shuffle is not None:
-            retrieved = retrieved.shuffled(np.random.default_rng(shuffle))
         with Bar(len(examples), f"evaluate {self.method.name}", quiet) as bar:
+            retrieved = self.retrieve(examples)
+            if shuffle is not None:
+                retrieved = retrieved.shuffled(np.random.default_rng(shuffle))
             predictions = predict(
                 self.method,
                 self.lm,
@@ -244,6 +244,7 @@ class Pipeline:
             "training": self.training.to_dict(),
             "base_model": {**self.lm.provenance, "weight_hash": self.lm.weight_hash, "dtype": str(self.lm.dtype)},
             "encoder": None if encoder is None else {"spec": encoder.spec, "hash": encoder.hash},
+            "encoder_objects": specs_in([self.method.config.to_dict(), self.retrieval.to_dict()]),
             "store": {"hash": store.hash, "size": len(store)},
             "label_priors": dict(self.priors),
             "label_bias": list(self.method.label_bias),
@@ -261,18 +262,22 @@ class Pipeline:
         write_card(folder, config)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, lm: FrozenLM | None = None) -> Self:
+    def from_pretrained(cls, path: str | Path, lm: FrozenLM | None = None, encoder: Any = None) -> Self:
         """Load an artifact: a local folder or a hub repository.
 
         Args:
             path: Where it is.
             lm: The base model, if it is loaded already; otherwise it is loaded by the name in the artifact.
+            encoder: The encoder, where the artifact was fitted with an object; a list where the method had one and the
+                retriever another. Needed where the object had no name to load it by.
 
         Raises:
-            ArtifactError: If the artifact is damaged or foreign, or ``lm`` is not the model it was fitted to.
+            ArtifactError: If the artifact is damaged or foreign, ``lm`` is not the model it was fitted to, or an
+                encoder is absent or gives other vectors.
         """
         artifact = read_artifact(saved.folder_of(path), saved.SECTIONS)
         config = artifact.manifest
+        saved.find_encoders(config, encoder)
         lm, schema = saved.base_model(config, lm), Schema.from_dict(config["schema"])
         store = Store.load(artifact / STORE)
         if store.hash != config["store"]["hash"]:
@@ -334,14 +339,6 @@ class Pipeline:
         return self.method.export(local_path(out), entries)
 
 
-def load(path: str | Path, lm: FrozenLM | None = None) -> Pipeline:
+def load(path: str | Path, lm: FrozenLM | None = None, encoder: Any = None) -> Pipeline:
     """Load an artifact; see :meth:`Pipeline.from_pretrained`."""
-    return Pipeline.from_pretrained(path, lm)
-
-
-def _query(text: str, row: int, schema: Schema) -> Example:
-    if schema.domain == "molecules":
-        key, shown = molecule_key(text), text if schema.raw_smiles else canonical_smiles(text)
-    else:
-        key, shown = content_hash(" ".join(text.casefold().split())), text
-    return Example(shown, "", f"query-{row:07d}", key, row)
+    return Pipeline.from_pretrained(path, lm, encoder)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from coldframe.config import local_path
-from coldframe.errors import ArtifactError, first_line
+from coldframe.errors import ArtifactError, ColdframeError, first_line
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.methods.base import Method
 from coldframe.methods.registry import create
 from coldframe.pipeline.setup import context_of
+from coldframe.retrieval.encoder_objects import restore, spec_of
 from coldframe.storage.artifact import Artifact
 from coldframe.tasks.task import Schema
 
@@ -51,6 +52,35 @@ def base_model(config: Mapping[str, Any], lm: FrozenLM | None) -> FrozenLM:
             expected=f"{base['name']} ({base['weight_hash'][:12]}), loaded as {base['dtype']}",
         )
     return lm
+
+
+def find_encoders(config: Mapping[str, Any], encoder: object) -> None:
+    """Find the encoders that were passed as objects when an artifact was fitted.
+
+    Args:
+        config: The manifest.
+        encoder: An object in the place of one of them, a list of such objects, or None.
+
+    Raises:
+        ArtifactError: One is absent, or gives other vectors.
+    """
+    specs = config.get("encoder_objects", {})
+    if not isinstance(specs, dict) or not all(isinstance(source, str | None) for source in specs.values()):
+        raise ArtifactError("The artifact does not say which encoders it needs", got=repr(specs)[:80], fix="Fit again.")
+    for item in encoder if isinstance(encoder, list | tuple) else [] if encoder is None else [encoder]:
+        if (spec := spec_of(item)) not in specs:
+            raise ArtifactError(
+                f"The artifact was not fitted with this encoder ({type(item).__name__}), or it gives other vectors now",
+                got=spec,
+                expected=", ".join(specs) or "no object: the artifact loads its encoder by name",
+            )
+    try:
+        restore(specs)
+    except ColdframeError as error:
+        raise ArtifactError(
+            f"The artifact needs the encoder that it was fitted with ({error})",
+            fix="Pass the object: coldframe.load(path, encoder=...).",
+        ) from error
 
 
 def method_of(artifact: Artifact, lm: FrozenLM, schema: Schema) -> Method:

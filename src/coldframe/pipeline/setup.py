@@ -18,8 +18,9 @@ from coldframe.retrieval.encoders import Encoder, default_encoder, load_encoder
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.long_rows import drop_long
+from coldframe.tasks.molecules import canonical_smiles, molecule_key
 from coldframe.tasks.table import Problems
-from coldframe.tasks.task import Example, Passage, Schema, Task
+from coldframe.tasks.task import Example, Passage, Schema, Task, text_key
 from coldframe.training.config import TrainingConfig
 
 #: Encoders in use, by what loaded them: they remember what they have encoded, and change nothing else.
@@ -91,6 +92,15 @@ def positions_needed(lm: FrozenLM, schema: Schema, soft_tokens: int = 0) -> Call
         return around + prompt + max(answer, schema.max_new_tokens)
 
     return positions
+
+
+def query_of(text: str, row: int, schema: Schema) -> Example:
+    """A new input as an example without an answer: a molecule as those of training are spelt."""
+    if schema.domain == "molecules":
+        key, shown = molecule_key(text), text if schema.raw_smiles else canonical_smiles(text)
+    else:
+        key, shown = text_key(text), text
+    return Example(shown, "", f"query-{row:07d}", key, row)
 
 
 def readable_task(lm: FrozenLM, task: Task, soft_tokens: int = 0) -> Task:

@@ -22,13 +22,42 @@ def render(blocks: Iterable[Block]) -> str:
     return "\n\n".join("\n".join(lines) for block in blocks for lines in _lines(block)) + "\n"
 
 
+# What would be more than the character itself: a cell's end, code, emphasis, a tag, a link, an entity, an escape.
+_MARKUP = re.compile(
+    r"""[|`*~]                          # a cell's end, code, emphasis
+      | (?<!\w)_|_(?!\w)                # emphasis, which does not begin or end within a word
+      | <(?=[a-zA-Z/!?])                # a tag or an address
+      | \](?=[\[(:])                    # a link or what defines one
+      | &(?=\#?\w+;)                    # an entity
+      | \\(?=[!-/:-@\[-`{-~\s]|$)      # an escape, a line's end
+    """,
+    re.VERBOSE,
+)
+_BEGINNING = re.compile(r"^(?=[#>+=-])|(?<=^\d)(?=[.)])|(?<=^\d\d)(?=[.)])")  # a heading, a quotation, a list
+
+
 def escape(text: str) -> str:
-    """Words of data as they may stand in a line or a cell: they become no further cell, no line and no HTML."""
-    return " ".join(_safe(text).split())
+    r"""Words of data as they may stand in a line or a cell: they become no markup, no further cell and no HTML.
+
+    >>> print(escape("a|b <i> [x](y) 2 < 3, snake_case [70, 80]"))
+    a\|b \<i> [x\](y) 2 < 3, snake_case [70, 80]
+    """
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
-def _safe(text: str) -> str:
-    return re.sub(r"\||<(?=[a-zA-Z/!?])", r"\\\g<0>", text)  # a "<" that begins no tag is one
+def code(text: str) -> str:
+    """Words of data as code within a line.
+
+    >>> code("a`b")
+    '`` a`b ``'
+    """
+    words = " ".join(text.split())
+    fence = "`" * (1 + _longest_run(words))
+    return f"{fence} {words} {fence}" if "`" in words else f"{fence}{words}{fence}"
+
+
+def _longest_run(text: str) -> int:
+    return max(map(len, re.findall("`+", text)), default=0)
 
 
 def _lines(block: Block) -> Iterator[list[str]]:
@@ -44,16 +73,22 @@ def _lines(block: Block) -> Iterator[list[str]]:
         case Bullets():
             yield [f"- {_line([item])}" for item in block.items]
         case Code():
-            yield ["```bash", block.text, "```"]
+            fence = "`" * max(3, 1 + _longest_run(block.text))
+            yield [f"{fence}bash", block.text, fence]
         case Table():
             yield list(_table(block))
 
 
 def _line(parts: Iterable[Part]) -> str:
-    frames = {"code": "`", "strong": "**"}
-    marks = ((part.text, frames.get(part.kind, "")) if isinstance(part, Mark) else (part, "") for part in parts)
-    pieces = (f"{frame}{text if frame == '`' else _safe(text)}{frame}" for text, frame in marks)
-    return " ".join("".join(pieces).split())
+    # In one go, so that no part ends what another began; blanks at a part's ends stay.
+    pieces = [_marked(part) if isinstance(part, Mark) else _MARKUP.sub(r"\\\g<0>", part) for part in parts]
+    return _BEGINNING.sub(r"\\", " ".join("".join(pieces).split()), count=1)
+
+
+def _marked(mark: Mark) -> str:
+    if mark.kind == "code":
+        return code(mark.text)
+    return f"**{escape(mark.text)}**" if mark.kind == "strong" else _MARKUP.sub(r"\\\g<0>", mark.text)
 
 
 def _table(table: Table) -> Iterator[str]:

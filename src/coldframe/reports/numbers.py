@@ -61,16 +61,18 @@ def percent_span(share: Ranged) -> str:
     return span(share, 0, scale=100, unit="%")
 
 
-def si(value: float) -> str:
-    """A number with a unit prefix.
+def si(value: float, unit: str = "") -> str:
+    """A number with a prefix and a unit.
 
     >>> [si(value) for value in (0, 950, 24_850_000, 5.64e9, 1.234e12)]
     ['0', '950', '24.9 M', '5.64 G', '1.23 T']
+    >>> si(950, "B"), si(270_000_000, "B")
+    ('950 B', '270 MB')
     """
     for power, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= power:
-            return f"{value / power:.3g} {prefix}"
-    return f"{value:.3g}"
+            return f"{value / power:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}".rstrip()
 
 
 def p_value(p: float) -> str:

@@ -8,7 +8,7 @@
 | ``hf:ID`` or ``hf:ID:POOLING`` | any transformers encoder; pooling ``mean`` (default), ``cls`` or ``last`` | - |
 | ``st:ID`` | any sentence-transformers model, with its own pooling | extra ``text`` |
 
-ID is a hub id or a local folder.
+ID is a hub id or a local folder. An object is an encoder too: see :mod:`coldframe.retrieval.encoder_objects`.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ class Encoder(Protocol):
         ...
 
 
+#: Encoders that were passed as objects, by their specs.
+objects: dict[str, Encoder] = {}
+
+
 def load_encoder(spec: str) -> Encoder:
     """The encoder that a spec names.
 
@@ -76,7 +80,12 @@ def load_encoder(spec: str) -> Encoder:
         from coldframe.retrieval.neural import MiniLM
 
         return MiniLM()
+    if spec in objects:
+        return objects[spec]
     family, _, rest = spec.partition(":")
+    if family == "object":
+        fix = "Pass the object itself: encoder=..., or coldframe.load(path, encoder=...)."
+        raise ConfigError(f"{spec!r} is an encoder object that this process does not hold", fix=fix)
     if family == "st" and rest:
         from coldframe.retrieval.neural import SentenceTransformersEncoder
 

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.errors import NotFiniteError
+from coldframe.progress import Bar, speaking
 
 MEMO_BYTES = 512 << 20
+MANY = 8  # texts; fewer take no half minute
 
 
 def batch_size(device: str) -> int:
@@ -40,6 +42,11 @@ def batches_of_one_shape(lengths: Sequence[int], size: int) -> Iterator[list[int
         alike += [alike[-1]] * (-len(alike) % size)
         for start in range(0, len(alike), size):
             yield alike[start : start + size]
+
+
+def encoding(count: int) -> Bar:
+    """Progress of encoding so many texts, where these are many and whoever wants them tells of progress."""
+    return Bar(count, "encode texts", quiet=count < MANY or not speaking())
 
 
 class Memo:

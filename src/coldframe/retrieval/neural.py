@@ -18,7 +18,7 @@ from torch import Tensor
 from coldframe.errors import MissingExtraError, ModelError, first_line
 from coldframe.frozen.locks import lock_of
 from coldframe.frozen.model_sources import ENCODERS, quiet, resolve, weight_hash
-from coldframe.retrieval.encoding import Memo, batch_size, batches_of_one_shape
+from coldframe.retrieval.encoding import Memo, batch_size, batches_of_one_shape, encoding
 from coldframe.tasks.task import content_hash
 
 Pooling = Literal["mean", "cls", "last"]
@@ -129,9 +129,11 @@ class HFEncoder:
             _log.warning("%d of %d texts are longer than %d tokens and were cut", too_long, len(texts), self._limit)
         lengths = [min(len(row), self._limit) for row in ids]
         vectors = np.empty((len(texts), self.dim), np.float32)
-        for rows in batches_of_one_shape(lengths, batch_size(self.model.device.type)):
-            with torch.inference_mode():
-                vectors[rows] = self.pooled([texts[i] for i in rows]).float().cpu().numpy()
+        with encoding(len(texts)) as bar:
+            for rows in batches_of_one_shape(lengths, batch_size(self.model.device.type)):
+                with torch.inference_mode():
+                    vectors[rows] = self.pooled([texts[i] for i in rows]).float().cpu().numpy()
+                bar.advance(len(set(rows)))
         return vectors
 
     def pooled(self, texts: list[str]) -> Tensor:
@@ -158,6 +160,7 @@ class SentenceTransformersEncoder:
 
     Args:
         source: Hub id or folder.
+        model: The model itself, if it is loaded already; then ``source`` is only what it is called.
 
     Raises:
         MissingExtraError: At first use, without the extra ``text``.
@@ -166,9 +169,11 @@ class SentenceTransformersEncoder:
 
     takes_label_text = True
 
-    def __init__(self, source: str | Path) -> None:
+    def __init__(self, source: str | Path, model: Any = None) -> None:
         self.source = source
         self.spec = f"st:{source}"
+        if model is not None:
+            self._model = model.eval()
         self._memo = Memo(self._compute)
 
     @cached_property
@@ -200,10 +205,13 @@ class SentenceTransformersEncoder:
         prompt = model.prompts.get(model.default_prompt_name or "", "")
         lengths = [int(model.preprocess([prompt + text])["input_ids"].numel()) for text in texts]
         vectors = np.empty((len(texts), self.dim), np.float32)
-        for rows in batches_of_one_shape(lengths, size):
-            vectors[rows] = model.encode(
-                [texts[i] for i in rows], batch_size=size, show_progress_bar=False, convert_to_numpy=True
-            )
+        with encoding(len(texts)) as bar:
+            for rows in batches_of_one_shape(lengths, size):
+                with lock_of(model):
+                    vectors[rows] = model.encode(
+                        [texts[i] for i in rows], batch_size=size, show_progress_bar=False, convert_to_numpy=True
+                    )
+                bar.advance(len(set(rows)))
         return vectors
 
 

@@ -17,6 +17,7 @@ from coldframe.errors import ConfigError, DataError
 from coldframe.progress import say
 from coldframe.retrieval import neighbours
 from coldframe.retrieval.draws import first_in_queue, look_up, queue_of_labels, random_rows, row_name
+from coldframe.retrieval.encoder_objects import spec_of
 from coldframe.retrieval.encoders import Encoder, default_encoder, load_encoder
 from coldframe.retrieval.exact import ExactCosine, ExactTanimoto
 from coldframe.retrieval.index import Index, Indices, Recall, Scores, nearest, stack
@@ -48,12 +49,14 @@ class RetrievalConfig(Config):
             ``auto`` retrieves for another of the queries asked together, by the seed; it shares no entry with the
             query's own (a control). ``none``: nothing.
         index: ``exact``, or ``usearch`` (approximate; extra ``ann``).
-        encoder: Spec of the encoder behind cosine; ``auto`` is the domain's default.
+        encoder: Spec of the encoder behind cosine, or the encoder itself: a ``SentenceTransformer``, or any object with
+            ``encode(texts)``. ``auto`` is the domain's default.
         seed: For ``random``, ``fixed`` and ``swapped``.
     """
 
     section = "retrieval settings"
     at_least = {"seed": 0}
+    plain = {"encoder": spec_of}
 
     similarity: SimilarityChoice = "auto"
     strategy: Strategy = "auto"

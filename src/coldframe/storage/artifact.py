@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from coldframe.config import without_nan
 from coldframe.errors import ArtifactError
 from coldframe.storage.cache import folder_lock
 from coldframe.storage.checksums import check_files
@@ -85,7 +86,7 @@ def write_artifact(folder: Path, values: Mapping[str, Any], write: Callable[[Pat
                     os.replace(written / name, folder / place)
                 if place != name:
                     places[name] = place
-            manifest = {"format": FORMAT, **values, "files": checksums}
+            manifest = {"format": FORMAT, **without_nan(values), "files": checksums}
             _commit(folder, manifest, places)
             for place in former - {places.get(name, name) for name in checksums}:
                 (folder / place).unlink(missing_ok=True)

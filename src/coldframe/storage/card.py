@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from coldframe.reports.markdown import code, escape
 from coldframe.storage.files import write_text
 
 _PRIVACY = {
@@ -44,9 +45,9 @@ def model_card(config: Mapping[str, Any]) -> str:
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", ""]
     what = f"{len(schema['labels'])} labels" if schema["labels"] else "written answers"
     lines += [
-        f"# {config['method']} on {_plain(schema['name'])}",
+        f"# {escape(config['method'])} on {escape(schema['name'])}",
         "",
-        f"A frozen `{_plain(base['name'])}` adapted with {config['method']} by coldframe "
+        f"A frozen {code(base['name'])} adapted with {escape(config['method'])} by coldframe "
         f"{config['coldframe_version']}: {what}, {store['size']:,} exemplars. The language model's weights are not in "
         "this folder and were not changed.",
         "",
@@ -87,7 +88,10 @@ def model_card(config: Mapping[str, Any]) -> str:
 def _history(history: Sequence[Mapping[str, float]], metric: str) -> list[str]:
     titles = {"train_loss": "training loss", "validation_loss": "validation loss", "validation_metric": metric}
     columns = [name for name in titles if name in history[0]]
-    lines = ["| epoch | " + " | ".join(titles[name] for name in columns) + " | |", "|---" * (len(columns) + 2) + "|"]
+    lines = [
+        "| epoch | " + " | ".join(escape(titles[name]) for name in columns) + " | |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
     best = max((record["epoch"] for record in history if record.get("best")), default=None)
     for record in history:
         numbers = " | ".join(f"{record[name]:.3f}" for name in columns)
@@ -96,12 +100,4 @@ def _history(history: Sequence[Mapping[str, float]], metric: str) -> list[str]:
 
 
 def _row(name: str, value: object) -> str:
-    return f"| {_plain(name)} | {_plain(value)} |"
-
-
-def _plain(value: object) -> str:
-    """A value as it may stand in one cell of a table: data cannot become markup or a further cell."""
-    text = " ".join(str(value).split())
-    for mark in "\\`|<>[]":
-        text = text.replace(mark, "\\" + mark)
-    return text
+    return f"| {escape(name)} | {escape(str(value))} |"

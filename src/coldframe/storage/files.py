@@ -100,10 +100,18 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def to_json(values: Any, *, indent: int | None = None) -> str:
+    """JSON that every reader takes; what is not defined (NaN, infinity) is null.
+
+    >>> to_json({"p": float("nan"), "label": "café"})
+    '{"p": null, "label": "café"}'
+    """
+    return json.dumps(without_nan(values), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
 def write_json(path: str | Path, values: Any, *, indent: int | None = 1) -> None:
-    """Write a JSON file, whole or not at all; what is not defined (NaN) is null."""
-    text = json.dumps(without_nan(values), indent=indent, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    """Write :func:`to_json`, whole or not at all."""
+    write_text(path, to_json(values, indent=indent) + "\n")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import itertools
 import json
+import re
 import tokenize
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ CONTEXT_NAMES = ("contexts", "retrieved_contexts", "passages", "documents", "doc
 
 _TEXTS = ("text", "body", "passage", "content", "page_content", "contents")
 _TITLES = ("title", "name", "source")
+_PLACE = re.compile(r"[/\\]|\.[A-Za-z0-9]{1,5}$")
 
 
 class OwnPassages:
@@ -69,7 +71,7 @@ def passages_of(cell: object) -> tuple[Passage, ...]:
     if not isinstance(items, list):
         got = f"{type(cell).__name__}, {str(cell)[:60]!r}"
         raise DataError("the passages are no list", got=got, expected="a list of texts, or of title and text")
-    return tuple(_passage(decoded(item)) for item in items)
+    return tuple(_passage(_as_written(item)) for item in items)
 
 
 def context_column(table: Table, name: str | None, used: tuple[str, ...] = ()) -> str | None:
@@ -105,12 +107,24 @@ def _passage(item: Any) -> Passage:
     if isinstance(item, Mapping):
         body = next((as_text(item[key]) for key in _TEXTS if item.get(key) is not None), "")
         title = next((as_text(item[key]) for key in _TITLES if item.get(key) is not None), "")
+        if title and title == as_text(item.get("source")) and _PLACE.search(title):
+            title = ""  # where a passage was read from says nothing about it
         identity = as_text(item.get("id"))
     else:
         body, title, identity = as_text(item), "", ""
     if not body:
         raise DataError("a passage is empty", got=repr(item)[:80], expected="a text, or a mapping with title and text")
     return Passage.of(body, title, id=identity)
+
+
+def _as_written(item: Any) -> Any:
+    """What a passage is: the mapping that a text says in JSON, if it holds a text; other JSON is a text like others."""
+    value = decoded(item)
+    if value is item or not isinstance(item, str):
+        return value
+    inner = _unwrapped(value)
+    holds_text = isinstance(inner, Mapping) and any(inner.get(key) is not None for key in _TEXTS)
+    return value if holds_text else item
 
 
 def _unwrapped(item: Any) -> Any:

@@ -263,7 +263,7 @@ def _row(row: Row, roles: Mapping[Role, str], answers: tuple[str, ...]) -> LogRo
 
 def _listed(value: Any) -> Sequence[Any]:
     """A cell as a list: JSON of one is one, and a single value is a list of one."""
-    value = decoded(value)
+    whole, value = value, decoded(value)
     if value is None or value != value or (isinstance(value, str) and not value.strip()):
         return []
     if isinstance(value, str) and value.lstrip().startswith(_LISTS):
@@ -273,7 +273,7 @@ def _listed(value: Any) -> Sequence[Any]:
             expected="a list in JSON",
             fix="Write the log as JSONL, or the column with json.dumps.",
         )
-    return value if isinstance(value, list) else [value]
+    return value if isinstance(value, list) else [whole]  # JSON of anything else may be a text
 
 
 def _says(value: Any) -> bool:

@@ -19,6 +19,7 @@ from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.soft_tokens.label_vectors import LabelVectors
 from coldframe.methods.soft_tokens.set_attention import attention_entropy
 from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder
+from coldframe.retrieval.encoder_objects import spec_of
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Example, Passage
 
@@ -48,7 +49,8 @@ class EncodedConfig(SoftTokenConfig):
 
     Args:
         encoder: Encoder of queries and exemplars, as a spec of ``coldframe.retrieval``; ``"auto"`` takes
-            the domain's default.
+            the domain's default. Or the encoder itself: a ``SentenceTransformer``, or any object with
+            ``encode(texts)``.
         encoder_rank: Rank of a LoRA that fine-tunes the encoder, 64 in the papers; 0 leaves it frozen. Needs a
             transformers encoder (``minilm``, ``hf:...``).
         adapter: Width of a trainable layer ``tanh(W e)`` between encoder and method, at least 1; None has
@@ -66,6 +68,7 @@ class EncodedConfig(SoftTokenConfig):
     section = "soft-token settings"
     at_least = {"encoder_rank": 0, "adapter": 1, "dropout": 0}
     above = {"static_learning_rate": 0}
+    plain = {"encoder": spec_of}
 
     encoder: str = "auto"
     encoder_rank: int = 0
