@@ -98,6 +98,7 @@ def test_the_settings_of_a_public_method_are_public() -> None:
 def test_json_for_people_is_written_in_one_place() -> None:
     """``storage.files.to_json`` writes null for NaN; what is stored for ourselves may have its own form."""
     ours = {"diagnosis/memory.py", "evaluation/runs.py"}
+    ours |= {f"evaluation/{name}.py" for name in ("studies", "trials", "tune")}
     package = ROOT / "src/coldframe"
     files = {p.relative_to(package).as_posix(): p for part in ("cli", "reports", "diagnosis", "evaluation")
              for p in (package / part).rglob("*.py")}  # fmt: skip

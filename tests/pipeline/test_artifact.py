@@ -209,9 +209,9 @@ def test_another_encoder_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("change", ["shape", "name", "extra", "absent"])
 def test_weights_that_do_not_fit_are_refused(change: str, saved: Path) -> None:
     weights = load_file(saved / WEIGHTS)
-    first = weights.pop("query.weight")
+    first = weights.pop("value.weight")
     if change != "absent":
-        key = {"shape": "query.weight", "name": "queries.weight", "extra": "query.weight"}[change]
+        key = {"shape": "value.weight", "name": "queries.weight", "extra": "value.weight"}[change]
         weights[key] = first[:-1].contiguous() if change == "shape" else first
     if change == "extra":
         weights["more"] = torch.zeros(1)
@@ -253,7 +253,7 @@ def test_pickles_are_not_read(saved: Path) -> None:
         def __reduce__(self) -> Any:
             return os.mkdir, (str(saved / "exploded"),)
 
-    torch.save({"query.weight": Bomb()}, saved / WEIGHTS)
+    torch.save({"value.weight": Bomb()}, saved / WEIGHTS)
     resealed(saved, lambda config: None)
     refused(saved, "damaged")
     assert not (saved / "exploded").exists()

@@ -90,10 +90,10 @@ def test_links_as_a_hub_s_cache_has_them_are_followed(saved: Path, tmp_path: Pat
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_refused_by_name(value: float, saved: Path) -> None:
     weights = load_file(saved / WEIGHTS)
-    weights["query.weight"][0, 0] = value
+    weights["value.weight"][0, 0] = value
     save_file(weights, saved / WEIGHTS)
     sealed(saved, lambda manifest: manifest["files"].update({WEIGHTS: sha256_of(saved / WEIGHTS)}))
-    refused(saved, r"model.safetensors is damaged: query.weight holds NaN or infinity. Got: 1 values")
+    refused(saved, r"model.safetensors is damaged: value.weight holds NaN or infinity. Got: 1 values")
 
 
 @pytest.mark.parametrize("settings", [{"heads": 10**9}, {"k": 10**12}, {"layers": 10**6}, {"adapter": 10**9}])

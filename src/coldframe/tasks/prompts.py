@@ -82,7 +82,7 @@ def drawn(solved: Sequence[Solved], count: int, seed: int) -> tuple[Solved, ...]
     """Some of the solved examples: other passages and other answers first, else at random.
 
     >>> drawn([("a?", "Yes"), ("b?", "Yes"), ("c?", "No")], 2, seed=0)
-    (('c?', 'No'), ('a?', 'Yes'))
+    (('c?', 'No'), ('b?', 'Yes'))
     """
     rest = [solved[i] for i in np.random.default_rng([seed, 4]).permutation(len(solved))]
     chosen: list[Solved] = []
