@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from coldframe.methods.text.icl import ICLConfig as ICLConfig
     from coldframe.methods.text.icl import RetrievedICL as RetrievedICL
     from coldframe.methods.text.zero_shot import ZeroShot as ZeroShot
+    from coldframe.methods.text.zero_shot import ZeroShotConfig as ZeroShotConfig
     from coldframe.methods.weight_deltas.dyprag import DyPRAG as DyPRAG
     from coldframe.methods.weight_deltas.dyprag import DyPRAGConfig as DyPRAGConfig
     from coldframe.methods.weight_deltas.lora import LoRA as LoRA
@@ -109,6 +110,7 @@ _HOMES = {
     "TrainingConfig": "coldframe.training.config",
     "UESP": "coldframe.methods.soft_tokens.u_esp",
     "ZeroShot": "coldframe.methods.text.zero_shot",
+    "ZeroShotConfig": "coldframe.methods.text.zero_shot",
     "compare": "coldframe.evaluation.comparison",
     "diagnose": "coldframe.diagnosis.diagnose",
     "diagnose_log": "coldframe.diagnosis.rag",
