@@ -13,6 +13,7 @@ from coldframe.training.config import TrainingConfig
 
 #: Rivals of the text and weight ports, which used to be measured as they came.
 TUNED = ("zero-shot", "icl", "icl-fixed", "lora", "prag", "poly-prag", "dyprag", "pear")
+SOFT = ("prompt-tuning", "reparameterised-prompt-tuning", "idpg", "u-esp", "p-esp", "mha-esp", "latent-memory")
 
 
 def ends(space: Floats | Integers | Choices) -> Iterator[Any]:
@@ -31,7 +32,7 @@ def test_every_end_of_every_range_can_be_set(name: str) -> None:
                 assert getattr(create(name, {key: value}).config, key) == value
 
 
-@pytest.mark.parametrize("name", TUNED)
+@pytest.mark.parametrize("name", TUNED + SOFT)
 def test_rivals_can_be_tuned(name: str) -> None:
     method = all_methods()[name]
     assert method.search_space
