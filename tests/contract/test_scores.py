@@ -34,7 +34,11 @@ from coldframe.retrieval.store import Retrieved
 
 every = pytest.mark.parametrize(("case", "architecture"), EVERY, ids=ids(EVERY))
 PROMPTS = prompts(SCHEMA, QUERIES)
-ONE_HOT = [case for case in METHODS if case.id in ("mha-esp/averaging", "p-esp/vectors", "u-esp/vectors")]
+ONE_HOT = [
+    case
+    for case in METHODS
+    if case.id == "mha-esp/averaging" or (case.id.endswith("/vectors") and case.name != "mha-esp")
+]
 WRITERS = [case for case in METHODS if case not in ONE_HOT]
 STATIC = next(case for case in METHODS if case.id == "prompt-tuning")
 
