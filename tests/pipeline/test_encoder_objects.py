@@ -174,7 +174,7 @@ def test_tensors_are_taken_and_a_molecule_reader_need_not_read_words() -> None:
     assert (encoder.dim, encoder.takes_label_text) == (2, False)
 
 
-@pytest.mark.parametrize("wrong", [3, ["minilm"], Plain, object()], ids=str)
+@pytest.mark.parametrize("wrong", [3, ["minilm"], Plain, object()], ids=["a number", "a list", "a class", "an object"])
 def test_what_is_no_encoder_is_told(wrong: Any) -> None:
     for build in (lambda: cf.MHAESP(encoder=wrong), lambda: cf.RetrievalConfig(encoder=wrong)):
         with pytest.raises(ConfigError, match=r"This is no encoder.*Expected: its name, or an object with encode"):
