@@ -25,7 +25,7 @@ def render(blocks: Iterable[Block]) -> str:
 # What would be more than the character itself: a cell's end, code, emphasis, a tag, a link, an entity, an escape.
 _MARKUP = re.compile(
     r"""[|`*~]                          # a cell's end, code, emphasis
-      | (?<!\w)_|_(?!\w)                # emphasis, which does not begin or end within a word
+      | (?<![^\W_])_|_(?![^\W_])        # emphasis, which does not begin or end within a word
       | <(?=[a-zA-Z/!?])                # a tag or an address
       | \](?=[\[(:])                    # a link or what defines one
       | &(?=\#?\w+;)                    # an entity
