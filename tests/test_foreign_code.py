@@ -40,6 +40,7 @@ def calls() -> list[tuple[str, ast.Call, ast.FunctionDef | None]]:
     return calls
 
 
+@pytest.mark.slow
 def test_every_loader_is_told_to_run_no_code() -> None:
     places = calls()
     assert len(places) >= 7
@@ -109,6 +110,7 @@ def test_code_of_an_encoder_s_folder_is_not_run(family: str, model: Path) -> Non
     assert not ran.exists() and "own" not in sys.modules
 
 
+@pytest.mark.slow
 def test_a_pip_in_the_working_directory_is_not_run(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     for folder in (tmp_path / "work", tmp_path / "path"):

@@ -187,6 +187,7 @@ def commands_in(path: Path) -> list[tuple[str, list[str]]]:
     return [(command, re.findall(r"(?<!\S)--[a-z][\w-]*", rest)) for command, rest in calls]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_docs_use_commands_that_exist(path: Path) -> None:
     if not hasattr(importlib.import_module("coldframe.cli"), "main"):

@@ -33,6 +33,7 @@ def test_it_is_a_checkpoint_whose_answer_words_are_single_tokens(made: Path) -> 
     assert scores.shape == (1, 8) and bool(scores.isfinite().all())
 
 
+@pytest.mark.slow
 def test_it_learns_and_the_same_seed_gives_the_same_weights(made: Path) -> None:
     written = load_lm(str(made), dtype="float32").model.state_dict()
     again, tokenizer = small_gpt2.train(20, seed=0)

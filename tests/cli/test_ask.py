@@ -15,6 +15,7 @@ QUICK = ("--dtype", "float32", "--quiet", "--epochs", 2)
 OF = {"prag": (), "poly-prag": ("--set", "adapters=2"), "dyprag": ("--set", "width=4", "--set", "teacher_epochs=1")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", OF)
 def test_encode_ask_evaluate_export(method: str, run: Run, lm: str, tmp_path: Path) -> None:
     out, name = tmp_path / "out", () if method == "prag" else ("--method", method)
@@ -42,6 +43,7 @@ def test_encode_ask_evaluate_export(method: str, run: Run, lm: str, tmp_path: Pa
     assert len(list((tmp_path / "all").glob("*.jsonl"))) == len(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["prag", "poly-prag", "dyprag"])
 def test_a_file_of_passages_and_new_ones(method: str, run: Run, lm: str, tmp_path: Path) -> None:
     qa = [{"question": f"Who is {i}?", "answer": f"number {i}"} for i in range(3)]
@@ -80,6 +82,7 @@ def test_passages_that_cannot_be_used_are_left_out_and_listed(run: Run, lm: str,
     assert ran.status == 0 and ran.json["entries"] == 1 and len(ran.json["left_out"]) == 1, ran.err
 
 
+@pytest.mark.slow
 def test_bad_input_is_told(run: Run, lm: str, tmp_path: Path) -> None:
     bare = tmp_path / "bare.csv"
     bare.write_text("text\nred\n")

@@ -123,6 +123,7 @@ def test_a_label_that_training_did_not_have(run: Run, fitted: Path, tmp_path: Pa
     assert found.json["metrics"]["accuracy"]["n"] == 1 and "Skipped 1" in found.json["notes"][0]
 
 
+@pytest.mark.slow
 def test_rows_to_score_that_are_exemplars(run: Run, fitted: Path, table: Path) -> None:
     told(run("evaluate", fitted, table), "72 of 90 rows are among the artifact's exemplars", "--allow-leaks")
     found = run("evaluate", fitted, table, "--allow-leaks", "--no-cost", "--json", "--quiet")
@@ -136,6 +137,7 @@ def test_evaluate_refuses_rows_that_have_changed_since(run: Run, fitted: Path, t
     told(run("evaluate", fitted), "cannot be loaded", "name the rows")
 
 
+@pytest.mark.slow
 def test_inputs_to_predict(run: Run, fitted: Path, tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("comment,author\na rose,me\n")
     told(run("predict", fitted, tmp_path / "other.csv"), "no column 'sentence'", "comment, author")
@@ -214,6 +216,7 @@ def test_an_artifact_of_another_base_model(run: Run, table: Path, tmp_path: Path
 # ---- what is not there ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "command", "extra"),
     [

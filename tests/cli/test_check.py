@@ -120,6 +120,7 @@ def test_what_cannot_be_checked(run: Run, tmp_path: Path) -> None:
         assert ran.status == 2 and ran.out == "" and part in ran.err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_no_model_library_is_loaded(tmp_path: Path) -> None:
     path = table_of(tmp_path / "a.csv", ROWS)
     code = f"import sys; from coldframe.cli import main; main(['check', {str(path)!r}]); print('torch' in sys.modules)"

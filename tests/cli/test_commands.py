@@ -22,6 +22,7 @@ from coldframe.tasks import builtin_names
 Run = Callable[..., Ran]
 
 
+@pytest.mark.slow
 def test_a_user_s_table_goes_through(run: Run, table: Path, lm: str, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "things"
     fit = run("fit", table, "--text", "sentence", "--label", "colour", "--model", lm, "--out", out, "--json", *QUICK)
@@ -61,6 +62,7 @@ def test_everything_but_the_data_is_inferred_and_said(
     assert found.out.endswith("wrote runs/things-zero-shot\n")
 
 
+@pytest.mark.slow
 def test_python_and_command_line_answer_alike(run: Run, fitted: Path, table: Path) -> None:
     rows = [row["sentence"] for row in csv.DictReader(table.open())]
     pipeline = coldframe.load(fitted)
@@ -125,6 +127,7 @@ def test_predict_keeps_the_ids_of_rows(run: Run, fitted: Path, tmp_path: Path) -
     assert [(record["text"], "id" in record) for record in named] == [("q-7", False), ("9", False)]
 
 
+@pytest.mark.slow
 def test_what_is_missing_in_a_file_is_missing_in_a_line(
     run: Run, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +272,7 @@ def test_a_recipe_gives_defaults_and_flags_override_it(run: Run, table: Path, lm
     assert found.json["method_settings"]["adapter"] == 8 and len(found.json["history"]) == 1
 
 
+@pytest.mark.slow
 def test_lists(run: Run) -> None:
     assert [task["name"] for task in run("tasks", "--json").json] == builtin_names()
     methods = {method["name"]: method for method in run("methods", "--json").json}
@@ -289,6 +293,7 @@ def test_version_help_and_unknown_commands(run: Run) -> None:
     assert misspelt.status == 2 and "--epochs" in misspelt.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["fit", "--help"], ["compare", "--help"], ["predict", "--help"]])
 def test_help_does_not_wait_for_torch(words: list[str]) -> None:
     code = (

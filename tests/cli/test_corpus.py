@@ -30,6 +30,7 @@ def artifact(run: Run, lm: str, tmp_path: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_questions_that_were_trained_on_are_refused_or_said(run: Run, artifact: Path, tmp_path: Path) -> None:
     fresh = {"question": "Where is it?", "answer": "Rome", "passages": ["It"]}
     leak = written(tmp_path / "leak.jsonl", {"question": "where does it  lie?", "answer": "Rome"}, fresh)
@@ -48,6 +49,7 @@ def test_questions_that_were_trained_on_are_known_without_the_corpus(run: Run, a
     assert outcome.status != 0 and "1 of 1 rows were used in training (row 1 'Where is she?')" in outcome.err
 
 
+@pytest.mark.slow
 def test_questions_that_bring_passages_are_asked_with_these(run: Run, lm: str, artifact: Path, tmp_path: Path) -> None:
     own = [{"title": "He", "text": "He is in Bonn."}, {"title": "She", "text": "She is in Oslo."}]
     log = written(tmp_path / "asked.jsonl", {"question": "Where is he?", "answer": "Bonn", "contexts": own})
@@ -69,6 +71,7 @@ def test_questions_that_bring_passages_are_asked_with_these(run: Run, lm: str, a
     assert outcome.status != 0 and "There is no adapter for passage" in outcome.err
 
 
+@pytest.mark.slow
 def test_test_rows_that_were_added_to_the_store_are_refused(run: Run, lm: str, tmp_path: Path) -> None:
     rows = [
         {"text": f"item {i} {'rose' if i % 2 else 'leaf'}", "label": "red" if i % 2 else "green"} for i in range(24)

@@ -60,6 +60,7 @@ def test_a_static_prompt_is_found_out_and_may_fail_a_pipeline(run: Run, prompt: 
     assert run("diagnose", prompt, "--out", out, "--fail-on", "mixed", *QUICK).status == 0
 
 
+@pytest.mark.slow
 def test_the_table_has_the_verdict_first(run: Run, prompt: Path) -> None:
     found = run("diagnose", prompt, *QUICK)
     assert found.status == 0, found.err
@@ -78,6 +79,7 @@ def test_few_queries_get_no_verdict(run: Run, fitted: Path, tmp_path: Path) -> N
     assert found.json["store_health"]["entries"] == 72 and found.json["store_health"]["leaks"] == 0
 
 
+@pytest.mark.slow
 def test_rows_of_a_file_and_a_sample_of_them(run: Run, fitted: Path, tmp_path: Path) -> None:
     new = tmp_path / "new.csv"
     new.write_text("sentence,colour\n" + "".join(f"new {i} rose,red\nnew {i} leaf,green\n" for i in range(8)))

@@ -47,6 +47,7 @@ def test_a_model_is_not_written_over(run: Run, lm: str, table: Path, tmp_path: P
     assert listing(model) == before
 
 
+@pytest.mark.slow
 def test_an_own_folder_is_written_again_and_what_others_put_there_stays(
     run: Run, lm: str, table: Path, tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ def test_the_module_runs() -> None:
 # ---- methods ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_methods_are_explained_without_torch() -> None:
     code = (
         "import sys\nfrom coldframe.cli import main\nmain(['methods', 'mha-esp'])\nmain(['methods', '--json'])\n"

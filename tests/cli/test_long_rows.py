@@ -33,6 +33,7 @@ def test_a_long_row_is_named_before_anything_is_trained(run: Run, lm: str, tmp_p
     assert "--on-error skip" in outcome.err and not (tmp_path / "out" / "coldframe_config.json").exists()
 
 
+@pytest.mark.slow
 def test_long_rows_are_skipped_by_every_command(run: Run, lm: str, tmp_path: Path) -> None:
     table = labelled(tmp_path / "t.jsonl", 12, {"train": 3, "validation": 2, "test": 2})
     skip = ("--on-error", "skip")

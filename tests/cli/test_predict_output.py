@@ -16,6 +16,7 @@ from coldframe.cli import main
 Run = Callable[..., Ran]
 
 
+@pytest.mark.slow
 def test_a_list_in_the_place_of_lines(run: Run, fitted: Path, tmp_path: Path) -> None:
     (tmp_path / "new.txt").write_text("a rose\nthe sea\n")
     lines = run("predict", fitted, tmp_path / "new.txt").lines

@@ -30,6 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_model_is_reweighted_and_the_checkpoint_is_a_model_like_any_other(
     run: Run, folder: Path, tmp_path: Path
 ) -> None:
@@ -90,6 +91,7 @@ def test_an_interrupted_command_goes_on(
     assert done == [0, 1, 2, 3, 2, 3]
 
 
+@pytest.mark.slow
 def test_bad_input_is_told(run: Run, folder: Path, tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.mkdir()

@@ -62,6 +62,7 @@ def answers(pipeline: Pipeline) -> Any:
     return pipeline.predict(QUERIES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "architecture"), FITTED, ids=ids(FITTED))
 def test_fitting_trains_the_method_and_nothing_else_and_survives_saving(
     case: Case, architecture: str, tmp_path: Path
@@ -96,6 +97,7 @@ def test_fitting_trains_the_method_and_nothing_else_and_survives_saving(
 KINDS = {"corpus": corpus(), "labels with passages": corpus(TWO)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", [c for c in METHODS if "/" not in c.id], ids=lambda case: case.id)
 def test_every_method_takes_a_corpus_and_labelled_rows_with_passages(case: Case, kind: str, tmp_path: Path) -> None:
@@ -120,6 +122,7 @@ def test_methods_without_parameters_are_fitted_saved_and_loaded_too(name: str, t
     assert load(tmp_path, lm).predict(QUERIES) == pipeline.predict(QUERIES)
 
 
+@pytest.mark.slow
 def test_a_method_learns_to_write(tmp_path: Path) -> None:
     lm = lm_of("llama")
     method = Case("p", "prompt-tuning", {"tokens": 8}).method()

@@ -66,6 +66,7 @@ class OneOrder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.id)
 def test_two_trainings_end_with_the_same_bytes(case: Case) -> None:
@@ -75,6 +76,7 @@ def test_two_trainings_end_with_the_same_bytes(case: Case) -> None:
     assert outcome(case, on) == outcome(case, on)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TRAINED, ids=lambda case: case.id)
 def test_nothing_is_added_up_in_an_order_that_threads_decide(case: Case) -> None:
     with OneOrder():
@@ -91,6 +93,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["neural", "neural, fine-tuned", "morgan", "morgan+descriptors"])
 def test_an_interrupted_training_ends_with_the_same_bytes_whatever_encodes(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

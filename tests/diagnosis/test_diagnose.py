@@ -181,6 +181,7 @@ def trained(method: Any, lm: FrozenLM, task: Task, seed: int = 0) -> Pipeline:
     return fit(method, lm, task, retrieval=retrieval, training=TRAINING.replace(seed=seed), quiet=True)
 
 
+@pytest.mark.slow
 def test_a_static_prompt_is_called_so(lm: FrozenLM, task: Task) -> None:
     method = fit(PromptTuning(tokens=2), lm, task, training=TRAINING.replace(epochs=6, learning_rate=0.1), quiet=True)
     found = cf.diagnose(method, task=task, **FAST)
@@ -204,6 +205,7 @@ def test_a_retrieving_pipeline_goes_through_with_all_conditions(lm: FrozenLM, ta
     assert any("before training" in note for note in found.notes)
 
 
+@pytest.mark.slow
 def test_exemplars_in_the_prompt_have_no_tokens_and_no_ladder(lm: FrozenLM, task: Task) -> None:
     pipeline = trained(RetrievedICL(k=2), lm, task)
     found = cf.diagnose(pipeline, task.test, **FAST)
@@ -213,6 +215,7 @@ def test_exemplars_in_the_prompt_have_no_tokens_and_no_ladder(lm: FrozenLM, task
         cf.diagnose(pipeline, task.test, task=task, ladder=True, **FAST)
 
 
+@pytest.mark.slow
 def test_pipelines_of_different_settings_are_not_put_together(lm: FrozenLM, task: Task) -> None:
     first, second = (trained(IDPG(tokens=tokens, encoder="tiny"), lm, task) for tokens in (1, 2))
     with pytest.raises(ConfigError, match="Only the training seed may differ"):

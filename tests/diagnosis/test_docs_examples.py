@@ -84,6 +84,7 @@ def test_a_server(capsys, tmp_path, monkeypatch):
 LOGS = (Path(__file__).parents[2] / "docs/how-to/diagnose-a-log.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_logs_of_the_frameworks_are_read(tmp_path, monkeypatch):
     pytest.importorskip("langchain_core")
     pytest.importorskip("llama_index.core")

@@ -76,6 +76,7 @@ def test_the_written_token_is_told_from_the_answer(server, lm):
         np.testing.assert_allclose(make(server).losses("full"), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_written_answers_are_scored(server, lm):
     server.echoes = False
     cases = make(server, mode="answers").cases("full")
@@ -111,6 +112,7 @@ def test_a_server_without_log_probabilities(server, trouble):
         make(server, mode="logprobs")
 
 
+@pytest.mark.slow
 def test_rate_limits_and_server_errors_are_waited_out(server, lm):
     expected = TextRAG(lm, retrieve, QUERIES, template=TEMPLATE).losses("full")
     subject = make(server)

@@ -105,6 +105,7 @@ def naive(subject: PipelineSubject, row: int, found: Retrieved, texts: list[str]
     return float(-scores.log_softmax(-1)[0, gold(schema)[row]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings"), [("mha-esp", MHA), ("icl", {"k": 2})])
 def test_conditions_are_what_they_say(name: str, settings: dict[str, Any]) -> None:
     subject = made(name, **settings)

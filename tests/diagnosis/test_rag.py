@@ -223,6 +223,7 @@ def test_rows_of_a_repeated_question_are_paired_in_their_order() -> None:
     assert "order" not in shared(first, log(("R?", "e"), ("Q?", "f")))[0].notes[-1]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     losses=st.lists(st.tuples(*[st.sampled_from([0.0, 0.5, 1.0])] * 3), min_size=2, max_size=60),

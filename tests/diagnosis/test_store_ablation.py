@@ -127,6 +127,7 @@ def trained(name: str, on: Task | None = None, training: TrainingConfig = SHORT,
     return fit(method, lm_of("llama"), on or task(), retrieval=RETRIEVAL, training=training, quiet=True)
 
 
+@pytest.mark.slow
 def test_prompt_tuning_loses_exactly_nothing() -> None:
     """Nearly all rows have one label, which one prompt for all can say."""
     rows = [example(i, "B" if i % 9 == 0 else "A", f"asked {i}") for i in range(70)]

@@ -70,6 +70,7 @@ def test_first_adaptation(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert (folder / "runs/first-comparison/report.html").is_file()
 
 
+@pytest.mark.slow
 def test_is_my_retrieval_doing_anything(folder: Path) -> None:
     settings, *cells = code_cells(RETRIEVAL)
     names = run([with_settings(settings, MODEL="lm"), *cells])

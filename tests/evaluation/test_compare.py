@@ -54,6 +54,7 @@ def test_the_sign_turns_with_the_order():
     assert there.p_value == back.p_value
 
 
+@pytest.mark.slow
 def test_differences_cover_as_often_as_they_say():
     rng = np.random.default_rng(2)
     hits = 0
@@ -94,6 +95,7 @@ def test_several_seeds_and_unequal_numbers_of_them():
     assert found.high - found.low > single.high - single.low
 
 
+@pytest.mark.slow
 def test_power():
     """A true difference of the smallest size is found about four times out of five."""
     rng = np.random.default_rng(5)

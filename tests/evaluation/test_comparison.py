@@ -174,6 +174,7 @@ def test_generation_tasks_are_compared_without_controls(cache: Path) -> None:
     assert {row.name for row in found.data.rows} == {"zero-shot", "prompt-tuning"}
 
 
+@pytest.mark.slow
 def test_one_table_over_all_four_ports(cache: Path, tmp_path: Path) -> None:
     pear = {"heads": 2, "fixed": 0.5, "repetitions": [[3, 6]], "length": 6, "held_out": 2}
     esp = {"encoder": "tiny", "adapter": 8, "heads": 2, "k": 2}

@@ -35,6 +35,7 @@ CONFIGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize(("cached", "tokens", "positions"), [(0, 17, 1), (9, 5, 1), (0, 12, 12)])
 def test_formula_agrees_with_torch(name, cached, tokens, positions):

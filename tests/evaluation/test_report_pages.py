@@ -58,6 +58,7 @@ def attended(*shares: tuple[float, ...]) -> Page:
     return Page(render_report(dataclasses.replace(data, samples=(sample,))))
 
 
+@pytest.mark.slow
 def test_even_attention_is_a_sentence_and_other_attention_has_a_legend() -> None:
     even = attended((0.34, 0.33), (0.33, 0.33), (0.33, 0.34))
     assert "The attention is even" in even.words and "soft token 1" not in str(even.attributes)

@@ -93,6 +93,7 @@ def choices(comparison: Comparison) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_every_method_gets_its_trials_and_the_first_is_the_settings_as_they_are(whole: Comparison) -> None:
     searches = whole.searches
     assert {title: search.tuning.trials for title, search in searches.items()} == {
@@ -140,6 +141,7 @@ def test_what_was_not_tuned_is_marked_only_beside_what_was(whole: Comparison) ->
     assert "not tuned" not in [cell.text for row in scores(untuned).rows for cell in row]
 
 
+@pytest.mark.slow
 def test_test_rows_are_never_read_while_tuning(whole: Comparison) -> None:
     poison = tuple(
         dataclasses.replace(row, text=f"poison {row.text[::-1]}", target="No" if row.target == "Yes" else "Yes")
@@ -150,6 +152,7 @@ def test_test_rows_are_never_read_while_tuning(whole: Comparison) -> None:
     assert whole.data.main_row.seed_values != poisoned.data.main_row.seed_values, "the test rows do differ"
 
 
+@pytest.mark.slow
 def test_a_trial_has_no_test_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Task] = []
     fit = trials.fit

@@ -40,6 +40,7 @@ def dyprag() -> Pipeline:
     return fitted(method, task=SIX, epochs=60, learning_rate=3e-3, batch_size=6)
 
 
+@pytest.mark.slow
 def test_the_knowledge_is_in_the_weights(prag: Pipeline) -> None:
     """Questions as they were trained, of a random model that knows nothing: only the right adapter answers."""
     variants = variants_of(prag)
@@ -76,6 +77,7 @@ def test_what_swapping_breaks_is_a_share_of_what_was_right(prag: Pipeline) -> No
     assert broken(dataclasses.replace(own, generated=("x",) * 4), swapped) is None
 
 
+@pytest.mark.slow
 def test_dyprag_generates_what_answers(dyprag: Pipeline) -> None:
     variants = variants_of(dyprag)
     names = ("zero-shot", "dyprag", "dyprag, swapped store")
@@ -100,6 +102,7 @@ def test_dyprag_generates_what_answers(dyprag: Pipeline) -> None:
     torch.testing.assert_close(b[1] @ a[1], sum(updates), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_poly_prag_and_its_controls(poly: Pipeline) -> None:
     variants = variants_of(poly)
     controls = ["swapped store", "uniform routing", "random routing"]
@@ -141,6 +144,7 @@ def test_what_each_variant_puts_in(prag: Pipeline) -> None:
         assert len(swapped.examples(row)) == 2 and not own & {entry.id for entry in swapped.examples(row)}
 
 
+@pytest.mark.slow
 def test_answers_do_not_depend_on_the_batch(prag: Pipeline) -> None:
     both = variants_of(prag.replace(k=3))["icl+prag"]
     together = both.predictions(SIX.test)

@@ -64,6 +64,7 @@ def tells(data: ReportData, difference: Difference) -> str:
     return "gain" if (difference.value > 0) == data.primary.higher else "loss"
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(results())
 def test_every_comparison_says_what_its_numbers_say(data: ReportData) -> None:
@@ -86,6 +87,7 @@ def test_every_comparison_says_what_its_numbers_say(data: ReportData) -> None:
         assert counts == ([] if difference.n == own.n else [difference.n]), "rows other than the score's are told"
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(results())
 def test_the_headline_is_true(data: ReportData) -> None:
@@ -125,6 +127,7 @@ def test_the_headline_is_true(data: ReportData) -> None:
         assert found.outcome == "loss" and not rivals and data.kind == "generation"
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(results())
 def test_the_remark_on_few_rows_names_the_rows_it_speaks_of(data: ReportData) -> None:
@@ -144,6 +147,7 @@ def test_the_remark_on_few_rows_names_the_rows_it_speaks_of(data: ReportData) ->
     assert any(d.n == rows and (shown is None or data.primary.show(d.smallest) == shown) for d in undecided)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(results(), st.booleans())
 def test_few_seeds_are_told_where_they_carry_a_claim(data: ReportData, trained: bool) -> None:
@@ -157,6 +161,7 @@ def test_few_seeds_are_told_where_they_carry_a_claim(data: ReportData, trained: 
         assert found.few_seeds in render_markdown(data)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(results())
 def test_tables_have_n_and_results_are_json(data: ReportData) -> None:

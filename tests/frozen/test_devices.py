@@ -24,6 +24,7 @@ def test_a_loaded_model_with_its_tokenizer() -> None:
         cf.load_lm("smollm2", tokenizer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, "bfloat16", "torch.bfloat16"])
 @pytest.mark.parametrize("device", [torch.device("cpu"), "cpu", "auto"])
 def test_torch_s_own_objects(dtype: object, device: object, tmp_path: Path) -> None:

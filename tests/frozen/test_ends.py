@@ -117,6 +117,7 @@ def test_prompts_that_end_differently_do_not_share_labels_that_need_an_end() -> 
         lm.label_scores(prompts, ["1", "10"])
 
 
+@pytest.mark.slow
 def test_trained_on_as_many_of_both_both_are_predicted() -> None:
     """Ratings 1 and 10: the tokens of the one begin those of the other."""
     lm, words = lm_of(), ["1", "10"]

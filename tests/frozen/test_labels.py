@@ -70,6 +70,7 @@ def test_labels_at_once_are_labels_one_by_one(architecture: str, kind: str) -> N
         torch.testing.assert_close(lm.label_scores(PROMPTS, WORDS, conditioning), one_by_one(lm, conditioning), **CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt2", "bloom"])
 @pytest.mark.parametrize("most", [1, 5, 12, 40])
 def test_parts_are_the_whole(architecture: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +184,7 @@ def naive_choices(lm: FrozenLM, prompt: Prompt, words: list[str]) -> Tensor:
     return torch.stack(scores)
 
 
+@pytest.mark.slow
 @every
 def test_choices_are_those_of_the_equation_and_add_up_to_one(
     architecture: str, monkeypatch: pytest.MonkeyPatch
@@ -254,6 +256,7 @@ def test_the_prompt_is_not_copied_and_logits_exist_for_few_tokens() -> None:
     assert sum(written) == shape[0] * (shape[1] + 1) and max(written) <= label_tree._LOGITS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["1", "2", "10", "-1"], ["جيد", "سيئ", "لا بأس"], ["😀", "😡", "😐"], ["好", "坏"]])
 def test_labels_that_share_their_first_token_can_all_win(words: list[str]) -> None:
     """Of digits, Arabic and emoji the first token is a blank, or the first bytes of all: it tells nothing apart."""

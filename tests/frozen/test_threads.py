@@ -59,6 +59,7 @@ def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
         return [future.result() for future in [pool.submit(run, job) for job in jobs]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["deltas", "gains", "deltas beside zero-shot"])
 def test_every_thread_has_its_own_answer(kind: str) -> None:
     lm, alone = (FrozenLM(*tiny("llama")) for _ in range(2))
@@ -83,6 +84,7 @@ def test_every_thread_has_its_own_answer(kind: str) -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in lm.model.modules())
 
 
+@pytest.mark.slow
 def test_states_are_read_by_the_base_model_while_others_change_it() -> None:
     lm, alone = (FrozenLM(*tiny("llama")) for _ in range(2))
     put = conditioning_of(lm, "gains", 0)

@@ -123,6 +123,7 @@ def test_parts_of_one_name_or_a_part_alone_are_no_composition() -> None:
         create("icl+pear", {"iclx": {"k": 3}})
 
 
+@pytest.mark.slow
 def test_a_part_is_trained_with_the_ports_of_the_others_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gains first, whatever the order of the names; then the soft tokens, on the reweighted model."""
     lm, seen = lm_of("llama"), list[Conditioning]()
@@ -159,6 +160,7 @@ def test_text_stands_in_the_prompt_while_soft_tokens_are_trained(monkeypatch: py
     assert counts and all(set(of_batch) == {2} for of_batch in counts)
 
 
+@pytest.mark.slow
 def test_a_part_is_trained_as_it_is_alone_where_the_others_play_no_part() -> None:
     """PRAG's losses have a prompt of their own; its training settings are its own too."""
     composed = fit(
@@ -171,6 +173,7 @@ def test_a_part_is_trained_as_it_is_alone_where_the_others_play_no_part() -> Non
     assert torch.equal(*adapters)
 
 
+@pytest.mark.slow
 def test_what_another_run_left_in_the_cache_does_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def weights(cache: Path, seeds: Sequence[int]) -> list[np.ndarray]:
         monkeypatch.setenv("COLDFRAME_CACHE", str(cache))
@@ -183,6 +186,7 @@ def test_what_another_run_left_in_the_cache_does_not_show(tmp_path: Path, monkey
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_trained_under_other_gains_is_not_taken_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,7 @@ def test_fingerprints_cannot_be_fine_tuned() -> None:
         TunedEncoder(load_encoder("morgan"), rank=2)
 
 
+@pytest.mark.slow
 def test_threads_that_tune_one_encoder_differently_do_not_disturb_each_other(spec: str) -> None:
     encoder = load_encoder(spec)
     assert isinstance(encoder, HFEncoder)

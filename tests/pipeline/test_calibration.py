@@ -104,6 +104,7 @@ def test_contextual_has_the_exemplars_of_rows(lm: FrozenLM, task: Task) -> None:
     np.testing.assert_allclose(pipeline.method.label_bias, means.mean() - means, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["contextual", "batch", "prior"])
 def test_every_port_is_corrected_alike_and_keeps_it(way: Calibration, lm: FrozenLM, task: Task, tmp_path: Path) -> None:
     for number, method in enumerate((cf.RetrievedICL(k=2), cf.FixedICL(k=2), cf.PromptTuning(tokens=2))):
@@ -133,6 +134,7 @@ def test_a_correction_is_taken_back(lm: FrozenLM, task: Task) -> None:
     assert pipeline.calibrate(task.validation, "none") == [] and not pipeline.method.label_bias
 
 
+@pytest.mark.slow
 def test_a_comparison_corrects_each_method_as_its_settings_say(lm: FrozenLM, task: Task) -> None:
     runner = Runner(lm, task, {}, RetrievalConfig(), None, 0, None, True)
     plain = Job("a", "method", "zero-shot", {}, 0)

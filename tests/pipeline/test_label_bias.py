@@ -43,6 +43,7 @@ def task() -> Task:
     return Task(SCHEMA, rows("train", 6), rows("validation", 90), rows("test", 30))
 
 
+@pytest.mark.slow
 def test_a_bias_is_where_the_naive_search_finds_it() -> None:
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet([3, 1], 60)

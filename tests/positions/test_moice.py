@@ -141,6 +141,7 @@ def test_the_loss_is_that_of_the_next_tokens_and_of_the_balance() -> None:
     torch.testing.assert_close(loss, nll + 0.3 * balance)
 
 
+@pytest.mark.slow
 def test_training_is_the_same_again_for_the_same_seed_and_takes_so_many_texts() -> None:
     def weights(**options: Any) -> list[Tensor]:
         return list(fitted(tiny_lm(), **options).method.state_dict().values())

@@ -78,6 +78,7 @@ def test_clear_cases_are_told():
         assert sum(joint == truth for _, joint in verdicts) >= 18, planted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", EDGES)
 def test_false_verdicts_are_rare(share):
     """At the edges, where they are likeliest: at most 5% are false, 2.5% where one side of an edge counts."""

@@ -28,6 +28,7 @@ PROMPTS = ["the answer is", "Question: molecule? Answer:"]
 TARGETS = [["yes", "no no", "the"], ["the molecule", "no", "yes"]]
 
 
+@pytest.mark.slow
 def test_pulls_are_the_slopes_of_the_choice() -> None:
     lm = FrozenLM(*tiny("llama"))
 

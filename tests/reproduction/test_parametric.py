@@ -35,6 +35,7 @@ def words(folder: str, tmp_path: Path) -> Callable[..., list[str]]:
     return build
 
 
+@pytest.mark.slow
 def test_everything_once_and_again_for_nothing(
     words: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def test_tables(tmp_path: Path) -> None:
         assert line in text, line
 
 
+@pytest.mark.slow
 def test_figures_of_scores(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for passages in (50, 500):

@@ -102,6 +102,7 @@ def test_losses_alone_and_a_folder_and_a_file_of_questions(
     assert done.gains is None and done.sets[0].places == ()
 
 
+@pytest.mark.slow
 def test_gains_by_hand(words: Callable[..., list[str]]) -> None:
     usual = ("--max-new-tokens", 0, "--sets", "popqa", "--systems", "base")
     done = pear.run(words(*usual, "none=0.0:1.0", "some=1.2:0.25,0.3:2"))

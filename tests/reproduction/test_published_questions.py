@@ -48,6 +48,7 @@ def rows(draw: st.DrawFn) -> Row:
     return Row(draw(TEXT), draw(TEXT.filter(str.strip)), draw(st.lists(ANSWER, min_size=1, max_size=3)), passages, gold)
 
 
+@pytest.mark.slow
 @given(st.lists(rows(), min_size=1, max_size=4, unique_by=lambda row: row.id))
 def test_rows_keep_their_passages_in_order_and_the_store_has_each_once(listed: list[Row]) -> None:
     task = question_task("some", listed)

@@ -100,6 +100,7 @@ def test_the_map_has_every_effect_and_marks_the_chosen_heads() -> None:
     assert 'class="above" opacity' not in empty
 
 
+@pytest.mark.slow
 def test_the_loss_is_drawn_where_gains_were_trained() -> None:
     title = "Loss while the gains were trained"
     assert title in render_page(Reweighted("tiny", GAINS))

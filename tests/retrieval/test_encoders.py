@@ -81,6 +81,7 @@ def test_pooling_never_sees_padding(folders: dict[str, Path], name: str, model: 
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hf:bert:mean", "hf:bert:cls", "hf:gpt2:last", "hf:roberta:mean", "st:bert"])
 def test_the_vector_of_a_text_never_depends_on_what_is_encoded_beside_it(folders: dict[str, Path], kind: str) -> None:
     family, name, *pooling = kind.split(":")

@@ -22,6 +22,7 @@ def retrieved(*rows: list[int], store: Store = STORE) -> Retrieved:
     return Retrieved(store, np.array(rows), np.tile(np.float32([0.9, 0.5]), (len(rows), 1)))
 
 
+@pytest.mark.slow
 @given(st.lists(st.frozensets(st.integers(0, 9), max_size=3), min_size=2, max_size=30), st.integers(0, 3))
 @settings(deadline=None)
 def test_donors_are_a_permutation_that_leaves_nobody_with_its_own(sets: list[frozenset[int]], seed: int) -> None:

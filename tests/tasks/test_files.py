@@ -137,6 +137,7 @@ def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert task.options["data"] == "~/rows.csv"
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=8), CELL), min_size=1, max_size=6))
 def test_json_arrays_come_back(rows: list[dict[str, Any]]) -> None:

@@ -153,6 +153,7 @@ def test_folding_twice_is_folding_once(text: str) -> None:
     assert folded(folded(text)) == folded(text)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.text(max_size=5) | st.decimals(allow_nan=False, allow_infinity=False).map(str), min_size=1),
     st.booleans(),

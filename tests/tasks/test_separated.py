@@ -111,6 +111,7 @@ def test_what_the_csv_module_writes_comes_back(cells: list[tuple[str, str]], sep
     assert [values for _, values in rows] == list(map(list, cells))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.text(alphabet='ab" ,;', min_size=1, max_size=8), min_size=1, max_size=8))
 def test_every_line_of_a_tsv_is_a_row(texts: Sequence[str]) -> None:

@@ -67,6 +67,7 @@ def unbalanced() -> Task:
 # ---- one step ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("class_weights", [True, False])
 @pytest.mark.parametrize(("size", "accumulation"), [(6, 2), (4, 3), (5, 3), (1, 12)])
 def test_accumulated_batches_are_one_large_batch(size: int, accumulation: int, class_weights: bool) -> None:
@@ -270,6 +271,7 @@ def test_without_validation_rows_the_training_loss_chooses() -> None:
         assert "validation_loss" not in record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["labels", "answer"])
 def test_both_objectives_learn(objective: str) -> None:
     history = trained(epochs=15, objective=objective, learning_rate=0.1, patience=0).history

@@ -67,6 +67,7 @@ def test_a_short_beginning_is_not_shared() -> None:
     assert not len(lm.states)
 
 
+@pytest.mark.slow
 def test_instructions_reach_the_prompt_and_the_artifact(tmp_path: Path) -> None:
     for name in ("zero-shot", "icl", "icl-fixed"):
         pipeline = cf.fit(create(name, {"instruction": "Say it."}), lm_of("llama"), task(), out=tmp_path / name)

@@ -146,6 +146,7 @@ def test_an_embedding_is_the_last_state_of_the_last_token(architecture: str) -> 
             torch.testing.assert_close(found[row], hidden[0, -1], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "settings"),
     [
@@ -269,6 +270,7 @@ def test_training_learns_and_every_passage_has_its_own_adapter(settings: dict[st
     assert loss(range(4)) < 0.7 * closed and loss(range(4)) < loss([3, 0, 1, 2]) - 0.1
 
 
+@pytest.mark.slow
 def test_with_the_published_scale_a_perfect_fit_is_not_the_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     parts: dict[str, tuple[float, float, float]] = {}
 
@@ -335,6 +337,7 @@ def test_settings_out_of_range_are_told(wrong: dict[str, Any]) -> None:
 # ---- what is kept -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_artifact_holds_network_and_embeddings_and_not_the_teacher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,6 +382,7 @@ def ids_of(first: int, last: int) -> set[str]:
     return {passage.id for passage in passages_of(part(facts(), first, last))}
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in the network's training: what the teacher has finished is not trained again, the network goes on."""
     settings = {**SMALL, "checkpoint_every": 2}
@@ -414,6 +418,7 @@ def test_growth_embeds_and_trains_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         pipeline.replace(routing="uniform")
 
 
+@pytest.mark.slow
 def test_unusable_passages_are_told_before_the_work_or_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     bare, long = Passage.of("nothing is asked", row=9), Passage.of("word " * 300, "Long", row=10)
     about = dataclasses.replace(facts().train[0], id="long", gold=(long.id,))

@@ -182,6 +182,7 @@ def loss_of(pipeline: Pipeline, routing: Any = "learned") -> float:
     return sum(losses) / len(losses)
 
 
+@pytest.mark.slow
 def test_training_learns_and_every_passage_is_routed() -> None:
     lm = FrozenLM(*tiny("llama"))
     before = lm.weight_hash
@@ -228,6 +229,7 @@ def test_settings_out_of_range_are_told(wrong: dict[str, Any]) -> None:
 # ---- what is kept -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_artifact_holds_bank_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = fitted(poly(), out=tmp_path / "a", **SMALL)
     bank = bank_of(pipeline)
@@ -277,6 +279,7 @@ def test_a_killed_run_ends_at_the_same_weights(relaxed: bool, tmp_path: Path, mo
 # ---- growth -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_new_passages_get_rows_and_the_old_stay(tmp_path: Path) -> None:
     start, lm = part(facts(), 0, 5), tiny_lm()
     fitted(poly(stored="bfloat16"), task=start, out=tmp_path, **{**SMALL, "epochs": 10})
@@ -308,6 +311,7 @@ def test_a_new_row_starts_as_no_other_and_learns_or_is_refused() -> None:
         cf.grow(fixed, facts(), quiet=True)
 
 
+@pytest.mark.slow
 def test_added_passages_that_cannot_be_used_are_told_or_left_out() -> None:
     bare = Passage.of("nothing is asked", row=9)
     more = with_passages(part(facts(), 0, 4), bare)
@@ -319,6 +323,7 @@ def test_added_passages_that_cannot_be_used_are_told_or_left_out() -> None:
     assert {entry.id for entry in skipping.store.examples} == {p.id for p in passages_of(part(facts(), 0, 4))}
 
 
+@pytest.mark.slow
 def test_a_killed_growth_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm, settings = tiny_lm(), {**SMALL, "checkpoint_every": 2}
     for name in ("whole", "killed"):

@@ -42,6 +42,7 @@ pytest.importorskip("bm25s")
 FOUR = facts(4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "settings"),
     [
@@ -102,6 +103,7 @@ def test_a_passage_is_trained_as_peft_trains_it() -> None:
     assert share_apart(ours, theirs) < 0.01 and float(ours[layout.start(0) == 0].abs().mean()) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_half_precision_model_trains_adapters_in_float32() -> None:
     model, tokenizer = tiny("llama")
     lm, method = FrozenLM(model.bfloat16(), tokenizer), PRAG(stored="float32")
@@ -158,6 +160,7 @@ def test_settings_out_of_range_are_told(wrong: dict[str, Any]) -> None:
 # ---- what is kept -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_artifact_holds_the_adapters_and_nothing_else(tmp_path: Path) -> None:
     exact = fitted(PRAG(stored="float32", at_once=3), out=tmp_path / "float32", epochs=2)
     listed = json.loads((tmp_path / "float32" / "coldframe_config.json").read_text())["files"]
@@ -175,6 +178,7 @@ def test_an_artifact_holds_the_adapters_and_nothing_else(tmp_path: Path) -> None
     assert torch.equal(adapters_of(cf.load(tmp_path / "elsewhere", tiny_lm())), adapters_of(half))
 
 
+@pytest.mark.slow
 def test_a_killed_run_does_not_train_again_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fitted(PRAG(at_once=3), epochs=2)
     begun = trained_problems(monkeypatch, stop_at=2)
@@ -301,6 +305,7 @@ def test_a_grown_corpus_trains_the_new_passages_and_writes_where_it_is_told(
     torch.testing.assert_close(adapters_of(cf.load(tmp_path / "a", lm)), adapters_of(pipeline))
 
 
+@pytest.mark.slow
 def test_a_killed_growth_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fitted(PRAG(at_once=1), task=part(facts(), 0, 4), out=tmp_path, epochs=2)
     trained_problems(monkeypatch, stop_at=2)
@@ -313,6 +318,7 @@ def test_a_killed_growth_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert rest == ["prag: 1 passages"] and len(cf.load(tmp_path, tiny_lm()).store) == 7
 
 
+@pytest.mark.slow
 def test_a_copy_with_other_settings_outlives_what_it_was_made_from(tmp_path: Path) -> None:
     pipeline = fitted(PRAG(), task=FOUR, epochs=1).replace(k=2, combine="mean")
     gc.collect()
