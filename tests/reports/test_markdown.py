@@ -20,8 +20,8 @@ LETTERS = st.characters(codec="utf-8", exclude_categories=["Cc"])  # control cha
 WORDS = st.text(st.sampled_from("ab1 .)|`*_~<>[]()!&#;:\\-+=\n\"'/") | LETTERS, max_size=30)
 NASTY = [
     HOSTILE, "a|b", "a\\|b", "a\\", "`", "a`b``c", "x\n\n# y", "[a](javascript:alert(1))", "![a](http://b/c.png)",
-    "&lt;b&gt;", "**b**", "_b_ snake_case", "__0__", "~~b~~", "# a", "- a", "1. a", "12) a", "> a", "---", "=== ", "[a]: http://b",
-    "<https://a.b>", "a  \nb", "```\n<script>", "<!-- a", "| a | b |\n|---|---|", "\\`<b>",
+    "&lt;b&gt;", "**b**", "_b_ snake_case", "__0__", "~~b~~", "# a", "- a", "1. a", "12) a", "> a", "---", "=== ",
+    "[a]: http://b", "<https://a.b>", "a  \nb", "```\n<script>", "<!-- a", "| a | b |\n|---|---|", "\\`<b>",
 ]  # fmt: skip
 
 
