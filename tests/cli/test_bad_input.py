@@ -200,6 +200,7 @@ def test_an_artifact_of_a_newer_version(run: Run, fitted: Path) -> None:
     told(run("inspect", fitted), "newer coldframe", "Got: 3", "Expected: format 2", "Upgrade")
 
 
+@pytest.mark.slow
 def test_an_artifact_of_another_base_model(run: Run, table: Path, tmp_path: Path) -> None:
     folder = tmp_path / "base"
     for seed in (0, 1):
@@ -284,6 +285,7 @@ def test_recipes(run: Run, tmp_path: Path) -> None:
         told(run("fit", "--recipe", path), *parts)
 
 
+@pytest.mark.slow
 def test_compare_says_what_it_does_not_know(run: Run, table: Path, lm: str, tmp_path: Path) -> None:
     words = ("compare", table, "--model", lm, "--out", tmp_path / "out", "--quiet")
     told(run(*words, "--methods", "zero-shots"), "zero-shots", "Did you mean 'zero-shot'?")

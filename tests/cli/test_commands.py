@@ -140,6 +140,7 @@ def test_what_is_missing_in_a_file_is_missing_in_a_line(
         assert [(record["row"], record["text"]) for record in lines] == [(1, "a rose"), (3, "NA")]
 
 
+@pytest.mark.slow
 def test_predict_reads_what_it_is_told_to_read(run: Run, fitted: Path, tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text("sentence\na rose\n")
     assert [record["text"] for record in run("predict", fitted, tmp_path / "a.log", "--from", "csv").lines] == [

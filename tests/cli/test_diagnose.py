@@ -135,6 +135,7 @@ def test_what_cannot_be_asked_is_told(
         assert part in line, line
 
 
+@pytest.mark.slow
 def test_a_damaged_artifact_is_refused(run: Run, fitted: Path, tmp_path: Path) -> None:
     weights = fitted / "model.safetensors"
     data = bytearray(weights.read_bytes())

@@ -103,6 +103,7 @@ def test_an_unknown_method_names_the_nearest(run: Run) -> None:
     assert {"name": "k", "default": 5} == {key: explained["settings"][0][key] for key in ("name", "default")}
 
 
+@pytest.mark.slow
 def test_what_a_stranger_types_first_loads_nothing_heavy() -> None:
     """Help and the explanation of a method come at once: not a timed test, but what makes it true."""
     code = """

@@ -24,6 +24,7 @@ def labelled(path: Path, rows: int, long: dict[str, int]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "row"), [("train", 4), ("validation", 15), ("test", 19)])
 def test_a_long_row_is_named_before_anything_is_trained(run: Run, lm: str, tmp_path: Path, part: str, row: int) -> None:
     table = labelled(tmp_path / "t.jsonl", 12, {part: 3 if part == "train" else 2})

@@ -73,6 +73,7 @@ def test_heads_that_are_cut_out_have_a_page_too(run: Run, folder: Path, tmp_path
     assert "Which heads" in (tmp_path / "control" / "head_gains" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_an_interrupted_command_goes_on(
     run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

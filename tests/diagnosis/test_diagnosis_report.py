@@ -185,6 +185,7 @@ def test_numbers_are_those_of_the_evidence() -> None:
     assert not re.search(r"\bnan\b", text)
 
 
+@pytest.mark.slow
 def test_writing_and_reading_again(tmp_path: Path) -> None:
     for name, diagnosis in (("full", full(HOSTILE)), ("bare", bare())):
         path = tmp_path / name / "diagnosis.html"

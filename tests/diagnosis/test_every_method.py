@@ -136,6 +136,7 @@ def test_adapters_are_not_trained_again_for_what_is_retrieved(monkeypatch: pytes
     np.testing.assert_array_equal(retrain_under("random", subject, TASKS["corpus"]), subject.losses("random"))
 
 
+@pytest.mark.slow
 def test_a_change_of_the_model_for_all_queries_is_said_to_be_one() -> None:
     on = TASKS["labels"]
     rows = [dataclasses.replace(on.train[i % 8], id=f"row {i}", key=f"key {i}") for i in range(40)]

@@ -138,6 +138,7 @@ def test_conditions_are_what_they_say(name: str, settings: dict[str, Any]) -> No
     assert min(np.abs(a - b).max() for i, a in enumerate(losses) for b in losses[:i]) > 1e-3
 
 
+@pytest.mark.slow
 def test_seeds_decide_what_is_drawn_and_nothing_else() -> None:
     subject, again = (made("mha-esp", **MHA) for _ in range(2))
     elsewhere = PipelineSubject(subject.pipeline, subject.examples, seed=1)

@@ -185,6 +185,7 @@ def test_training_again_sees_the_condition_only(condition: Condition, monkeypatc
         np.testing.assert_array_equal(losses, PipelineSubject(alike, queries(6)).losses("full"))
 
 
+@pytest.mark.slow
 def test_it_says_beforehand_what_it_will_cost(capsys: pytest.CaptureFixture[str]) -> None:
     pipeline = trained("mha-esp", **MHA)
     pipeline.seconds = 300.0

@@ -16,6 +16,7 @@ def test_bins_hold_what_falls_into_them():
     assert bins[1].confidence == pytest.approx((0.95 + 0.92 + 1.0) / 3)
 
 
+@pytest.mark.slow
 def test_an_honest_forecast_has_no_error_and_a_boaster_has():
     rng = np.random.default_rng(0)
     p = rng.uniform(0.5, 1, 20_000)

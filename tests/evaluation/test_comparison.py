@@ -156,6 +156,7 @@ def test_a_kept_run_is_found_and_another_setting_is_another_run(
         runner(tmp_path).run([job, other])
 
 
+@pytest.mark.slow
 def test_generation_tasks_are_compared_without_controls(cache: Path) -> None:
     schema = Schema("say", "generation", metric="token_f1")
     rows = [Example(f"say {i}", f"number {i}", f"r{i:02d}", str(i)) for i in range(12)]

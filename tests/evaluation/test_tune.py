@@ -115,6 +115,7 @@ def test_every_method_gets_its_trials_and_the_first_is_the_settings_as_they_are(
     assert used["tokens"] == chosen["tokens"] and {"learning_rate"} <= chosen["training"].keys()
 
 
+@pytest.mark.slow
 def test_files_and_rows_say_what_was_tried(whole: Comparison, folder: Path) -> None:
     records = json.loads((folder / "tuning.json").read_text())
     assert [record["title"] for record in records] == ["zero-shot", "icl", "prompt-tuning"]

@@ -65,6 +65,7 @@ def test_the_knowledge_is_in_the_weights(prag: Pipeline) -> None:
     assert others.variants[0].scores["exact_match"].value < 15
 
 
+@pytest.mark.slow
 def test_what_swapping_breaks_is_a_share_of_what_was_right(prag: Pipeline) -> None:
     questions = [dataclasses.replace(row, target=f"a{i}", references=()) for i, row in enumerate(SIX.test[:4])]
     some = dataclasses.replace(prag, schema=prag.schema.replace(max_new_tokens=1)).predictions(questions)

@@ -98,6 +98,7 @@ def test_states_are_read_by_the_base_model_while_others_change_it() -> None:
     assert lm.states.used == alone.states.used == sum(state.nbytes for state in lm.states._states.values())
 
 
+@pytest.mark.slow
 def test_updates_of_any_model_hold_for_the_thread_that_made_them() -> None:
     """As of an encoder that is tuned: whoever runs it holds its lock."""
     linear = torch.nn.Sequential(torch.nn.Linear(64, 64, bias=False).requires_grad_(False))

@@ -129,6 +129,7 @@ def test_the_key_comes_back_in_no_error() -> None:
             error = error.__cause__
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(JSON)
 def test_answers_of_any_kind_are_answers_or_errors_of_ours(reply: Any) -> None:
@@ -143,6 +144,7 @@ def test_answers_of_any_kind_are_answers_or_errors_of_ours(reply: Any) -> None:
             continue
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(JSON, st.lists(JSON, max_size=4), st.lists(JSON, max_size=4))
 def test_scored_texts_of_any_kind_are_numbers_or_refusals(reply: Any, tokens: list[Any], values: list[Any]) -> None:

@@ -49,12 +49,14 @@ def depends_on_its_batch(pipeline: cf.Pipeline) -> bool:
     return not ((shuffled == together[order]).all() and (alone == together).all() and (few == together[:5]).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_an_answer_does_not_depend_on_its_batch(name: str) -> None:
     assert depends_on_its_batch(pipeline_of(name, exact=False))
     assert not depends_on_its_batch(pipeline_of(name, exact=True))
 
 
+@pytest.mark.slow
 def test_the_switch_may_be_thrown_later() -> None:
     """States that were read beside others are forgotten."""
     pipeline = pipeline_of("prompt-tuning", exact=False)
@@ -63,6 +65,7 @@ def test_the_switch_may_be_thrown_later() -> None:
     assert not depends_on_its_batch(pipeline)
 
 
+@pytest.mark.slow
 def test_losses_of_a_diagnosis_do_not_either() -> None:
     def losses(exact: bool, at: slice) -> Any:
         lm = lm_in_bfloat16(exact)

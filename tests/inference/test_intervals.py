@@ -63,6 +63,7 @@ def test_intervals_cover_as_often_as_they_say(kind):
     assert 0.91 <= hits / 300 <= 0.985
 
 
+@pytest.mark.slow
 def test_intervals_over_seeds_cover():
     """Rows and seeds both vary: an interval over rows alone would cover far too rarely."""
     rng = np.random.default_rng(6)

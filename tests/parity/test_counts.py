@@ -95,6 +95,7 @@ def test_prompt_tuning(model: str, thousands: float) -> None:
     assert count("prompt-tuning", model, tokens=10) == thousands * 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", SHAPES)
 def test_lora_on_all_linears(model: str) -> None:
     with torch.device("meta"):

@@ -87,6 +87,7 @@ def test_method_and_retriever_may_have_different_objects(tmp_path: Path, monkeyp
     np.testing.assert_array_equal(again.predict_proba(QUERIES), before)
 
 
+@pytest.mark.slow
 def test_a_sentence_transformer_is_found_again_by_its_name(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +117,7 @@ def test_a_sentence_transformer_is_found_again_by_its_name(
     assert cf.load(tmp_path / "changed", lm_of("llama"), encoder=model).predict(QUERIES) == changed.predict(QUERIES)
 
 
+@pytest.mark.slow
 def test_the_command_line_loads_by_name_or_says_what_to_pass(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +139,7 @@ def test_the_command_line_loads_by_name_or_says_what_to_pass(
     assert "coldframe.load(path, encoder=...)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_encoder_of_ours_keeps_its_settings(folders: dict[str, Path], tmp_path: Path) -> None:
     unit = HFEncoder(folders["bert"], unit_length=True)
     assert load_encoder(spec_of(unit)) is unit

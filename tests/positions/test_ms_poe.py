@@ -101,6 +101,7 @@ def test_a_batch_is_its_rows_one_by_one() -> None:
     torch.testing.assert_close(scheme.next_logits(PROMPTS), alone, **CLOSE)
 
 
+@pytest.mark.slow
 def test_generation_keeps_the_ratios_of_its_prompt() -> None:
     lm = tiny_lm()
     scheme, wanted = reading(lm, "ms-poe", first_layer=0), []

@@ -60,6 +60,7 @@ def test_a_cell_is_one_cell(word: str) -> None:
     assert cells(markdown.render([table])) == [["name", own], [own, "81.0 [70, 80]"], ["b", own]]
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(WORDS, WORDS)
 @example("a\\", "|b")

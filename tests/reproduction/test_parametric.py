@@ -68,6 +68,7 @@ def test_everything_once_and_again_for_nothing(
     assert again["scores"] == results["scores"] and again["costs"] == results["costs"]
 
 
+@pytest.mark.slow
 def test_a_set_of_questions_with_passages(words: Callable[..., list[str]], tmp_path: Path, monkeypatch: Any) -> None:
     data = write_data(tmp_path / "data")
     argv = words("hotpot", "--data", data, "--methods", "prag,epochs=1", "--questions", 4, "--k", 1)

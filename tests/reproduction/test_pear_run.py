@@ -87,6 +87,7 @@ def test_everything_once_and_again_for_nothing(
     assert {path.name: path.read_bytes() for path in (out / "answers").iterdir()} == files
 
 
+@pytest.mark.slow
 def test_losses_alone_and_a_folder_and_a_file_of_questions(
     words: Callable[..., list[str]], model: str, data: Path, tmp_path: Path
 ) -> None:

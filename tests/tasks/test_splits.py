@@ -42,6 +42,7 @@ def held_out_count(keys: list[str], size: float) -> int:
         return 0
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 8)), min_size=4, max_size=60), SIZES, st.integers(0, 5))
 def test_scaffold_parts_neither_scaffold_nor_key(rows: list[tuple[int, int]], size: float, seed: int) -> None:

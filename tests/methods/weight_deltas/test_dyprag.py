@@ -397,6 +397,7 @@ def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(adapters_of(pipeline), adapters_of(whole))
 
 
+@pytest.mark.slow
 def test_growth_embeds_and_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start, lm = part(facts(), 0, 5), tiny_lm()
     fitted(dyprag(), task=start, out=tmp_path, **SMALL)

@@ -79,6 +79,7 @@ def test_weights_are_those_of_peft() -> None:
     torch.testing.assert_close(ours.std(0), theirs.std(0), atol=0.02, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_model_computes_what_peft_computes() -> None:
     """Poly with one split, at its own scale 1 / r."""
     peft = pytest.importorskip("peft")
@@ -262,6 +263,7 @@ def test_an_artifact_holds_bank_and_table(tmp_path: Path, monkeypatch: pytest.Mo
         cf.load(tmp_path / "a", tiny_lm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relaxed", [False, True])
 def test_a_killed_run_ends_at_the_same_weights(relaxed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {**SMALL, "checkpoint_every": 2}

@@ -196,6 +196,7 @@ def test_a_killed_run_does_not_train_again_what_is_finished(tmp_path: Path, monk
     assert len(rest) == 1
 
 
+@pytest.mark.slow
 def test_a_corpus_that_changed_trains_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = trained_problems(monkeypatch)
     before = adapters_of(fitted(PRAG(), task=part(facts(), 0, 5), out=tmp_path, epochs=2), part(facts(), 2, 5))
@@ -242,6 +243,7 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
     fitted(PRAG(k=3, combine="mean", at_once=1), task=on, out=tmp_path, epochs=2)  # which no adapter depends on
 
 
+@pytest.mark.slow
 def test_unusable_passages_are_told_or_left_out(tmp_path: Path) -> None:
     bare, long = Passage.of("nothing is asked", row=9), Passage.of("word " * 300, "Long", row=10)
     about = dataclasses.replace(facts().train[0], id="long", gold=(long.id,))
