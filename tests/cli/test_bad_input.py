@@ -285,6 +285,17 @@ def test_recipes(run: Run, tmp_path: Path) -> None:
         told(run("fit", "--recipe", path), *parts)
 
 
+def test_recipes_of_compare(run: Run, table: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    for text, problem in {
+        "method_settings: {mha-esp: 5}": "method_settings.mha-esp must be a mapping",
+        "sweeps: {k: 5}": "sweeps.k must be a list",
+    }.items():
+        path.write_text(text)
+        told(run("compare", table, "--recipe", path, "--out", tmp_path / "out"), problem)
+    told(run("compare", table, "--set", "icl=5", "--set", "icl.k=5"), "'icl' both a value and settings")
+
+
 @pytest.mark.slow
 def test_compare_says_what_it_does_not_know(run: Run, table: Path, lm: str, tmp_path: Path) -> None:
     words = ("compare", table, "--model", lm, "--out", tmp_path / "out", "--quiet")

@@ -225,7 +225,7 @@ def test_a_file_that_cannot_be_used_is_told(tmp_path):
 
 def test_order_and_passages_tell_cases_apart():
     memory = Memory()
-    memory[Case("q", ("a", "b"), "x")] = 1.0
+    memory.update({Case("q", ("a", "b"), "x"): 1.0})
     for other in (("b", "a"), ("a",), ("a b",), ()):
         assert Case("q", other, "x") not in memory
 

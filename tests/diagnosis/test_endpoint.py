@@ -213,6 +213,43 @@ def test_a_web_page_is_no_answer(server):
         make(server)
 
 
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        DEEP,
+        b"null",
+        b'{"choices": {"0": 1}}',
+        b'{"choices": [[]]}',
+        {"choices": [{"message": {"content": 5}, "text": {"a": 1}}]},
+        {"choices": [{"message": {"content": ["a"]}, "text": ["a"], "logprobs": None}]},
+    ],
+)
+def test_an_answer_of_any_kind_is_a_text_or_our_error(server, body):
+    server.trouble = lambda route, _: (200, body)
+    with pytest.raises(ModelError, match="no answer|no text|not answer in JSON"):
+        make(server, mode="answers")
+    server.trouble = lambda route, _: (400, body)
+    with pytest.raises(ModelError, match="answered 400"):
+        make(server, mode="answers")
+
+
+@pytest.mark.parametrize("tokens, values", [([1, 2], [None, -1.0]), (["Q"] * 9, [-1.0] * 8 + [None])])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), "a", 10**400, None])
+def test_log_probabilities_that_are_none_are_told(server, tokens, values, value):
+    values = [value if number == -1.0 else number for number in values]
+
+    def reply(route, body):
+        logprobs = {"tokens": tokens, "token_logprobs": values}
+        return 200, {"choices": [{"text": body["prompt"], "logprobs": logprobs}]}
+
+    server.trouble = reply
+    with pytest.raises(ModelError, match="no log-probabilities of a text"):
+        make(server, mode="logprobs")
+
+
 @pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://host/v1", "http://", "http://me:secret@host/v1"])
 def test_not_an_address(url):
     with pytest.raises(ConfigError, match="address"):

@@ -84,6 +84,26 @@ def test_a_file_of_losses_belongs_to_one_model_and_template(lm, tmp_path):
     np.testing.assert_array_equal(losses(lm, TEMPLATE), first)
 
 
+@pytest.mark.parametrize("mode", ["logprobs", "answers"])
+def test_resumed_after_any_byte_it_gives_the_same_bits(lm, tmp_path, mode):
+    queries = [Query(q.text + " again" * i, q.target) for i, q in enumerate(QUERIES)]  # batches are padded
+
+    def losses(path):
+        subject = TextRAG(
+            lm, retrieve, queries, template=TEMPLATE, batch_size=5, resume=path, mode=mode, max_new_tokens=2
+        )
+        return [*subject.losses("full"), *subject.losses("empty")]
+
+    whole = tmp_path / "whole.jsonl"
+    right = losses(whole)
+    data = whole.read_bytes()
+    assert data.count(b"\n") == 6  # one line for each batch
+    for stop in range(0, len(data), len(data) // 25):
+        cut = tmp_path / f"{stop}.jsonl"
+        cut.write_bytes(data[:stop])
+        assert losses(cut) == right
+
+
 def test_answers_are_read_with_one_space_before_them(lm):
     spaced = [Query(query.text, f" {query.target}") for query in QUERIES]
     np.testing.assert_array_equal(

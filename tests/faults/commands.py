@@ -18,15 +18,17 @@ from tests.tiny import tiny
 from coldframe.cli import main
 from coldframe.frozen.model_source_table import MODEL_SOURCES, ModelSource, Part
 from coldframe.frozen.model_sources import resolve
+from coldframe.methods.head_gains.gains_file import FOLDER, PAGE
 from coldframe.storage.artifact import read_artifact
 
-QUICK = ("--epochs", "2", "--set", "heads=2", "--set", "k=3", "--set", "adapter=8", "--quiet")
-PROXY = ("--repetitions", "12", "10", "8", "15", "--length", "8", "--batch-size", "6", "--steps", "4")
-PROXY += ("--evaluate-every", "2", "--held-out", "8", "--dtype", "float32", "--quiet")
+QUICK = ("--set", "heads=2", "--set", "k=3", "--set", "adapter=8", "--quiet")
+PROXY = ("--repetitions", "12", "10", "8", "15", "--length", "8", "--batch-size", "6", "--evaluate-every", "2")
+PROXY += ("--held-out", "8", "--dtype", "float32", "--quiet")
+ROWS = 60
 
 
 def prepare(home: Path) -> None:
-    """What commands need: a model, a table, an artifact's task, a model in wheels. Trains nothing."""
+    """What commands need: models, a table, a log, a model in wheels. Trains nothing."""
     from tests.frozen.test_model_sources import tiny_gguf
     from tests.methods.head_gains.planted import planted
 
@@ -34,9 +36,19 @@ def prepare(home: Path) -> None:
         model.save_pretrained(home / name)
         tokenizer.save_pretrained(home / name)
     rng = random.Random(0)
-    colours = [rng.choice(sorted(COLOURS)) for _ in range(90)]
+    colours = [rng.choice(sorted(COLOURS)) for _ in range(ROWS)]
     rows = [f"item {i} {rng.choice(COLOURS[colour].split())},{colour}" for i, colour in enumerate(colours)]
     (home / "things.csv").write_text("\n".join(["sentence,colour", *rows]) + "\n")
+    names = sorted(COLOURS)
+    log = [
+        {
+            "question": f"which colour is item {i}?",
+            "contexts": [f"item {i} is {names[i % 3]}", f"item {i + 1} is {names[(i + 1) % 3]}"],
+            "ground_truth": names[i % 3],
+        }
+        for i in range(12)
+    ]
+    (home / "rag.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
     tiny_gguf(home / "tiny.gguf")
     whole = (home / "tiny.gguf").read_bytes()
     (home / "wheels").mkdir()
@@ -65,49 +77,69 @@ def call(*words: str) -> None:
         raise SystemExit(status)
 
 
-def fit(home: Path, out: Path) -> None:
+def prepare_artifact(home: Path) -> None:
+    """An artifact to diagnose; to be called in a process of its own, because it trains."""
+    where = ("--model", str(home / "lm"), "--out", str(home / "fitted"))
+    call("fit", str(home / "things.csv"), *where, "--epochs", "1", *QUICK)
+
+
+def fit(home: Path, out: Path, other: bool) -> None:
     """A method that trains and retrieves."""
-    call("fit", str(home / "things.csv"), "--model", str(home / "lm"), "--out", str(out / "run"), *QUICK)
+    words = ("--epochs", "3" if other else "2", *QUICK)
+    call("fit", str(home / "things.csv"), "--model", str(home / "lm"), "--out", str(out / "run"), *words)
 
 
-def encode(home: Path, out: Path) -> None:
+def encode(home: Path, out: Path, other: bool) -> None:
     """Passages into adapters."""
-    words = ("--set", "at_once=2", "--epochs", "1", "--quiet")
+    words = ("--set", "at_once=2", "--epochs", "2" if other else "1", "--quiet")
     call("encode", "fact-corpus:4", "--model", str(home / "lm"), "--out", str(out / "run"), *words)
 
 
-def compare(home: Path, out: Path) -> None:
-    """Methods side by side."""
-    words = ("--methods", "zero-shot", "prompt-tuning", "--epochs", "1", "--text-rows", "9", "--shuffles", "0")
-    call("compare", str(home / "things.csv"), "--model", str(home / "lm"), "--out", str(out / "run"), *words, "--json")
+def compare(home: Path, out: Path, other: bool) -> None:
+    """Methods side by side; the other one has more of them, and another main method."""
+    methods = ("zero-shot", "prompt-tuning", *(["idpg"] if other else []))
+    words = ("--epochs", "1", "--text-rows", "9", "--shuffles", "0", "--seeds", "0", "1", "--no-controls", "--quiet")
+    where = ("--model", str(home / "lm"), "--out", str(out / "run"))
+    call("compare", str(home / "things.csv"), "--methods", *methods, *where, *words, "--json")
 
 
-def reweight(home: Path, out: Path) -> None:
-    """Heads weighed anew."""
+def reweight(home: Path, out: Path, other: bool) -> None:
+    """Heads weighed anew; a checkpoint that is there is never made again."""
     if not (out / "run").exists():
-        call("reweight", str(home / "planted"), "--out", str(out / "run"), "--json", *PROXY)
+        steps = ("--steps", "6" if other else "4")
+        call("reweight", str(home / "planted"), "--out", str(out / "run"), "--json", *steps, *PROXY)
 
 
-def diagnose(home: Path, out: Path) -> None:
-    """A fitted artifact and its diagnosis."""
-    if not (out / "fitted" / "coldframe_config.json").exists():
-        call("fit", str(home / "things.csv"), "--model", str(home / "lm"), "--out", str(out / "fitted"), *QUICK)
-    call("diagnose", str(out / "fitted"), "--out", str(out / "run"), "--resamples", "100", "--quiet", "--json")
+def diagnose(home: Path, out: Path, other: bool) -> None:
+    """A diagnosis of an artifact, with the ladder, which trains."""
+    words = ("--ladder", "--ladder-seeds", "0", "--resamples", "200" if other else "100", "--quiet", "--json")
+    call("diagnose", str(home / "fitted"), "--out", str(out / "run"), *words)
 
 
-def convert(home: Path, out: Path) -> None:
+def diagnose_log(home: Path, out: Path, other: bool) -> None:
+    """A diagnosis of a log with a local model."""
+    words = ("--max-tokens", "3" if other else "2", "--resamples", "100", "--quiet", "--json")
+    call("diagnose", str(home / "rag.jsonl"), "--model", str(home / "lm"), "--out", str(out / "run"), *words)
+
+
+def convert(home: Path, out: Path, other: bool) -> None:
     """A model out of packages."""
     resolve("tiny")
 
 
-COMMANDS: dict[str, Callable[[Path, Path], None]] = {
+#: Each writes to a folder; the last argument chooses other settings.
+COMMANDS: dict[str, Callable[[Path, Path, bool], None]] = {
     "fit": fit,
     "encode": encode,
     "compare": compare,
     "reweight": reweight,
     "diagnose": diagnose,
+    "diagnose-log": diagnose_log,
     "convert": convert,
 }
+
+WITHOUT_SETTINGS = ("convert",)
+MADE_ONCE = ("reweight",)  # never over what is there
 
 
 def outcome(command: str, out: Path) -> Any:
@@ -115,9 +147,12 @@ def outcome(command: str, out: Path) -> Any:
     if command in ("fit", "encode"):
         return dict(read_artifact(out / "run").manifest["files"])
     if command in ("reweight", "convert"):
+        assert command == "convert" or "</html>" in (out / "run" / FOLDER / PAGE).read_text(encoding="utf-8")
         folder = out / "run" if command == "reweight" else next((out / "cache" / "models").glob("tiny-*"))
         tensors = load_file(folder / "model.safetensors")
         return {name: hashlib.sha256(t.flatten().float().numpy().tobytes()).hexdigest() for name, t in tensors.items()}
+    if command == "diagnose-log":
+        assert all((out / "run" / name).stat().st_size for name in ("diagnosis.html", "questions.csv", "passages.csv"))
     name = "results.json" if command == "compare" else "diagnosis.json"
     return _timeless(json.loads((out / "run" / name).read_text(encoding="utf-8")))
 

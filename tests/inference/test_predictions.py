@@ -112,3 +112,10 @@ def test_missing_and_empty_files_are_told(tmp_path):
 def test_nonsense_is_refused(targets, probabilities, message):
     with pytest.raises(DataError, match=message):
         make_predictions(targets, probabilities, texts=["a"] * len(targets), labels=["x", "y"])
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, "5", "1" * 5000, '{"task": "t", "method": "m", "seed": 0}', "[[]]"])
+def test_a_record_of_any_kind_is_told(line, tmp_path):
+    (tmp_path / "run.jsonl").write_text(line)
+    with pytest.raises(DataError):
+        Predictions.load(tmp_path / "run.jsonl")

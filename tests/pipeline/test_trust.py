@@ -126,6 +126,26 @@ def shard(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    "section, values",
+    [
+        ("base_model", {"weight_hash": 5}),
+        ("store", {"hash": None}),
+        ("encoder", {"hash": []}),
+        ("schema", {"labels": "ab"}),
+        (None, {"history": 5}),
+        (None, {"seconds": "a"}),
+        (None, {"encoder": None}),
+        (None, {"label_bias": ["a"]}),
+        (None, {"label_priors": {"A": None}}),
+    ],
+)
+def test_manifests_that_hold_other_kinds_of_things_are_told(section: str | None, values: Any, saved: Path) -> None:
+    sealed(saved, lambda manifest: (manifest if section is None else manifest[section]).update(values))
+    with pytest.raises(ArtifactError):
+        cf.load(saved, lm_of("llama"))
+
+
 def test_one_byte_of_a_shard_is_found_by_load_and_by_resume(passages: Path) -> None:
     data = bytearray(shard(passages).read_bytes())
     data[-1] ^= 1

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,20 @@ def test_one_process_at_a_time(tmp_path: Path, cache: Path) -> None:
     with claimed(tmp_path / "out"):
         assert "Another process writes to" in other()
     assert other() == "mine\n"
+
+
+def test_who_holds_a_folder_may_take_it_again_and_another_thread_may_not(tmp_path: Path, cache: Path) -> None:
+    def other() -> str:
+        with claimed(tmp_path / "out"):
+            return "mine"
+
+    with ThreadPoolExecutor(1) as pool, claimed(tmp_path / "out"):
+        with claimed(tmp_path / "out"):
+            pass
+        with pytest.raises(ColdframeError, match="Another process writes to"):
+            pool.submit(other).result()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(other).result() == "mine"
 
 
 def test_only_what_is_ours_and_abandoned_is_swept(tmp_path: Path) -> None:

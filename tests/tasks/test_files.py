@@ -121,6 +121,29 @@ def test_what_is_no_excel_file(tmp_path: Path) -> None:
             read_table(path, Problems())
 
 
+def test_a_sheet_with_a_cell_at_the_end_of_the_world_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    import zipfile
+
+    monkeypatch.setattr("coldframe.tasks.sheets.MAX_CELLS", 40_000)
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+
+    openpyxl.Workbook().save(tmp_path / "plain.xlsx")
+    for place, (row, width, problem) in enumerate(
+        [(2_000_000_000, 1, "more than 100,000 empty rows"), (2, 3, "too many cells.*at most 40,000")]
+    ):
+        rows = "".join(f'<row r="{n}"><c r="ZZZ{n}"><v>1</v></c></row>' for n in range(row, row + width))
+        sheet = f'<worksheet xmlns="{main}"><sheetData>{rows}</sheetData></worksheet>'
+        path = tmp_path / f"{place}.xlsx"
+        with zipfile.ZipFile(tmp_path / "plain.xlsx") as plain, zipfile.ZipFile(path, "w") as book:
+            for name in plain.namelist():
+                book.writestr(name, sheet if name == "xl/worksheets/sheet1.xml" else plain.read(name))
+        with pytest.raises(DataError, match=problem):
+            read_table(path, Problems())
+
+
 def test_excel_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     (tmp_path / "a.xlsx").touch()

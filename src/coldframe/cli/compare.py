@@ -14,6 +14,7 @@ from coldframe.cli.flags import Grouped
 from coldframe.cli.options import Flat, ModelFlags, RetrievalFlags, Settings, TaskFlags, TrainingFlags, load
 from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.parsing import parse, settings_of, writable
+from coldframe.config import check
 from coldframe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -101,32 +102,48 @@ def run_comparison(options: Compare, command: str) -> tuple[Comparison, Path]:
 
     task = load(options.task)
     tell(task.notes, options.quiet)
-    out = writable(Path(options.out or f"runs/compare-{task.schema.name}"))
-    settings = {name: dict(values) for name, values in options.method_settings.items()}
+    settings, sweeps = method_settings_of(options), sweeps_of(options)
+    with writable(Path(options.out or f"runs/compare-{task.schema.name}")) as out:
+        comparison = compare(
+            options.model.load(),
+            task,
+            options.methods,
+            options.seeds,
+            training=options.training.changes(),  # type: ignore[attr-defined]
+            retrieval=options.retrieval,
+            method_settings=settings,
+            main=options.main,
+            controls=options.controls,
+            ablations=options.ablations,
+            sweeps=sweeps,
+            shuffles=options.shuffles,
+            text_rows=options.text_rows,
+            costs=options.costs,
+            tune=options.tune,
+            tune_rows=options.tune_rows,
+            published=[Published.from_dict(values) for values in options.published],
+            out=out,
+            command=command,
+            quiet=options.quiet,
+        )
+        return comparison, out
+
+
+def method_settings_of(options: Compare) -> dict[str, dict[str, Any]]:
+    """Settings by method: those of a recipe, and over them those of ``--set``."""
+    settings: dict[str, dict[str, Any]] = {}
+    for name, values in options.method_settings.items():
+        check(isinstance(values, dict), f"method_settings.{name} must be a mapping", got=repr(values)[:80])
+        settings[name] = dict(values)
     for name, changes in settings_of(options.set).items():
         if not isinstance(changes, dict):
             raise ConfigError(f"--set {name} names no method", expected="METHOD.KEY=VALUE, as --set mha-esp.heads=8")
         settings[name] = settings.get(name, {}) | changes
-    comparison = compare(
-        options.model.load(),
-        task,
-        options.methods,
-        options.seeds,
-        training=options.training.changes(),  # type: ignore[attr-defined]
-        retrieval=options.retrieval,
-        method_settings=settings,
-        main=options.main,
-        controls=options.controls,
-        ablations=options.ablations,
-        sweeps={name: tuple(values) for name, values in options.sweeps.items()},
-        shuffles=options.shuffles,
-        text_rows=options.text_rows,
-        costs=options.costs,
-        tune=options.tune,
-        tune_rows=options.tune_rows,
-        published=[Published.from_dict(values) for values in options.published],
-        out=out,
-        command=command,
-        quiet=options.quiet,
-    )
-    return comparison, out
+    return settings
+
+
+def sweeps_of(options: Compare) -> dict[str, tuple[Any, ...]]:
+    """The values of each setting that a recipe varies."""
+    for name, values in options.sweeps.items():
+        check(isinstance(values, list | tuple), f"sweeps.{name} must be a list", got=repr(values)[:80])
+    return {name: tuple(values) for name, values in options.sweeps.items()}

@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import tyro
 
@@ -17,6 +17,10 @@ from coldframe.cli.rows import labelled, own_test
 from coldframe.config import local_path
 from coldframe.errors import ConfigError, nearest
 from coldframe.tasks.table import OnError
+
+if TYPE_CHECKING:
+    from coldframe.diagnosis.evidence import Outcome
+    from coldframe.pipeline.pipeline import Pipeline
 
 #: Exit status of a diagnosis whose verdict is among ``--fail-on``.
 UNWANTED = 3
@@ -125,10 +129,7 @@ class Diagnose(Grouped):
 def run(argv: Sequence[str]) -> int:
     """Load, diagnose, write the report, print; the exit status."""
     options = parse(Diagnose, "diagnose", argv)
-    from coldframe.diagnosis.diagnose import diagnose
     from coldframe.diagnosis.evidence import Outcome
-    from coldframe.diagnosis.report import render_table, write_report
-    from coldframe.evaluation.runs import sample
     from coldframe.pipeline.pipeline import load
     from coldframe.reports.html import environment
     from coldframe.storage.artifact import MANIFEST
@@ -150,7 +151,18 @@ def run(argv: Sequence[str]) -> int:
 
         run_pair(options, pipeline, load(options.data, pipeline.lm), command)
         return 0
-    out = writable(Path(options.out or f"{options.artifact.rstrip('/')}-diagnosis"))
+    with writable(Path(options.out or f"{options.artifact.rstrip('/')}-diagnosis")) as out:
+        outcome = _diagnosed(options, pipeline, out, command)
+    return UNWANTED if outcome in unwanted else 0
+
+
+def _diagnosed(options: Diagnose, pipeline: Pipeline, out: Path, command: str) -> Outcome:
+    """Diagnose an artifact, write the report and print it; returns the verdict."""
+    from coldframe.diagnosis.diagnose import diagnose
+    from coldframe.diagnosis.report import render_table, write_report
+    from coldframe.evaluation.runs import sample
+    from coldframe.pipeline.pipeline import load
+
     others = [load(folder, pipeline.lm) for folder in options.seed_artifacts]
     if options.data is None:
         examples, notes = own_test(pipeline, options.allow_leaks)
@@ -179,7 +191,7 @@ def run(argv: Sequence[str]) -> int:
     else:
         show(render_table(diagnosis))
         print(f"wrote {out / 'diagnosis.html'} and {out / 'diagnosis.json'}")
-    return UNWANTED if diagnosis.verdict.outcome in unwanted else 0
+    return diagnosis.verdict.outcome
 
 
 def is_log(path: str) -> bool:

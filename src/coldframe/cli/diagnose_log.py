@@ -39,7 +39,12 @@ def run_log(options: Diagnose, command: str) -> Outcome:
         logs = [sampled(log, options.rows) for log in logs]
     for log in logs:
         tell(log.notes, options.quiet)
-    out = writable(Path(options.out or f"{local_path(paths[-1]).with_suffix('')}-diagnosis"))
+    with writable(Path(options.out or f"{local_path(paths[-1]).with_suffix('')}-diagnosis")) as out:
+        return _diagnosed(options, paths, logs, out, command)
+
+
+def _diagnosed(options: Diagnose, paths: Sequence[str], logs: Sequence[RagLog], out: Path, command: str) -> Outcome:
+    """Ask a model, write the report and print it; returns the verdict on the first log."""
     metric = _metric(options)
     model = options.model if options.endpoint else load_lm(options.model, exact=options.exact)
     subjects = [_subject(options, log, model, metric, out) for log in logs]

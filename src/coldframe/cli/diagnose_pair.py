@@ -36,11 +36,12 @@ def run_pair(options: Diagnose, first: Pipeline, second: Pipeline, command: str)
     if options.rows is not None:
         examples = sample(examples, options.rows)
     tell(notes, options.quiet)
-    out = writable(Path(options.out or f"{options.artifact.rstrip('/')}-{Path(str(options.data)).name}-comparison"))
-    subjects = [subject_of(pipeline, examples, quiet=options.quiet) for pipeline in (first, second)]
-    names = Path(options.artifact).name, Path(str(options.data)).name
-    pair = compare_subjects(*subjects, names=names, resamples=options.resamples)
-    tell_pair(pair, out, options, command)
+    place = Path(options.out or f"{options.artifact.rstrip('/')}-{Path(str(options.data)).name}-comparison")
+    with writable(place) as out:
+        subjects = [subject_of(pipeline, examples, quiet=options.quiet) for pipeline in (first, second)]
+        names = Path(options.artifact).name, Path(str(options.data)).name
+        pair = compare_subjects(*subjects, names=names, resamples=options.resamples)
+        tell_pair(pair, out, options, command)
 
 
 def tell_pair(pair: Pair, out: Path, options: Diagnose, command: str) -> None:

@@ -86,16 +86,22 @@ def run(argv: Sequence[str], name: str = "fit", default: Fit | None = None) -> N
     """Fit, write, say what came of it."""
     options = parse(Fit, name, argv, default)
     from coldframe.methods.registry import create
-    from coldframe.methods.soft_tokens.set_attention import attends
-    from coldframe.pipeline.fit import fit
 
     method = create(options.method, {**options.method_settings, **settings_of(options.set)})
     task = load(options.task)
     tell(task.notes, options.quiet)
-    out = writable(Path(options.out or f"runs/{task.schema.name}-{options.method}"))
-    if options.add:
-        _add(options, task, out)
-        return
+    with writable(Path(options.out or f"runs/{task.schema.name}-{options.method}")) as out:
+        if options.add:
+            _add(options, task, out)
+        else:
+            _fit(options, task, method, out)
+
+
+def _fit(options: Fit, task: Task, method: Method, out: Path) -> None:
+    """Fit a method to a task, and print what came of it."""
+    from coldframe.methods.soft_tokens.set_attention import attends
+    from coldframe.pipeline.fit import fit
+
     lm = options.model.load()
     task = _augmented(options, task, method, lm, out)
     training = options.training.changes()  # type: ignore[attr-defined]

@@ -36,12 +36,12 @@ def run(argv: Sequence[str]) -> None:
     options = parse(Inspect, "inspect", argv)
     from safetensors.torch import load_file
 
-    from coldframe.pipeline.saved import SECTIONS, STORE
+    from coldframe.pipeline.saved import NEEDS, STORE
     from coldframe.retrieval.store import Store
     from coldframe.storage.artifact import read_artifact
 
     folder = local_path(options.artifact)
-    artifact = read_artifact(folder, SECTIONS)
+    artifact = read_artifact(folder, NEEDS)
     config = artifact.manifest
     store = Store.load(artifact / STORE)
     weights = {

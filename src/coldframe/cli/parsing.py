@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
 from coldframe.cli.flags import REGISTRY, completed, described
-from coldframe.config import Config, local_path, read_mapping, read_yaml
-from coldframe.errors import ColdframeError, ConfigError, nearest
+from coldframe.config import Config, check, local_path, read_mapping, read_yaml
+from coldframe.errors import ConfigError, nearest
 from coldframe.storage.files import writing
-from coldframe.storage.folders import claim
+from coldframe.storage.folders import claimed
 
 Command = TypeVar("Command", bound=Config)
 
@@ -36,13 +37,18 @@ def parse(command: type[Command], name: str, argv: Sequence[str], default: Comma
     }
     recipe = _value_of("--recipe", argv)
     if recipe is not None:
-        values = read_mapping(recipe_path(recipe))
-        for key, field in (("task", "data"), ("model", "model")):  # short for a mapping with nothing else in it
-            if isinstance(values.get(key), str):
-                values[key] = {field: values[key]}
-        options["default"] = command.from_dict(values)
+        options["default"] = from_recipe(command, recipe)
     parsed: Command = tyro.cli(command, **options)
     return parsed
+
+
+def from_recipe(command: type[Command], name: str) -> Command:
+    """The options of a command that a recipe says."""
+    values = read_mapping(recipe_path(name))
+    for key, field in (("task", "data"), ("model", "model")):  # short for a mapping with nothing else in it
+        if isinstance(values.get(key), str):
+            values[key] = {field: values[key]}
+    return command.from_dict(values)
 
 
 def recipe_path(name: str) -> Path:
@@ -75,28 +81,26 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
         key, sign, value = pair.partition("=")
         if not sign or not key:
             raise ConfigError("--set takes KEY=VALUE", got=pair, expected="for example --set heads=8")
+        *parts, name = key.split(".")
+        target = settings
+        for part in parts:
+            target = target.setdefault(part, {})
+            check(isinstance(target, dict), f"--set gives {part!r} both a value and settings of its own", got=pair)
         try:
-            *parts, name = key.split(".")
-            target = settings
-            for part in parts:
-                target = target.setdefault(part, {})
             target[name.replace("-", "_")] = read_yaml(value)
         except ConfigError as error:
             raise ConfigError(f"The value in --set {pair} cannot be read: {error}") from error
     return settings
 
 
-def writable(out: Path) -> Path:
-    """The folder, made and ours; an error before the work and not after it where nothing can be written."""
-    out = local_path(out)
-    occupied = next((path for path in (out, *out.parents) if path.is_file()), None)
-    if occupied is not None:
-        raise ColdframeError(f"Cannot write {occupied}: it is a file", fix="Choose another --out.")
-    out = claim(out)
-    with writing(out / ".writable"):
-        (out / ".writable").touch()
-        (out / ".writable").unlink()
-    return out
+@contextlib.contextmanager
+def writable(out: Path) -> Iterator[Path]:
+    """The folder, made and ours alone while the block runs; an error now and not after the work if that cannot be."""
+    with claimed(local_path(out)) as folder:
+        with writing(folder / ".writable"):
+            (folder / ".writable").touch()
+            (folder / ".writable").unlink()
+        yield folder
 
 
 def _value_of(flag: str, argv: Sequence[str]) -> str | None:

@@ -75,17 +75,19 @@ def run(argv: Sequence[str]) -> None:
     """Find heads, train gains, fold, say what came of it."""
     options = parse(Reweight, "reweight", argv)
     from coldframe.methods.head_gains.fold import refuse_existing, save_reweighted, source_of
-    from coldframe.methods.head_gains.gains_file import read_gains
+    from coldframe.methods.head_gains.gains_file import FOLDER, PAGE, read_gains
     from coldframe.pipeline.reweight import reweight
+    from coldframe.storage.folders import exclusive
 
     started = time.perf_counter()
     out = local_path(options.out or f"runs/{Path(options.model.model).name}-pear")
-    refuse_existing(out)
-    lm = options.model.load()
-    source_of(lm)  # what cannot be folded is refused before the work
-    reweighting = reweight(lm, options.settings, options.quiet)
-    weights = save_reweighted(lm, options.settings, reweighting, out)
-    page = _page(options, lm, reweighting, out, time.perf_counter() - started)
+    with exclusive(out):
+        refuse_existing(out)
+        lm = options.model.load()
+        source_of(lm)  # what cannot be folded is refused before the work
+        reweighting = reweight(lm, options.settings, options.quiet)
+        page = _page(options, lm, reweighting, time.perf_counter() - started)
+        weights = save_reweighted(lm, options.settings, reweighting, out, page)
     gains = [reweighting.gains[layer, head] for layer, head in reweighting.heads]
     result = {
         "checkpoint": str(out),
@@ -94,7 +96,7 @@ def run(argv: Sequence[str]) -> None:
         "loss_after": reweighting.loss_after,
         "share_below_one": sum(bool(gain < 1) for gain in gains) / len(gains),
         "weights": dataclasses.asdict(weights),
-        "report": None if page is None else str(page),
+        "report": None if page is None else str(out / FOLDER / PAGE),
         "seconds": round(time.perf_counter() - started, 2),
     }
     if options.json:
@@ -103,23 +105,19 @@ def run(argv: Sequence[str]) -> None:
         _print(result)
 
 
-def _page(options: Reweight, lm: FrozenLM, reweighting: Reweighting, out: Path, seconds: float) -> Path | None:
-    """Write the page on heads and gains; None, and said, without the extra ``report``."""
+def _page(options: Reweight, lm: FrozenLM, reweighting: Reweighting, seconds: float) -> str | None:
+    """The page on heads and gains; None, and said, without the extra ``report``."""
     from importlib.util import find_spec
 
     from coldframe.evaluation.head_gains import HeadGains, render_page
-    from coldframe.methods.head_gains.gains_file import FOLDER
     from coldframe.storage.artifact import MANIFEST
-    from coldframe.storage.files import write_text
 
     if find_spec("jinja2") is None:
         tell(["no report: pip install 'coldframe[report]'"], options.quiet)
         return None
     settings = {**options.settings.to_dict(), "dtype": str(lm.dtype), "weight_hash": lm.weight_hash[:12]}
     gains = HeadGains.of(reweighting, options.settings.effect)
-    path = out / FOLDER / "report.html"
-    write_text(path, render_page(str(lm.provenance["name"]), gains, settings, seconds, MANIFEST))
-    return path
+    return render_page(str(lm.provenance["name"]), gains, settings, seconds, MANIFEST)
 
 
 def _print(result: dict[str, Any]) -> None:

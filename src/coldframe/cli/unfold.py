@@ -10,7 +10,7 @@ import tyro
 
 from coldframe.cli.output import print_json
 from coldframe.cli.parsing import parse
-from coldframe.config import Config
+from coldframe.config import Config, local_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,10 @@ def run(argv: Sequence[str]) -> None:
     """Write, and say whether it is the base model to the bit."""
     options = parse(Unfold, "unfold", argv)
     from coldframe.methods.head_gains.fold import unfold
+    from coldframe.storage.folders import exclusive
 
-    result = unfold(options.checkpoint, options.out, options.base)
+    with exclusive(local_path(options.out)):
+        result = unfold(options.checkpoint, options.out, options.base)
     if options.json:
         print_json({"checkpoint": options.out, "exact": not result.inexact, **dataclasses.asdict(result)})
         return

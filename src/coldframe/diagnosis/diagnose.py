@@ -28,6 +28,7 @@ from coldframe.errors import ConfigError, DataError, nearest
 from coldframe.inference.intervals import RESAMPLES
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.progress import duration, say, working
+from coldframe.storage.folders import claims_out
 from coldframe.tasks.origin import load_again
 from coldframe.tasks.task import Example, Task
 
@@ -35,6 +36,7 @@ from coldframe.tasks.task import Example, Task
 MIN_TOKEN_QUERIES = 10
 
 
+@claims_out
 def diagnose(
     subject: Pipeline | Subject | Sequence[Pipeline | Subject],
     queries: Sequence[Example] | None = None,
@@ -78,6 +80,7 @@ def diagnose(
 
     Raises:
         ConfigError: This subject cannot be diagnosed in this way.
+        ColdframeError: ``out`` holds files that coldframe did not write, or another process writes to it.
         DataError: Queries or losses that cannot be used.
 
     Cost:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -21,6 +20,7 @@ from coldframe.tasks.task import Example, Template, content_hash, end_text
 T = TypeVar("T")
 Mode = Literal["auto", "logprobs", "answers"]
 
+_MOST = 1e6  # nats of a token: more is no probability, nor is NaN or infinity
 _FAILS = frozenset({500})  # what some servers answer to a setting that they do not know
 GREEDY: Mapping[str, Any] = MappingProxyType({"temperature": 0, "max_tokens": 64})
 
@@ -192,7 +192,7 @@ class Endpoint(PassageSubject):
         if "".join(tokens[start:]) != answer:
             start = len(self._echo(prompt, stop)[0])
         own = values[start:]
-        if not own or not all(isinstance(value, int | float) and math.isfinite(value) for value in own):
+        if not own or not all(isinstance(value, int | float) and -_MOST <= value <= _MOST for value in own):
             raise Refusal("The server gave no log-probabilities for the answer", got=repr(answer))
         return -float(sum(own)) / len(own)
 

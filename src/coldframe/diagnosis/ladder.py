@@ -27,10 +27,12 @@ from coldframe.methods.base import Method
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.progress import duration, say
 from coldframe.retrieval.retriever import RetrievalConfig
+from coldframe.storage.folders import claims_out
 from coldframe.tasks.task import Task
 from coldframe.training.config import TrainingConfig
 
 
+@claims_out
 def ladder(
     full: Pipeline | Method,
     lm: FrozenLM,
@@ -83,6 +85,7 @@ def ladder(
         What the rungs reach. A control's loss is NaN where it gave the right answer of a row the probability 0.
 
     Raises:
+        ColdframeError: ``out`` holds files that coldframe did not write, or another process writes to it.
         ConfigError: The method has no soft tokens, a rung does not exist, or there is nothing to choose a rate by.
         TrainingError: A rung cannot be trained at any rate, or at the best one with every seed.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from coldframe.diagnosis.queries import Case
@@ -17,9 +18,10 @@ _log = logging.getLogger(__name__)
 class Memory:
     """The loss of every case measured so far; in a file too, if there is a path.
 
-    The file has a line of JSON per case, written as soon as its loss is known: names and losses, no texts. A line that
-    a crash cut off is ignored, and so are lines of another ``owner``, which names what measured the losses. A loss also
-    depends on all right answers of its case, which ``accepted`` tells.
+    The file has a line of JSON for the cases that were measured together, written as soon as their losses are known:
+    names and losses, no texts. A line that a crash cut off is ignored whole: the last bits of a loss depend on what it
+    was measured together with. Lines of another ``owner``, which names what measured the losses, are ignored too. A
+    loss also depends on all right answers of its case, which ``accepted`` tells.
 
     Raises:
         ConfigError: The file cannot be read or written.
@@ -42,11 +44,12 @@ class Memory:
     def __getitem__(self, case: Case) -> float:
         return self._losses[self._name(case)]
 
-    def __setitem__(self, case: Case, loss: float) -> None:
-        name = self._name(case)
-        self._losses[name] = loss
-        if self._path is not None:
-            self._append(self._path, json.dumps({"case": name, "loss": loss}) + "\n")
+    def update(self, losses: Mapping[Case, float]) -> None:
+        """Add the losses of cases that were measured together."""
+        named = {self._name(case): loss for case, loss in losses.items()}
+        self._losses |= named
+        if self._path is not None and named:
+            self._append(self._path, json.dumps(named) + "\n")
 
     def _name(self, case: Case) -> str:
         others = [f"or {answer}" for answer in self._accepted(case) if answer != case.answer]
@@ -61,9 +64,11 @@ class Memory:
         unreadable = 0
         for line in text.splitlines():
             try:
-                record = json.loads(line)
-                self._losses[str(record["case"])] = float(record["loss"])
-            except (ValueError, TypeError, KeyError):
+                losses = {name: float(loss) for name, loss in json.loads(line).items()}
+                if not all(map(math.isfinite, losses.values())):
+                    raise ValueError("a loss is not finite")
+                self._losses |= losses
+            except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
                 unreadable += 1
         if unreadable:
             _log.warning("%d lines of %s are not usable; their cases are measured anew", unreadable, path)

@@ -70,6 +70,9 @@ class PassageSubject(ABC):
     #: Whether what is measured is a score; its negative is the loss.
     greater_is_better: bool = False
 
+    #: How many losses are measured together, in the order in which they become known.
+    at_once: int = 1
+
     groups: NDArray[np.int64] | None
 
     def __init__(
@@ -215,8 +218,9 @@ class PassageSubject(ABC):
     def _measure(
         self, cases: Sequence[Case], rows: Sequence[int], title: str, into: Memory | dict[Case, float]
     ) -> None:
-        """Measure cases, which belong to the queries ``rows``; every loss is stored as soon as it is known."""
+        """Measure cases, which belong to the queries ``rows``; losses are stored as soon as they are known."""
         measured: set[int] = set()
+        together: dict[Case, float] = {}
         with Bar(len(cases), f"{self.name}: {title}", self.quiet) as bar:
             for position, value in self.measure(cases) if cases else ():
                 where = f"The loss of {self._label(rows[position])} under {title!r}"
@@ -226,9 +230,13 @@ class PassageSubject(ABC):
                     raise DataError(f"{where} is not a number", got=repr(value)[:80]) from error
                 if not math.isfinite(loss):
                     raise DataError(f"{where} is not finite", got=loss, fix="Leave the query out, or mend its loss.")
-                into[cases[position]] = 0.0 - loss if self.greater_is_better else loss
+                together[cases[position]] = 0.0 - loss if self.greater_is_better else loss
+                if len(together) == self.at_once:
+                    into.update(together)
+                    together = {}
                 measured.add(position)
                 bar.advance(1)
+        into.update(together)
         if left_out := sorted(set(range(len(cases))) - measured):
             raise DataError(
                 f"The pipeline gave no loss for {self._label(rows[left_out[0]])} under {title!r}",

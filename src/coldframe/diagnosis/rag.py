@@ -24,6 +24,7 @@ from coldframe.diagnosis.evidence import Estimate
 from coldframe.diagnosis.grading import Grader, grader
 from coldframe.diagnosis.memory import Memory
 from coldframe.diagnosis.passages import PassageSubject
+from coldframe.diagnosis.queries import Case
 from coldframe.diagnosis.rag_evidence import SITUATIONS, RagDiagnosis, Rate, Situation, headline
 from coldframe.diagnosis.retrieval_quality import retrieval_quality
 from coldframe.diagnosis.shares import independent
@@ -34,6 +35,7 @@ from coldframe.evaluation.runs import sample
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.inference.intervals import RESAMPLES
 from coldframe.progress import Bar, say
+from coldframe.storage.folders import claims_out
 from coldframe.tasks.rag_log import LogColumns, LogRow, RagLog, read_log
 from coldframe.tasks.table import OnError
 from coldframe.tasks.task import Example, text_key
@@ -41,6 +43,7 @@ from coldframe.tasks.task import Example, text_key
 _CHARACTERS = 4  # in a token, about
 
 
+@claims_out
 def diagnose_log(
     data: str | Path | RagLog | Iterable[Mapping[str, Any]],
     model: str | FrozenLM = "smollm2",
@@ -87,6 +90,7 @@ def diagnose_log(
         command: What makes this again, for the report.
 
     Raises:
+        ColdframeError: ``out`` holds files that coldframe did not write, or another process writes to it.
         DataError: The log cannot be used.
         ModelError: The model or the server cannot be used.
 
@@ -233,10 +237,15 @@ def written_scores(subject: Endpoint | TextRAG, out: str | Path | None = None) -
         cases = subject.cases(condition)  # type: ignore[arg-type]
         missing = [case for case in dict.fromkeys(cases) if case not in memory]
         with Bar(len(missing), f"{subject.name}: answers {situation}", subject.quiet) as bar:
+            together: dict[Case, float] = {}
             for place, text in subject.write(missing) if missing else ():
                 case = missing[place]
-                memory[case] = score(case.text, text, subject.accepted(case))
+                together[case] = score(case.text, text, subject.accepted(case))
+                if len(together) == subject.at_once:
+                    memory.update(together)
+                    together = {}
                 bar.advance(1)
+            memory.update(together)
         scores[situation] = np.array([memory[case] for case in cases])
     return scores
 

@@ -70,8 +70,8 @@ class TextRAG(PassageSubject):
         named = {"name": "text RAG", "model": lm.provenance["name"]}
         named |= {"unit": self.grader.title} if mode == "answers" else {}
         super().__init__(queries, retrieve, **{**named, **options})
-        self.lm, self.template, self.mode, self.batch_size = lm, template, mode, batch_size
-        self.max_new_tokens = max_new_tokens
+        self.lm, self.template, self.mode = lm, template, mode
+        self.at_once, self.max_new_tokens = lm.at_once(batch_size), max_new_tokens
         self._dropped = self._total = 0
 
     def measure(self, cases: Sequence[Case]) -> Iterator[tuple[int, float]]:
@@ -94,9 +94,8 @@ class TextRAG(PassageSubject):
 
     def _batches(self, cases: Sequence[Case]) -> Iterator[list[int]]:
         order = sorted(range(len(cases)), key=lambda i: (sum(map(len, cases[i].passages)) + len(cases[i].text), i))
-        size = self.lm.at_once(self.batch_size)
-        for start in range(0, len(order), size):
-            yield order[start : start + size]
+        for start in range(0, len(order), self.at_once):
+            yield order[start : start + self.at_once]
 
     @torch.no_grad()
     def _mean_token_nll(self, cases: Sequence[Case]) -> list[float]:

@@ -43,6 +43,7 @@ from coldframe.progress import Bar, say, working
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
 from coldframe.storage.files import write_json, write_text
+from coldframe.storage.folders import claims_out
 from coldframe.tasks.task import Passage, Task
 from coldframe.training.config import TrainingConfig
 
@@ -96,6 +97,7 @@ class Comparison:
         write_json(Path(out) / "results.json", self.to_dict(), indent=2)
 
 
+@claims_out
 def compare(
     lm: FrozenLM,
     task: Task,
@@ -152,12 +154,14 @@ def compare(
             searched. 0 tunes nothing. Needs the extra ``tune``.
         tune_rows: Training rows of a trial, a seeded sample; None takes all.
         published: Numbers from papers, to stand beside ours.
-        out: Folder for the report, the main method's artifact (first seed) and all runs; None writes nothing.
+        out: Folder for the report, the main method's artifact (first seed) and all runs: a new or empty one, or one
+            that coldframe wrote. None writes nothing.
         command: What makes this again, for the report.
         quiet: No progress.
 
     Raises:
         ConfigError: An unknown method, ablation or setting.
+        ColdframeError: ``out`` holds files that coldframe did not write, or another process writes to it.
     """
     started = time.perf_counter()
     training, retrieval = training or {}, retrieval or RetrievalConfig()

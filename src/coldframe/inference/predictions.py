@@ -205,16 +205,18 @@ class Predictions:
                             fix="Keep one method and seed per file.",
                         )
                     records.append(record)
+        except DataError:
+            raise
         except OSError as error:
             raise DataError(f"Cannot read {path}: {error}") from error
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except (ValueError, RecursionError, KeyError, TypeError) as error:  # JSONDecodeError is a ValueError
             fix = "Write it again with `coldframe predict` or `coldframe evaluate`."
             raise DataError(f"{path}, line {number}: not a record of predictions ({error!r})", fix=fix) from error
         if not records:
             raise DataError(f"{path} holds no record", fix="Predict at least one query.")
         try:
             return cls._of_records(records)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise DataError(f"{path} does not hold records of one kind: {error!r}") from error
 
     @classmethod

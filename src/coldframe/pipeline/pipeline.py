@@ -275,7 +275,7 @@ class Pipeline:
             ArtifactError: If the artifact is damaged or foreign, ``lm`` is not the model it was fitted to, or an
                 encoder is absent or gives other vectors.
         """
-        artifact = read_artifact(saved.folder_of(path), saved.SECTIONS)
+        artifact = read_artifact(saved.folder_of(path), saved.NEEDS)
         config = artifact.manifest
         saved.find_encoders(config, encoder)
         lm, schema = saved.base_model(config, lm), Schema.from_dict(config["schema"])
@@ -285,6 +285,7 @@ class Pipeline:
         method = saved.method_of(artifact, lm, schema)
         with reading(artifact / TRAINED, fix="Fit again."):
             trained_keys = [str(key) for key in json.loads((artifact / TRAINED).read_text(encoding="utf-8"))]
+        priors = config.get("label_priors") or {}
         return cls(
             method=method,
             lm=lm,
@@ -295,7 +296,7 @@ class Pipeline:
             history=config["history"],
             seconds=config["seconds"],
             task=config["task"],
-            priors=config.get("label_priors", {}),
+            priors=dict(zip(priors, saved.numbers_of(artifact, [*priors.values()]), strict=True)),
             trained_keys=frozenset(trained_keys),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,40 @@ from coldframe.methods.base import Method
 from coldframe.methods.registry import create
 from coldframe.pipeline.setup import context_of
 from coldframe.retrieval.encoder_objects import restore, spec_of
-from coldframe.storage.artifact import Artifact
+from coldframe.storage.artifact import MANIFEST, Artifact, Kind
+from coldframe.storage.tensors import reading
 from coldframe.tasks.task import Schema
 
 STORE = "exemplars.jsonl"
 TRAINED = "trained_keys.json"
-SECTIONS = ("base_model", "schema", "method_config", "retrieval", "training", "store")
+NONE = type(None)
+NEEDS: Mapping[str, Kind] = {
+    "method": str,
+    "method_config": dict,
+    "base_model.name": str,
+    "base_model.weight_hash": str,
+    "base_model.dtype": str,
+    "base_model.revision": (str, NONE),
+    "schema.name": str,
+    "schema.kind": str,
+    "schema.domain": str,
+    "schema.metric": str,
+    "schema.labels": list,
+    "encoder": (dict, NONE),
+    "encoder.spec": (str, NONE),
+    "encoder.hash": (str, NONE),
+    "store.hash": str,
+    "store.size": int,
+    "retrieval": dict,
+    "training": dict,
+    "task": dict,
+    "history": list,
+    "seconds": (float, int),
+    "coldframe_version": str,
+    "label_priors": (dict, NONE),
+    "label_bias": (list, NONE),
+}
+"""What the manifest of an artifact holds."""
 
 
 def folder_of(path: str | Path) -> Path:
@@ -93,11 +121,12 @@ def method_of(artifact: Artifact, lm: FrozenLM, schema: Schema) -> Method:
     config = artifact.manifest
     method = create(config["method"], config["method_config"])
     context = context_of(method, lm, schema)
-    if context.encoder is not None and context.encoder.hash != config["encoder"]["hash"]:
+    fitted_with = (config["encoder"] or {}).get("hash")
+    if context.encoder is not None and context.encoder.hash != fitted_with:
         raise ArtifactError(
             f"The encoder {context.encoder.spec!r} is not the one the artifact was fitted with",
             got=context.encoder.hash,
-            expected=config["encoder"]["hash"],
+            expected=fitted_with,
         )
     try:
         method.setup(context)
@@ -107,5 +136,15 @@ def method_of(artifact: Artifact, lm: FrozenLM, schema: Schema) -> Method:
             got=config["method_config"],
         ) from error
     method.load(artifact)
-    method.label_bias = config.get("label_bias", ())
+    method.label_bias = numbers_of(artifact, config.get("label_bias") or ())
     return method.eval()
+
+
+def numbers_of(artifact: Artifact, values: Sequence[Any]) -> list[float]:
+    """Numbers of a manifest.
+
+    Raises:
+        ArtifactError: They are none.
+    """
+    with reading(artifact.folder / MANIFEST):
+        return [float(value) for value in values]

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from coldframe.config import without_nan
 from coldframe.errors import ArtifactError
@@ -22,6 +22,9 @@ from coldframe.storage.files import link_or_copy, sha256_of, temporary_folder, w
 
 FORMAT = 2
 MANIFEST = "coldframe_config.json"
+
+
+Kind: TypeAlias = type | tuple[type, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,29 +102,30 @@ def write_artifact(folder: Path, values: Mapping[str, Any], write: Callable[[Pat
                     (folder / place).unlink()
 
 
-def read_artifact(folder: Path, sections: Iterable[str] = ()) -> Artifact:
+def read_artifact(folder: Path, needs: Mapping[str, Kind] | None = None) -> Artifact:
     """Read a manifest and check that every file it names is there and is what was saved.
 
     Args:
         folder: The artifact.
-        sections: Keys of the manifest that must be there and hold mappings.
+        needs: See :func:`read_manifest`.
 
     Raises:
         ArtifactError: It is absent, damaged, changed since it was written, or of another format.
     """
-    artifact = Artifact(folder, read_manifest(folder, sections))
+    artifact = Artifact(folder, read_manifest(folder, needs))
     files = artifact.manifest["files"]
     places = {_place(folder, artifact.manifest, name).relative_to(folder).as_posix(): name for name in files}
     check_files(folder, {place: files[name] for place, name in places.items()}, "Fit again, or fetch it anew.")
     return artifact
 
 
-def read_manifest(folder: Path, sections: Iterable[str] = ()) -> dict[str, Any]:
+def read_manifest(folder: Path, needs: Mapping[str, Kind] | None = None) -> dict[str, Any]:
     """Read a manifest and verify it, without the files that it names.
 
     Args:
         folder: The artifact.
-        sections: Keys that must be there and hold mappings.
+        needs: What must be there, and of which type: ``{"store.hash": str}`` for the key ``hash`` of the mapping
+            ``store``.
 
     Raises:
         ArtifactError: If it is absent, damaged, changed since it was written, or of another format.
@@ -146,11 +150,19 @@ def read_manifest(folder: Path, sections: Iterable[str] = ()) -> dict[str, Any]:
         )
     if manifest.pop("sha256", None) != _digest(manifest):
         raise ArtifactError(f"{path} is not the file that was saved: changed", fix="Fit again, or fetch it anew.")
-    if absent := [name for name in (*sections, "files") if not isinstance(manifest.get(name), dict)]:
-        raise ArtifactError(f"{path} does not hold what an artifact needs", expected=", ".join(absent))
+    for name, kind in {"files": dict, **(needs or {})}.items():
+        if not isinstance(value := _value(manifest, name), kind):
+            raise ArtifactError(f"{path} does not hold what an artifact needs", got=f"{name}: {value!r}"[:80])
     if strange := _strange(manifest["files"], manifest.get("places", {})):
         raise ArtifactError(f"{path} names a file outside of its folder, or none", got=strange)
     return manifest
+
+
+def _value(values: Any, name: str) -> Any:
+    """What stands under a name with dots; None where there is nothing."""
+    for key in name.split("."):
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
 
 
 def _place(folder: Path, manifest: Mapping[str, Any], name: str) -> Path:

@@ -44,7 +44,7 @@ def cache_dir() -> Path:
 
 @contextlib.contextmanager
 def lock(name: str, wait: float = -1) -> Iterator[None]:
-    """Hold a lock between processes, by name, while the block runs.
+    """Hold a lock between processes and threads, by name, while the block runs; whoever holds it may take it again.
 
     Where the cache is read-only, it lies among the temporary files of this user.
 
@@ -76,7 +76,7 @@ def folder_lock(purpose: str, folder: Path, wait: float = -1) -> contextlib.Abst
 
 def _locked(path: Path, wait: float) -> FileLock:
     path.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(path)
+    held = FileLock(path, is_singleton=True)  # so that its thread may take it twice
     held.acquire(timeout=wait)
     return held
 

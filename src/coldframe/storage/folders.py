@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from filelock import Timeout
 
+from coldframe.config import local_path
 from coldframe.errors import ColdframeError
 from coldframe.storage.artifact import MANIFEST
 from coldframe.storage.cache import folder_lock
 from coldframe.storage.files import remove, writing
+
+P, T = ParamSpec("P"), TypeVar("T")
 
 MARKER = ".coldframe"
 _TEMPORARY = re.compile(r"\.tmp-(?:[0-9a-f]{8}(?:-.*)?|wheel-\w+)")  # as `files` and `downloads` name them
@@ -59,12 +64,19 @@ def claim(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[Path]:
-    """As :func:`claim`, for one process at a time.
+    """As :func:`claim`, for one process at a time, see :func:`exclusive`."""
+    folder = claim(folder)
+    with exclusive(folder):
+        yield folder
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep other processes and threads from writing to a folder, which need not exist; its own thread may do so again.
 
     Raises:
-        ColdframeError: Another process writes to the folder.
+        ColdframeError: Another one writes to it.
     """
-    folder = claim(folder)
     try:
         held = folder_lock("folder", folder, wait=0)
         held.__enter__()
@@ -73,9 +85,24 @@ def claimed(folder: Path) -> Iterator[Path]:
             f"Another process writes to {folder}", fix="Wait for it, or choose another folder (--out)."
         ) from error
     try:
-        yield folder
+        yield
     finally:
         held.__exit__(None, None, None)
+
+
+def claims_out(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function hold the folder ``out``, a keyword of it, while it runs, as :func:`claimed` does."""
+
+    @functools.wraps(function)
+    def holding(*args: P.args, **kwargs: P.kwargs) -> T:
+        out = kwargs.get("out")
+        if out is None:
+            return function(*args, **kwargs)
+        with claimed(local_path(str(out))) as folder:
+            kwargs["out"] = folder
+            return function(*args, **kwargs)
+
+    return holding
 
 
 def sweep(folder: Path) -> int:

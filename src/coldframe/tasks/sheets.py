@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from coldframe.errors import DataError, MissingExtraError, first_line
 from coldframe.tasks.memory import plain_cell
 from coldframe.tasks.table import MAX_BYTES, Row, checked_column, checked_count
+
+MAX_EMPTY = 100_000
+"""Most empty rows of a sheet that stand before one that is not empty."""
+
+MAX_CELLS = 20_000_000
+"""Most cells of a sheet, those counted that are empty and stand before one that is not."""
 
 
 def read_parquet(data: bytes, name: str) -> tuple[list[str], list[Row]]:
@@ -55,23 +62,44 @@ def read_excel(data: bytes, name: str) -> tuple[list[str], list[Row]]:
         if size > MAX_BYTES:
             raise DataError(f"{name} is too large", got=f"{size:,} bytes unpacked", expected=f"at most {MAX_BYTES:,}")
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-        lines = [(number, list(cells)) for number, cells in enumerate(book.worksheets[0].values, start=1)]
+        lines = _lines(book.worksheets[0].values, name)
     except DataError:
         raise
     except Exception as error:  # the reader lets errors of several libraries through
         raise DataError(f"{name} is not a readable Excel file ({first_line(error)})") from error
-    lines = [(number, cells) for number, cells in lines if any(cell not in (None, "") for cell in cells)]
     if not lines:
         raise DataError(f"{name} is empty", expected="a line of column names, then rows, in the first sheet")
     checked_count(len(lines), name)
     return _with_header(lines, name)
 
 
+def _lines(rows: Iterable[Sequence[Any]], name: str) -> list[tuple[int, list[Any]]]:
+    """The rows that hold anything, with their numbers, each up to its last cell.
+
+    A file of a kilobyte may name a row or a column that stands billions of places away: the reader fills up what lies
+    between, row by row.
+
+    Raises:
+        DataError: There are more empty rows than :data:`MAX_EMPTY`, or more cells than :data:`MAX_CELLS`.
+    """
+    lines: list[tuple[int, list[Any]]] = []
+    count = 0
+    for number, cells in enumerate(rows, start=1):
+        if number - len(lines) > MAX_EMPTY:
+            raise DataError(f"{name} has more than {MAX_EMPTY:,} empty rows", fix="Delete them, and what is below.")
+        width = max((place for place, cell in enumerate(cells, start=1) if cell not in (None, "")), default=0)
+        count += width
+        if count > MAX_CELLS:
+            raise DataError(f"{name} has too many cells", expected=f"at most {MAX_CELLS:,}")
+        if width:
+            lines.append((number, list(cells[:width])))
+    return lines
+
+
 def _with_header(lines: list[tuple[int, list[Any]]], name: str) -> tuple[list[str], list[Row]]:
     (line, header), *body = lines
-    # A sheet is as wide as its widest line was at some time: columns without a name and without a cell are none.
-    width = max(place for _, cells in lines for place, cell in enumerate(cells, start=1) if cell not in (None, ""))
-    named = [str(cell).strip() if cell is not None else "" for cell in header[:width]]
+    width = max(len(cells) for _, cells in lines)
+    named = [str(cell).strip() if cell is not None else "" for cell in header]
     named += [""] * (width - len(named))
     columns = [checked_column(cell or f"column {place}") for place, cell in enumerate(named, start=1)]
     if len(set(columns)) < len(columns):

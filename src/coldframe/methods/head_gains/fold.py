@@ -107,7 +107,9 @@ def attach(lm: FrozenLM, folder: str | Path) -> None:
     lm.states.clear()
 
 
-def save_reweighted(lm: FrozenLM, config: ReweightConfig, reweighting: Reweighting, out: str | Path) -> Folded:
+def save_reweighted(
+    lm: FrozenLM, config: ReweightConfig, reweighting: Reweighting, out: str | Path, page: str | None = None
+) -> Folded:
     """Write a reweighted model: an ordinary checkpoint with the gains in it, and the gains beside it.
 
     Everything but the scaled weights and one key of ``config.json`` is the base checkpoint's, byte for byte, in
@@ -118,6 +120,7 @@ def save_reweighted(lm: FrozenLM, config: ReweightConfig, reweighting: Reweighti
         config: How the gains were made.
         reweighting: The gains.
         out: A folder that does not exist.
+        page: HTML to stand beside the gains.
 
     Raises:
         ConfigError: If the model was made in memory, or is reweighted already.
@@ -133,7 +136,7 @@ def save_reweighted(lm: FrozenLM, config: ReweightConfig, reweighting: Reweighti
     gains, effects = reweighting.gains, reweighting.effects.by_pair(config.effect)
     if source is None:
         with atomic_path(out) as temporary:
-            write_gains(temporary, {**values, "tensors": []}, gains, effects)
+            write_gains(temporary, {**values, "tensors": []}, gains, effects, page)
         return Folded(False, "packed", 0.0)
     files, fold = tensor_files(source), _Fold(lm)
     changes = {}
@@ -143,7 +146,7 @@ def save_reweighted(lm: FrozenLM, config: ReweightConfig, reweighting: Reweighti
     note = {"method": "pear", "base_model": name, "base_weight_hash": lm.weight_hash, "gains": f"{FOLDER}/{MANIFEST}"}
     with atomic_path(out) as temporary:
         copy_checkpoint(source, temporary, changes, lambda values: values.update({NOTE: note}))
-        write_gains(temporary, {**values, "tensors": fold.tensors}, gains, effects)
+        write_gains(temporary, {**values, "tensors": fold.tensors}, gains, effects, page)
     return Folded(True, fold.dtype, fold.rounding)
 
 
