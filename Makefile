@@ -38,15 +38,15 @@ lint: $(VENV)/.installed  ## ruff, mypy, import layers, spelling
 	@$(BIN)/lint-imports
 	@$(BIN)/codespell src tests docs recipes benchmarks README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md
 
-faults: $(VENV)/.installed  ## kill commands at every change of the file system, fill the disk, sixteen threads (an hour on 2 cores)
+faults: $(VENV)/.installed  ## kill commands at every change of the file system, fill the disk, sixteen threads (half an hour on an idle core)
 	@echo "faults: every command killed and refused at up to 60 of its changes; then 10,000 answers from 16 threads"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.everywhere 60
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.stress 625
 
-fuzz: $(VENV)/.installed  ## inputs for all readers, for 25 minutes or to a million, with atheris where it installs
-	@echo "fuzz: inputs for 25 minutes, or to a million; what fails is kept in fuzz-failures/"
+fuzz: $(VENV)/.installed  ## inputs for all readers, to a million or for 40 minutes, with atheris where it installs
+	@echo "fuzz: inputs to a million, or for 40 minutes; what fails is kept in fuzz-failures/"
 	@$(PIP) --no-deps atheris || echo "fuzz: atheris does not install here; inputs are changed at random"
-	@$(BIN)/python -m tests.fuzz.run 1000000 1500
+	@$(BIN)/python -m tests.fuzz.run 1000000 2400
 
 bench: $(VENV)/.installed  ## speed beside peers: every benchmark, one after the other (half an hour on 2 idle cores)
 	@echo "bench: measuring; results go to benchmarks/results and docs/results/speed.md"
