@@ -139,7 +139,6 @@ COMMANDS: dict[str, Callable[[Path, Path, bool], None]] = {
 }
 
 WITHOUT_SETTINGS = ("convert",)
-MADE_ONCE = ("reweight",)  # never over what is there
 
 
 def outcome(command: str, out: Path) -> Any:
