@@ -18,7 +18,8 @@ from coldframe.storage.artifact import MANIFEST
 from coldframe.storage.cache import folder_lock
 from coldframe.storage.files import remove, writing
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MARKER = ".coldframe"
 _TEMPORARY = re.compile(r"\.tmp-(?:[0-9a-f]{8}(?:-.*)?|wheel-\w+)")  # as `files` and `downloads` name them
