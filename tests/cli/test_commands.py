@@ -193,7 +193,7 @@ def test_compare_writes_a_report_and_goes_on_where_it_stopped(
     out = tmp_path / "compare"
     words = ["compare", table, "--methods", "icl", "prompt-tuning", "mha-esp", "--seeds", 0, 1, "--model", lm, "--out"]
     words += [out, "--epochs", 1, "--text-rows", 9, "--shuffles", 2, "--set", "mha-esp.heads=2", "--json"]
-    monkeypatch.setattr("coldframe.evaluation.controls.TREES", 20)
+    words += ["--set", "random-forest.trees=20"]
     stopped_after = 4
     from coldframe.evaluation.runs import Runner
 
@@ -211,7 +211,7 @@ def test_compare_writes_a_report_and_goes_on_where_it_stopped(
     stopped_after = 100
     found = run(*words)
     assert found.status == 0, found.err
-    assert len(made) == 11 and len(set(made)) == 6, "six titles, each seed once; icl trains nothing and runs once"
+    assert len(made) == 18 and len(set(made)) == 12, "each title and seed once, one seed of what no seed changes"
     assert "stored before" in found.err and "left" in found.err
 
     rows = {row["name"]: row for row in found.json["rows"]}
@@ -226,6 +226,7 @@ def test_compare_writes_a_report_and_goes_on_where_it_stopped(
         "5-NN vote",
         "5-NN vote (weighted)",
         "logistic regression",
+        "logistic regression, TF-IDF",
         "random forest",
     }
     assert rows["mha-esp"]["order_std"] == 0.0 and rows["mha-esp"]["difference"] is None

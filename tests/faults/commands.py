@@ -50,13 +50,11 @@ def prepare(home: Path) -> None:
 
 def use_words() -> None:
     """The sentence encoder, which has to be fetched, is hashed words."""
-    import coldframe.evaluation.controls
     import coldframe.pipeline.setup
     import coldframe.retrieval.retriever
 
-    for module in (coldframe.pipeline.setup, coldframe.retrieval.retriever, coldframe.evaluation.controls):
+    for module in (coldframe.pipeline.setup, coldframe.retrieval.retriever):
         module.load_encoder = Words  # type: ignore[attr-defined]
-    coldframe.evaluation.controls.TREES = 5  # type: ignore[attr-defined]
 
 
 def call(*words: str) -> None:
@@ -79,6 +77,7 @@ def encode(home: Path, out: Path) -> None:
 def compare(home: Path, out: Path) -> None:
     """Methods side by side."""
     words = ("--methods", "zero-shot", "prompt-tuning", "--epochs", "1", "--text-rows", "9", "--shuffles", "0")
+    words += ("--set", "random-forest.trees=5", "--set", "random-forest.leaf=1")
     call("compare", str(home / "things.csv"), "--model", str(home / "lm"), "--out", str(out / "run"), *words, "--json")
 
 

@@ -96,7 +96,7 @@ def run(argv: Sequence[str], name: str = "fit", default: Fit | None = None) -> N
     if options.add:
         _add(options, task, out)
         return
-    lm = options.model.load()
+    lm = options.model.load() if method.needs_model else None
     task = _augmented(options, task, method, lm, out)
     training = options.training.changes()  # type: ignore[attr-defined]
     pipeline = fit(
@@ -160,7 +160,7 @@ def _add(options: Fit, task: Task, out: Path) -> None:
         print(f"added {added} entries to {out}")
 
 
-def _augmented(options: Fit, task: Task, method: Method, lm: FrozenLM, out: Path) -> Task:
+def _augmented(options: Fit, task: Task, method: Method, lm: FrozenLM | None, out: Path) -> Task:
     """The task with questions about its passages, if they are to be written."""
     if options.augment == "given":
         return task
@@ -175,6 +175,7 @@ def _augmented(options: Fit, task: Task, method: Method, lm: FrozenLM, out: Path
         key = os.environ.get(options.augment_key_env) if options.augment_key_env else None
         writer = by_endpoint(Client(options.augment, str(options.augment_model), key), rewrites=rewrites)
     else:
-        author = lm if options.augment == "self" else load_lm(options.augment, dtype=options.model.dtype)
+        same = options.augment == "self"
+        author = lm or options.model.load() if same else load_lm(options.augment, dtype=options.model.dtype)
         writer = by_model(author, rewrites=rewrites)
     return augment(task, writer, out / "augmentations.jsonl", ask_again=options.ask_again, quiet=options.quiet)

@@ -31,6 +31,7 @@ class NoModel(FrozenLM):
         self.anatomy: Any = SimpleNamespace(max_positions=sys.maxsize)
         self.states = StateCache(0, self.device)
         self.dropped_contexts = 0
+        self._exact = False
         self.bos = ()
 
     @property

@@ -218,11 +218,12 @@ class Method(nn.Module):
 
     def schema_for(self, task: Task, seed: int = 0) -> Schema:
         """The task's schema with the prompt that it wants; the seed draws solved examples, for text RAG beside it."""
-        return with_solved(task, None, seed) if self.uses_retrieval else task.schema
+        return with_solved(task, None, seed) if self.uses_retrieval and self.reads_model else task.schema
 
     def depends_on_seed(self, task: Task, first: int, second: int) -> bool:
         """Whether two seeds make different methods of it: it is trained, or its solved examples are others."""
-        return self.trainable or self.schema_for(task, first) != self.schema_for(task, second)
+        trained = self.trainable and self.uses_seed
+        return trained or self.schema_for(task, first) != self.schema_for(task, second)
 
     # ---- what a method defines --------------------------------------------------------------------------
 
@@ -259,8 +260,9 @@ class Method(nn.Module):
     def label_scores(
         self, lm: LanguageModel, prompts: Sequence[Prompt], words: Sequence[str], conditioning: Conditioning
     ) -> Tensor:
-        """Log-scores of the label words, ``[batch, labels]``, with ``label_bias``: the conditioning's own if it has any,
-        else the model's choices among the words.
+        """Log-scores of the label words, ``[batch, labels]``: the model's choices among them, and ``label_bias``.
+
+        Those that the conditioning brings along, if it does, take the place of the model's.
         """
         if conditioning.scores is not None:
             return self.biased(conditioning.scores)

@@ -203,8 +203,7 @@ def check_fits(method: Method, task: Task, store: Store) -> None:
         )
     if method.needs_labels and passages:
         raise ConfigError(
-            f"{method.name} goes by the labels of what is retrieved, and the store of {task.schema.name} holds passages, "
-            "which have none",
+            f"{method.name} goes by the labels of what is retrieved, and the passages of {task.schema.name} have none",
             fix="Leave out the passages (--store), or choose another method: coldframe methods.",
         )
     if method.learns_from_task and method.trainable and not method.needs_passages and not task.train:

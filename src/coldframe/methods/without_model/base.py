@@ -52,8 +52,8 @@ class WithoutModel(Method):
 def log_scores(probabilities: NDArray[np.float64]) -> Tensor:
     """Scores whose softmax is these probabilities, ``[batch, labels]``; float64, so that near ties stay apart.
 
-    >>> log_scores(np.array([[0.25, 0.75, 0.0]])).softmax(-1).tolist()
-    [[0.25, 0.75, 0.0]]
+    >>> log_scores(np.array([[0.5, 0.5, 0.0]])).softmax(-1).tolist()
+    [[0.5, 0.5, 0.0]]
     """
     with np.errstate(divide="ignore"):
         return torch.from_numpy(np.maximum(np.log(probabilities), NEVER))

@@ -125,10 +125,9 @@ class EncoderHead(WithoutModel):
     def scores(self, texts: Sequence[str], retrieved: Retrieved) -> Tensor:
         """Scores of the head, ``[batch, labels]``."""
         own = self.encode(texts)
-        if self.query is None:
-            scores: Tensor = self.head(own)
-            return scores
-        return self.head(torch.cat((own, *self._neighbours(own, retrieved)), dim=-1))
+        features = own if self.query is None else torch.cat((own, *self._neighbours(own, retrieved)), dim=-1)
+        scores: Tensor = self.head(features)
+        return scores
 
     def _neighbours(self, own: Tensor, retrieved: Retrieved) -> tuple[Tensor, Tensor]:
         """What the heads read of the neighbours: texts ``[batch, heads d]`` and labels ``[batch, heads labels]``."""

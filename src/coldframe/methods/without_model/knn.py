@@ -96,7 +96,7 @@ class KNN(WithoutModel):
         if not similarities.size:
             return similarities
         # From the largest on, which leaves the shares as they are and keeps the exponent small.
-        return np.exp((similarities - similarities.max(axis=1, keepdims=True)) / self.config.temperature)
+        return np.asarray(np.exp((similarities - similarities.max(axis=1, keepdims=True)) / self.config.temperature))
 
 
 def _nearest_wins_ties(shares: NDArray[np.float64], voters: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -106,4 +106,4 @@ def _nearest_wins_ties(shares: NDArray[np.float64], voters: NDArray[np.int64]) -
     leads = (voters >= 0) & tied[rows[:, None], np.maximum(voters, 0)]
     decided = rows[leads.any(axis=1)]  # neighbours come nearest first, so the first that leads is the nearest
     shares[decided, voters[decided, leads[decided].argmax(axis=1)]] += 1e-9
-    return shares / shares.sum(axis=1, keepdims=True)
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))

@@ -96,7 +96,8 @@ class LogisticRegression(Learner):
 
     def scores_of(self, features: Any) -> Tensor:
         """Scores of the layer."""
-        return self.layer(features)
+        scores: Tensor = self.layer(features)
+        return scores
 
     def save(self, folder: Path) -> list[str]:
         """The layer, and the vocabulary of TF-IDF."""

@@ -136,7 +136,8 @@ class SetFit(WithoutModel):
 
     def scores(self, texts: Sequence[str], retrieved: Retrieved) -> Tensor:
         """Scores of the layer on the tuned vectors."""
-        return self.layer(self._vectors(texts))
+        scores: Tensor = self.layer(self._vectors(texts))
+        return scores
 
     @torch.no_grad()
     def _vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -68,5 +68,5 @@ class TfIdf:
         with reading(path, fix="Fit again."):
             for kind, values in zip(_KINDS, json.loads(path.read_text(encoding="utf-8")), strict=True):
                 vectorizer = TfidfVectorizer(**self._common, **kind, vocabulary=[str(t) for t in values["terms"]])
-                vectorizer.idf_ = np.array(values["idf"], self._common["dtype"])
+                vectorizer.idf_ = np.array(values["idf"], np.float32)
                 self._vectorizers.append(vectorizer)

@@ -33,6 +33,15 @@ class Trees(nn.Module):
         ``[nodes, w]``: what a leaf adds to which outputs, padded with column ``outputs``; baseline ``[outputs]``.
     """
 
+    roots: Tensor
+    left: Tensor
+    right: Tensor
+    feature: Tensor
+    threshold: Tensor
+    columns: Tensor
+    values: Tensor
+    baseline: Tensor
+
     def __init__(self, **tensors: Tensor) -> None:
         super().__init__()
         for name, dtype in _TENSORS.items():
@@ -51,18 +60,21 @@ class Trees(nn.Module):
         sums[:, :outputs] = arrays["baseline"]
         for leaves in node.T:  # one tree after another, as scikit-learn adds
             sums[rows[:, None], arrays["columns"][leaves]] += arrays["values"][leaves]
-        return sums[:, :outputs]
+        result: NDArray[np.float64] = sums[:, :outputs]
+        return result
 
     def is_sound(self, width: int, outputs: int) -> bool:
         """Whether every way through the trees ends at a leaf, and reads and adds what there is."""
         nodes = torch.arange(len(self.left))
         inner = self.left >= 0
         below = torch.stack((self.left, self.right))[:, inner]  # children come after their parent: no way is a circle
-        ends = ((self.roots >= 0) & (self.roots < len(nodes))).all() and len(self.roots) > 0
-        descends = ((below > nodes[inner]) & (below < len(nodes))).all()
-        reads = ((self.feature >= 0) & (self.feature < width)).all() and len(self.baseline) == outputs
-        adds = ((self.columns >= 0) & (self.columns <= outputs)).all()
-        return bool(ends and descends and reads and adds)
+        sound = (
+            (self.roots >= 0) & (self.roots < len(nodes)),
+            (below > nodes[inner]) & (below < len(nodes)),
+            (self.feature >= 0) & (self.feature < width),
+            (self.columns >= 0) & (self.columns <= outputs),
+        )
+        return len(self.roots) > 0 and len(self.baseline) == outputs and all(bool(part.all()) for part in sound)
 
     @classmethod
     def of_forest(cls, forest: Any, labels: int) -> Self:
@@ -91,9 +103,9 @@ class Trees(nn.Module):
         baseline[columns] = boosting._baseline_prediction.reshape(-1)
         nodes = [tree.nodes for stage in stages for tree in stage]
         outputs = np.concatenate([np.full(len(at), columns[t % len(columns)]) for t, at in enumerate(nodes)])
+        left = [np.where(at["is_leaf"], -1, at["left"].astype(np.int64)) for at in nodes]
         splits = [
-            (np.where(at["is_leaf"], -1, at["left"].astype(np.int64)), at["right"], at["feature_idx"], at["num_threshold"])
-            for at in nodes
+            (below, at["right"], at["feature_idx"], at["num_threshold"]) for below, at in zip(left, nodes, strict=True)
         ]
         return cls._joined(splits, outputs[:, None], np.concatenate([at["value"] for at in nodes])[:, None], baseline)
 
