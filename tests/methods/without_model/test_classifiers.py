@@ -86,7 +86,7 @@ def test_its_open_setting_is_chosen_on_validation_rows_and_not_on_test_rows(
 ) -> None:
     """Validation labels that go round turn the choice round; test labels that do so turn nothing."""
     method = type(create(name))
-    two = {"logistic-regression": (0.001, 10.0), "random-forest": (1, 30), "gradient-boosting": (1, 100)}[name]
+    two = {"logistic-regression": (0.001, 10.0), "random-forest": (1, 30), "gradient-boosting": (1, 10)}[name]
     monkeypatch.setattr(method, "values", property(lambda self: two))
 
     def round_about(rows: Any) -> Any:
