@@ -15,6 +15,7 @@ from coldframe.methods.base import MethodConfig, MethodContext
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder
 from coldframe.methods.without_model.base import WithoutModel
+from coldframe.retrieval.encoder_objects import spec_of
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Passage
 
@@ -36,6 +37,7 @@ class EncoderHeadConfig(MethodConfig):
     """
 
     section = "encoder head settings"
+    plain = {"encoder": spec_of}
     at_least = {"encoder_rank": 0, "adapter": 1, "dropout": 0, "k": 0, "heads": 1}
 
     encoder: str = "auto"

@@ -15,6 +15,7 @@ from coldframe.errors import DataError
 from coldframe.methods.base import MethodConfig
 from coldframe.methods.training_set import Problem, TrainingData
 from coldframe.methods.without_model.base import WithoutModel
+from coldframe.retrieval.encoder_objects import spec_of
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.metrics import METRICS
 from coldframe.tasks.task import Example
@@ -29,6 +30,7 @@ class LearnerConfig(MethodConfig):
     """
 
     section = "classifier settings"
+    plain = {"encoder": spec_of}
 
     encoder: str = "auto"
 

@@ -18,7 +18,8 @@ from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.methods.without_model.base import WithoutModel
-from coldframe.methods.without_model.logistic import USUAL_STRENGTH, LogisticLayer
+from coldframe.methods.without_model.logistic import LogisticLayer
+from coldframe.retrieval.encoder_objects import spec_of
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Example
 
@@ -37,6 +38,7 @@ class SetFitConfig(MethodConfig):
     """
 
     section = "SetFit settings"
+    plain = {"encoder": spec_of}
     at_least = {"encoder_rank": 1, "pairs": 1}
     above = {"c": 0}
     at_most = {"pairs": 1_000}
@@ -44,7 +46,7 @@ class SetFitConfig(MethodConfig):
     encoder: str = "auto"
     encoder_rank: int = 16
     pairs: int = 4
-    c: float = USUAL_STRENGTH
+    c: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
