@@ -47,7 +47,7 @@ class Fit(Grouped):
     Args:
         method: See `coldframe methods`; several joined by + are composed. auto tries a few on the validation rows,
             plain classifiers among them, and takes the simplest that does as well as the best.
-        minutes: Of auto: when they are over, it tries no further method.
+        minutes: When they are over, --method auto tries no further method.
         set: A setting of the method, KEY=VALUE (see `coldframe methods`), or PART.KEY=VALUE of a part of a composition;
             may be given several times.
         out: Folder of the artifact; runs/TASK-METHOD if you name none.
@@ -68,7 +68,10 @@ class Fit(Grouped):
 
     section = "recipe"
     alone = {"calibrate": "validation"}
-    groups = {"augmentation": ("augment", "augment_model", "augment_key_env", "ask_again")}
+    groups = {
+        "augmentation": ("augment", "augment_model", "augment_key_env", "ask_again"),
+        "choice": ("minutes",),
+    }
 
     task: Annotated[TaskFlags, Flat] = dataclasses.field(default_factory=TaskFlags)
     method: str = "mha-esp"
