@@ -79,9 +79,9 @@ def test_recipe_runs(
     def load(spec: str) -> Any:
         return load_encoder(encoder if spec == "minilm" else spec)
 
-    for module in ("pipeline.setup", "evaluation.controls", "retrieval.retriever"):
+    for module in ("pipeline.setup", "retrieval.retriever"):
         monkeypatch.setattr(f"coldframe.{module}.load_encoder", load)
-    monkeypatch.setattr("coldframe.evaluation.controls.TREES", 20)
+    monkeypatch.setattr("coldframe.methods.without_model.random_forest.RandomForest.tried", (1,))
     comparison = is_comparison(recipe)
     asked = parse(Compare if comparison else Fit, "test", ["--recipe", str(recipe)])
     if asked.model.reweight is not None:  # a random model does not copy, so any five of its heads may not help: all do

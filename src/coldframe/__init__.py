@@ -57,6 +57,19 @@ if TYPE_CHECKING:
     from coldframe.methods.weight_deltas.poly_prag import PolyPRAGConfig as PolyPRAGConfig
     from coldframe.methods.weight_deltas.prag import PRAG as PRAG
     from coldframe.methods.weight_deltas.prag import PRAGConfig as PRAGConfig
+    from coldframe.methods.without_model.encoder_head import EncoderHead as EncoderHead
+    from coldframe.methods.without_model.encoder_head import EncoderHeadConfig as EncoderHeadConfig
+    from coldframe.methods.without_model.gradient_boosting import GradientBoosting as GradientBoosting
+    from coldframe.methods.without_model.gradient_boosting import GradientBoostingConfig as GradientBoostingConfig
+    from coldframe.methods.without_model.knn import KNN as KNN
+    from coldframe.methods.without_model.knn import KNNConfig as KNNConfig
+    from coldframe.methods.without_model.logistic_regression import LogisticRegression as LogisticRegression
+    from coldframe.methods.without_model.logistic_regression import LogisticRegressionConfig as LogisticRegressionConfig
+    from coldframe.methods.without_model.mha_esp_head import MHAESPHead as MHAESPHead
+    from coldframe.methods.without_model.random_forest import RandomForest as RandomForest
+    from coldframe.methods.without_model.random_forest import RandomForestConfig as RandomForestConfig
+    from coldframe.methods.without_model.setfit import SetFit as SetFit
+    from coldframe.methods.without_model.setfit import SetFitConfig as SetFitConfig
     from coldframe.pipeline.estimator import ColdframeClassifier as ColdframeClassifier
     from coldframe.pipeline.fit import fit as fit
     from coldframe.pipeline.fit import grow as grow
@@ -78,16 +91,25 @@ _HOMES = {
     "DyPRAG": "coldframe.methods.weight_deltas.dyprag",
     "DyPRAGConfig": "coldframe.methods.weight_deltas.dyprag",
     "ESPConfig": "coldframe.methods.soft_tokens.u_esp",
+    "EncoderHead": "coldframe.methods.without_model.encoder_head",
+    "EncoderHeadConfig": "coldframe.methods.without_model.encoder_head",
     "FixedICL": "coldframe.methods.text.icl",
+    "GradientBoosting": "coldframe.methods.without_model.gradient_boosting",
+    "GradientBoostingConfig": "coldframe.methods.without_model.gradient_boosting",
     "ICLConfig": "coldframe.methods.text.icl",
     "IDPG": "coldframe.methods.soft_tokens.idpg",
     "IDPGConfig": "coldframe.methods.soft_tokens.idpg",
+    "KNN": "coldframe.methods.without_model.knn",
+    "KNNConfig": "coldframe.methods.without_model.knn",
     "LatentMemory": "coldframe.methods.soft_tokens.latent_memory",
     "LatentMemoryConfig": "coldframe.methods.soft_tokens.latent_memory",
     "LoRA": "coldframe.methods.weight_deltas.lora",
     "LoRAConfig": "coldframe.methods.weight_deltas.lora",
+    "LogisticRegression": "coldframe.methods.without_model.logistic_regression",
+    "LogisticRegressionConfig": "coldframe.methods.without_model.logistic_regression",
     "MHAESP": "coldframe.methods.soft_tokens.mha_esp",
     "MHAESPConfig": "coldframe.methods.soft_tokens.mha_esp",
+    "MHAESPHead": "coldframe.methods.without_model.mha_esp_head",
     "MoICE": "coldframe.methods.positions.moice",
     "MoICEConfig": "coldframe.methods.positions.moice",
     "MsPoE": "coldframe.methods.positions.ms_poe",
@@ -102,10 +124,14 @@ _HOMES = {
     "PolyPRAGConfig": "coldframe.methods.weight_deltas.poly_prag",
     "PromptTuning": "coldframe.methods.soft_tokens.prompt_tuning",
     "PromptTuningConfig": "coldframe.methods.soft_tokens.prompt_tuning",
+    "RandomForest": "coldframe.methods.without_model.random_forest",
+    "RandomForestConfig": "coldframe.methods.without_model.random_forest",
     "ReparameterisedPrompt": "coldframe.methods.soft_tokens.reparameterised_prompt",
     "ReparameterisedPromptConfig": "coldframe.methods.soft_tokens.reparameterised_prompt",
     "RetrievalConfig": "coldframe.retrieval.retriever",
     "RetrievedICL": "coldframe.methods.text.icl",
+    "SetFit": "coldframe.methods.without_model.setfit",
+    "SetFitConfig": "coldframe.methods.without_model.setfit",
     "TaskConfig": "coldframe.tasks.options",
     "TrainingConfig": "coldframe.training.config",
     "UESP": "coldframe.methods.soft_tokens.u_esp",

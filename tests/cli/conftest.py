@@ -43,7 +43,7 @@ def encoders(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(spec: str) -> Any:
         return Words(spec) if spec == "minilm" else load_encoder(spec)
 
-    for module in ("pipeline.setup", "evaluation.controls", "retrieval.retriever"):
+    for module in ("pipeline.setup", "retrieval.retriever"):
         monkeypatch.setattr(f"coldframe.{module}.load_encoder", load)
 
 

@@ -193,7 +193,7 @@ def test_compare_writes_a_report_and_goes_on_where_it_stopped(
     out = tmp_path / "compare"
     words = ["compare", table, "--methods", "icl", "prompt-tuning", "mha-esp", "--seeds", 0, 1, "--model", lm, "--out"]
     words += [out, "--epochs", 1, "--text-rows", 9, "--shuffles", 2, "--set", "mha-esp.heads=2", "--json"]
-    monkeypatch.setattr("coldframe.evaluation.controls.TREES", 20)
+    words += ["--set", "random-forest.trees=20"]
     stopped_after = 4
     from coldframe.evaluation.runs import Runner
 
@@ -211,7 +211,7 @@ def test_compare_writes_a_report_and_goes_on_where_it_stopped(
     stopped_after = 100
     found = run(*words)
     assert found.status == 0, found.err
-    assert len(made) == 11 and len(set(made)) == 6, "six titles, each seed once; icl trains nothing and runs once"
+    assert len(made) == 18 and len(set(made)) == 12, "each title and seed once, one seed of what no seed changes"
     assert "stored before" in found.err and "left" in found.err
 
     rows = {row["name"]: row for row in found.json["rows"]}
@@ -226,6 +226,7 @@ def test_compare_writes_a_report_and_goes_on_where_it_stopped(
         "5-NN vote",
         "5-NN vote (weighted)",
         "logistic regression",
+        "logistic regression, TF-IDF",
         "random forest",
     }
     assert rows["mha-esp"]["order_std"] == 0.0 and rows["mha-esp"]["difference"] is None
@@ -320,3 +321,45 @@ def test_a_closed_pipe_is_no_error(fitted: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(cli.sys, "stdout", dataclasses.make_dataclass("Out", [])())
     monkeypatch.setattr(cli.sys.stdout, "fileno", lambda: 1, raising=False)
     assert cli.main(["inspect", str(fitted)]) == 0 and closed == [True]
+
+
+@pytest.mark.slow
+def test_auto_says_what_it_picks_and_why_and_writes_that_method(
+    run: Run, table: Path, lm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coldframe.pipeline.auto import Candidate
+
+    few = [Candidate("knn"), Candidate("logistic-regression"), Candidate("prompt-tuning", {"tokens": 2})]
+    monkeypatch.setattr("coldframe.pipeline.auto.candidates_for", lambda task: few)
+    words = ("fit", table, "--method", "auto", "--model", lm, "--epochs", 1, "--quiet")
+    found = run(*words, "--out", tmp_path / "first")
+    assert found.status == 0, found.err
+    first, why, *_ = found.out.splitlines()
+    name = first.removeprefix("picked ").split(":")[0]
+    assert name in ("knn", "logistic-regression") and why.startswith("why: ")
+    assert "  prompt-tuning (tokens=2): " in found.out
+    written = run(*words, "--json", "--out", tmp_path / "second")
+    assert written.json["method"] == name and len(written.json["chosen_among"]) == 3
+    assert run("inspect", tmp_path / "second", "--json").json["method"] == name
+    refused = run(*words, "--set", "k=3")
+    assert refused.status == 2 and "--method auto chooses the settings too" in refused.err
+
+
+def test_a_method_without_a_model_is_fitted_predicts_and_is_evaluated_without_one(
+    run: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("a language model was loaded")
+
+    monkeypatch.setattr("coldframe.frozen.model.load_checkpoint", never)
+    out = tmp_path / "artifact"
+    found = run("fit", table, "--method", "logistic-regression", "--out", out, "--json", "--quiet")
+    assert found.status == 0, found.err
+    assert found.json["method_settings"]["c"] in (0.01, 0.1, 1.0, 10.0) and found.json["history"] == []
+    scored = run("evaluate", out, "--json", "--quiet").json
+    assert scored["metrics"]["accuracy"]["value"] > 40 and scored["cost"]["context_tokens"] == 0
+    lines = tmp_path / "new.txt"
+    lines.write_text("a rose\n" + "long " * 5000 + "sky\n")  # no context is too short, where there is none
+    answers = run("predict", out, lines, "--quiet").lines
+    assert [answer["label"] for answer in answers][0] == "red" and len(answers) == 2
+    assert "knn" in run("methods").out and "Voters" in run("methods", "knn").out

@@ -1,7 +1,8 @@
-"""Random adapters for the entries of a store, so that methods that hold some can be checked without training."""
+"""Random adapters for the entries of a store, and fitted classifiers, for checks of methods without training."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from coldframe.methods.base import Method
@@ -13,6 +14,8 @@ from coldframe.methods.weight_deltas.hypernetwork import Hypernetwork
 from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters
 from coldframe.methods.weight_deltas.poly_prag import PolyPRAG
 from coldframe.methods.weight_deltas.prag import PRAG
+from coldframe.methods.without_model.learner import Learner
+from coldframe.methods.without_model.setfit import SetFit
 from coldframe.retrieval.store import Store
 
 
@@ -45,3 +48,14 @@ def fill(method: Method, store: Store) -> None:
         bank_files.write_hypernetwork(folder, network, torch.float32)
         bank_files.write_embeddings(folder, ids, drawn(len(ids), width, std=1.0))
     method.load(folder)
+
+
+def learn(method: Method, store: Store) -> None:
+    """Fit a classifier that is fitted at once to the entries of a store."""
+    if isinstance(method, Learner):
+        if getattr(method.config, method.open_setting) is None:
+            method.config = method._with(method.usual)
+        method.learn(method._rows(store.examples, balanced=False, seed=0, fresh=True))
+    elif isinstance(method, SetFit):
+        targets = np.array([method.ready.schema.index(entry.target) for entry in store.examples])
+        method.layer.fit(method._vectors(store.texts), targets, 1.0, False, scaled=True)

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tests.contract.banks import fill
-from tests.tiny import ARCHITECTURES, tiny
+from tests.contract.banks import fill, learn
+from tests.tiny import ARCHITECTURES, tiny, tiny_tokenizer
+from transformers import BertConfig, BertModel
 
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.compose import JOIN
 from coldframe.methods.registry import create, method_class
+from coldframe.retrieval.neural import HFEncoder
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.task import Example, Passage, Schema, Task, Template
 
@@ -42,6 +44,30 @@ class TinyEncoder:
         return out
 
 
+class TinyBert(HFEncoder):
+    """A random BERT of two layers that is made in memory, for methods that fine-tune their encoder."""
+
+    def __init__(self) -> None:
+        super().__init__("tiny-bert", spec="tiny-bert")
+
+    @functools.cached_property
+    def model(self) -> Any:
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            bert = BertModel(BertConfig(vocab_size=len(self._tokenizer), **sizes))
+        return bert.eval().requires_grad_(False)
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        return tiny_tokenizer()
+
+
+def tiny_encoder(spec: str) -> Any:
+    """``tiny``, ``tiny-print`` or ``tiny-bert``."""
+    return TinyBert() if spec == "tiny-bert" else TinyEncoder(spec)
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A method with settings; ``id`` names the variant."""
@@ -55,14 +81,18 @@ class Case:
 
     @property
     def architectures(self) -> tuple[str, ...]:
-        """Where it can be put: the rivals that turn positions need positions that turn."""
+        """Where it can be put: the rivals that turn positions need positions that turn, controls no model."""
+        if not self.method().reads_model:
+            return ("llama",)
         return ROTARY if "positions" in self.method().ports else tuple(ARCHITECTURES)
 
 
 def _case(id: str, **settings: Any) -> Case:
     name = id.partition("/")[0]
     if JOIN not in name and method_class(name).uses_encoder:
-        settings = {"encoder": "tiny", "adapter": 8, **settings}
+        usual = {"encoder": "tiny", "adapter": 8}
+        config = method_class(name).config_class
+        settings = {key: value for key, value in usual.items() if hasattr(config, key)} | settings
     return Case(id, name, settings)
 
 
@@ -109,13 +139,28 @@ METHODS = [
     _case("icl+prag", icl={"k": 2}, prag={"k": 1, "stored": "float32"}),
     _case("mha-esp+pear", **{"mha-esp": {"encoder": "tiny", "adapter": 8, "heads": 2, "k": 3}, "pear": PROXY}),
 ]
-TRAINED = [case for case in METHODS if case.method().trainable]
+CONTROLS = [
+    _case("knn", k=3),
+    _case("knn/similarity", k=2, weights="similarity"),
+    _case("knn/temperature", k=3, weights="temperature", temperature=0.3),
+    _case("logistic-regression", c=100.0),
+    _case("logistic-regression/tfidf", features="tfidf", c=10.0),
+    _case("random-forest", trees=5),
+    _case("gradient-boosting", iterations=3, leaf=1),
+    _case("encoder-head"),
+    _case("encoder-head/neighbours", k=3, heads=2),
+    _case("encoder-head/tuned", k=3, heads=2, encoder="tiny-bert", encoder_rank=2),
+    _case("mha-esp-head", heads=2, k=3),
+    _case("setfit", encoder="tiny-bert", encoder_rank=2, pairs=2),
+]
+ALL = [*METHODS, *CONTROLS]
+TRAINED = [case for case in ALL if case.method().trainable]
 ON_ROWS = [case for case in TRAINED if not case.method().needs_passages]  # those that a table of rows is enough for
 # One case for each way into a model; the rest differ in what they compute, not in how it is put in.
 PORTS = [case for case in METHODS if case.id in ("icl", "idpg", "mha-esp/text-prefix", "lora", "prag")]
 
 ROTARY = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "phi", "phi3", "gpt_neox")
-EVERY = [(case, architecture) for case in METHODS for architecture in case.architectures]
+EVERY = [(case, architecture) for case in ALL for architecture in case.architectures]
 FITTED = [(case, "llama") for case in TRAINED] + [
     (case, architecture)
     for case in PORTS
@@ -198,9 +243,10 @@ def lm_of(architecture: str, state_budget: int | None = None) -> FrozenLM:
 def built(case: Case, lm: FrozenLM, schema: Schema = SCHEMA) -> Method:
     """A method set up, with every weight moved from where it starts (so that nothing is zero), in eval mode."""
     method = case.method()
-    encoder = TinyEncoder(getattr(method.config, "encoder", "tiny")) if method.uses_encoder else None
+    encoder = tiny_encoder(getattr(method.config, "encoder", "tiny")) if method.uses_encoder else None
     method.setup(MethodContext(lm, method.schema_for(task(schema)), encoder))
     fill(method, STORE)
+    learn(method, STORE)
     generator = torch.Generator().manual_seed(3)
     for parameter in method.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import pytest
-from tests.contract.cases import TinyEncoder
+from tests.contract.cases import tiny_encoder
 
 
 @pytest.fixture(autouse=True)
 def tiny_encoders(cache: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The specs ``tiny`` and ``tiny-print`` are encoders, wherever encoders are loaded."""
-    monkeypatch.setattr("coldframe.pipeline.setup.load_encoder", TinyEncoder)
-    monkeypatch.setattr("coldframe.retrieval.retriever.load_encoder", TinyEncoder)
+    """The specs ``tiny``, ``tiny-print`` and ``tiny-bert`` are encoders, wherever encoders are loaded."""
+    monkeypatch.setattr("coldframe.pipeline.setup.load_encoder", tiny_encoder)
+    monkeypatch.setattr("coldframe.retrieval.retriever.load_encoder", tiny_encoder)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,12 +17,12 @@ from tests.contract.cases import (
     TWO,
     WRITE,
     Case,
-    TinyEncoder,
     corpus,
     ids,
     lm_of,
     task,
     task_of,
+    tiny_encoder,
 )
 from tests.tiny import tiny
 from torch import nn
@@ -51,7 +51,7 @@ def fitted(method: Method, lm: FrozenLM, on: Task | None = None, **options: Any)
 def untrained(case: Case, lm: FrozenLM) -> Method:
     """As it was when ``fit`` began."""
     method = case.method()
-    encoder = TinyEncoder(getattr(method.config, "encoder", "tiny")) if method.uses_encoder else None
+    encoder = tiny_encoder(getattr(method.config, "encoder", "tiny")) if method.uses_encoder else None
     return method.setup(MethodContext(lm, TWO, encoder), SHORT.seed)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tests.contract.cases import (
+    ALL,
     BFLOAT16,
     EVERY,
     FLOAT32,
@@ -50,6 +51,8 @@ def permuted(found: Retrieved, order: list[int]) -> Retrieved:
 @torch.no_grad()
 def scores(method: Method, lm: FrozenLM, found: Retrieved = FOUND, rows: slice = slice(None)) -> Tensor:
     conditioning = method.condition(QUERIES[rows], found.rows(rows))
+    if conditioning.scores is not None:
+        return method.label_scores(lm, PROMPTS[rows], SCHEMA.words, conditioning)
     return lm.label_scores(PROMPTS[rows], SCHEMA.words, conditioning)
 
 
@@ -58,7 +61,7 @@ def close(got: Tensor, wanted: Tensor, tolerance: float = FLOAT32) -> None:
 
 
 def test_every_method_is_covered() -> None:
-    assert {name for case in METHODS for name in case.name.split("+")} == set(all_methods())
+    assert {name for case in ALL for name in case.name.split("+")} == set(all_methods())
 
 
 @every
@@ -85,7 +88,7 @@ def test_batches_padding_and_caches_carry_nothing(case: Case, architecture: str)
     lm, forgetful = lm_of(architecture), lm_of(architecture, state_budget=0)
     method = built(case, lm)
     together = scores(method, lm)
-    assert together.std() > 0.5  # the scores say something, so agreement does too
+    assert together.std() > (0.5 if method.reads_model else 0.03)  # they say something, so agreement does too
     close(scores(method, lm), together)  # now from the cache
     close(scores(method, forgetful), together)
     assert len(forgetful.states) == 0
@@ -151,7 +154,7 @@ def test_scores_are_the_losses_of_the_words(case: Case) -> None:
     close(got, -torch.stack(losses, dim=1))
 
 
-@pytest.mark.parametrize("case", METHODS, ids=[case.id for case in METHODS])
+@pytest.mark.parametrize("case", ALL, ids=[case.id for case in ALL])
 def test_results_come_back_in_the_order_of_the_queries(case: Case) -> None:
     """``run`` sorts by length and cuts into batches; what it returns stands where it was asked."""
     lm = lm_of("llama")
@@ -192,7 +195,7 @@ def test_attention_is_reported_beside_the_exemplars_as_they_were_given(case: Cas
     assert (given[3, :, 2] == 0).all()  # the exemplar that was not found
 
 
-@pytest.mark.parametrize("case", [c for c in METHODS if c.method().uses_retrieval], ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [c for c in ALL if c.method().uses_retrieval], ids=lambda case: case.id)
 def test_queries_that_retrieve_nothing_are_answered(case: Case) -> None:
     """A search over words may find nothing at all, for one query or for all of a batch."""
     lm = lm_of("llama")

@@ -15,7 +15,7 @@ from tests.contract.cases import FOUND, METHODS, QUERIES, SCHEMA, TWO, WRITE, Ti
 
 from coldframe.diagnosis.evidence import Rung
 from coldframe.diagnosis.ladder import RungRun, RungRuns, choose, climb, ladder
-from coldframe.diagnosis.ladder_plan import RUNGS, Step, count_tokens, head, plan
+from coldframe.diagnosis.ladder_plan import RUNGS, Step, control_settings, count_tokens, plan
 from coldframe.diagnosis.pipeline_subject import PipelineSubject
 from coldframe.diagnosis.soft_token_subject import SoftTokenSubject, subject_of
 from coldframe.errors import ConfigError, DataError, TrainingError
@@ -38,8 +38,7 @@ ONE_RATE = {"prompt-tuning": [0.1], "reparameterised": [0.01], "constant": [0.01
 
 @pytest.fixture(autouse=True)
 def small_controls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coldframe.evaluation.controls.load_encoder", TinyEncoder)
-    monkeypatch.setattr("coldframe.evaluation.controls.TREES", 4)
+    monkeypatch.setattr("coldframe.methods.without_model.random_forest.RandomForest.tried", (1,))
 
 
 def method_of(name: str = "mha-esp", **settings: Any) -> Method:
@@ -157,7 +156,7 @@ def test_rungs_share_the_inputs_of_the_full_method() -> None:
 def test_tokens_are_counted_by_what_the_method_does(name: str, settings: dict[str, Any], tokens: int) -> None:
     method = method_of(name, **settings)
     assert count_tokens(method, LM, told().schema) == tokens
-    assert head(method, tokens, 3).build().config.heads == tokens  # type: ignore[attr-defined]
+    assert control_settings(method, tokens)["mha-esp"]["heads"] == tokens
 
 
 @pytest.mark.parametrize(
@@ -241,8 +240,9 @@ def test_an_interrupted_ladder_goes_on_where_it_stopped(tmp_path: Path, monkeypa
     patience = 100
     found = ladder(method_of(), LM, told(), seeds=(0, 1), out=tmp_path, **asked)
     titles = [(job.title, job.seed) for job in trained]
-    # The model alone, two linear heads, five rungs with two seeds, one rate more of the first: each once.
-    assert len(titles) == len(set(titles)) == 1 + 2 + 5 * 2 + 1
+    # Controls: three votes and two regressions, two heads and two forests. The model alone, five rungs with two seeds,
+    # one rate more of the first: each once.
+    assert len(titles) == len(set(titles)) == 5 + 4 + 1 + 5 * 2 + 1
     again = ladder(method_of(), LM, told(), seeds=(0, 1), out=tmp_path, **asked)
     assert len(trained) == len(titles) and repr(again) == repr(found)
 

@@ -15,13 +15,11 @@ from tests.tiny import tiny
 import coldframe as cf
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.comparison import compare
-from coldframe.evaluation.jobs import Job
+from coldframe.evaluation.jobs import Job, controls_of
 from coldframe.evaluation.runs import Outcome, Runner, order_deviation
-from coldframe.evaluation.trained_controls import HeadedMHAESP, shuffled_labels
+from coldframe.evaluation.trained_controls import shuffled_labels
 from coldframe.frozen.model import FrozenLM
-from coldframe.frozen.ports import Conditioning
 from coldframe.inference.predictions import Predictions
-from coldframe.methods.base import MethodContext
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.encoders import load_encoder
 from coldframe.retrieval.retriever import RetrievalConfig
@@ -99,36 +97,50 @@ def test_equal_scores_have_a_deviation_of_exactly_zero(value: float) -> None:
     assert order_deviation(cast(Pipeline, pipeline), ROWS, 5) > 0
 
 
-def test_the_linear_head_reads_soft_tokens_and_no_text() -> None:
-    method = HeadedMHAESP(**QUICK)
-    method.setup(MethodContext(LM, SCHEMA, load_encoder("morgan")))
-    store = Store.of(TASK.train)
-    from coldframe.retrieval.retriever import Retriever
-
-    texts = [e.text for e in TASK.test]
-    conditioning = method.condition(texts, Retriever(store, "molecules", 3).retrieve(TASK.test, exclude_same_key=False))
-    scores = method.label_scores(LM, [], SCHEMA.words, conditioning)
-    assert scores.shape == (4, 2) and not scores.any(), "starts undecided"
-    soft = cast(Any, conditioning.soft_tokens)
-    method.head.weight.data.normal_()
-    expected = soft.reshape(4, -1) @ method.head.weight.T + method.head.bias
-    np.testing.assert_allclose(
-        method.label_scores(LM, [], (), Conditioning(soft_tokens=soft)).detach(), expected.detach(), atol=1e-5
-    )
-
-
 def test_the_linear_head_is_trained_like_a_method_and_the_model_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the language model was run")
 
     monkeypatch.setattr("coldframe.frozen.prefill.forward", never)
-    job = Job("head", "no-lm", "mha-esp", QUICK, seed=0, change="linear-head")
-    outcome = runner().run([job])["head"][0]
-    assert outcome.predictions.method == "head" and len(outcome.history) == 1
-    with pytest.raises(ConfigError, match="needs labels"):
-        HeadedMHAESP(**QUICK).setup(
-            MethodContext(LM, Schema("t", "generation", metric="token_f1"), load_encoder("morgan"))
-        )
+    job = next(job for job in controls_of(TASK, {"mha-esp": QUICK}, (0,)) if job.title == "encoder + linear head")
+    outcome = runner().run([job])[job.title][0]
+    assert outcome.predictions.method == job.title and len(outcome.history) == 1
+
+
+def test_controls_are_jobs_of_methods_that_anyone_can_run() -> None:
+    settings = {"mha-esp": QUICK, "random-forest": {"trees": 5}}
+    jobs = controls_of(TASK, settings, (0, 1))
+    by_title = {job.title: job for job in jobs}
+    assert {job.role for job in jobs} == {"no-lm"} and not any(job.build().reads_model for job in jobs)
+    assert [job.title for job in jobs if job.seed == 1] == ["random forest", "encoder + linear head"]
+    assert by_title["random forest"].settings == {"encoder": "morgan", "trees": 5}
+    assert by_title["5-NN vote (weighted)"].settings == {"k": 5, "weights": "similarity"}
+    assert "logistic regression, TF-IDF" not in by_title, "of molecules no words are counted"
+    # A method that is compared anyway has its row, and the votes are not its only settings.
+    fewer = controls_of(TASK, settings, (0,), ["knn", "random-forest"])
+    assert [job.method for job in fewer] == ["logistic-regression", "mha-esp-head", "knn", "knn", "knn"]
+    small = dataclasses.replace(TASK, train=ROWS[:2], validation=())
+    assert [job.title for job in controls_of(small, {}, (0,)) if job.method == "knn"] == [
+        "1-NN vote",
+        "2-NN vote",
+        "2-NN vote (weighted)",
+    ]
+
+
+def test_a_control_is_stored_whatever_the_model_is(tmp_path: Path) -> None:
+    job = next(job for job in controls_of(TASK, {}, (0,)) if job.title == "1-NN vote")
+    other = dataclasses.replace(runner(tmp_path), lm=FrozenLM(*tiny("gpt2")))
+    assert runner(tmp_path).key(job) == other.key(job)
+
+
+def test_a_method_without_a_model_is_compared_like_any_other(cache: Path) -> None:
+    settings = {"logistic-regression": {"encoder": "morgan", "c": 1.0}}
+    methods = ["zero-shot", "logistic-regression"]
+    found = compare(LM, TASK, methods, (0, 1), method_settings=settings, controls=False, quiet=True)
+    row = next(row for row in found.data.rows if row.name == "logistic-regression")
+    assert row.role == "no-lm" and found.data.main == row.name and len(found.runs[row.name]) == 1
+    assert row.cost is not None and row.cost.context_tokens == 0 and row.cost.prefill_flops is None
+    assert row.cost.trainable_parameters == 2 * 2048 + 2 and row.cost.latency_ms is not None
 
 
 def test_a_kept_run_is_found_and_another_setting_is_another_run(

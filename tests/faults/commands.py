@@ -62,13 +62,11 @@ def prepare(home: Path) -> None:
 
 def use_words() -> None:
     """The sentence encoder, which has to be fetched, is hashed words."""
-    import coldframe.evaluation.controls
     import coldframe.pipeline.setup
     import coldframe.retrieval.retriever
 
-    for module in (coldframe.pipeline.setup, coldframe.retrieval.retriever, coldframe.evaluation.controls):
+    for module in (coldframe.pipeline.setup, coldframe.retrieval.retriever):
         module.load_encoder = Words  # type: ignore[attr-defined]
-    coldframe.evaluation.controls.TREES = 5  # type: ignore[attr-defined]
 
 
 def call(*words: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,10 @@ from coldframe.pipeline.calibration import Calibration
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
     from coldframe.methods.base import Method
+    from coldframe.pipeline.auto import Choice
     from coldframe.tasks.task import Task
+
+AUTO = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +41,13 @@ class Fit(Grouped):
       coldframe fit assay.csv --text smiles --label active --positive Yes --split scaffold
       coldframe fit corpus.jsonl --questions qa.jsonl --method prag --out runs/mine
       coldframe fit fact-corpus:40 --method icl+prag --set icl.k=3
+      coldframe fit mood.csv --method auto --minutes 5
       coldframe fit --recipe recipes/mha-esp-paper.yaml --epochs 4
 
     Args:
-        method: See `coldframe methods`; several joined by + are composed.
+        method: See `coldframe methods`; several joined by + are composed. auto tries a few on the validation rows,
+            plain classifiers among them, and takes the simplest that does as well as the best.
+        minutes: When they are over, --method auto tries no further method.
         set: A setting of the method, KEY=VALUE (see `coldframe methods`), or PART.KEY=VALUE of a part of a composition;
             may be given several times.
         out: Folder of the artifact; runs/TASK-METHOD if you name none.
@@ -61,10 +68,14 @@ class Fit(Grouped):
 
     section = "recipe"
     alone = {"calibrate": "validation"}
-    groups = {"augmentation": ("augment", "augment_model", "augment_key_env", "ask_again")}
+    groups = {
+        "augmentation": ("augment", "augment_model", "augment_key_env", "ask_again"),
+        "choice": ("minutes",),
+    }
 
     task: Annotated[TaskFlags, Flat] = dataclasses.field(default_factory=TaskFlags)
     method: str = "mha-esp"
+    minutes: float = 10.0
     set: Settings = ()
     method_settings: tyro.conf.Suppress[dict[str, Any]] = dataclasses.field(default_factory=dict)
     out: str | None = None
@@ -87,7 +98,9 @@ def run(argv: Sequence[str], name: str = "fit", default: Fit | None = None) -> N
     options = parse(Fit, name, argv, default)
     from coldframe.methods.registry import create
 
-    method = create(options.method, {**options.method_settings, **settings_of(options.set)})
+    settings = {**options.method_settings, **settings_of(options.set)}
+    check(options.method != AUTO or not settings, "--method auto chooses the settings too", got=" ".join(settings))
+    method = None if options.method == AUTO else create(options.method, settings)
     task = load(options.task)
     tell(task.notes, options.quiet)
     with writable(Path(options.out or f"runs/{task.schema.name}-{options.method}")) as out:
@@ -97,12 +110,17 @@ def run(argv: Sequence[str], name: str = "fit", default: Fit | None = None) -> N
             _fit(options, task, method, out)
 
 
-def _fit(options: Fit, task: Task, method: Method, out: Path) -> None:
-    """Fit a method to a task, and print what came of it."""
+def _fit(options: Fit, task: Task, method: Method | None, out: Path) -> None:
+    """Fit a method to a task, or the one that does best on the validation rows, and print what came of it."""
     from coldframe.methods.soft_tokens.set_attention import attends
     from coldframe.pipeline.fit import fit
 
-    lm = options.model.load()
+    load_model = cache(options.model.load)
+    choice = None
+    if method is None:
+        choice = _chosen(options, task, load_model)
+        method = choice.picked.candidate.build()
+    lm = load_model() if method.needs_model else None
     task = _augmented(options, task, method, lm, out)
     training = options.training.changes()  # type: ignore[attr-defined]
     pipeline = fit(
@@ -121,7 +139,8 @@ def _fit(options: Fit, task: Task, method: Method, out: Path) -> None:
             {
                 "artifact": str(out),
                 "task": task.schema.name,
-                "method": options.method,
+                "method": method.name,
+                "chosen_among": None if choice is None else [trial.to_dict() for trial in choice.trials],
                 "method_settings": method.config.to_dict(),
                 "trainable_parameters": parameters,
                 "entries": len(pipeline.store),
@@ -135,7 +154,7 @@ def _fit(options: Fit, task: Task, method: Method, out: Path) -> None:
             }
         )
         return
-    print(f"{options.method} on {visible(task.schema.name)}: {parameters:,} parameters, {pipeline.seconds:.0f} s")
+    print(f"{method.name} on {visible(task.schema.name)}: {parameters:,} parameters, {pipeline.seconds:.0f} s")
     if entry_bytes is not None:
         print(f"{len(pipeline.store):,} passages, {entry_bytes:,.0f} bytes for each")
     best = [record for record in pipeline.history if record.get("best")]
@@ -149,6 +168,18 @@ def _fit(options: Fit, task: Task, method: Method, out: Path) -> None:
         words, gradient = attends(record["attention_entropy"]), record["attention_gradient"]
         print(f"attention {words}; gradient norm of queries and keys {gradient:.1e}")
     print(f"wrote {out}")
+
+
+def _chosen(options: Fit, task: Task, load_model: Callable[[], FrozenLM]) -> Choice:
+    """What --method auto picks; said before the method is fitted to all rows."""
+    from coldframe.pipeline.auto import choose
+
+    training = options.training.changes()  # type: ignore[attr-defined]
+    more = {"retrieval": options.retrieval, "training": training, "minutes": options.minutes, "quiet": options.quiet}
+    choice = choose(task, load_model, **more)
+    if not options.json:
+        print("\n".join(choice.lines()), flush=True)
+    return choice
 
 
 def _add(options: Fit, task: Task, out: Path) -> None:
@@ -166,7 +197,7 @@ def _add(options: Fit, task: Task, out: Path) -> None:
         print(f"added {added} entries to {out}")
 
 
-def _augmented(options: Fit, task: Task, method: Method, lm: FrozenLM, out: Path) -> Task:
+def _augmented(options: Fit, task: Task, method: Method, lm: FrozenLM | None, out: Path) -> Task:
     """The task with questions about its passages, if they are to be written."""
     if options.augment == "given":
         return task
@@ -181,6 +212,7 @@ def _augmented(options: Fit, task: Task, method: Method, lm: FrozenLM, out: Path
         key = os.environ.get(options.augment_key_env) if options.augment_key_env else None
         writer = by_endpoint(Client(options.augment, str(options.augment_model), key), rewrites=rewrites)
     else:
-        author = lm if options.augment == "self" else load_lm(options.augment, dtype=options.model.dtype)
+        same = options.augment == "self"
+        author = lm or options.model.load() if same else load_lm(options.augment, dtype=options.model.dtype)
         writer = by_model(author, rewrites=rewrites)
     return augment(task, writer, out / "augmentations.jsonl", ask_again=options.ask_again, quiet=options.quiet)

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from coldframe.config import Config, check
 from coldframe.diagnosis.evidence import Control, Ladder, Rung
-from coldframe.diagnosis.ladder_plan import RUNGS, Step, count_tokens, head, plan
+from coldframe.diagnosis.ladder_plan import RUNGS, Step, control_settings, count_tokens, plan
 from coldframe.diagnosis.outcomes import ladder_outcome
 from coldframe.diagnosis.pipeline_subject import PipelineSubject
 from coldframe.diagnosis.queries import groups_of
 from coldframe.diagnosis.shares import Measured, Shares
 from coldframe.errors import ConfigError, TrainingError
-from coldframe.evaluation.controls import all_controls, control_data
-from coldframe.evaluation.jobs import Job
+from coldframe.evaluation.jobs import Job, controls_of
 from coldframe.evaluation.runs import Runner
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method
@@ -112,7 +111,7 @@ def ladder(
     sweeps = [[step.job(rate, seeds[0]) for rate in step.rates] for step in steps]
     different = {runner.key(jobs[0]) for jobs in sweeps}
     runs.announce([job for jobs in sweeps for job in jobs], len(different) * (len(seeds) - 1))
-    controls = _controls(method, tokens, runner, retrieval, seeds)
+    controls = _controls(method, tokens, runner, seeds)
     alone = runs.of(Job("the model alone", None, "zero-shot", {}, seeds[0]))
     reached = {step.name: climb(step, runs, seeds, quiet) for step in steps}
 
@@ -187,18 +186,12 @@ def choose(step: Step, tried: Sequence[RungRun]) -> float:
     return step.rates[int(np.argmin(losses))]
 
 
-def _controls(
-    method: Method, tokens: int, runner: Runner, retrieval: RetrievalConfig, seeds: Sequence[int]
-) -> tuple[Control, ...]:
+def _controls(method: Method, tokens: int, runner: Runner, seeds: Sequence[int]) -> tuple[Control, ...]:
     """What there is without a language model; nothing for a generation task."""
-    task = runner.task
-    if task.schema.kind != "classification":
-        return ()
-    predictions = all_controls(control_data(task, retrieval, getattr(method.config, "encoder", "auto")), seeds=seeds)
-    heads = runner.run([head(method, tokens, seed) for seed in seeds])
-    predictions |= {name: [outcome.predictions for outcome in outcomes] for name, outcomes in heads.items()}
+    jobs = controls_of(runner.task, control_settings(method, tokens), seeds)
     controls = []
-    for name, runs in predictions.items():
+    for name, outcomes in runner.run(jobs).items():
+        runs = [outcome.predictions for outcome in outcomes]
         right = np.stack([run.probabilities[np.arange(len(run)), run.targets] for run in runs])
         loss = float(-np.log(right).mean()) if right.all() else math.nan
         controls.append(Control(name, loss, float(np.mean([run.predicted == run.targets for run in runs]))))

@@ -8,7 +8,7 @@ from typing import Any
 
 from coldframe.config import check
 from coldframe.errors import ConfigError, nearest
-from coldframe.evaluation.jobs import LINEAR_HEAD, Job
+from coldframe.evaluation.jobs import Job
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method, MethodConfig
 from coldframe.methods.registry import create
@@ -22,8 +22,8 @@ FACTORS = (1 / 3, 1.0, 3.0)
 
 
 RUNGS = ("prompt-tuning", "reparameterised", "constant", "query-only", "full")
-#: The method of the control that reads soft tokens without a language model.
-_HEADED = "mha-esp"
+#: The method whose settings the controls without a language model have.
+_LIKE = "mha-esp"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +86,13 @@ def plan(
     return steps
 
 
-def head(method: Method, tokens: int, seed: int) -> Job:
-    """The control that reads the soft tokens of MHA-ESP without a language model, with the full method's inputs."""
-    settings = {**_shared(method.config, create(_HEADED).config_class), "heads": tokens}
+def control_settings(method: Method, tokens: int) -> dict[str, dict[str, Any]]:
+    """Settings of the controls without a language model, with the full method's inputs, by the method they are like."""
+    settings = {**_shared(method.config, create(_LIKE).config_class), "heads": tokens}
     settings |= {"k": method.config.k} if method.config.k else {}
-    if method.name != _HEADED:  # a rate that was set is the full method's
+    if method.name != _LIKE:  # a rate that was set is the full method's
         settings["training"] = {"learning_rate": None}
-    return Job(LINEAR_HEAD, "no-lm", _HEADED, settings, seed, "linear-head")
+    return {_LIKE: settings}
 
 
 def _shared(config: MethodConfig, like: type[MethodConfig]) -> dict[str, Any]:

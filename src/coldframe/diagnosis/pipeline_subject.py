@@ -59,6 +59,7 @@ class PipelineSubject:
         quiet: No progress bars.
 
     Raises:
+        ConfigError: The method asks no language model.
         DataError: Fewer than two queries, or a label that the task does not have.
 
     Cost: one pass over the queries per condition and seed.
@@ -69,6 +70,11 @@ class PipelineSubject:
     def __init__(self, pipeline: Pipeline, examples: Sequence[Example], seed: int = 0, quiet: bool = True) -> None:
         if len(examples) < 2:
             raise DataError("A pipeline is diagnosed on two queries at least", got=len(examples))
+        if not pipeline.method.reads_model:
+            raise ConfigError(
+                f"{pipeline.method.name} has no language model, and a diagnosis asks what retrieval does to one",
+                fix="Diagnose a method that adapts a model; what this one is worth beside others: coldframe compare.",
+            )
         self.pipeline, self.examples, self.seed, self.quiet = pipeline, tuple(examples), seed, quiet
         self.name, self.task = pipeline.method.name, pipeline.schema.name
         self.model = str(pipeline.lm.provenance.get("name", "a model"))

@@ -16,9 +16,8 @@ from coldframe import __version__
 from coldframe.config import check
 from coldframe.errors import ConfigError, nearest
 from coldframe.evaluation.calibration import reliability
-from coldframe.evaluation.controls import all_controls, control_data
 from coldframe.evaluation.cost import Cost
-from coldframe.evaluation.jobs import QUERY_ABLATIONS, TRAINING_ABLATIONS, Job, own_settings, planned
+from coldframe.evaluation.jobs import QUERY_ABLATIONS, TRAINING_ABLATIONS, Job, controls_of, own_settings, planned
 from coldframe.evaluation.report import render_markdown, render_table, write_report
 from coldframe.evaluation.report_data import (
     MethodRow,
@@ -39,7 +38,7 @@ from coldframe.inference.intervals import score_interval
 from coldframe.inference.predictions import Predictions
 from coldframe.methods.registry import create
 from coldframe.pipeline.setup import readable_task
-from coldframe.progress import Bar, say, working
+from coldframe.progress import Bar, say
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
 from coldframe.storage.files import write_json, write_text
@@ -181,8 +180,8 @@ def compare(
     drafts = [create(name, own_settings(settings.get(name, {}))) for name in methods]
     task = readable_task(lm, task, max(draft.soft_token_count for draft in drafts))
     classify = task.schema.kind == "classification"
-    head = settings.get("mha-esp", {}) if controls and classify else None
-    jobs = planned(task, methods, settings, seeds, main, ablations, sweeps or {}, head)
+    without = controls_of(task, settings, seeds, methods, tuned=tune > 0) if controls else []
+    jobs = [*planned(task, methods, settings, seeds, main, ablations, sweeps or {}), *without]
     tuner = None
     searches: dict[str, Search] = {}
     if tune:
@@ -190,22 +189,15 @@ def compare(
         tuner = Tuner(setup, tune, None if out is None else Path(out) / "runs", quiet)
         searches = tuner.search([job for job in jobs if job.seed == seeds[0]])
         settings |= {name: dict(searches[name].settings) for name in methods}
-        jobs = tuned(planned(task, methods, settings, seeds, main, ablations, sweeps or {}, head), searches)
+        plan = planned(task, methods, settings, seeds, main, ablations, sweeps or {})
+        jobs = tuned([*plan, *without], searches)
         # One set of test rows for all methods: those that all of them can read.
         task = readable_task(lm, task, max(job.build().soft_token_count for job in jobs))
     runner = Runner(lm, task, training, retrieval, None if out is None else Path(out), shuffles, text_rows, quiet)
     outcomes = runner.run(jobs)
-
-    extra: dict[str, list[Predictions]] = {}
-    if controls and classify:
-        if not quiet:
-            say("controls without a language model")
-        encoder = settings.get("mha-esp", {}).get("encoder", "auto")
-        with working("controls without a language model", quiet):
-            extra = all_controls(control_data(task, retrieval, encoder), seeds=seeds)
     measured: dict[str, Cost] = {}
     if costs:
-        counted = [job for job in jobs if job.seed == seeds[0] and job.role == "method"]
+        counted = [job for job in jobs if job.seed == seeds[0] and job.title in methods]
         if not quiet:
             say("measuring costs")
         with Bar(len(counted), "measuring costs", quiet) as bar:
@@ -218,8 +210,7 @@ def compare(
         if job.seed == seeds[0] and job.role is not None
     ]
     main_runs = [outcome.predictions for outcome in outcomes[main]]
-    rows += [method_row(seeds_of, task.schema, role="no-lm", main=main_runs) for seeds_of in extra.values()]
-    runs = {title: [run.predictions for run in seeds_of] for title, seeds_of in outcomes.items()} | extra
+    runs = {title: [run.predictions for run in seeds_of] for title, seeds_of in outcomes.items()}
     data = ReportData(
         task=task.schema.name,
         model=str(lm.provenance.get("name", "model")),

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from coldframe.evaluation.report_data import Role
-from coldframe.evaluation.trained_controls import HeadedMHAESP
 from coldframe.methods.base import Method
 from coldframe.methods.registry import create
 from coldframe.pipeline.calibration import Calibration, calibration
 from coldframe.pipeline.pipeline import Pipeline
-from coldframe.tasks.task import Task
+from coldframe.tasks.task import Passage, Task
 
 #: What is changed once a method is trained; nothing is trained again.
 QUERY_ABLATIONS: Mapping[str, Callable[[Pipeline], Pipeline]] = {
@@ -28,6 +27,8 @@ TRAINING_ABLATIONS = ("shuffled-labels", "random-exemplars")
 OF_FIT = ("training", "calibrate")
 #: The row of the control without a language model that is trained like MHA-ESP.
 LINEAR_HEAD = "encoder + linear head"
+#: Neighbours that vote, beside the nearest alone.
+VOTERS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Job:
         settings: Its settings; ``training`` in it holds changes to the training settings, ``calibrate`` how the labels'
             scores are corrected.
         seed: Training seed.
-        change: What is changed: one of ``TRAINING_ABLATIONS`` or ``QUERY_ABLATIONS``, ``"linear-head"`` for MHA-ESP
-            without the language model, or ``"constant-input"`` for the same query and exemplars every time.
+        change: What is changed: one of ``TRAINING_ABLATIONS`` or ``QUERY_ABLATIONS``, or ``"constant-input"`` for the
+            same query and exemplars every time.
         keep: Write the artifact.
     """
 
@@ -66,8 +67,7 @@ class Job:
 
     def build(self) -> Method:
         """The method, not yet set up."""
-        settings = own_settings(self.settings)
-        return HeadedMHAESP(**settings) if self.change == "linear-head" else create(self.method, settings)
+        return create(self.method, own_settings(self.settings))
 
 
 def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,9 +83,8 @@ def planned(
     main: str,
     ablations: Sequence[str],
     sweeps: Mapping[str, Sequence[int]],
-    head: Mapping[str, Any] | None,
 ) -> list[Job]:
-    """All runs of a comparison, those of a seed together.
+    """The runs of methods, ablations and sweeps in a comparison, those of a seed together.
 
     Args:
         task: What they are compared on.
@@ -95,7 +94,6 @@ def planned(
         main: The method that ablations and sweeps are of.
         ablations: Names.
         sweeps: Values by setting.
-        head: Settings of MHA-ESP with a linear head in the model's place; None for no such row.
     """
     drafts = {name: Job(name, "method", name, settings.get(name, {}), seeds[0]).build() for name in methods}
     jobs: list[Job] = []
@@ -103,13 +101,12 @@ def planned(
         for name in methods:
             if seed == seeds[0] or drafts[name].depends_on_seed(task, seed, seeds[0]):
                 keep = name == main and seed == seeds[0]
-                job = Job(name, "method", name, settings.get(name, {}), seed, keep=keep)
+                role: Role = "method" if drafts[name].reads_model else "no-lm"
+                job = Job(name, role, name, settings.get(name, {}), seed, keep=keep)
                 jobs.append(job)
                 for ablation in QUERY_ABLATIONS:
                     if ablation in ablations and ablation in drafts[name].ablations:
                         jobs.append(job.changed(ablation))
-        if head is not None:
-            jobs.append(Job(LINEAR_HEAD, "no-lm", "mha-esp", head, seed, "linear-head"))
         own = Job(main, "method", main, settings.get(main, {}), seed)
         for ablation in TRAINING_ABLATIONS:
             if ablation in ablations and ablation in drafts[main].ablations:
@@ -118,4 +115,53 @@ def planned(
             for value in values:
                 changed = {**settings.get(main, {}), setting: value}
                 jobs.append(Job(f"{main}, {setting} = {value}", None, main, changed, seed))
+    return jobs
+
+
+def controls_of(
+    task: Task,
+    settings: Mapping[str, Mapping[str, Any]],
+    seeds: Sequence[int],
+    methods: Sequence[str] = (),
+    tuned: bool = False,
+) -> list[Job]:
+    """The controls without a language model: methods that anyone can run alone; none where answers are written.
+
+    They have MHA-ESP's encoder, and their own settings where some are given.
+
+    Args:
+        task: Its store says how many can vote; passages have no labels to vote with.
+        settings: By method.
+        seeds: Training seeds; what no seed changes runs with the first alone.
+        methods: Those that are compared anyway, and need no second row.
+        tuned: Their settings will be searched: then there is one row of votes, whose voters and weights are found.
+    """
+    if task.schema.kind != "classification":
+        return []
+    esp = settings.get("mha-esp", {})
+    encoder = {"encoder": esp.get("encoder", "auto")}
+    # Title, method, settings that the method's own come before, settings that make the row what its title says.
+    rows: list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]] = [
+        ("logistic regression", "logistic-regression", {**encoder, "features": "vectors"}, {}),
+        ("random forest", "random-forest", encoder, {}),
+        (LINEAR_HEAD, "mha-esp-head", esp, {}),
+    ]
+    rows = [row for row in rows if row[1] not in methods]
+    if task.schema.domain == "text":
+        rows.append(("logistic regression, TF-IDF", "logistic-regression", {}, {"features": "tfidf"}))
+    if not any(isinstance(entry, Passage) for entry in task.exemplars):
+        k = min(VOTERS, len(task.exemplars))
+        votes: list[tuple[str, dict[str, Any]]] = [("1-NN vote", {"k": 1})]
+        if k > 1:
+            votes += [(f"{k}-NN vote", {"k": k}), (f"{k}-NN vote (weighted)", {"k": k, "weights": "similarity"})]
+        if tuned:
+            votes = [] if "knn" in methods else [("k-NN vote", {})]
+        rows += [(title, "knn", {}, fixed) for title, fixed in votes]
+    jobs = []
+    for title, name, usual, fixed in rows:
+        first = Job(title, "no-lm", name, {**usual, **settings.get(name, {}), **fixed}, seeds[0])
+        draft = first.build()
+        jobs.append(first)
+        further = [seed for seed in seeds[1:] if draft.depends_on_seed(task, seed, seeds[0])]
+        jobs += [dataclasses.replace(first, seed=seed) for seed in further]
     return jobs

@@ -47,8 +47,10 @@ def measure(
     try:
         retrieved = retrieve(examples)
         conditioning = method.condition([e.text for e in examples], retrieved)
-        rows = lm.rows(prompts(schema, [e.text for e in examples]), conditioning)
-        tokens, per_query, shared = _prefill(lm, rows, conditioning)
+        tokens, per_query, shared = 0.0, None, None
+        if method.reads_model:
+            rows = lm.rows(prompts(schema, [e.text for e in examples]), conditioning)
+            tokens, per_query, shared = _prefill(lm, rows, conditioning)
         fresh = _unseen(examples)
         counted = [next(fresh) for _ in range(min(COUNTED, len(examples)))]
         encoder = counted_flops(lambda: method.condition([e.text for e in counted], retrieve(counted)))

@@ -170,7 +170,8 @@ class Runner:
 
     def _cost(self, job: Job) -> Cost:
         self.lm.states.clear()
-        if job.build().needs_passages:  # what is stored for the passages is part of the cost
+        draft = job.build()
+        if draft.needs_passages or not draft.reads_model:  # what it stores or grows is part of it
             pipeline = self.fit(job)
         else:
             method = job.build()
@@ -178,7 +179,7 @@ class Runner:
             method.setup(context_of(method, self.lm, schema))
             settings = training_settings(method, self.training)
             pipeline = Pipeline(method, self.lm, schema, self._store, self.retrieval, settings)
-        return measure(pipeline.method, self.lm, pipeline.schema, self.task.test, pipeline.retrieve, repeats=10)
+        return measure(pipeline.method, pipeline.lm, pipeline.schema, self.task.test, pipeline.retrieve, repeats=10)
 
     def _constant(self, method: Method, job: Job) -> ConstantInput:
         """The method with the first training row, and what is retrieved for it, as its input for all queries."""
@@ -255,7 +256,7 @@ class Runner:
         method = job.build()
         return {
             "version": __version__,
-            "model": [self.lm.weight_hash, self.lm.numbers, str(self.lm.device.type)],
+            "model": [self.lm.weight_hash, self.lm.numbers, str(self.lm.device.type)] if method.needs_model else [],
             "schema": method.schema_for(self.task, job.seed).to_dict(),
             "method": [job.method, method.config.to_dict(), job.change],
             "training": self._training(job).to_dict() if method.trainable else None,

@@ -61,6 +61,7 @@ class Conditioning:
         positions: No port: rivals that read positions otherwise.
         attention: No port: how strongly each soft token looked at each exemplar, ``[batch, m, k]``, in the
             order the exemplars were given; for reports.
+        scores: No port: log-scores of the labels, ``[batch, labels]``, of a method that asks no model.
     """
 
     contexts: tuple[tuple[str, ...], ...] | None = None
@@ -70,6 +71,7 @@ class Conditioning:
     deltas: Mapping[str, LowRank] = dataclasses.field(default_factory=dict)
     positions: PositionScheme | None = None
     attention: Tensor | None = None
+    scores: Tensor | None = None
 
     @property
     def changes_backbone(self) -> bool:

@@ -82,7 +82,13 @@ class Method(nn.Module):
         trainable: Whether there is anything to train.
         needs_passages: Whether its store must hold passages with questions about them.
         learns_from_task: Whether the task's rows play a part in its training.
+        needs_labels: Whether its store must hold solved exemplars, which passages are not.
         reads_text: Whether what it retrieves stands in the prompt, so that a query costs several times the tokens.
+        reads_model: Whether the frozen model gives its answers. One that scores the labels itself is a control: its
+            ``condition`` fills ``Conditioning.scores``, and the model is not run.
+        needs_model: Whether it is built for a model, which then has to be there; one that does not read it may
+            still have its widths.
+        uses_seed: Whether another training seed makes another method of it.
         strategy: How its entries are retrieved unless told otherwise.
         learning_rate: Its natural rate, used unless another is given.
         training_defaults: The training settings that it wants where they are not the usual ones.
@@ -103,7 +109,11 @@ class Method(nn.Module):
     trainable: ClassVar[bool] = True
     needs_passages: ClassVar[bool] = False
     learns_from_task: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = False
     reads_text: ClassVar[bool] = False
+    reads_model: ClassVar[bool] = True
+    needs_model: ClassVar[bool] = True
+    uses_seed: ClassVar[bool] = True
     strategy: ClassVar[str] = "auto"
     learning_rate: ClassVar[float] = 1e-3
     training_defaults: ClassVar[Mapping[str, Any]] = {}
@@ -208,16 +218,27 @@ class Method(nn.Module):
 
     def schema_for(self, task: Task, seed: int = 0) -> Schema:
         """The task's schema with the prompt that it wants; the seed draws solved examples, for text RAG beside it."""
-        return with_solved(task, None, seed) if self.uses_retrieval else task.schema
+        return with_solved(task, None, seed) if self.uses_retrieval and self.reads_model else task.schema
 
     def depends_on_seed(self, task: Task, first: int, second: int) -> bool:
         """Whether two seeds make different methods of it: it is trained, or its solved examples are others."""
-        return self.trainable or self.schema_for(task, first) != self.schema_for(task, second)
+        trained = self.trainable and self.uses_seed
+        return trained or self.schema_for(task, first) != self.schema_for(task, second)
 
     # ---- what a method defines --------------------------------------------------------------------------
 
     def setup(self, context: MethodContext, seed: int = 0) -> Self:
-        """Create the parameters for a model and a task, the same for the same seed."""
+        """Create the parameters for a model and a task, the same for the same seed.
+
+        Raises:
+            ConfigError: The task has no labels, and the method can do nothing but choose among labels.
+        """
+        if not self.reads_model and context.schema.kind != "classification":
+            raise ConfigError(
+                f"{self.name} chooses among labels and has no language model to write with",
+                got=f"the {context.schema.kind} task {context.schema.name}",
+                fix="Choose a method that adapts the model: coldframe methods.",
+            )
         object.__setattr__(self, "context", context)  # not a submodule: the frozen model is never ours to save
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -239,7 +260,12 @@ class Method(nn.Module):
     def label_scores(
         self, lm: LanguageModel, prompts: Sequence[Prompt], words: Sequence[str], conditioning: Conditioning
     ) -> Tensor:
-        """Log-scores of the label words, ``[batch, labels]``: the model's choices among them, and ``label_bias``."""
+        """Log-scores of the label words, ``[batch, labels]``: the model's choices among them, and ``label_bias``.
+
+        Those that the conditioning brings along, if it does, take the place of the model's.
+        """
+        if conditioning.scores is not None:
+            return self.biased(conditioning.scores)
         return self.biased(lm.label_scores(prompts, words, conditioning, choices=True))
 
     def biased(self, scores: Tensor) -> Tensor:
@@ -255,6 +281,9 @@ class Method(nn.Module):
         conditioning: Conditioning,
     ) -> Tensor:
         """Cross-entropies of the right labels over the softmax of :meth:`label_scores`, ``[batch]``, in nats."""
+        if conditioning.scores is not None:
+            gold = torch.tensor(targets, device=conditioning.scores.device)
+            return nn.functional.cross_entropy(conditioning.scores, gold, reduction="none")
         return lm.label_losses(prompts, words, targets, conditioning, choices=True)
 
     # ---- training ---------------------------------------------------------------------------------------
@@ -285,7 +314,7 @@ class Method(nn.Module):
         schema, texts = self.ready.schema, rows.texts
         conditioning = self.condition(texts, rows.retrieved)
         queries = prompts(schema, texts)
-        if schema.kind == "classification" and rows.objective == "labels":
+        if schema.kind == "classification" and (rows.objective == "labels" or not self.reads_model):
             targets = [schema.index(example.target) for example in rows.items]
             return self.label_losses(lm, queries, schema.words, targets, conditioning)
         answers = [schema.template.answer(schema.word(example.target)) for example in rows.items]

@@ -54,7 +54,7 @@ class Compose(Method):
         *parts: At least two, of different names.
 
     Raises:
-        ConfigError: Two parts have one name, or fill the same port.
+        ConfigError: Two parts have one name, or fill the same port, or one of them reads no model.
 
     Example:
         >>> from coldframe.methods.head_gains.pear import PEAR
@@ -71,6 +71,9 @@ class Compose(Method):
         names = [part.name for part in parts]
         distinct = len(parts) >= 2 and len({*names}) == len(names)
         check(distinct, "A composition has parts of different names", got=names)
+        alone = next((part.name for part in parts if not part.reads_model), None)
+        if alone is not None:
+            raise ConfigError(f"{alone} scores the labels itself: there is no model for another method to adapt")
         _check_ports(parts)
         most = max([part.config.k for part in parts if part.uses_retrieval], default=0)
         super().__init__(ComposeConfig(most, {part.name: part.config.to_dict() for part in parts}))

@@ -130,9 +130,13 @@ class ColdframeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         task = self._task(texts, [str(self.classes_[place]) for place in places], int(seed))
         # Columns of our probabilities in the order of classes_.
         self._columns = [task.schema.index(str(label)) for label in self.classes_]
+        method = create(self.method, self.method_settings)
+        lm = None
+        if method.needs_model:
+            lm = _loaded(self.model) if isinstance(self.model, str) else self.model
         self.pipeline_ = fit(
-            create(self.method, self.method_settings),
-            _loaded(self.model) if isinstance(self.model, str) else self.model,
+            method,
+            lm,
             task,
             retrieval=RetrievalConfig.from_dict(self.retrieval or {}),
             training={"seed": int(seed), **(self.training or {})},

@@ -19,7 +19,7 @@ from coldframe.methods.training_set import Problem
 from coldframe.pipeline.calibration import Calibration, calibration
 from coldframe.pipeline.label_bias import PRIOR_ROWS, check_has_labels
 from coldframe.pipeline.pipeline import Pipeline
-from coldframe.pipeline.setup import check_fits, context_of, readable_task, training_data, training_settings
+from coldframe.pipeline.setup import check_fits, context_of, model_for, readable_task, training_data, training_settings
 from coldframe.progress import working
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
@@ -35,7 +35,7 @@ CHECKPOINT = "checkpoint"
 
 def fit(
     method: Method,
-    lm: FrozenLM,
+    lm: FrozenLM | None,
     task: Any,
     *,
     retrieval: RetrievalConfig | None = None,
@@ -52,7 +52,8 @@ def fit(
 
     Args:
         method: Not yet set up.
-        lm: The frozen model.
+        lm: The frozen model. A method that needs none (``knn``, ``logistic-regression``) is fitted without, whatever is
+            passed here.
         task: Rows and schema; training rows are also the exemplar store, unless the task has one. What is no
             :class:`coldframe.tasks.Task` is read as :func:`coldframe.load_task` reads it: a name, a file, a data frame.
         retrieval: How entries are found; the domain's default if None.
@@ -69,7 +70,7 @@ def fit(
         **settings: Single training settings: ``epochs=4``.
 
     Raises:
-        ConfigError: Method and task make no sense together.
+        ConfigError: Method and task make no sense together, or the method adapts a model and there is none.
         DataError: A row is longer than the model's context, and the task was not loaded with ``on_error="skip"``.
         ColdframeError: ``out`` holds files that coldframe did not write, or another process writes to it.
         TrainingError: If nothing was trained, or (which would be our fault) the base model changed.
@@ -81,6 +82,7 @@ def fit(
     """
     with contextlib.nullcontext() if out is None else claimed(local_path(out)) as folder:
         started = time.perf_counter()
+        lm = model_for(method, lm)
         config = training_settings(method, training, settings)
         retrieval = retrieval or RetrievalConfig()
         task = task if isinstance(task, Task) else load_task(task)

@@ -9,6 +9,7 @@ from typing import Any
 from coldframe.config import local_path
 from coldframe.errors import ArtifactError, ColdframeError, first_line
 from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.frozen.no_model import SOURCE, NoModel
 from coldframe.methods.base import Method
 from coldframe.methods.registry import create
 from coldframe.pipeline.setup import context_of
@@ -60,12 +61,14 @@ def folder_of(path: str | Path) -> Path:
 
 
 def base_model(config: Mapping[str, Any], lm: FrozenLM | None) -> FrozenLM:
-    """The model that an artifact was fitted to: the given one, or loaded by its name.
+    """The model that an artifact was fitted to: the given one, or loaded by its name; none, if it needs none.
 
     Raises:
         ArtifactError: It is another one, or has no name to load it by.
     """
     base = config["base_model"]
+    if base.get("source") == SOURCE:
+        return NoModel()
     if lm is None and base.get("source") == "memory":
         raise ArtifactError(
             f"The artifact was fitted to a {base['name']} that was made in memory and has no name to load it by",

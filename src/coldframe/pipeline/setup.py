@@ -12,6 +12,7 @@ import numpy as np
 
 from coldframe.errors import ConfigError
 from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.no_model import NoModel
 from coldframe.methods.base import Method, MethodContext
 from coldframe.methods.training_set import RetrievedRows, TrainingData
 from coldframe.retrieval.encoders import Encoder, default_encoder, load_encoder
@@ -34,6 +35,19 @@ def encoder_of(spec: str, schema: Schema) -> Encoder:
     if encoder is None:
         encoder = _ENCODERS[load_encoder, name] = load_encoder(name)
     return encoder
+
+
+def model_for(method: Method, lm: FrozenLM | None) -> FrozenLM:
+    """The model that a method is fitted to: one that needs none gets none.
+
+    Raises:
+        ConfigError: It needs one, and there is none.
+    """
+    if not method.needs_model:
+        return NoModel()
+    if lm is None:
+        raise ConfigError(f"{method.name} adapts a language model, and none was given", fix="Pass coldframe.load_lm().")
+    return lm
 
 
 def context_of(method: Method, lm: FrozenLM, schema: Schema) -> MethodContext:
@@ -186,6 +200,11 @@ def check_fits(method: Method, task: Task, store: Store) -> None:
         raise ConfigError(
             f"{method.name} turns passages into weights, and the store of {task.schema.name} holds solved exemplars",
             fix="Load a corpus (coldframe fit CORPUS --questions FILE), or passages beside the rows (--store FILE).",
+        )
+    if method.needs_labels and passages:
+        raise ConfigError(
+            f"{method.name} goes by the labels of what is retrieved, and the passages of {task.schema.name} have none",
+            fix="Leave out the passages (--store), or choose another method: coldframe methods.",
         )
     if method.learns_from_task and method.trainable and not method.needs_passages and not task.train:
         raise ConfigError(

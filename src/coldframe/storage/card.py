@@ -37,6 +37,7 @@ def model_card(config: Mapping[str, Any]) -> str:
         ('---', True)
     """
     schema, base, store, encoder = config["schema"], config["base_model"], config["store"], config["encoder"]
+    alone = base.get("source") == "none"  # no language model is part of it
     head = {"library_name": "coldframe", "tags": ["coldframe", config["method"], schema["domain"]]}
     # The hub knows its own names only: of a folder on some machine it can make nothing.
     if base_model := base["name"] if base.get("source") == "hub" else base.get("upstream"):
@@ -47,9 +48,8 @@ def model_card(config: Mapping[str, Any]) -> str:
     lines += [
         f"# {escape(config['method'])} on {escape(schema['name'])}",
         "",
-        f"A frozen {code(base['name'])} adapted with {escape(config['method'])} by coldframe "
-        f"{config['coldframe_version']}: {what}, {store['size']:,} exemplars. The language model's weights are not in "
-        "this folder and were not changed.",
+        f"{_made(config['method'], base)} by coldframe {config['coldframe_version']}: {what}, {store['size']:,} "
+        "exemplars." + ("" if alone else " The language model's weights are not in this folder and were not changed."),
         "",
         "```python",
         "import coldframe as cf",
@@ -59,8 +59,14 @@ def model_card(config: Mapping[str, Any]) -> str:
         "",
         "| | |",
         "|---|---|",
-        _row("base model", f"{base['name']}, revision {base.get('revision') or 'unknown'}, {base['dtype']}"),
-        _row("weights, SHA-256", base["weight_hash"]),
+        *(
+            []
+            if alone
+            else [
+                _row("base model", f"{base['name']}, revision {base.get('revision') or 'unknown'}, {base['dtype']}"),
+                _row("weights, SHA-256", base["weight_hash"]),
+            ]
+        ),
         _row("encoder", f"{encoder['spec']} ({encoder['hash']})" if encoder else "none"),
         _row("exemplar store", f"{store['size']:,} rows, content hash {store['hash']}"),
         _row("labels", ", ".join(schema["labels"]) or "none"),
@@ -83,6 +89,12 @@ def model_card(config: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _made(method: str, base: Mapping[str, Any]) -> str:
+    if base.get("source") == "none":
+        return f"{escape(method)}, fitted without a language model"
+    return f"A frozen {code(base['name'])} adapted with {escape(method)}"
 
 
 def _history(history: Sequence[Mapping[str, float]], metric: str) -> list[str]:

@@ -1,0 +1,1 @@
+from tests.contract.conftest import tiny_encoders as tiny_encoders
