@@ -28,7 +28,7 @@ from benchmarks.shapes import SHAPES, of_shape
 from coldframe.evaluation.cost import peak_memory_mb, reset_peak_memory
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import EMPTY, Prompt
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.head_gains.ablation import one_by_one
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.fold import save_reweighted

@@ -21,7 +21,7 @@ from coldframe.evaluation.variants import METRICS
 from coldframe.frozen.model import load_lm
 from coldframe.inference.intervals import Interval, score_interval
 from coldframe.inference.run import predict
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.text.zero_shot import ZeroShot
 from coldframe.reports.numbers import MetricInfo
 from coldframe.retrieval.store import Retrieved, Store

@@ -35,7 +35,8 @@ from coldframe.errors import ColdframeError, ConfigError, DataError, TrainingErr
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import Conditioning, Prompt
 from coldframe.frozen.tokens import in_chat
-from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.base import Method
+from coldframe.methods.config import MethodContext
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.reweighting import Reweighting
 from coldframe.methods.registry import create

@@ -82,8 +82,9 @@ def test_lazy_names_are_the_typed_names() -> None:
 
 
 def test_the_settings_of_a_public_method_are_public() -> None:
-    from coldframe.methods.base import Method, MethodConfig
+    from coldframe.methods.base import Method
     from coldframe.methods.compose import Compose
+    from coldframe.methods.config import MethodConfig
 
     values = [getattr(coldframe, name) for name in coldframe.__all__ if name != "__version__"]
     methods = [value for value in values if isinstance(value, type) and issubclass(value, Method)]

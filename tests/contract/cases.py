@@ -16,8 +16,9 @@ from tests.tiny import ARCHITECTURES, tiny, tiny_tokenizer
 from transformers import BertConfig, BertModel
 
 from coldframe.frozen.model import FrozenLM
-from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.base import Method
 from coldframe.methods.compose import JOIN
+from coldframe.methods.config import MethodContext
 from coldframe.methods.registry import create, method_class
 from coldframe.retrieval.neural import HFEncoder
 from coldframe.retrieval.store import Retrieved, Store

@@ -31,7 +31,8 @@ from coldframe.errors import ConfigError, TrainingError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.model_sources import weight_hash
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.base import Method
+from coldframe.methods.config import MethodContext
 from coldframe.pipeline.fit import fit
 from coldframe.pipeline.pipeline import Pipeline, load
 from coldframe.retrieval.retriever import RetrievalConfig

@@ -22,7 +22,8 @@ from coldframe.errors import ConfigError, DataError, TrainingError
 from coldframe.evaluation.jobs import Job
 from coldframe.evaluation.runs import Runner
 from coldframe.evaluation.trained_controls import ConstantInput
-from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.base import Method
+from coldframe.methods.config import MethodContext
 from coldframe.methods.registry import create, method_class
 from coldframe.pipeline.fit import fit
 from coldframe.retrieval.retriever import RetrievalConfig

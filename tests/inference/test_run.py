@@ -13,7 +13,7 @@ from tests.tiny import tiny
 from coldframe.errors import NotFiniteError
 from coldframe.frozen.model import FrozenLM
 from coldframe.inference.run import run
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.registry import create
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.task import Schema

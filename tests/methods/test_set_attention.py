@@ -26,7 +26,7 @@ from tests.contract.cases import (
 )
 
 from coldframe.inference.predictions import Predictions
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.registry import create
 from coldframe.methods.soft_tokens.label_vectors import LabelVectors
 from coldframe.methods.soft_tokens.mha_esp import MHAESP

@@ -16,7 +16,7 @@ from tests.tiny import tiny_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from coldframe.frozen.model import FrozenLM
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.registry import method_class
 
 ENCODER_LORA = 1.200e6

@@ -14,7 +14,8 @@ from tests.parity.reference import Matrix, Vector
 from torch import Tensor
 
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.base import Method
+from coldframe.methods.config import MethodContext
 from coldframe.methods.registry import method_class
 from coldframe.retrieval.store import Retrieved
 

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from coldframe.errors import ConfigError
 from coldframe.frozen.model import FrozenLM
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.registry import method_class
 from coldframe.methods.soft_tokens.latent_memory import LatentMemory
 from coldframe.retrieval.store import Retrieved

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, MethodContext, prompts
+from coldframe.methods.base import Method, prompts
+from coldframe.methods.config import MethodContext
 from coldframe.methods.registry import method_class
 from coldframe.retrieval.store import Retrieved
 

@@ -18,7 +18,7 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning, Prompt
 from coldframe.frozen.scoring import next_logits
 from coldframe.frozen.tokens import end_tokens
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.registry import create
 from coldframe.retrieval.store import Retrieved
 

@@ -24,7 +24,7 @@ from tests.positions.support import (
 from torch import Tensor
 
 from coldframe.errors import ArtifactError, ConfigError, DataError, ModelError
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.positions.moice import MoICE, balance_loss
 from coldframe.methods.registry import create
 from coldframe.methods.training_set import TrainingData

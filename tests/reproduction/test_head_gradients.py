@@ -17,7 +17,7 @@ from tests.tiny import tiny
 
 from coldframe.errors import ConfigError
 from coldframe.frozen.model import FrozenLM
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.pear import PEAR
 from coldframe.methods.head_gains.proxy import ProxyTask

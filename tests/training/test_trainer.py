@@ -15,7 +15,8 @@ from torch import Tensor
 
 from coldframe.errors import ConfigError, TrainingError
 from coldframe.frozen.model import FrozenLM
-from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.base import Method
+from coldframe.methods.config import MethodContext
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingSet
 from coldframe.pipeline.fit import fit
 from coldframe.pipeline.pipeline import Pipeline

@@ -10,7 +10,8 @@ from coldframe.config import check
 from coldframe.errors import ConfigError, nearest
 from coldframe.evaluation.jobs import Job
 from coldframe.frozen.model import FrozenLM
-from coldframe.methods.base import Method, MethodConfig
+from coldframe.methods.base import Method
+from coldframe.methods.config import MethodConfig
 from coldframe.methods.registry import create
 from coldframe.methods.soft_tokens.base import EncodedConfig, SoftTokenConfig
 from coldframe.pipeline.setup import context_of

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.base import Method
+from coldframe.methods.config import MethodContext
 from coldframe.retrieval.store import Retrieved, Store
 
 _COPIED = ("name", "paper", "uses_encoder", "trainable", "strategy", "learning_rate")

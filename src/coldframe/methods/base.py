@@ -13,13 +13,12 @@ from typing import Any, ClassVar, Self, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from coldframe.config import Config
 from coldframe.errors import ArtifactError, ConfigError, NotFittedError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning, LanguageModel, Prompt
+from coldframe.methods.config import MethodConfig, MethodContext
 from coldframe.methods.search_space import SearchSpace
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
-from coldframe.retrieval.encoders import Encoder
 from coldframe.retrieval.store import Retrieved
 from coldframe.storage.artifact import Artifact
 from coldframe.storage.tensors import read_tensors, write_tensors
@@ -32,40 +31,6 @@ WEIGHTS = "model.safetensors"
 EntryVectors: TypeAlias = Callable[[Retrieved], tuple[Tensor, Tensor]]
 #: Other vectors in their place: gets the method, its own ``EntryVectors`` and what was retrieved.
 VectorSource: TypeAlias = Callable[[nn.Module, EntryVectors, Retrieved], tuple[Tensor, Tensor]]
-
-
-@dataclasses.dataclass(frozen=True)
-class MethodConfig(Config):
-    """Settings that every method has.
-
-    Args:
-        k: Entries retrieved per query; methods that use none ignore it.
-    """
-
-    section = "method settings"
-    at_most = {
-        **dict.fromkeys(("layers", "heads", "windows", "text_exemplars"), 1_024),
-        **dict.fromkeys(("tokens", "rank", "encoder_rank"), 16_384),
-        **dict.fromkeys(("adapter", "adapters", "hidden", "width"), 65_536),
-        "k": 1_000_000,
-    }
-
-    k: int = 0
-
-
-@dataclasses.dataclass
-class MethodContext:
-    """What a method is built for.
-
-    Attributes:
-        lm: The frozen model.
-        schema: The task's.
-        encoder: Of its inputs; None for methods that encode nothing.
-    """
-
-    lm: FrozenLM
-    schema: Schema
-    encoder: Encoder | None = None
 
 
 class Method(nn.Module):

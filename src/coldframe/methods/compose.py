@@ -15,7 +15,8 @@ from torch import nn
 from coldframe.config import check
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, MethodConfig, MethodContext, VectorSource
+from coldframe.methods.base import Method, VectorSource
+from coldframe.methods.config import MethodConfig, MethodContext
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
 from coldframe.retrieval.store import Retrieved
 from coldframe.storage.artifact import Artifact

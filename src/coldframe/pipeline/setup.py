@@ -13,7 +13,8 @@ import numpy as np
 from coldframe.errors import ConfigError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.no_model import NoModel
-from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.base import Method
+from coldframe.methods.config import MethodContext
 from coldframe.methods.training_set import RetrievedRows, TrainingData
 from coldframe.retrieval.encoders import Encoder, default_encoder, load_encoder
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever

@@ -13,7 +13,7 @@ from coldframe.errors import TrainingError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.model_sources import weight_hash
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.pear import PEAR
 from coldframe.methods.head_gains.proxy import ProxyTask

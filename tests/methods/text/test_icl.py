@@ -13,7 +13,8 @@ from tests.contract.cases import FOUND, QUERIES, SCHEMA, STORE, WRITE, corpus, l
 import coldframe as cf
 from coldframe.evaluation.variants import variants_of
 from coldframe.frozen import prefill
-from coldframe.methods.base import MethodContext, prompts
+from coldframe.methods.base import prompts
+from coldframe.methods.config import MethodContext
 from coldframe.methods.registry import create
 from coldframe.methods.text.icl import RetrievedICL
 from coldframe.tasks.task import Task

@@ -16,7 +16,8 @@ from torch import Tensor
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import EMPTY, Conditioning
 from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
-from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.base import Method
+from coldframe.methods.config import MethodContext
 from coldframe.methods.weight_deltas.adapters import Layout
 from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters
 from coldframe.methods.weight_deltas.passage_sequences import PassageSequences, questions_by_passage

@@ -14,7 +14,7 @@ from tests.methods.without_model.support import noisy_task
 import coldframe as cf
 from coldframe.errors import ConfigError, DataError
 from coldframe.frozen.no_model import NoModel
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.without_model.encoder_head import EncoderHead
 from coldframe.methods.without_model.setfit import SetFit, pairs_of
 from coldframe.pipeline.fit import fit

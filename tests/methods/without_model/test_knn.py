@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from coldframe.errors import ConfigError
 from coldframe.frozen.no_model import NoModel
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.without_model.knn import KNN
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.task import Example, Schema

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from coldframe.frozen.hooks import head_gains
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import Method, MethodConfig, MethodContext
+from coldframe.methods.base import Method
+from coldframe.methods.config import MethodConfig, MethodContext
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import Effects, choose_heads, discover
 from coldframe.methods.head_gains.fold import save_reweighted

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from coldframe.frozen.rotary import Heads, PositionScheme, rotate
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.positions.scheme import BasesConfig, PositionMethod
 
 

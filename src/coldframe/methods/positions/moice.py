@@ -16,7 +16,7 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.rotary import Heads, PositionScheme, rotate
 from coldframe.frozen.sequence_loss import TokenSequence, mean_nll
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.positions.scheme import BasesConfig, PositionMethod
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.tasks.task import Example, Task

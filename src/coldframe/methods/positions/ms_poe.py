@@ -10,7 +10,7 @@ from torch import Tensor
 
 from coldframe.config import check
 from coldframe.frozen.rotary import Heads, PositionScheme, for_each_query_head, rotate
-from coldframe.methods.base import MethodConfig, MethodContext
+from coldframe.methods.config import MethodConfig, MethodContext
 from coldframe.methods.positions.scheme import PositionMethod
 
 

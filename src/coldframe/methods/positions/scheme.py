@@ -10,7 +10,8 @@ from typing import ClassVar
 from coldframe.config import check
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.rotary import PositionScheme, Rotary
-from coldframe.methods.base import Method, MethodConfig, MethodContext
+from coldframe.methods.base import Method
+from coldframe.methods.config import MethodConfig, MethodContext
 from coldframe.retrieval.store import Retrieved
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from coldframe.config import check
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Placement
-from coldframe.methods.base import Method, MethodConfig, MethodContext, VectorSource
+from coldframe.methods.base import Method, VectorSource
+from coldframe.methods.config import MethodConfig, MethodContext
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.soft_tokens.label_vectors import LabelVectors
 from coldframe.methods.soft_tokens.set_attention import attention_entropy

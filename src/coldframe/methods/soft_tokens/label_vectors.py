@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.tasks.task import Example, Passage
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.search_space import Choices, SearchSpace
 from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod, vocabulary_prompt
 from coldframe.retrieval.store import Retrieved

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from coldframe.config import check
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.search_space import Choices, SearchSpace
 from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod, LabelPlace
 from coldframe.methods.soft_tokens.set_attention import ScoreKind, SetAttention, Similarity

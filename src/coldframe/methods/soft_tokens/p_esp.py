@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.soft_tokens.u_esp import UESP
 from coldframe.retrieval.store import Retrieved
 

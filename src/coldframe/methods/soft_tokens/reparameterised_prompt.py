@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.soft_tokens.base import SoftTokenConfig, SoftTokenMethod, vocabulary_prompt
 from coldframe.retrieval.store import Retrieved

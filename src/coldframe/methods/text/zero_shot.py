@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from coldframe.frozen.ports import EMPTY, Conditioning
-from coldframe.methods.base import Method, MethodConfig
+from coldframe.methods.base import Method
+from coldframe.methods.config import MethodConfig
 from coldframe.methods.search_space import Choices, SearchSpace
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.prompts import with_instruction

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, TypeAlias
 
-from coldframe.methods.base import MethodConfig
+from coldframe.methods.config import MethodConfig
 from coldframe.methods.weight_deltas.passage_sequences import Form, Loss
 
 Combination: TypeAlias = Literal["auto", "rows", "sum", "mean", "average-factors", "ties"]

@@ -13,7 +13,7 @@ from coldframe.errors import DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import TokenSequence, counted_states, mean_nll, nll_and_kl
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.training_set import Problem, TrainingData
 from coldframe.methods.weight_deltas import bank_files

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from coldframe.frozen.ports import Conditioning, LowRank
-from coldframe.methods.base import Method, MethodConfig, MethodContext
+from coldframe.methods.base import Method
+from coldframe.methods.config import MethodConfig, MethodContext
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.weight_deltas.adapters import trained_factors
 from coldframe.retrieval.store import Retrieved

@@ -15,7 +15,8 @@ import torch
 from coldframe.errors import ConfigError, DataError, NotFittedError, nearest
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import TokenSequence
-from coldframe.methods.base import Method, MethodContext
+from coldframe.methods.base import Method
+from coldframe.methods.config import MethodContext
 from coldframe.methods.search_space import Choices, SearchSpace
 from coldframe.methods.training_set import TrainingData
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from coldframe.config import check
-from coldframe.methods.base import MethodConfig, MethodContext
+from coldframe.methods.config import MethodConfig, MethodContext
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder
 from coldframe.methods.without_model.base import WithoutModel

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from coldframe.errors import ArtifactError
-from coldframe.methods.base import WEIGHTS, MethodContext
+from coldframe.methods.base import WEIGHTS
+from coldframe.methods.config import MethodContext
 from coldframe.methods.without_model.learner import Learner
 from coldframe.methods.without_model.trees import Trees
 from coldframe.storage.artifact import Artifact

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coldframe.methods.base import MethodConfig
+from coldframe.methods.config import MethodConfig
 from coldframe.methods.search_space import Choices, Floats, Integers, SearchSpace
 from coldframe.methods.without_model.base import WithoutModel, log_scores
 from coldframe.retrieval.store import Retrieved

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coldframe.errors import DataError
-from coldframe.methods.base import MethodConfig
+from coldframe.methods.config import MethodConfig
 from coldframe.methods.training_set import Problem, TrainingData
 from coldframe.methods.without_model.base import WithoutModel
 from coldframe.retrieval.encoder_objects import spec_of

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from coldframe.methods.base import WEIGHTS, MethodContext
+from coldframe.methods.base import WEIGHTS
+from coldframe.methods.config import MethodContext
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.without_model.learner import Learner, LearnerConfig, Rows
 from coldframe.methods.without_model.logistic import STRENGTHS, USUAL_STRENGTH, LogisticLayer

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from coldframe.frozen.ports import Conditioning
-from coldframe.methods.base import MethodContext
+from coldframe.methods.config import MethodContext
 from coldframe.methods.soft_tokens.mha_esp import MHAESP
 from coldframe.retrieval.store import Retrieved
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from coldframe.errors import DataError
 from coldframe.frozen.model import FrozenLM
-from coldframe.methods.base import MethodConfig, MethodContext
+from coldframe.methods.config import MethodConfig, MethodContext
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
