@@ -17,7 +17,7 @@ from tests.tiny import tiny
 from coldframe.errors import ConfigError, MissingExtraError, TrainingError
 from coldframe.evaluation import trials, tune
 from coldframe.evaluation.comparison import Comparison, compare
-from coldframe.evaluation.jobs import Job, planned
+from coldframe.evaluation.jobs import Job, controls_of, planned
 from coldframe.evaluation.report import scores
 from coldframe.evaluation.trials import TrialSetup, corrected, fit_and_score, validation_splits
 from coldframe.evaluation.tune import Tuner, with_settings
@@ -28,6 +28,7 @@ from coldframe.methods.soft_tokens.mha_esp import MHAESP
 from coldframe.methods.soft_tokens.prompt_tuning import PromptTuning
 from coldframe.methods.text.icl import RetrievedICL
 from coldframe.methods.text.zero_shot import ZeroShot
+from coldframe.methods.without_model.logistic_regression import LogisticRegression
 from coldframe.pipeline.label_bias import fit_label_bias
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks.task import Example, Passage, Schema, Task
@@ -379,10 +380,13 @@ def test_optuna_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_control_that_is_trained_is_tuned_on_its_own() -> None:
     """Its settings come from its own trials and not from those of the method that it takes the model away from."""
     settings = {"mha-esp": {"heads": 2, "k": 3, "adapter": 8, "encoder": "tiny"}}
+
+    def head_alone(*words: Any, **options: Any) -> list[Job]:
+        return [job for job in controls_of(*words, **options) if job.title == "encoder + linear head"]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("coldframe.pipeline.setup.load_encoder", lambda spec: TinyEncoder(spec))
-        patch.setattr("coldframe.evaluation.comparison.all_controls", lambda *_, **__: {})
-        patch.setattr("coldframe.evaluation.comparison.control_data", lambda *_: None)
+        patch.setattr("coldframe.evaluation.comparison.controls_of", head_alone)
         patch.setattr(MHAESP, "search_space", {"training.learning_rate": Floats(1e-4, 1e-1)})
         comparison = tuned(
             None, methods=("mha-esp",), main="mha-esp", seeds=(0,), method_settings=settings, controls=True, count=3,
@@ -396,9 +400,8 @@ def test_the_control_that_is_trained_is_tuned_on_its_own() -> None:
     assert first == comparison.searches["mha-esp"].trials[1]["settings"]["training.learning_rate"], "the same draws"
     used = comparison.data.settings["methods"]
     assert used.keys() == {"mha-esp", "encoder + linear head", "mha-esp, shuffled labels"}
-    jobs = planned(
-        TASK, ("mha-esp",), settings, (0,), "mha-esp", ("shuffled-labels",), {"k": (1,)}, settings["mha-esp"]
-    )
+    jobs = planned(TASK, ("mha-esp",), settings, (0,), "mha-esp", ("shuffled-labels",), {"k": (1,)})
+    jobs += head_alone(TASK, settings, (0,))
     changed = {job.title: job.settings for job in apply(jobs, comparison.searches)}
     for title, search in comparison.searches.items():
         rate = search.tuning.settings["training.learning_rate"]
@@ -413,3 +416,24 @@ def test_a_correction_that_is_set_is_the_one_that_is_scored() -> None:
         assert fit_and_score(setup, Job("z", "method", "zero-shot", {"calibrate": way}, 0), 0) == {way: free[way]}
     contextual = fit_and_score(setup, Job("z", "method", "zero-shot", {"calibrate": "contextual"}, 0), 0)
     assert [*contextual] == ["contextual"] and contextual["contextual"] not in free.values()
+
+
+def test_controls_are_tuned_like_methods_on_rows_that_they_do_not_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row of votes whose voters are found; classifiers are fitted to the training rows alone in a trial."""
+    jobs = controls_of(TASK, {}, (0,), tuned=True)
+    assert [job.title for job in jobs if job.method == "knn"] == ["k-NN vote"]
+    assert [job.title for job in controls_of(TASK, {}, (0,), ["knn"], tuned=True) if job.method == "knn"] == []
+    seen: list[tuple[str, ...]] = []
+    own = LogisticRegression.learn
+
+    def spying(self: LogisticRegression, rows: Any) -> None:
+        seen.append(tuple(map(str, rows.targets)))
+        own(self, rows)
+
+    monkeypatch.setattr(LogisticRegression, "learn", spying)
+    setup = TrialSetup(LM, (dataclasses.replace(TASK, test=()),), {}, RetrievalConfig())
+    words = next(job for job in jobs if job.title == "logistic regression, TF-IDF")
+    tuner = Tuner(setup, 3, quiet=True)
+    search = tuner.search([words])[words.title]
+    assert search.tuning.trials == 3 and search.settings["features"] == "tfidf" and search.settings["c"] > 0
+    assert [len(rows) for rows in seen] == [len(TASK.train)] * 3

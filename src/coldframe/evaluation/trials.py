@@ -186,7 +186,7 @@ def fit_and_score(
     pipeline = fit(
         method,
         setup.lm,
-        split,
+        dataclasses.replace(split, validation=()) if method.learns_validation else split,
         retrieval=setup.retrieval,
         training=training_settings(method, setup.training, {**job.settings.get("training", {}), **changes}),
         # Validation rows stay outside, as test rows do.

@@ -53,6 +53,8 @@ class Method(nn.Module):
             ``condition`` fills ``Conditioning.scores``, and the model is not run.
         needs_model: Whether it is built for a model, which then has to be there; one that does not read it may
             still have its widths.
+        learns_validation: Whether it is fitted to the validation rows too, once it has chosen by them: then they cannot
+            judge it.
         uses_seed: Whether another training seed makes another method of it.
         strategy: How its entries are retrieved unless told otherwise.
         learning_rate: Its natural rate, used unless another is given.
@@ -78,6 +80,7 @@ class Method(nn.Module):
     reads_text: ClassVar[bool] = False
     reads_model: ClassVar[bool] = True
     needs_model: ClassVar[bool] = True
+    learns_validation: ClassVar[bool] = False
     uses_seed: ClassVar[bool] = True
     strategy: ClassVar[str] = "auto"
     learning_rate: ClassVar[float] = 1e-3

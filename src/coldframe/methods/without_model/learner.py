@@ -65,6 +65,7 @@ class Learner(WithoutModel):
     config_class = LearnerConfig
     config: LearnerConfig
     uses_encoder: ClassVar[bool] = True
+    learns_validation: ClassVar[bool] = True
 
     @abstractmethod
     def learn(self, rows: Rows) -> None:

@@ -84,6 +84,7 @@ class SetFit(WithoutModel):
     config_class = SetFitConfig
     config: SetFitConfig
     uses_encoder: ClassVar[bool] = True
+    learns_validation: ClassVar[bool] = True
     learning_rate: ClassVar[float] = 1e-3
     training_defaults: ClassVar[Mapping[str, Any]] = {"epochs": 2, "patience": 0}
     search_space: ClassVar[SearchSpace] = {
