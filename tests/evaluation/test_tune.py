@@ -437,3 +437,15 @@ def test_controls_are_tuned_like_methods_on_rows_that_they_do_not_learn(monkeypa
     search = tuner.search([words])[words.title]
     assert search.tuning.trials == 3 and search.settings["features"] == "tfidf"
     assert [len(rows) for rows in seen] == [len(TASK.train)] * 3
+
+
+def test_an_encoder_that_cannot_be_tuned_is_not_tried_tuned() -> None:
+    """Half of the trials would fail: fingerprints have no weights, MiniLM has."""
+    setup = TrialSetup(LM, (dataclasses.replace(TASK, test=()),), {}, RetrievalConfig())
+    tuner = Tuner(setup, 2, quiet=True)
+    for method in ("mha-esp", "encoder-head"):
+        searched = {
+            encoder: tuner._distributions(Job(method, "method", method, {"encoder": encoder}, 0)).keys()
+            for encoder in ("morgan", "minilm")
+        }
+        assert searched["minilm"] - searched["morgan"] == {"encoder_rank"}

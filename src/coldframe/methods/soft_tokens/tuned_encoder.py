@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from torch import Tensor, nn
 
 from coldframe.errors import ConfigError
@@ -10,6 +12,11 @@ from coldframe.frozen.ports import LowRank
 from coldframe.methods.weight_deltas.adapters import trained_factors
 from coldframe.retrieval.encoders import Encoder
 from coldframe.retrieval.neural import HFEncoder
+
+
+def can_be_tuned(encoder: Encoder) -> TypeGuard[HFEncoder]:
+    """Whether an encoder has weights that can be fine-tuned here, which fingerprints have not."""
+    return isinstance(encoder, HFEncoder)
 
 
 class TunedEncoder(nn.Module):
@@ -25,7 +32,7 @@ class TunedEncoder(nn.Module):
 
     def __init__(self, encoder: Encoder, rank: int) -> None:
         super().__init__()
-        if not isinstance(encoder, HFEncoder):
+        if not can_be_tuned(encoder):
             raise ConfigError(
                 f"The encoder {encoder.spec!r} cannot be fine-tuned",
                 expected="minilm or hf:<id>",
