@@ -436,6 +436,7 @@ def test_controls_are_tuned_like_methods_on_rows_that_they_do_not_learn(monkeypa
     tuner = Tuner(setup, 3, quiet=True)
     search = tuner.search([words])[words.title]
     assert search.tuning.trials == 3 and search.settings["features"] == "tfidf"
+    assert all(trial["settings"]["c"] > 0 for trial in search.trials[1:]) and search.trials[0]["settings"] == {}
     assert [len(rows) for rows in seen] == [len(TASK.train)] * 3
 
 
