@@ -37,7 +37,7 @@ FACTS, WATCH = Template(facts.BODY, facts.INSTRUCTION), Template(dense_store.BOD
 def document(rng: random.Random) -> str:
     """One made-up text: a watchman's log, or up to three facts and questions about them."""
     if rng.random() < 0.2:
-        lines = [WATCH.exemplar(dense_store.line(rng)[0], rng.choice(list(dense_store.SHARES))) for _ in range(3)]
+        lines = [WATCH.exemplar(dense_store.line(rng), rng.choice(list(dense_store.SHARES))) for _ in range(3)]
         return WATCH.header * (rng.random() < 0.5) + "".join(lines)
     known = [(facts.place(rng), rng.choice(facts.COLOURS)) for _ in range(rng.randint(1, 3))]
     statements = [FACTS.exemplar(facts.ENTRY.format(place), colour) for place, colour in known]

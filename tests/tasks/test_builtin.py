@@ -6,7 +6,6 @@ import csv
 import gzip
 import hashlib
 import json
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -137,12 +136,7 @@ def test_lines_of_the_dense_store_differ_in_numbers_alone() -> None:
     assert len({"".join(" " if c.isdigit() else c for c in e.text).replace("  ", " ") for e in rows}) < 10
     for part in (task.train, task.test):
         shares = {label: count / len(part) for label, count in Counter(e.target for e in part).items()}
-        assert shares == pytest.approx(dense_store.SHARES, abs=0.05)
-    gates = [re.findall(r"gate (\d+)", e.text)[0] for e in rows]
-    sounds = dict(zip(gates, (e.target for e in rows), strict=True))
-    assert [sounds[gate] for gate in gates] == [e.target for e in rows]  # whoever looks up the gate is right
-    stored = {re.findall(r"gate (\d+)", e.text)[0] for e in task.exemplars}
-    assert stored >= {re.findall(r"gate (\d+)", e.text)[0] for e in task.test}
+        assert shares == pytest.approx(dense_store.SHARES, abs=0.03)
 
 
 def test_claims_hold_where_the_passages_say_so() -> None:
