@@ -21,7 +21,7 @@ demo-parametric: $(VENV)/.installed  ## PRAG: 200 invented passages into weights
 	@$(BIN)/coldframe fit fact-corpus:200 --method prag --out runs/demo-parametric
 	@$(BIN)/coldframe ask runs/demo-parametric --evaluate --rows 120
 
-check: lint  ## lint, then the tests that are neither slow nor end to end (3 minutes on 2 cores)
+check: lint  ## lint, then the tests that are neither slow nor end to end (3 to 6 minutes on 2 cores)
 	@echo "check: running the fast tests and the doctests on $(JOBS) processes"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not e2e"
 
