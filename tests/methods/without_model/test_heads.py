@@ -45,8 +45,8 @@ def test_a_head_on_the_query_starts_undecided_and_looks_at_no_neighbour() -> Non
 def test_a_head_with_neighbours_starts_at_their_vote() -> None:
     method = EncoderHead(encoder="tiny", k=3, heads=2).setup(CONTEXT)
     assert method.uses_retrieval
-    for linear in (method.query, method.key):
-        assert linear is not None
+    assert method.attention is not None
+    for linear in (method.attention.query, method.attention.key):
         torch.nn.init.zeros_(linear.weight)
         torch.nn.init.zeros_(linear.bias)
     weights = torch.softmax(

@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Placement
 from coldframe.methods.base import Method, VectorSource
 from coldframe.methods.config import MethodConfig, MethodContext
+from coldframe.methods.entry_vectors import gathered, one_hot_labels
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.soft_tokens.label_vectors import LabelVectors
 from coldframe.methods.soft_tokens.set_attention import attention_entropy
@@ -212,24 +212,17 @@ class EncodedMethod(SoftTokenMethod):
         return self._own_vectors(retrieved) if source is None else source(self, self._own_vectors, retrieved)
 
     def _own_vectors(self, retrieved: Retrieved) -> tuple[Tensor, Tensor]:
-        store, n, k = retrieved.store, len(retrieved), retrieved.k
-        present = torch.from_numpy(retrieved.indices >= 0).to(self.ready.lm.device)
-        used = np.unique(retrieved.indices[retrieved.indices >= 0])
-        out = torch.zeros(n, k, self.d_in + self.d_label, device=self.ready.lm.device)
-        if not len(used):
-            return out, present
-        vectors = self.encode([self.solved(store.examples[i]) for i in used])
+        vectors, present = gathered(retrieved, self._entries, self.d_in + self.d_label, self.ready.lm.device)
+        return vectors * present.unsqueeze(-1), present
+
+    def _entries(self, entries: Sequence[Example]) -> Tensor:
+        """Vectors of entries with their labels, where these are not in the text: ``[entries, d_in + d_label]``."""
+        vectors = self.encode([self.solved(entry) for entry in entries])
         if self.labels is not None:
-            vectors = torch.cat((vectors, self.labels([store.examples[i] for i in used])), dim=-1)
-        elif self.d_label:
-            schema, entries = self.ready.schema, [store.examples[i] for i in used]
-            # A passage has no label: all its places are zero.
-            labels = torch.tensor([-1 if isinstance(e, Passage) else schema.index(e.target) for e in entries])
-            one_hot = (labels[:, None] == torch.arange(self.d_label)).float().to(vectors.device)
-            vectors = torch.cat((vectors, one_hot), dim=-1)
-        # Its gradient adds up repeated rows in one order; vectors[rows] (CPU) and index_select (GPU) in any.
-        rows = torch.from_numpy(np.searchsorted(used, retrieved.indices.clip(min=used[0]))).to(vectors.device)
-        return nn.functional.embedding(rows, vectors) * present.unsqueeze(-1), present
+            return torch.cat((vectors, self.labels(entries)), dim=-1)
+        if self.d_label:
+            return torch.cat((vectors, one_hot_labels(self.ready.schema, entries).to(vectors.device)), dim=-1)
+        return vectors
 
     def placed(self, tokens: Tensor) -> Tensor:
         """Soft tokens with the static part added."""

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from coldframe.methods.config import MethodContext
-from coldframe.tasks.task import Example, Passage
+from coldframe.methods.entry_vectors import one_hot_labels
+from coldframe.tasks.task import Example
 
 
 class LabelVectors(nn.Module):
@@ -37,10 +38,8 @@ class LabelVectors(nn.Module):
         schema = self.context.schema
         if self.table is None:
             return self._of_words([entry.target for entry in entries])
-        labels = [-1 if isinstance(entry, Passage) else schema.index(entry.target) for entry in entries]
         # Its gradient adds up repeated labels in one order, which that of table[labels] does not.
-        one_hot = (torch.tensor(labels)[:, None] == torch.arange(len(self.table))).to(self.table)
-        return one_hot @ self.table
+        return one_hot_labels(schema, entries).to(self.table) @ self.table
 
     @torch.no_grad()
     def _of_words(self, words: Sequence[str]) -> Tensor:

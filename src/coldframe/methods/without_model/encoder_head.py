@@ -6,18 +6,19 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from coldframe.config import check
 from coldframe.methods.config import MethodConfig, MethodContext
+from coldframe.methods.entry_vectors import gathered, one_hot_labels
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
+from coldframe.methods.soft_tokens.set_attention import SetAttention
 from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder
 from coldframe.methods.without_model.base import WithoutModel
 from coldframe.retrieval.encoder_objects import spec_of
 from coldframe.retrieval.store import Retrieved
-from coldframe.tasks.task import Passage
+from coldframe.tasks.task import Example
 
 _SLOPE = 10.0  # of similarities at the start: the nearest of five then counts clearly more than the fifth
 
@@ -107,9 +108,7 @@ class EncoderHead(WithoutModel):
         self.drop = nn.Dropout(self.config.dropout)
         d = width or encoder.dim
         with_neighbours = self.config.k > 0
-        self.query = nn.Linear(d, heads * d) if with_neighbours else None
-        self.key = nn.Linear(d, heads * d) if with_neighbours else None
-        self.slope = nn.Parameter(torch.full((heads,), _SLOPE)) if with_neighbours else None
+        self.attention = SetAttention((d, d), heads, d, "dot", "raw", _SLOPE) if with_neighbours else None
         self.head = nn.Linear(d + with_neighbours * heads * (d + labels), labels)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -127,33 +126,20 @@ class EncoderHead(WithoutModel):
     def scores(self, texts: Sequence[str], retrieved: Retrieved) -> Tensor:
         """Scores of the head, ``[batch, labels]``."""
         own = self.encode(texts)
-        features = own if self.query is None else torch.cat((own, *self._neighbours(own, retrieved)), dim=-1)
-        scores: Tensor = self.head(features)
+        neighbours = () if self.attention is None else self._read(self.attention, own, retrieved)
+        scores: Tensor = self.head(torch.cat((own, *neighbours), dim=-1))
         return scores
 
-    def _neighbours(self, own: Tensor, retrieved: Retrieved) -> tuple[Tensor, Tensor]:
+    def _read(self, attention: SetAttention, own: Tensor, retrieved: Retrieved) -> tuple[Tensor, Tensor]:
         """What the heads read of the neighbours: texts ``[batch, heads d]`` and labels ``[batch, heads labels]``."""
-        assert self.query is not None and self.key is not None and self.slope is not None  # k > 0
         near = retrieved.ranked().top(self.config.k).canonical()  # one order, so that sums agree to the bit
-        n, heads, d = len(near), self.config.heads, own.shape[-1]
-        labels, device = len(self.ready.schema.labels), own.device
-        used = np.unique(near.indices[near.indices >= 0])
-        if not len(used):
-            return own.new_zeros(n, heads * d), own.new_zeros(n, heads * labels)
-        entries = [near.store.examples[i] for i in used]
-        # A passage has no label: all its places are zero.
-        gold = [-1 if isinstance(e, Passage) else self.ready.schema.index(e.target) for e in entries]
-        one_hot = (torch.tensor(gold)[:, None] == torch.arange(labels)).float().to(device)
-        table = torch.cat((self.encode([entry.text for entry in entries]), one_hot), dim=-1)
-        # Its gradient adds up repeated rows in one order; indexing on the CPU and index_select on a GPU in any.
-        rows = torch.from_numpy(np.searchsorted(used, near.indices.clip(min=used[0]))).to(device)
-        values = nn.functional.embedding(rows, table)  # [n, k, d + labels]
-        present = torch.from_numpy(near.indices >= 0).to(device)
-        q = self.query(own).view(n, heads, d)
-        k = self.key(values[..., :d]).view(n, -1, heads, d)
-        similarity = torch.from_numpy(near.scores).to(device)
-        attention = torch.einsum("bhd,bkhd->bhk", q, k) / d**0.5 + self.slope[:, None] * similarity[:, None, :]
-        # A query without a neighbour reads zeros instead of dividing zero by zero.
-        weights = torch.softmax(attention.masked_fill(~present[:, None, :], -1e9), dim=-1) * present[:, None, :]
+        d, device = own.shape[-1], own.device
+        values, present = gathered(near, self._entries, d + len(self.ready.schema.labels), device)
+        weights = attention(own, values[..., :d], present, torch.from_numpy(near.scores).to(device))
         read = torch.einsum("bhk,bkw->bhw", weights, values)
         return read[..., :d].flatten(1), read[..., d:].flatten(1)
+
+    def _entries(self, entries: Sequence[Example]) -> Tensor:
+        """Texts and labels of entries, ``[entries, d + labels]``."""
+        texts = self.encode([entry.text for entry in entries])
+        return torch.cat((texts, one_hot_labels(self.ready.schema, entries).to(texts.device)), dim=-1)
