@@ -83,7 +83,7 @@ class PipelineSubject:
             self.retrieved = pipeline.retrieve(self.examples)
         self._texts = [example.text for example in self.examples]
         classify = pipeline.schema.kind == "classification"
-        self._gold = [pipeline.schema.index(example.target) for example in self.examples] if classify else None
+        self._gold = pipeline.schema.targets(self.examples) if classify else None
         self._answered: dict[tuple[str, int], Answers] = {}
 
     def __len__(self) -> int:

@@ -303,7 +303,7 @@ def _curve(outcome: Outcome, method: str) -> TrainingCurve:
 def _sweep(
     main: str, setting: str, values: Sequence[int], runs: Mapping[str, Sequence[Predictions]], task: Task
 ) -> Sweep:
-    positive = None if task.schema.positive is None else task.schema.index(task.schema.positive)
+    positive = task.schema.positive_index
     return Sweep(
         setting,
         main,

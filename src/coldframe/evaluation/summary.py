@@ -67,7 +67,7 @@ def method_row(
     """
     same_rows(runs)
     few = max(resamples // 5, 100)
-    positive = None if schema.positive is None else schema.index(schema.positive)
+    positive = schema.positive_index
     names = dict.fromkeys([schema.metric, *(metrics or usual_metrics(runs))])
     row = np.ones((1, len(runs[0])))
     entropies = [entropy for run in runs if (entropy := run.attention_entropy) is not None]

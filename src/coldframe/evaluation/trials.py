@@ -18,7 +18,7 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.inference.predictions import Predictions
 from coldframe.pipeline.calibration import Calibration
 from coldframe.pipeline.fit import fit
-from coldframe.pipeline.label_bias import even_bias, fit_label_bias, prior_bias
+from coldframe.pipeline.label_bias import bias_by
 from coldframe.pipeline.setup import class_weights, training_settings, weighs_classes
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
@@ -217,8 +217,8 @@ def corrected(run: Predictions, weights: Sequence[float] = (), alike: bool = Fal
 
     Args:
         run: Of a classification, two rows or more.
-        weights: Of the rows, as in :func:`coldframe.pipeline.label_bias.fit_label_bias`.
-        alike: Whether all classes count the same, as in :func:`coldframe.pipeline.label_bias.prior_bias`.
+        weights: Of the rows, as in :func:`coldframe.pipeline.label_bias.bias_by`.
+        alike: Whether all classes count the same, as there.
     """
     order = np.argsort(run.targets, kind="stable")  # each half has about the same labels
     halves = (order[::2], order[1::2])
@@ -226,13 +226,8 @@ def corrected(run: Predictions, weights: Sequence[float] = (), alike: bool = Fal
     for way in CHOICES:
         probabilities = run.probabilities.copy()
         for own, other in (halves, halves[::-1]):
-            shares, targets = run.probabilities[other], run.targets[other]
-            if way == "batch":
-                bias = even_bias(shares)
-            elif way == "prior":
-                bias = prior_bias(shares, targets, alike)
-            else:
-                bias = fit_label_bias(shares, targets, [weights[i] for i in other] if weights else ())
+            counted = [weights[i] for i in other] if weights else ()
+            bias = bias_by(way, run.probabilities[other], run.targets[other], counted, alike)
             scores = np.log(np.clip(run.probabilities[own], 1e-12, None)) + np.array(bias)
             exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
             probabilities[own] = exponents / exponents.sum(axis=1, keepdims=True)

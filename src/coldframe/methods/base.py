@@ -283,7 +283,7 @@ class Method(nn.Module):
         conditioning = self.condition(texts, rows.retrieved)
         queries = prompts(schema, texts)
         if schema.kind == "classification" and (rows.objective == "labels" or not self.reads_model):
-            targets = [schema.index(example.target) for example in rows.items]
+            targets = schema.targets(rows.items)
             return self.label_losses(lm, queries, schema.words, targets, conditioning)
         answers = [schema.template.answer(schema.word(example.target)) for example in rows.items]
         return lm.loss(queries, answers, conditioning)

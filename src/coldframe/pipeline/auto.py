@@ -187,7 +187,7 @@ def choose(
             errors.append(error)
             trials.append(Trial(candidate, reason=f"cannot be fitted: {error.problem}"))
             continue
-        score = score_interval([run], task.schema.metric, _positive(task))
+        score = score_interval([run], task.schema.metric, task.schema.positive_index)
         runs[len(trials)] = run
         trials.append(Trial(candidate, score, time.perf_counter() - begun))
     if not runs:
@@ -209,7 +209,7 @@ def _inner(task: Task) -> Task:
 
 def _picked(task: Task, trials: Sequence[Trial], runs: Mapping[int, Predictions]) -> Choice:
     """The first trial that is no more than a standard error behind the best."""
-    metric, positive = task.schema.metric, _positive(task)
+    metric, positive = task.schema.metric, task.schema.positive_index
     sign = 1 if metric not in METRICS or METRICS[metric].greater_is_better else -1
     scores = {place: statistic([run], metric, positive) for place, run in runs.items()}
     rows = np.ones((1, len(task.validation)))
@@ -224,8 +224,3 @@ def _picked(task: Task, trials: Sequence[Trial], runs: Mapping[int, Predictions]
         if place == best or not low > 0:
             return Choice(trials[place], trials[best], Interval(ahead, low, high, n, 1), tuple(trials), metric)
     raise AssertionError("the best is no worse than itself")
-
-
-def _positive(task: Task) -> int | None:
-    schema = task.schema
-    return None if schema.positive is None else schema.index(schema.positive)

@@ -46,13 +46,32 @@ def label_bias(pipeline: Pipeline, rows: Sequence[Example], way: Calibration) ->
     """
     if way == "contextual":
         return even_bias(_content_free(pipeline, rows))
-    probabilities = outcome_of(pipeline, rows).probabilities
+    schema, config = pipeline.schema, pipeline.training
+    targets, weights = np.array(schema.targets(rows)), class_weights(schema, rows, rows, config)
+    return bias_by(way, outcome_of(pipeline, rows).probabilities, targets, weights, weighs_classes(schema, config))
+
+
+def bias_by(
+    way: Calibration,
+    probabilities: NDArray[np.float64],
+    targets: NDArray[np.int64],
+    weights: Sequence[float] = (),
+    alike: bool = False,
+) -> list[float]:
+    """The biases of a way that reads rows: ``"batch"``, ``"prior"`` or ``"validation"``.
+
+    Args:
+        way: Which.
+        probabilities: ``[n, labels]``, of the rows.
+        targets: ``[n]``, positions of the right labels; ``"batch"`` does not look at them.
+        weights: Of the rows, see :func:`fit_label_bias`.
+        alike: Whether the metric counts all classes alike, see :func:`prior_bias`.
+    """
     if way == "batch":
         return even_bias(probabilities)
-    targets = np.array([pipeline.schema.index(row.target) for row in rows])
     if way == "prior":
-        return prior_bias(probabilities, targets, alike=weighs_classes(pipeline.schema, pipeline.training))
-    return fit_label_bias(probabilities, targets, class_weights(pipeline.schema, rows, rows, pipeline.training))
+        return prior_bias(probabilities, targets, alike)
+    return fit_label_bias(probabilities, targets, weights)
 
 
 def outcome_of(pipeline: Pipeline, rows: Sequence[Example]) -> Outcome:

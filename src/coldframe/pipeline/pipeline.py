@@ -188,9 +188,8 @@ class Pipeline:
             82.3 [79.5, 84.9] (n = 779, 1 seed)
         """
         run = self.predictions(examples)
-        positive = None if self.schema.positive is None else self.schema.index(self.schema.positive)
         names = dict.fromkeys([self.schema.metric, *(metrics or usual_metrics([run]))])
-        return {name: score_interval([run], name, positive) for name in names}
+        return {name: score_interval([run], name, self.schema.positive_index) for name in names}
 
     def calibrate(self, rows: Sequence[Example], way: Calibration = "validation") -> list[float]:
         """Correct the scores of the labels; nothing else changes.

@@ -16,7 +16,7 @@ from coldframe.frozen.no_model import NoModel
 from coldframe.methods.base import Method
 from coldframe.methods.config import MethodContext
 from coldframe.methods.training_set import RetrievedRows, TrainingData
-from coldframe.retrieval.encoders import Encoder, default_encoder, load_encoder
+from coldframe.retrieval.encoders import Encoder, encoder_spec, load_encoder
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.tasks.long_rows import drop_long
@@ -31,7 +31,7 @@ _ENCODERS: WeakValueDictionary[tuple[Callable[[str], Encoder], str], Encoder] = 
 
 def encoder_of(spec: str, schema: Schema) -> Encoder:
     """The encoder of a spec; the same one as long as something holds it, so that no text is encoded twice."""
-    name = default_encoder(schema.domain) if spec == "auto" else spec
+    name = encoder_spec(spec, schema.domain)
     encoder = _ENCODERS.get((load_encoder, name))
     if encoder is None:
         encoder = _ENCODERS[load_encoder, name] = load_encoder(name)
@@ -66,7 +66,7 @@ def retriever_of(method: Method, schema: Schema, store: Store, config: Retrieval
         config = config.replace(strategy=method.strategy)
     # One encoder for both where it is the same one: it remembers what it has encoded.
     encoder = method.ready.encoder
-    spec = default_encoder(schema.domain) if config.encoder == "auto" else config.encoder
+    spec = encoder_spec(config.encoder, schema.domain)
     shared = encoder if encoder is not None and encoder.spec == spec else None
     return Retriever(store, schema.domain, method.config.k, config, encoder=shared)
 
@@ -184,10 +184,10 @@ def class_weights(
     """
     if not weighs_classes(schema, config):
         return []
-    targets = [schema.index(example.target) for example in counted]
+    targets = schema.targets(counted)
     counts = np.bincount(targets, minlength=len(schema.labels))
     present = int((counts > 0).sum())
-    return [len(targets) / (present * max(1, int(counts[schema.index(e.target)]))) for e in examples]
+    return [len(targets) / (present * max(1, int(counts[place]))) for place in schema.targets(examples)]
 
 
 def check_fits(method: Method, task: Task, store: Store) -> None:

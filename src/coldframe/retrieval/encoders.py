@@ -111,3 +111,12 @@ def default_encoder(domain: Domain) -> str:
         ('morgan+descriptors', 'minilm')
     """
     return "morgan+descriptors" if domain == "molecules" else "minilm"
+
+
+def encoder_spec(spec: str, domain: Domain) -> str:
+    """The spec itself, or the domain's default for ``"auto"``.
+
+    >>> encoder_spec("auto", "text"), encoder_spec("morgan", "molecules")
+    ('minilm', 'morgan')
+    """
+    return default_encoder(domain) if spec == "auto" else spec

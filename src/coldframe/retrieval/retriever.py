@@ -18,7 +18,7 @@ from coldframe.progress import say
 from coldframe.retrieval import neighbours
 from coldframe.retrieval.draws import first_in_queue, look_up, queue_of_labels, random_rows, row_name
 from coldframe.retrieval.encoder_objects import spec_of
-from coldframe.retrieval.encoders import Encoder, default_encoder, load_encoder
+from coldframe.retrieval.encoders import Encoder, encoder_spec, load_encoder
 from coldframe.retrieval.exact import ExactCosine, ExactTanimoto
 from coldframe.retrieval.index import Index, Indices, Recall, Scores, nearest, stack
 from coldframe.retrieval.similarity import Similarity, morgan_sets, scaffold_sets
@@ -127,8 +127,7 @@ class Retriever:
     @cached_property
     def encoder(self) -> Encoder:
         """The encoder behind cosine."""
-        spec = self.config.encoder
-        return self._encoder or load_encoder(default_encoder(self.domain) if spec == "auto" else spec)
+        return self._encoder or load_encoder(encoder_spec(self.config.encoder, self.domain))
 
     @cached_property
     def index(self) -> Index[Any]:

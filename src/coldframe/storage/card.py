@@ -48,7 +48,7 @@ def model_card(config: Mapping[str, Any]) -> str:
     lines += [
         f"# {escape(config['method'])} on {escape(schema['name'])}",
         "",
-        f"{_made(config['method'], base)} by coldframe {config['coldframe_version']}: {what}, {store['size']:,} "
+        f"{_made(config['method'], base, alone)} by coldframe {config['coldframe_version']}: {what}, {store['size']:,} "
         "exemplars." + ("" if alone else " The language model's weights are not in this folder and were not changed."),
         "",
         "```python",
@@ -91,8 +91,8 @@ def model_card(config: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _made(method: str, base: Mapping[str, Any]) -> str:
-    if base.get("source") == "none":
+def _made(method: str, base: Mapping[str, Any], alone: bool) -> str:
+    if alone:
         return f"{escape(method)}, fitted without a language model"
     return f"A frozen {code(base['name'])} adapted with {escape(method)}"
 

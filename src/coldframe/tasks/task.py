@@ -255,6 +255,15 @@ class Schema(Config):
         except ValueError:
             raise ConfigError(f"{target!r} is not a label", fix=nearest(target, self.labels)) from None
 
+    @property
+    def positive_index(self) -> int | None:
+        """The position of the positive label, if there is one."""
+        return None if self.positive is None else self.index(self.positive)
+
+    def targets(self, examples: Sequence[Example]) -> list[int]:
+        """Label positions of examples."""
+        return [self.index(example.target) for example in examples]
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -293,4 +302,4 @@ class Task:
 
     def targets(self, examples: Sequence[Example]) -> list[int]:
         """Label positions of some examples."""
-        return [self.schema.index(example.target) for example in examples]
+        return self.schema.targets(examples)

@@ -265,17 +265,16 @@ class Trainer:
 
     def _validate_labels(self, items: RetrievedRows) -> dict[str, float]:
         schema = self.method.ready.schema
-        targets = np.array([schema.index(example.target) for example in items.items])
+        targets = np.array(schema.targets(items.items))
         try:
             probabilities = run(self.method, self.lm, schema, items.texts, items.retrieved).probabilities
         except NotFiniteError as error:
             raise _not_finite("label scores") from error
         chosen = probabilities[np.arange(len(targets)), targets]
         weights = np.array([items.weight(i) for i in range(len(items))])
-        positive = None if schema.positive is None else schema.index(schema.positive)
         return {
             "validation_loss": float(-(np.log(chosen + 1e-12) * weights).sum() / weights.sum()),
-            "validation_metric": METRICS[schema.metric].score(targets, probabilities, positive),
+            "validation_metric": METRICS[schema.metric].score(targets, probabilities, schema.positive_index),
         }
 
     def _rate(self, step: int) -> float:

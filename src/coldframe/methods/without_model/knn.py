@@ -77,7 +77,7 @@ class KNN(WithoutModel):
     def scores(self, texts: Sequence[str], retrieved: Retrieved) -> Tensor:
         """The logarithms of the shares of the votes."""
         near, labels = retrieved.ranked().top(self.config.k), len(self.ready.schema.labels)
-        targets = np.array([self.ready.schema.index(entry.target) for entry in near.store.examples], np.int64)
+        targets = np.array(self.ready.schema.targets(near.store.examples), np.int64)
         present = near.indices >= 0
         weights = np.where(present, self._weights(near.scores.astype(np.float64)), 0.0)
         weights = np.where(weights.sum(axis=1, keepdims=True) > 0, weights, present)

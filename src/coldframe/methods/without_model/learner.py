@@ -114,7 +114,7 @@ class Learner(WithoutModel):
         rows = self._rows(train, balanced, seed, fresh=True)
         held_out = self._rows(validation, balanced, seed)
         schema = self.ready.schema
-        metric, positive = METRICS[schema.metric], None if schema.positive is None else schema.index(schema.positive)
+        metric, positive = METRICS[schema.metric], schema.positive_index
         best, best_score = self.usual, -np.inf
         for value in self.values:
             self.config = self._with(value)
@@ -130,5 +130,5 @@ class Learner(WithoutModel):
         texts = [example.text for example in examples]
         if fresh:
             self.prepare(texts)
-        targets = np.array([self.ready.schema.index(example.target) for example in examples], np.int64)
+        targets = np.array(self.ready.schema.targets(examples), np.int64)
         return Rows(self.features(texts), targets, balanced, seed)

@@ -124,7 +124,7 @@ class SetFit(WithoutModel):
         held_out = paired(validation.items, data.seed + 1) if len(validation) else None
         yield Problem(self, paired(train.items, data.seed), held_out, name=self.name)
         rows = (*train.items, *validation.items)
-        targets = np.array([self.ready.schema.index(row.target) for row in rows], np.int64)
+        targets = np.array(self.ready.schema.targets(rows), np.int64)
         self.eval()
         vectors = self._vectors([row.text for row in rows])
         self.layer.fit(vectors, targets, self.config.c, bool(train.weights), scaled=True)
