@@ -247,9 +247,9 @@ def test_compare_tunes_by_flag_and_by_recipe(run: Run, table: Path, lm: str, tmp
     out, recipe = tmp_path / "tuned", tmp_path / "recipe.yaml"
     words = ["--methods", "zero-shot", "prompt-tuning", "--seeds", 0, "--no-controls", "--ablations", "--no-costs"]
     words += ["--epochs", 1, "--model", lm, "--out", out]
-    found = run("compare", table, *words, "--tune", 1, "--tune-rows", 20)
-    assert found.status == 0, found.err
-    assert "tuning 2 rows of the table: 2 trials at most" in found.err and "trials" in found.out
+    comparison_run = run("compare", table, *words, "--tune", 1, "--tune-rows", 20)
+    assert comparison_run.status == 0, comparison_run.err
+    assert "tuning 2 rows of the table: 2 trials at most" in comparison_run.err and "trials" in comparison_run.out
     assert "fitted on 20 training rows" in json.loads((out / "results.json").read_text())["tuning"]
     assert [record["title"] for record in json.loads((out / "tuning.json").read_text())] == [
         "zero-shot",
@@ -332,12 +332,12 @@ def test_auto_says_what_it_picks_and_why_and_writes_that_method(
     few = [Candidate("knn"), Candidate("logistic-regression"), Candidate("prompt-tuning", {"tokens": 2})]
     monkeypatch.setattr("coldframe.pipeline.auto.candidates_for", lambda task: few)
     words = ("fit", table, "--method", "auto", "--model", lm, "--epochs", 1, "--quiet")
-    found = run(*words, "--out", tmp_path / "first")
-    assert found.status == 0, found.err
-    first, why, *_ = found.out.splitlines()
+    first_run = run(*words, "--out", tmp_path / "first")
+    assert first_run.status == 0, first_run.err
+    first, why, *_ = first_run.out.splitlines()
     name = first.removeprefix("picked ").split(":")[0]
     assert name in ("knn", "logistic-regression") and why.startswith("why: ")
-    assert "  prompt-tuning (tokens=2): " in found.out
+    assert "  prompt-tuning (tokens=2): " in first_run.out
     written = run(*words, "--json", "--out", tmp_path / "second")
     assert written.json["method"] == name and len(written.json["chosen_among"]) == 3
     assert run("inspect", tmp_path / "second", "--json").json["method"] == name
@@ -353,9 +353,9 @@ def test_a_method_without_a_model_is_fitted_predicts_and_is_evaluated_without_on
 
     monkeypatch.setattr("coldframe.frozen.model.load_checkpoint", never)
     out = tmp_path / "artifact"
-    found = run("fit", table, "--method", "logistic-regression", "--out", out, "--json", "--quiet")
-    assert found.status == 0, found.err
-    assert found.json["method_settings"]["c"] in (0.01, 0.1, 1.0, 10.0) and found.json["history"] == []
+    fit_run = run("fit", table, "--method", "logistic-regression", "--out", out, "--json", "--quiet")
+    assert fit_run.status == 0, fit_run.err
+    assert fit_run.json["method_settings"]["c"] in (0.01, 0.1, 1.0, 10.0) and fit_run.json["history"] == []
     scored = run("evaluate", out, "--json", "--quiet").json
     assert scored["metrics"]["accuracy"]["value"] > 40 and scored["cost"]["context_tokens"] == 0
     lines = tmp_path / "new.txt"

@@ -215,10 +215,10 @@ def test_rows_of_a_repeated_question_are_paired_in_their_order() -> None:
 
     first = log(("Q?", "a"), ("R?", "b"), ("q?", "c"), ("Q?", "d"))
     second = log(("R?", "e"), ("Q?", "f"), ("Q?", "g"))
-    one, other = shared(first, second)
-    assert [row.passages[0] for row in one.rows] == ["a", "b", "c"]
+    first_log, other = shared(first, second)
+    assert [row.passages[0] for row in first_log.rows] == ["a", "b", "c"]
     assert [row.passages[0] for row in other.rows] == ["f", "e", "g"]
-    assert "3 questions stand in both logs; 4 and 3 in each." in one.notes[-1]
+    assert "3 questions stand in both logs; 4 and 3 in each." in first_log.notes[-1]
     assert "paired in the order of each log" in other.notes[-1]
     assert "order" not in shared(first, log(("R?", "e"), ("Q?", "f")))[0].notes[-1]
 

@@ -120,9 +120,9 @@ def stores(draw: st.DrawFn, n: int) -> StoreHealth:
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(evidence())
 def test_the_headline_is_true(e: Evidence) -> None:
-    found, gain = e.verdict, e.store.gain
-    line, outcome = found.headline, found.outcome
-    assert "nan" not in " ".join([line, *found.reasons, *found.advice]).lower()
+    conclusion, gain = e.verdict, e.store.gain
+    line, outcome = conclusion.headline, conclusion.outcome
+    assert "nan" not in " ".join([line, *conclusion.reasons, *conclusion.advice]).lower()
     if e.n < MIN_QUERIES:
         assert outcome == "cannot-tell" and f"{e.n} quer" in line and "too few" in line
         return
@@ -206,8 +206,8 @@ def test_every_reason_is_true(e: Evidence) -> None:
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(evidence())
 def test_every_advice_follows_from_the_numbers(e: Evidence) -> None:
-    found, gain = e.verdict, e.store.gain
-    outcome, text = found.outcome, " ".join(found.advice)
+    conclusion, gain = e.verdict, e.store.gain
+    outcome, text = conclusion.outcome, " ".join(conclusion.advice)
     few = e.n < MIN_QUERIES
     assert ("Leave the pipeline out" in text) == (gain.high < 0 and not few)
     assert ("Keep the retriever." in text) == (outcome == "retrieval-driven")
@@ -215,9 +215,9 @@ def test_every_advice_follows_from_the_numbers(e: Evidence) -> None:
     if match := re.search(r"about ([\d,]+) would tell .*, and (\d+) were asked", text):
         assert outcome == "cannot-tell" and not few
         assert int(match[1].replace(",", "")) > e.n == int(match[2])
-        assert found.queries_needed > e.n
+        assert conclusion.queries_needed > e.n
     else:
-        assert found.queries_needed == (MIN_QUERIES if few else 0)
+        assert conclusion.queries_needed == (MIN_QUERIES if few else 0)
     if few:
         assert f"Ask {MIN_QUERIES} queries or more; {e.n} w" in text
         assert not re.search("Replace|Keep|Improve|Train the ladder|Weigh|ranking", text)

@@ -136,9 +136,9 @@ def test_a_control_is_stored_whatever_the_model_is(tmp_path: Path) -> None:
 def test_a_method_without_a_model_is_compared_like_any_other(cache: Path) -> None:
     settings = {"logistic-regression": {"encoder": "morgan", "c": 1.0}}
     methods = ["zero-shot", "logistic-regression"]
-    found = compare(LM, TASK, methods, (0, 1), method_settings=settings, controls=False, quiet=True)
-    row = next(row for row in found.data.rows if row.name == "logistic-regression")
-    assert row.role == "no-lm" and found.data.main == row.name and len(found.runs[row.name]) == 1
+    comparison = compare(LM, TASK, methods, (0, 1), method_settings=settings, controls=False, quiet=True)
+    row = next(row for row in comparison.data.rows if row.name == "logistic-regression")
+    assert row.role == "no-lm" and comparison.data.main == row.name and len(comparison.runs[row.name]) == 1
     assert row.cost is not None and row.cost.context_tokens == 0 and row.cost.prefill_flops is None
     assert row.cost.trainable_parameters == 2 * 2048 + 2 and row.cost.latency_ms is not None
 

@@ -123,9 +123,9 @@ def test_files_and_rows_say_what_was_tried(whole: Comparison, folder: Path) -> N
     trial = records[1]["trials"][1]
     assert trial.keys() >= {"number", "settings", "score", "scores", "seconds", "state"}
     results = json.loads((folder / "results.json").read_text())
-    found = {row["name"]: row["tuning"] for row in results["rows"]}
-    assert found["icl"]["trials"] == 3 and found["icl"]["settings"]["k"] in (1, 2, 5)
-    assert found["icl, swapped store"]["shared"] == "icl"
+    tunings = {row["name"]: row["tuning"] for row in results["rows"]}
+    assert tunings["icl"]["trials"] == 3 and tunings["icl"]["settings"]["k"] in (1, 2, 5)
+    assert tunings["icl, swapped store"]["shared"] == "icl"
     assert "6 validation rows, fitted on 12 training rows" in results["tuning"]
     markdown = (folder / "results.md").read_text()
     assert "| trials tuning |" in markdown and "as icl" in markdown and "training.learning_rate = " in markdown
@@ -392,8 +392,8 @@ def test_the_control_that_is_trained_is_tuned_on_its_own() -> None:
             None, methods=("mha-esp",), main="mha-esp", seeds=(0,), method_settings=settings, controls=True, count=3,
             ablations=("shuffled-labels",),
         )  # fmt: skip
-    found = {row.name: row.tuning for row in comparison.data.rows}
-    head, own, shuffled = found["encoder + linear head"], found["mha-esp"], found["mha-esp, shuffled labels"]
+    tunings = {row.name: row.tuning for row in comparison.data.rows}
+    head, own, shuffled = tunings["encoder + linear head"], tunings["mha-esp"], tunings["mha-esp, shuffled labels"]
     assert head and own and shuffled and head.trials == own.trials == 3 and shuffled.shared == "mha-esp"
     assert shuffled.settings == own.settings
     first = comparison.searches["encoder + linear head"].trials[1]["settings"]["training.learning_rate"]

@@ -153,13 +153,13 @@ def test_the_remark_on_few_rows_names_the_rows_it_speaks_of(data: ReportData) ->
 @given(results(), st.booleans())
 def test_few_seeds_are_told_where_they_carry_a_claim(data: ReportData, trained: bool) -> None:
     data = dataclasses.replace(data, curves=(TrainingCurve("main", 0, (), ()),) if trained else ())
-    found, own = verdict(data), data.main_row.score(data.metric)
+    conclusion, own = verdict(data), data.main_row.score(data.metric)
     assert own is not None
-    claims = found.outcome in ("gain", "loss") and (trained or own.seeds > 1)
-    assert bool(found.few_seeds) == (claims and own.seeds < 5)
-    if found.few_seeds:
-        assert f" {own.seeds} seed" in found.few_seeds and "of main" in found.few_seeds
-        assert found.few_seeds in render_markdown(data)
+    claims = conclusion.outcome in ("gain", "loss") and (trained or own.seeds > 1)
+    assert bool(conclusion.few_seeds) == (claims and own.seeds < 5)
+    if conclusion.few_seeds:
+        assert f" {own.seeds} seed" in conclusion.few_seeds and "of main" in conclusion.few_seeds
+        assert conclusion.few_seeds in render_markdown(data)
 
 
 @pytest.mark.slow

@@ -106,13 +106,13 @@ def changed(data: bytes, rng: random.Random, pool: Sequence[bytes]) -> bytes:
 
 def fuzz(tally: Tally, seed: int, finish: Any) -> None:
     """Give a reader all kept inputs, then new ones until it has had enough; ``finish`` ends the process."""
-    kept = [path.read_bytes() for path in sorted(CORPUS.iterdir())]
-    for data in kept:
+    corpus = [path.read_bytes() for path in sorted(CORPUS.iterdir())]
+    for data in corpus:
         tally.read(data)
     if atheris is None:
         rng = random.Random(seed)
         while not tally.done:
-            tally.read(changed(rng.choice(kept), rng, kept))
+            tally.read(changed(rng.choice(corpus), rng, corpus))
         finish()
 
     def target(data: bytes) -> None:

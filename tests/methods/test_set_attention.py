@@ -199,13 +199,13 @@ def test_entropy_of_predictions_counts_what_a_method_looked_at() -> None:
     )  # type: ignore[arg-type]
     from coldframe.inference.run import predict
 
-    found = FOUND
+    neighbours = FOUND
     wider = Retrieved(
-        Store(found.store.examples),
-        np.concatenate([found.indices, np.array([[1], [0], [5], [-1]])], axis=1),
-        np.concatenate([found.scores, np.zeros((4, 1), np.float32)], axis=1),
+        Store(neighbours.store.examples),
+        np.concatenate([neighbours.indices, np.array([[1], [0], [5], [-1]])], axis=1),
+        np.concatenate([neighbours.scores, np.zeros((4, 1), np.float32)], axis=1),
     )
     rows = [dataclasses.replace(example(i, "A"), text=text) for i, text in enumerate(QUERIES)]
-    for retrieved in (found, wider):
+    for retrieved in (neighbours, wider):
         predictions = predict(method, lm_of("llama"), SCHEMA, rows, retrieved)
         assert predictions.attention_entropy == pytest.approx(expected)

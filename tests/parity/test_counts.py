@@ -77,9 +77,9 @@ DOT = {"scores": "dot", "similarity": "none", "label_place": "text"}
 
 @pytest.mark.parametrize(("model", "heads"), MHA)
 def test_mha_esp(model: str, heads: int) -> None:
-    found = count("mha-esp", model, heads=heads, **DOT, query_part=False, **PAPER)
-    assert found == 3 * heads * D[model] * (384 + 1)
-    assert (found + ENCODER_LORA) / 1e6 == pytest.approx(MHA[model, heads], abs=0.0051)
+    parameters = count("mha-esp", model, heads=heads, **DOT, query_part=False, **PAPER)
+    assert parameters == 3 * heads * D[model] * (384 + 1)
+    assert (parameters + ENCODER_LORA) / 1e6 == pytest.approx(MHA[model, heads], abs=0.0051)
 
 
 @pytest.mark.parametrize("model", ONE_TOKEN)

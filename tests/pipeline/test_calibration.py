@@ -95,9 +95,9 @@ def test_contextual_reads_inputs_that_say_nothing(lm: FrozenLM, task: Task) -> N
 
 
 def test_contextual_has_the_exemplars_of_rows(lm: FrozenLM, task: Task) -> None:
-    one = dataclasses.replace(task, validation=task.validation[:1])
-    pipeline = cf.fit(cf.RetrievedICL(k=2), lm, one, calibrate="contextual")
-    retrieved = pipeline.retrieve(one.validation, exclude_same_key=True)
+    one_row = dataclasses.replace(task, validation=task.validation[:1])
+    pipeline = cf.fit(cf.RetrievedICL(k=2), lm, one_row, calibrate="contextual")
+    retrieved = pipeline.retrieve(one_row.validation, exclude_same_key=True)
     (blocks,) = pipeline.method.contexts(["?"], retrieved) or ((),)
     prompts = [Prompt("".join(blocks) + text, end="\n") for text in ("N/A:", "[MASK]:", ":")]
     means = np.log(lm.label_scores(prompts, SCHEMA.words, choices=True).double().softmax(-1).mean(0).numpy())

@@ -76,9 +76,9 @@ def test_instructions() -> None:
     assert instruction_of(dataclasses.replace(corpus(), store=None)) == "Answer in a few words."
     task = Task(Schema("t", labels=("0", "1"), words=("No", "Yes")), (), (), ())
     assert with_instruction(task, "auto").template.header == "Answer with one of: No, Yes.\n\n"
-    said = dataclasses.replace(task, schema=with_instruction(task, "Say it."))
-    assert with_instruction(said, None).template.instruction == "Say it."
-    assert with_instruction(said, "").template.header == ""
+    instructed = dataclasses.replace(task, schema=with_instruction(task, "Say it."))
+    assert with_instruction(instructed, None).template.instruction == "Say it."
+    assert with_instruction(instructed, "").template.header == ""
 
 
 @pytest.mark.parametrize("name", ["fact-corpus:9", "fact-corpus:9:4"])

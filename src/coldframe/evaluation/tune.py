@@ -22,10 +22,8 @@ from coldframe.evaluation.jobs import Job
 from coldframe.evaluation.report_data import Tuning
 from coldframe.evaluation.studies import distribution, is_in, journal, suggested
 from coldframe.evaluation.trials import ENOUGH, TrialSetup, fit_and_score
-from coldframe.methods.search_space import SearchSpace
-from coldframe.methods.soft_tokens.tuned_encoder import can_be_tuned
 from coldframe.pipeline.calibration import Calibration
-from coldframe.pipeline.setup import encoder_of, training_settings
+from coldframe.pipeline.setup import training_settings
 from coldframe.progress import Bar, duration, say, working
 from coldframe.reports.numbers import plural
 from coldframe.tasks.task import content_hash
@@ -238,10 +236,7 @@ class Tuner:
         training = self.setup.training
         fixed = {f"training.{name}" for name in (training if isinstance(training, Mapping) else training.to_dict())}
         own = {name for name, _ in _flat(job.settings)}
-        method, schema = job.build(), self.setup.splits[0].schema
-        if method.uses_encoder and not can_be_tuned(encoder_of(getattr(method.config, "encoder", "auto"), schema)):
-            fixed |= {name for name in method.search_space if name.endswith("encoder_rank")}  # such trials would fail
-        space: SearchSpace = method.search_space
+        space = job.build().searched(self.setup.splits[0].schema)
         return {name: distribution(values) for name, values in space.items() if name not in fixed | own}
 
     def _defaults(self, job: Job, distributions: Mapping[str, BaseDistribution]) -> dict[str, Any]:

@@ -190,8 +190,11 @@ class Method(nn.Module):
 
     def depends_on_seed(self, task: Task, first: int, second: int) -> bool:
         """Whether two seeds make different methods of it: it is trained, or its solved examples are others."""
-        trained = self.trainable and self.uses_seed
-        return trained or self.schema_for(task, first) != self.schema_for(task, second)
+        return (self.trainable and self.uses_seed) or self.schema_for(task, first) != self.schema_for(task, second)
+
+    def searched(self, schema: Schema) -> SearchSpace:
+        """What ``compare --tune`` searches for a task: ``search_space``, as far as it can be set there."""
+        return self.search_space
 
     # ---- what a method defines --------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import Method, VectorSource
 from coldframe.methods.config import MethodConfig, MethodContext
+from coldframe.methods.search_space import SearchSpace
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
 from coldframe.retrieval.store import Retrieved
 from coldframe.storage.artifact import Artifact
@@ -85,11 +86,7 @@ class Compose(Method):
         facts["learns_from_task"] = any(part.trainable and part.learns_from_task for part in parts)
         facts["name"] = JOIN.join(names)
         facts["training_defaults"] = {k: value for part in parts for k, value in part.training_defaults.items()}
-        facts["search_space"] = {
-            key if key.startswith("training.") else f"{part.name}.{key}": values
-            for part in parts
-            for key, values in part.search_space.items()
-        }
+        facts["search_space"] = _together({part.name: part.search_space for part in parts})
         facts["order_invariant"] = all(part.order_invariant for part in parts)
         strategies = {part.strategy for part in parts if part.uses_retrieval}
         check(len(strategies) < 2, f"The parts of {facts['name']} retrieve in different ways", got=sorted(strategies))
@@ -100,6 +97,10 @@ class Compose(Method):
         for attribute, value in facts.items():  # those of the class hold for no composition in particular
             setattr(self, attribute, value)
         self._trained: list[Method] = list(parts)
+
+    def searched(self, schema: Schema) -> SearchSpace:
+        """What is searched of the parts."""
+        return _together({part.name: part.searched(schema) for part in self.methods})
 
     def __repr__(self) -> str:
         """As it is made."""
@@ -282,3 +283,12 @@ def _check_ports(parts: Sequence[Method]) -> None:
         if both := sorted(first.ports & second.ports):
             problem = f"{first.name} and {second.name} fill the same port"
             raise ConfigError(problem, got=both[0], fix="Compose different ports.")
+
+
+def _together(spaces: Mapping[str, SearchSpace]) -> SearchSpace:
+    """The search spaces of parts as one: the training is that of all of them."""
+    return {
+        key if key.startswith("training.") else f"{name}.{key}": values
+        for name, space in spaces.items()
+        for key, values in space.items()
+    }

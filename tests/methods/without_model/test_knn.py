@@ -54,9 +54,9 @@ def test_a_tie_goes_to_the_nearest() -> None:
 
 @pytest.mark.parametrize("weights", ["uniform", "similarity"])
 def test_without_neighbours_or_similarity(weights: str) -> None:
-    found = shares("aabbb", [[-1, -1], [0, 2], [1, -1]], [[0, 0], [0, 0], [0.5, 0]], weights=weights)
-    assert found == pytest.approx(np.array([[0.4, 0.6, 0], [0.5, 0.5, 0], [1, 0, 0]]), abs=1e-8)
-    assert found.argmax(1).tolist() == [1, 0, 0]
+    votes = shares("aabbb", [[-1, -1], [0, 2], [1, -1]], [[0, 0], [0, 0], [0.5, 0]], weights=weights)
+    assert votes == pytest.approx(np.array([[0.4, 0.6, 0], [0.5, 0.5, 0], [1, 0, 0]]), abs=1e-8)
+    assert votes.argmax(1).tolist() == [1, 0, 0]
 
 
 def test_negative_similarities_do_not_vote_against() -> None:

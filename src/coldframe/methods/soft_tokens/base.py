@@ -19,10 +19,10 @@ from coldframe.methods.entry_vectors import gathered, one_hot_labels
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.soft_tokens.label_vectors import LabelVectors
 from coldframe.methods.soft_tokens.set_attention import attention_entropy
-from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder
+from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder, searched_with
 from coldframe.retrieval.encoder_objects import spec_of
 from coldframe.retrieval.store import Retrieved
-from coldframe.tasks.task import Example, Passage
+from coldframe.tasks.task import Example, Passage, Schema
 
 LabelPlace = Literal["auto", "text", "vector", "learned"]
 
@@ -145,6 +145,10 @@ class EncodedMethod(SoftTokenMethod):
         changed = copy.copy(self)
         changed._vector_source = source
         return changed
+
+    def searched(self, schema: Schema) -> SearchSpace:
+        """Without the encoder's rank, where the encoder cannot be fine-tuned."""
+        return searched_with(self.config.encoder, schema, super().searched(schema))
 
     def build_inputs(self, context: MethodContext, tokens: int) -> None:
         """Create the adapter and the static part; sets ``d_in``, the width of an encoded text."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TypeGuard
-
 from torch import Tensor, nn
 
 from coldframe.errors import ConfigError
 from coldframe.frozen.hooks import weight_deltas
 from coldframe.frozen.ports import LowRank
+from coldframe.methods.search_space import SearchSpace
 from coldframe.methods.weight_deltas.adapters import trained_factors
-from coldframe.retrieval.encoders import Encoder
+from coldframe.retrieval.encoders import Encoder, encoder_spec, load_encoder
 from coldframe.retrieval.neural import HFEncoder
+from coldframe.tasks.task import Schema
 
 
-def can_be_tuned(encoder: Encoder) -> TypeGuard[HFEncoder]:
-    """Whether an encoder has weights that can be fine-tuned here, which fingerprints have not."""
-    return isinstance(encoder, HFEncoder)
+def searched_with(spec: str, schema: Schema, space: SearchSpace) -> SearchSpace:
+    """A search space without ``encoder_rank`` where the encoder of a spec cannot be fine-tuned: such trials fail."""
+    if isinstance(load_encoder(encoder_spec(spec, schema.domain)), HFEncoder):
+        return space
+    return {name: values for name, values in space.items() if name != "encoder_rank"}
 
 
 class TunedEncoder(nn.Module):
@@ -32,7 +34,7 @@ class TunedEncoder(nn.Module):
 
     def __init__(self, encoder: Encoder, rank: int) -> None:
         super().__init__()
-        if not can_be_tuned(encoder):
+        if not isinstance(encoder, HFEncoder):
             raise ConfigError(
                 f"The encoder {encoder.spec!r} cannot be fine-tuned",
                 expected="minilm or hf:<id>",

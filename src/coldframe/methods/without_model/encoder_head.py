@@ -14,11 +14,11 @@ from coldframe.methods.config import MethodConfig, MethodContext
 from coldframe.methods.entry_vectors import gathered, one_hot_labels
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.soft_tokens.set_attention import SetAttention
-from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder
+from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder, searched_with
 from coldframe.methods.without_model.base import WithoutModel
 from coldframe.retrieval.encoder_objects import spec_of
 from coldframe.retrieval.store import Retrieved
-from coldframe.tasks.task import Example
+from coldframe.tasks.task import Example, Schema
 
 _SLOPE = 10.0  # of similarities at the start: the nearest of five then counts clearly more than the fifth
 
@@ -98,6 +98,10 @@ class EncoderHead(WithoutModel):
     def __init__(self, config: MethodConfig | None = None, **settings: object) -> None:
         super().__init__(config, **settings)
         setattr(self, "uses_retrieval", self.config.k > 0)  # noqa: B010 - that of the class holds for no settings
+
+    def searched(self, schema: Schema) -> SearchSpace:
+        """Without the encoder's rank, where the encoder cannot be fine-tuned."""
+        return searched_with(self.config.encoder, schema, super().searched(schema))
 
     def build(self, context: MethodContext) -> None:
         """The head, and what else the settings want."""

@@ -15,13 +15,13 @@ from coldframe.errors import DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.config import MethodConfig, MethodContext
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
-from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder
+from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder, searched_with
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
 from coldframe.methods.without_model.base import WithoutModel
 from coldframe.methods.without_model.logistic import LogisticLayer
 from coldframe.retrieval.encoder_objects import spec_of
 from coldframe.retrieval.store import Retrieved
-from coldframe.tasks.task import Example
+from coldframe.tasks.task import Example, Schema
 
 _ENCODED_AT_ONCE = 64
 
@@ -94,6 +94,10 @@ class SetFit(WithoutModel):
         "pairs": Choices((2, 4, 8)),
         "c": Floats(1e-2, 1e2),
     }
+
+    def searched(self, schema: Schema) -> SearchSpace:
+        """Without the encoder's rank, where the encoder cannot be fine-tuned."""
+        return searched_with(self.config.encoder, schema, super().searched(schema))
 
     def build(self, context: MethodContext) -> None:
         """The LoRA of the encoder, and the layer that is fitted after it."""
