@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coldframe.errors import ConfigError, MissingExtraError
+from coldframe.errors import ConfigError, DataError, MissingExtraError
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import Method
 from coldframe.retrieval.encoders import Encoder
 from coldframe.retrieval.store import Retrieved
+from coldframe.tasks.task import Example
 
 #: The log-score of a label that cannot be the answer: its probability is 0, and stays finite in logarithms.
 NEVER = -1e4
@@ -47,6 +48,16 @@ class WithoutModel(Method):
         if self.ready.encoder is None:
             raise ConfigError(f"{self.name} needs an encoder")
         return self.ready.encoder
+
+
+def check_labels(name: str, rows: Sequence[Example]) -> None:
+    """Raise where there is nothing to tell apart.
+
+    Raises:
+        DataError: The training rows have one label.
+    """
+    if len({row.target for row in rows}) < 2:
+        raise DataError(f"{name} needs training rows of at least two labels", got="one label")
 
 
 def log_scores(probabilities: NDArray[np.float64]) -> Tensor:

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coldframe.errors import DataError
 from coldframe.methods.config import MethodConfig
 from coldframe.methods.training_set import Problem, TrainingData
-from coldframe.methods.without_model.base import WithoutModel
+from coldframe.methods.without_model.base import WithoutModel, check_labels
 from coldframe.retrieval.encoder_objects import spec_of
 from coldframe.retrieval.store import Retrieved
 from coldframe.tasks.metrics import METRICS
@@ -99,8 +98,7 @@ class Learner(WithoutModel):
         """
         train, validation = data.train.items, data.validation.items
         balanced = bool(data.train.weights)
-        if len({row.target for row in train}) < 2:
-            raise DataError(f"{self.name} needs training rows of at least two labels", got="one label")
+        check_labels(self.name, train)
         if getattr(self.config, self.open_setting) is None:
             self.config = self._with(self._best(train, validation, balanced, data.seed) if validation else self.usual)
         self.learn(self._rows((*train, *validation), balanced, data.seed, fresh=True))

@@ -11,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from coldframe.errors import DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.config import MethodConfig, MethodContext
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder, searched_with
 from coldframe.methods.training_set import Problem, TrainingData, TrainingSet
-from coldframe.methods.without_model.base import WithoutModel
+from coldframe.methods.without_model.base import WithoutModel, check_labels
 from coldframe.methods.without_model.logistic import LogisticLayer
 from coldframe.retrieval.encoder_objects import spec_of
 from coldframe.retrieval.store import Retrieved
@@ -116,8 +115,7 @@ class SetFit(WithoutModel):
             DataError: The training rows have one label.
         """
         train, validation = data.train, data.validation
-        if len({row.target for row in train.items}) < 2:
-            raise DataError(f"{self.name} needs training rows of at least two labels", got="one label")
+        check_labels(self.name, train.items)
         lengths = dict(zip([row.text for row in train.items], train.lengths, strict=True))
         lengths |= dict(zip([row.text for row in validation.items], validation.lengths, strict=True))
 
