@@ -16,7 +16,7 @@ from coldframe.tasks.task import Schema
 
 def searched_with(spec: str, schema: Schema, space: SearchSpace) -> SearchSpace:
     """A search space without ``encoder_rank`` where the encoder of a spec cannot be fine-tuned: such trials fail."""
-    if isinstance(load_encoder(encoder_spec(spec, schema.domain)), HFEncoder):
+    if "encoder_rank" not in space or isinstance(load_encoder(encoder_spec(spec, schema.domain)), HFEncoder):
         return space
     return {name: values for name, values in space.items() if name != "encoder_rank"}
 
