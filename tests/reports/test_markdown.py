@@ -64,6 +64,8 @@ def test_a_cell_is_one_cell(word: str) -> None:
 @settings(max_examples=500, deadline=None)
 @given(WORDS, WORDS)
 @example("a\\", "|b")
+@example("#", "")
+@example("a ##", "# ")
 def test_no_text_becomes_markup(word: str, other: str) -> None:
     own = words_of(word)
     table = Table.plain(["a", "b"], [["x" + word, other + "x"]])

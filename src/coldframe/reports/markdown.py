@@ -29,6 +29,7 @@ _MARKUP = re.compile(
       | <(?=[a-zA-Z/!?])                # a tag or an address
       | \](?=[\[(:])                    # a link or what defines one
       | &(?=\#?\w+;)                    # an entity
+      | (?<!\S)\#+$                     # a heading's closing signs
       | \\(?=[!-/:-@\[-`{-~\s]|$)      # an escape, a line's end
     """,
     re.VERBOSE,
