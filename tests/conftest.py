@@ -18,6 +18,16 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 progress.to_stderr()
 
 ROOT = Path(__file__).resolve().parents[1]
+# The fast tier runs tests over all architectures on these: usual, learned positions, windows, ALiBi, a projection.
+FAST = ("llama", "gpt2", "gemma3_text", "bloom", "opt-projected")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Other architectures are slow; tests of every method are so on all but one."""
+    for item in items:
+        architecture = getattr(getattr(item, "callspec", None), "params", {}).get("architecture", "llama")
+        if architecture not in (FAST[:1] if "tests/contract/" in item.nodeid else FAST):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
