@@ -165,6 +165,7 @@ def parts(e: Evidence) -> dict[str, Any]:
     return {name: part for name, part in named.items() if part is not None}
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(evidence())
 def test_every_reason_is_true(e: Evidence) -> None:
@@ -203,6 +204,7 @@ def test_every_reason_is_true(e: Evidence) -> None:
             assert "query-only" not in shares
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(evidence())
 def test_every_advice_follows_from_the_numbers(e: Evidence) -> None:
@@ -278,6 +280,7 @@ def test_every_warning_about_the_store_is_true(health: StoreHealth) -> None:
     assert (f"{health.leaks} of {health.queries} queries are in the store" in text) == bool(health.leaks)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(evidence())
 def test_the_report_says_what_the_numbers_say_and_is_strict_json(e: Evidence) -> None:

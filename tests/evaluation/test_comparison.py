@@ -15,7 +15,7 @@ from tests.tiny import tiny
 import coldframe as cf
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.comparison import compare
-from coldframe.evaluation.jobs import Job, controls_of
+from coldframe.evaluation.jobs import Job, controls_of, rows_of
 from coldframe.evaluation.runs import Outcome, Runner, order_deviation
 from coldframe.evaluation.trained_controls import shuffled_labels
 from coldframe.frozen.model import FrozenLM
@@ -232,3 +232,33 @@ def test_a_recipe_is_narrowed_by_its_methods_alone_and_a_mistyped_one_is_told() 
     assert list(found.runs) == ["zero-shot"]
     with pytest.raises(ConfigError, match=r"no method 'mha-epsb'.*\s*.*mha-esp"):
         compare(LM, TASK, ["zero-shot"], [0], method_settings={"mha-epsb": {}}, quiet=True)
+
+
+def test_a_method_in_two_rows_has_settings_of_each_and_controls_of_its_own(cache: Path) -> None:
+    settings = {"mha-esp": QUICK, "averaging": {**QUICK, "scores": "dot", "slope": 1.0}}
+    comparison = cf.compare(
+        LM,
+        TASK,
+        ("mha-esp", "averaging=mha-esp"),
+        (0,),
+        training={"epochs": 1},
+        method_settings=settings,
+        main="averaging",
+        controls=False,
+        ablations=("shuffled-labels",),
+        costs=False,
+        quiet=True,
+    )
+    assert {row.name for row in comparison.data.rows} == {"mha-esp", "averaging", "averaging, shuffled labels"}
+    by_row = comparison.data.settings["methods"]
+    assert (by_row["mha-esp"]["scores"], by_row["averaging"]["scores"]) == ("cosine", "dot")
+    assert by_row["averaging, shuffled labels"] == by_row["averaging"]
+    (mha,) = comparison.runs["mha-esp"]
+    (averaging,) = comparison.runs["averaging"]
+    assert (mha.probabilities != averaging.probabilities).any()
+
+
+@pytest.mark.parametrize("methods", [("icl", "icl"), ("icl=mha-esp",), ("=icl",), ("a.b=icl",), ("a=icl", "a=lora")])
+def test_rows_have_names_of_their_own(methods: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError):
+        rows_of(methods)

@@ -400,7 +400,7 @@ def test_the_control_that_is_trained_is_tuned_on_its_own() -> None:
     assert first == comparison.searches["mha-esp"].trials[1]["settings"]["training.learning_rate"], "the same draws"
     used = comparison.data.settings["methods"]
     assert used.keys() == {"mha-esp", "encoder + linear head", "mha-esp, shuffled labels"}
-    jobs = planned(TASK, ("mha-esp",), settings, (0,), "mha-esp", ("shuffled-labels",), {"k": (1,)})
+    jobs = planned(TASK, {"mha-esp": "mha-esp"}, settings, (0,), "mha-esp", ("shuffled-labels",), {"k": (1,)})
     jobs += head_alone(TASK, settings, (0,))
     changed = {job.title: job.settings for job in apply(jobs, comparison.searches)}
     for title, search in comparison.searches.items():

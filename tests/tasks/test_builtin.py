@@ -27,6 +27,7 @@ def chem() -> None:
     pytest.importorskip("rdkit")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("chem")
 def test_b3db_is_the_published_split(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = gzip.decompress((shared_data / "b3db" / "B3DB_classification.tsv.gz").read_bytes())
@@ -48,6 +49,7 @@ def test_b3db_is_the_published_split(shared_data: Path, tmp_path: Path, monkeypa
     assert canonical.source["package"] == "qc-B3DB" and canonical.source["sha256"] == b3db.SHA256
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("chem")
 @pytest.mark.parametrize(
     ("name", "test_file", "label", "counts"),

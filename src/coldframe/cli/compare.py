@@ -35,8 +35,9 @@ class Compare(Grouped):
     Finished runs are kept in --out: interrupted, the same command goes on where it stopped.
 
     Args:
-        methods: Which; see `coldframe methods`. Several joined by + are composed. Those of all ports where the store
-            holds passages, else those of text and soft tokens, if you name none.
+        methods: Which; see `coldframe methods`. Several joined by + are composed; ROW=METHOD is a further row of a
+            method with settings of its own (--set ROW.KEY=VALUE). Those of all ports where the store holds passages,
+            else those of text and soft tokens, if you name none.
         seeds: Training seeds; methods that train and draw nothing run once.
         set: A setting of one method, METHOD.KEY=VALUE; may be given several times.
         main: The method that the report is about.

@@ -17,7 +17,15 @@ from coldframe.config import check
 from coldframe.errors import ConfigError, nearest
 from coldframe.evaluation.calibration import reliability
 from coldframe.evaluation.cost import Cost
-from coldframe.evaluation.jobs import QUERY_ABLATIONS, TRAINING_ABLATIONS, Job, controls_of, own_settings, planned
+from coldframe.evaluation.jobs import (
+    QUERY_ABLATIONS,
+    TRAINING_ABLATIONS,
+    Job,
+    controls_of,
+    own_settings,
+    planned,
+    rows_of,
+)
 from coldframe.evaluation.report import render_markdown, render_table, write_report
 from coldframe.evaluation.report_data import (
     MethodRow,
@@ -129,12 +137,13 @@ def compare(
     Args:
         lm: The frozen model.
         task: Rows and schema.
-        methods: Names, see ``coldframe methods``; joined by ``+`` they are composed. ``METHODS`` if None, or
+        methods: Names, see ``coldframe methods``; joined by ``+`` they are composed. ``ROW=METHOD`` gives a method a
+            further row, with ``method_settings`` of its own under that name. ``METHODS`` if None, or
             ``ON_PASSAGES`` where the store holds passages.
         seeds: Training seeds.
         training: For every method, a whole config or changes to each method's own settings; the seed is of ``seeds``.
         retrieval: How exemplars are found.
-        method_settings: Settings by method name. A key ``training`` holds changes to ``training`` for this
+        method_settings: Settings by method (or row) name. A key ``training`` holds changes to ``training`` for this
             method alone (its learning rate, its epochs), ``calibrate`` says how the scores of its labels are corrected
             (as in :func:`coldframe.fit`).
         main: The method that the report is about; default: MHA-ESP, or the last of ``methods``.
@@ -166,30 +175,30 @@ def compare(
     training, retrieval = training or {}, retrieval or RetrievalConfig()
     settings = {name: dict(values) for name, values in (method_settings or {}).items()}
     passages = any(isinstance(entry, Passage) for entry in task.store or ())
-    methods = methods or (ON_PASSAGES if passages else METHODS)
+    by_row = rows_of(methods or (ON_PASSAGES if passages else METHODS))
     ablations = (("swapped-store",) if passages else TRAINING_ABLATIONS) if ablations is None else ablations
-    main = main or ("mha-esp" if "mha-esp" in methods and not passages else methods[-1])
+    main = main or ("mha-esp" if "mha-esp" in by_row and not passages else [*by_row][-1])
     check(len(seeds) == len(set(seeds)) >= 1, "Seeds must differ", got=list(seeds))
-    if main not in methods:
-        raise ConfigError(f"{main!r} is not among the methods to compare", fix=nearest(main, methods))
+    if main not in by_row:
+        raise ConfigError(f"{main!r} is not among the methods to compare", fix=nearest(main, by_row))
     for name in settings:  # also of methods that are left out this time: a recipe is narrowed by its methods alone
-        create(name)
+        create(by_row.get(name, name))
     for name in ablations:
         if name not in ABLATIONS:
             raise ConfigError(f"There is no ablation {name!r}", fix=nearest(name, ABLATIONS))
-    drafts = [create(name, own_settings(settings.get(name, {}))) for name in methods]
+    drafts = [create(method, own_settings(settings.get(row, {}))) for row, method in by_row.items()]
     task = readable_task(lm, task, max(draft.soft_token_count for draft in drafts))
     classify = task.schema.kind == "classification"
-    without = controls_of(task, settings, seeds, methods, tuned=tune > 0) if controls else []
-    jobs = [*planned(task, methods, settings, seeds, main, ablations, sweeps or {}), *without]
+    without = controls_of(task, settings, seeds, [*by_row.values()], tuned=tune > 0) if controls else []
+    jobs = [*planned(task, by_row, settings, seeds, main, ablations, sweeps or {}), *without]
     tuner = None
     searches: dict[str, Search] = {}
     if tune:
         setup = TrialSetup.of(lm, task, training, retrieval, text_rows, tune_rows)
         tuner = Tuner(setup, tune, None if out is None else Path(out) / "runs", quiet)
         searches = tuner.search([job for job in jobs if job.seed == seeds[0]])
-        settings |= {name: dict(searches[name].settings) for name in methods}
-        plan = planned(task, methods, settings, seeds, main, ablations, sweeps or {})
+        settings |= {name: dict(searches[name].settings) for name in by_row}
+        plan = planned(task, by_row, settings, seeds, main, ablations, sweeps or {})
         jobs = tuned([*plan, *without], searches)
         # One set of test rows for all methods: those that all of them can read.
         task = readable_task(lm, task, max(job.build().soft_token_count for job in jobs))
@@ -197,7 +206,7 @@ def compare(
     outcomes = runner.run(jobs)
     measured: dict[str, Cost] = {}
     if costs:
-        counted = [job for job in jobs if job.seed == seeds[0] and job.title in methods]
+        counted = [job for job in jobs if job.seed == seeds[0] and job.title in by_row]
         if not quiet:
             say("measuring costs")
         with Bar(len(counted), "measuring costs", quiet) as bar:
@@ -261,10 +270,10 @@ def _row(
     cost: Cost | None,
     searches: Mapping[str, Search],
 ) -> MethodRow:
-    search = searches.get(job.method if job.role == "control" else job.title)
+    search = searches.get(job.of or job.title)
     tuning = None if search is None else search.tuning
-    if tuning is not None and job.role == "control":  # an ablation
-        tuning = dataclasses.replace(tuning, shared=job.method)
+    if tuning is not None and job.of:
+        tuning = dataclasses.replace(tuning, shared=job.of)
     runs, note = [outcome.predictions for outcome in outcomes], []
     rivals = None if job.title == main[0].predictions.method else [outcome.on(runs[0].ids) for outcome in main]
     if len(runs[0]) < len(task.test):

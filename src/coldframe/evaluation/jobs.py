@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from coldframe.errors import ConfigError
 from coldframe.evaluation.report_data import Role
 from coldframe.methods.base import Method
-from coldframe.methods.registry import create
+from coldframe.methods.registry import all_methods, create
 from coldframe.pipeline.calibration import Calibration, calibration
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.tasks.task import Passage, Task
@@ -45,6 +46,7 @@ class Job:
         change: What is changed: one of ``TRAINING_ABLATIONS`` or ``QUERY_ABLATIONS``, or ``"constant-input"`` for the
             same query and exemplars every time.
         keep: Write the artifact.
+        of: The row whose settings it has, if it is a control or a point of a sweep.
     """
 
     title: str
@@ -54,6 +56,7 @@ class Job:
     seed: int
     change: str | None = None
     keep: bool = False
+    of: str = ""
 
     @property
     def calibrate(self) -> Calibration:
@@ -63,7 +66,7 @@ class Job:
     def changed(self, ablation: str) -> Job:
         """The control with something changed."""
         title = f"{self.title}, {ablation.replace('-', ' ')}"
-        return dataclasses.replace(self, title=title, role="control", change=ablation, keep=False)
+        return dataclasses.replace(self, title=title, role="control", change=ablation, keep=False, of=self.title)
 
     def build(self) -> Method:
         """The method, not yet set up."""
@@ -75,9 +78,30 @@ def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in OF_FIT}
 
 
+def rows_of(methods: Sequence[str]) -> dict[str, str]:
+    """The method of each row: a name alone, or ``ROW=METHOD`` for a row with settings of its own.
+
+    >>> rows_of(["mha-esp", "averaging=mha-esp"])
+    {'mha-esp': 'mha-esp', 'averaging': 'mha-esp'}
+
+    Raises:
+        ConfigError: Two rows have one name, or a row has the name of a method that it is not.
+    """
+    rows: dict[str, str] = {}
+    for name in methods:
+        row, sign, method = name.partition("=")
+        row, method = row.strip(), method.strip() if sign else row
+        if row in rows:
+            raise ConfigError(f"Two rows are called {row!r}", fix="Name them apart, as in plain=mha-esp.")
+        if not row or "." in row or (row != method and row in all_methods()):
+            raise ConfigError("A row needs a name that no method has", got=repr(name), expected="such as plain=mha-esp")
+        rows[row] = method
+    return rows
+
+
 def planned(
     task: Task,
-    methods: Sequence[str],
+    methods: Mapping[str, str],
     settings: Mapping[str, Mapping[str, Any]],
     seeds: Sequence[int],
     main: str,
@@ -88,33 +112,33 @@ def planned(
 
     Args:
         task: What they are compared on.
-        methods: Names.
-        settings: By method.
+        methods: By row, see :func:`rows_of`.
+        settings: By row.
         seeds: Training seeds; methods that train and draw nothing have the first alone.
-        main: The method that ablations and sweeps are of.
+        main: The row that ablations and sweeps are of.
         ablations: Names.
         sweeps: Values by setting.
     """
-    drafts = {name: Job(name, "method", name, settings.get(name, {}), seeds[0]).build() for name in methods}
+    drafts = {row: create(method, own_settings(settings.get(row, {}))) for row, method in methods.items()}
     jobs: list[Job] = []
     for seed in seeds:
-        for name in methods:
-            if seed == seeds[0] or drafts[name].depends_on_seed(task, seed, seeds[0]):
-                keep = name == main and seed == seeds[0]
-                role: Role = "method" if drafts[name].reads_model else "no-lm"
-                job = Job(name, role, name, settings.get(name, {}), seed, keep=keep)
+        for row, method in methods.items():
+            if seed == seeds[0] or drafts[row].depends_on_seed(task, seed, seeds[0]):
+                keep = row == main and seed == seeds[0]
+                role: Role = "method" if drafts[row].reads_model else "no-lm"
+                job = Job(row, role, method, settings.get(row, {}), seed, keep=keep)
                 jobs.append(job)
                 for ablation in QUERY_ABLATIONS:
-                    if ablation in ablations and ablation in drafts[name].ablations:
+                    if ablation in ablations and ablation in drafts[row].ablations:
                         jobs.append(job.changed(ablation))
-        own = Job(main, "method", main, settings.get(main, {}), seed)
+        own = Job(main, "method", methods[main], settings.get(main, {}), seed)
         for ablation in TRAINING_ABLATIONS:
             if ablation in ablations and ablation in drafts[main].ablations:
                 jobs.append(own.changed(ablation))
         for setting, values in sweeps.items():
             for value in values:
                 changed = {**settings.get(main, {}), setting: value}
-                jobs.append(Job(f"{main}, {setting} = {value}", None, main, changed, seed))
+                jobs.append(Job(f"{main}, {setting} = {value}", None, methods[main], changed, seed, of=main))
     return jobs
 
 

@@ -269,7 +269,7 @@ def tuned(jobs: Sequence[Job], searches: Mapping[str, Search]) -> list[Job]:
     """The jobs with chosen settings, where they set nothing themselves; ablations and sweeps with their method's."""
     changed = []
     for job in jobs:
-        search = searches.get(job.title, searches.get(job.method))
+        search = searches.get(job.of or job.title)
         own = {name for name, _ in _flat(job.settings)}
         chosen = {} if search is None else {n: v for n, v in search.tuning.settings.items() if n not in own}
         changed.append(dataclasses.replace(job, settings=with_settings(job.settings, chosen)))
