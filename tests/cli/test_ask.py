@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.conftest import Ran
+
+from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.ports import Prompt
 
 pytest.importorskip("bm25s")
 Run = Callable[..., Ran]
@@ -41,6 +45,24 @@ def test_encode_ask_evaluate_export(method: str, run: Run, lm: str, tmp_path: Pa
     assert table.status == 0 and "contained [95%]" in table.out and "for each passage" in table.out
     assert "mean cosine between the adapters" in table.out
     assert len(list((tmp_path / "all").glob("*.jsonl"))) == len(names)
+
+
+@pytest.mark.slow
+def test_exact_asks_one_question_at_a_time(run: Run, lm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, batches = tmp_path / "out", set()
+    assert run("encode", "fact-corpus:4", "--model", lm, "--out", out, *QUICK).status == 0
+    answer = FrozenLM.answer
+
+    def counted(self: FrozenLM, prompts: Sequence[Prompt], *rest: Any, **options: Any) -> Any:
+        batches.add(len(prompts))
+        return answer(self, prompts, *rest, **options)
+
+    monkeypatch.setattr(FrozenLM, "answer", counted)
+    assert run("ask", out, "--evaluate", "--rows", 4, "--quiet").status == 0
+    assert max(batches) > 1
+    batches.clear()
+    assert run("ask", out, "--evaluate", "--rows", 4, "--quiet", "--exact").status == 0
+    assert batches == {1}
 
 
 @pytest.mark.slow

@@ -48,6 +48,7 @@ class Ask(Config):
         export: Also write the adapter for the question to this folder, as a LoRA that peft loads.
         on_error: Stop at the first row that cannot be used, or skip such rows and count them.
         allow_leaks: Evaluate questions that were trained on too, and say so.
+        exact: Read one question at a time, so that a score does not depend on the batch, to the bit; much slower.
         json: Print the result as JSON.
         quiet: No progress.
     """
@@ -63,6 +64,7 @@ class Ask(Config):
     export: str | None = None
     on_error: OnError = "raise"
     allow_leaks: bool = False
+    exact: bool = False
     json: bool = False
     quiet: bool = False
 
@@ -75,6 +77,7 @@ def run(argv: Sequence[str]) -> None:
     from coldframe.pipeline.pipeline import load
 
     pipeline = load(options.artifact)
+    pipeline.lm.exact = options.exact
     if options.set:
         pipeline = pipeline.replace(**settings_of(options.set))
     if options.evaluate:
