@@ -73,6 +73,19 @@ def test_python_and_command_line_answer_alike(run: Run, fitted: Path, table: Pat
 
 
 @pytest.mark.slow
+def test_a_fit_says_first_what_simple_classifiers_reach(run: Run, table: Path, lm: str, tmp_path: Path) -> None:
+    ran = run("fit", table, "--model", lm, "--out", tmp_path / "a", *QUICK)
+    assert ran.status == 0 and ran.out.count("--method ") + ran.out.count("no simple classifier") == 1, ran.out
+    if "--method " in ran.out:
+        assert "which needs no language model" in ran.out.splitlines()[0]
+    ran = run("fit", table, "--model", lm, "--out", tmp_path / "a", *QUICK, "--json")
+    simpler = ran.json["simpler"]
+    assert simpler["does_as_well"] == (simpler["score"]["value"] >= simpler["own"])
+    ran = run("fit", table, "--model", lm, "--out", tmp_path / "a", *QUICK, "--no-controls", "--json")
+    assert ran.json["simpler"] is None
+
+
+@pytest.mark.slow
 def test_the_same_fit_writes_the_same_answers(run: Run, fitted: Path, table: Path, lm: str, tmp_path: Path) -> None:
     again = tmp_path / "again"
     assert run("fit", table, "--model", lm, "--out", again, *QUICK).status == 0

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
     from coldframe.methods.base import Method
     from coldframe.pipeline.auto import Choice
+    from coldframe.pipeline.pipeline import Pipeline
+    from coldframe.pipeline.simpler import Simpler
     from coldframe.tasks.task import Task
 
 AUTO = "auto"
@@ -59,6 +61,8 @@ class Fit(Grouped):
         calibrate: Correct the scores of the labels once the method is fitted: by inputs that say nothing (contextual),
             by validation rows without their labels (batch), by how frequent the labels are (prior), or by labelled
             validation rows (validation, if you name no way).
+        controls: Do not look whether a simple classifier, which needs no language model, does as well on the validation
+            rows.
         add: Add what is new in the data to the artifact in --out; what was trained stays as it is, with its method
             and settings.
         recipe: YAML file with the keys task, method, method_settings, model, retrieval, training; flags override it.
@@ -87,6 +91,7 @@ class Fit(Grouped):
     augment_key_env: str | None = None
     ask_again: bool = False
     calibrate: Calibration = "none"
+    controls: bool = True
     add: bool = False
     recipe: str | None = None
     json: bool = False
@@ -134,6 +139,7 @@ def _fit(options: Fit, task: Task, method: Method | None, out: Path) -> None:
         quiet=options.quiet,
     )
     parameters, entry_bytes = method.trained_parameters, method.entry_bytes
+    simpler = _simpler(options, task, pipeline) if choice is None else None
     if options.json:
         print_json(
             {
@@ -145,6 +151,7 @@ def _fit(options: Fit, task: Task, method: Method | None, out: Path) -> None:
                 "trainable_parameters": parameters,
                 "entries": len(pipeline.store),
                 "bytes_per_entry": entry_bytes,
+                "simpler": None if simpler is None else simpler.to_dict(),
                 "left_out": dict(method.left_out),
                 "history": pipeline.history,
                 "label_priors": dict(pipeline.priors),
@@ -154,6 +161,8 @@ def _fit(options: Fit, task: Task, method: Method | None, out: Path) -> None:
             }
         )
         return
+    if simpler is not None and simpler.does_as_well:
+        print(simpler.line())
     print(f"{method.name} on {visible(task.schema.name)}: {parameters:,} parameters, {pipeline.seconds:.0f} s")
     if entry_bytes is not None:
         print(f"{len(pipeline.store):,} passages, {entry_bytes:,.0f} bytes for each")
@@ -163,11 +172,23 @@ def _fit(options: Fit, task: Task, method: Method | None, out: Path) -> None:
         print(
             f"validation {task.schema.metric} {score:.1f} (chosen by, so it flatters); test: coldframe evaluate {out}"
         )
+    if simpler is not None and not simpler.does_as_well:
+        print(simpler.line())
     if best and "attention_entropy" in best[-1]:
         record = best[-1]
         words, gradient = attends(record["attention_entropy"]), record["attention_gradient"]
         print(f"attention {words}; gradient norm of queries and keys {gradient:.1e}")
     print(f"wrote {out}")
+
+
+def _simpler(options: Fit, task: Task, pipeline: Pipeline) -> Simpler | None:
+    """The best simple classifier beside what was fitted; None where there is nothing to compare."""
+    from coldframe.pipeline.simpler import simpler_than
+
+    scores = [record["validation_metric"] for record in pipeline.history if record.get("best")]
+    if not options.controls or not scores or not pipeline.method.reads_model:
+        return None
+    return simpler_than(task, scores[-1], retrieval=options.retrieval)
 
 
 def _chosen(options: Fit, task: Task, load_model: Callable[[], FrozenLM]) -> Choice:
