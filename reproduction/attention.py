@@ -24,7 +24,6 @@ import numpy as np
 from coldframe.cli.parsing import writable
 from coldframe.config import Config
 from coldframe.evaluation.compare import Difference, paired_difference
-from coldframe.evaluation.trained_controls import HeadedMHAESP
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.inference.predictions import Predictions
 from coldframe.methods.registry import create
@@ -117,7 +116,7 @@ class Ablation:
         path, lines = self.out / f"{name}.json", self.out / f"{name}.jsonl"
         if path.is_file() and (not self.test or lines.is_file()):
             return Run.from_file(path), Predictions.load(lines) if self.test else None
-        method = HeadedMHAESP(**settings) if self.headed else create("mha-esp", settings)
+        method = create("mha-esp-head" if self.headed else "mha-esp", settings)
         pipeline = fit(method, self.lm, self.task, training=training, quiet=True)
         best = [record for record in pipeline.history if record["best"]][-1]
         predictions = pipeline.predictions(self.task.test) if self.test else None
