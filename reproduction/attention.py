@@ -194,8 +194,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     headed = options.model == "none"
     lm = load_lm("smollm2" if headed else options.model)
     training = training | ({"epochs": options.epochs} if options.epochs else {})
-    out = writable(options.out)
-    ablation = Ablation(task, lm, method, training, headed, options.test, out)
+    with writable(options.out) as out:
+        ablation = Ablation(task, lm, method, training, headed, options.test, out)
+        text = _compared(
+            ablation, options, shlex.join(["python", "-m", "reproduction.attention", *(argv or sys.argv[1:])])
+        )
+        write_text(out / "attention.md", text)
+    print(text)
+
+
+def _compared(ablation: Ablation, options: argparse.Namespace, command: str) -> str:
+    """Make the fits; the tables as Markdown."""
+    task = ablation.task
     runs, predictions = [], {}
     for seed in options.seeds:
         for version in options.versions:
@@ -204,16 +214,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             if predicted is not None:
                 predictions.setdefault(version, []).append(predicted)
     rows = f"{len(task.train):,} training, {len(task.validation):,} validation rows, {len(options.seeds)} seed(s)"
-    reader = "a linear head" if headed else options.model
-    votes = ", ".join(f"{k}-NN {vote(task, k):.1f}" for k in (1, method.get("k", 5)))
+    reader = "a linear head" if ablation.headed else options.model
+    votes = ", ".join(f"{k}-NN {vote(task, k):.1f}" for k in (1, ablation.method.get("k", 5)))
     parts = [Text(f"{options.task}, {reader}: {rows}. Accuracy of votes: {votes}."), table(runs, task.schema.metric)]
     if {"ours", "averaging"} <= predictions.keys():
         gap = ranged(difference(task, predictions), 1, sign=True)
         parts.append(Text(f"Ours minus averaging, {task.schema.metric} on {len(task.test):,} test rows: {gap.text}"))
-    command = shlex.join(["python", "-m", "reproduction.attention", *(argv or sys.argv[1:])])
-    text = markdown.render([*parts, Code(command)])
-    write_text(out / "attention.md", text)
-    print(text)
+    return markdown.render([*parts, Code(command)])
 
 
 if __name__ == "__main__":

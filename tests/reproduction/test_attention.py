@@ -10,6 +10,7 @@ from tests.contract.cases import lm_of, task
 from tests.contract.conftest import tiny_encoders as tiny_encoders
 
 from coldframe.methods.registry import create
+from reproduction import attention
 
 METHOD = {"heads": 2, "k": 3, "adapter": 8, "encoder": "tiny"}
 
@@ -36,6 +37,20 @@ def test_versions_are_fitted_once_and_compared(headed: bool, tmp_path: Path) -> 
     assert averaging.gradient < ours.gradient
     assert len(list(tmp_path.glob("*.json"))) == 2
     assert len(table(runs, "accuracy").rows) == 2
+
+
+@pytest.mark.slow
+def test_the_command_writes_tables_and_the_paired_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = task(rows=24, validation=8)
+    monkeypatch.setattr(attention, "load_lm", lambda name: lm_of("llama"))
+    monkeypatch.setattr(attention, "load_task", lambda name: rows)
+    monkeypatch.setitem(attention.TASKS, "facts", ({}, METHOD, {"epochs": 1, "batch_size": 4}))
+    out = tmp_path / "out"
+    attention.main(["facts", "--model", "none", "--versions", "averaging", "ours", "--test", "--out", str(out)])
+    page = (out / "attention.md").read_text()
+    assert (
+        "| averaging |" in page and "Ours minus averaging" in page and "python -m reproduction.attention facts" in page
+    )
 
 
 def test_votes_are_of_entries_that_are_not_validation_rows() -> None:
