@@ -68,7 +68,7 @@ def _operations(pipeline: Pipeline, examples: Sequence[Example]) -> float | None
     def spent(entries: bool) -> int:
         conditioning = counted_flops(lambda: condition(entries))  # first: later an encoder remembers the texts
         rows = lm.rows(prompts(pipeline.schema, texts), condition(entries))
-        return conditioning + sum(prefill_flops(lm.model.config, len(row)) for row in rows)
+        return conditioning + sum(prefill_flops(lm.config, len(row)) for row in rows)
 
     try:
         return max(0.0, (spent(True) - spent(False)) / len(fresh))

@@ -125,6 +125,6 @@ class TextRAG(PassageSubject):
             return super().notes
         left_out = (
             f"{self._dropped} of {self._total} passages, over all conditions, did not fit into the model's "
-            f"{self.lm.anatomy.max_positions} tokens and were left out, the least relevant first."
+            f"{self.lm.max_positions} tokens and were left out, the least relevant first."
         )
         return (*super().notes, left_out)

@@ -85,7 +85,7 @@ def _prefill(lm: FrozenLM, rows: Sequence[Row], conditioning: Conditioning) -> t
     # States of text that follows a soft token, or passes changed weights, are not the base model's: nothing is shared.
     whole = conditioning.changes_backbone or (soft > 0 and conditioning.placement == "prefix")
     shared = 0 if whole or len({row.shared for row in rows}) > 1 else len(rows[0].shared)
-    config = lm.model.config
+    config = lm.config
     try:
         queries = [prefill_flops(config, len(row) + soft - shared, cached=shared) for row in rows]
         return tokens, sum(queries) / len(rows), float(prefill_flops(config, shared, positions=0))

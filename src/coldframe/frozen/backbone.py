@@ -48,6 +48,21 @@ class Backbone:
         return self.anatomy.d_model
 
     @property
+    def config(self) -> Any:
+        """The model's config, of transformers."""
+        return self.model.config
+
+    @property
+    def generation_config(self) -> Any:
+        """How the model generates, of transformers: which tokens end a text."""
+        return self.model.generation_config
+
+    @property
+    def max_positions(self) -> int:
+        """Length of the context in tokens."""
+        return self.anatomy.max_positions
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         device: torch.device = self.model.device
@@ -75,6 +90,10 @@ class Backbone:
         if self._hash is None:
             self._hash = self.hash_now()
         return self._hash
+
+    def hash_as(self, dtype: str) -> str:
+        """:attr:`weight_hash`, of the weights as ``dtype`` where it can be told apart from the dtype they have here."""
+        return self.weight_hash
 
     def hash_now(self) -> str:
         """:attr:`weight_hash`, from the weights as they are at this moment."""

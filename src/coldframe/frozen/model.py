@@ -55,8 +55,7 @@ class FrozenLM(Backbone):
         self._exact = exact
         self.states = StateCache(state_budget, model.device)
         self.dropped_contexts = 0
-        empty = tokenizer("").input_ids
-        self.bos: tuple[int, ...] = tuple(empty[:1]) if empty and empty[0] == tokenizer.bos_token_id else ()
+        self.bos = tokens.bos_of(tokenizer)
 
     @property
     def exact(self) -> bool:

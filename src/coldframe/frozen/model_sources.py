@@ -128,13 +128,16 @@ def weight_hash(model: nn.Module) -> str:
     >>> before == weight_hash(layer)
     False
     """
-    digests = []
-    for name, parameter in model.named_parameters():
-        digest = hashlib.sha256(f"{name}|{parameter.dtype}|{tuple(parameter.shape)}|".encode())
-        flat = parameter.detach().cpu().contiguous().flatten()
-        digest.update(flat.view(torch.uint8).numpy().data)
-        digests.append(digest.digest())
+    digests = [parameter_digest(name, parameter) for name, parameter in model.named_parameters()]
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def parameter_digest(name: str, parameter: Tensor) -> bytes:
+    """What :func:`weight_hash` counts of one parameter."""
+    digest = hashlib.sha256(f"{name}|{parameter.dtype}|{tuple(parameter.shape)}|".encode())
+    flat = parameter.detach().cpu().contiguous().flatten()
+    digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.digest()
 
 
 def _join(name: str, source: ModelSource) -> Path:
@@ -210,20 +213,28 @@ def _probe_logits(model: Any, tokenizer: Any) -> Tensor:
 
 
 def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    if not any((folder / file).is_file() for file in _TOKENIZERS):  # transformers would make up an empty one
-        raise ModelError("There is no tokenizer in the folder", expected=f"one of {', '.join(_TOKENIZERS)}")
+    tokenizer = tokenizer_of(folder)
     check_claims(folder)
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **local)
         options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
         loaded: Any = AutoModelForCausalLM.from_pretrained(str(folder), **options, **local)
     model, report = loaded
     if absent := sorted(report["missing_keys"]):  # transformers would draw them at random
         raise ModelError(f"The folder lacks {len(absent)} of the model's weights", got=absent[0])
     return model.eval().requires_grad_(False), tokenizer
+
+
+def tokenizer_of(folder: Path) -> Any:
+    """The tokenizer of a model's folder."""
+    from transformers import AutoTokenizer
+
+    if not any((folder / file).is_file() for file in _TOKENIZERS):  # transformers would make up an empty one
+        raise ModelError("There is no tokenizer in the folder", expected=f"one of {', '.join(_TOKENIZERS)}")
+    with quiet():
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
 
 def _from_hub(name: str, revision: str | None) -> tuple[Path, str]:
@@ -273,4 +284,15 @@ def quiet() -> Iterator[None]:
             chatter.enable_progress_bar()
 
 
-__all__ = ["MODEL_SOURCES", "ENCODERS", "PROVENANCE", "load_checkpoint", "locate", "quiet", "resolve", "weight_hash"]
+__all__ = [
+    "MODEL_SOURCES",
+    "ENCODERS",
+    "PROVENANCE",
+    "load_checkpoint",
+    "locate",
+    "parameter_digest",
+    "quiet",
+    "resolve",
+    "tokenizer_of",
+    "weight_hash",
+]

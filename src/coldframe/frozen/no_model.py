@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import torch
@@ -28,7 +27,6 @@ class NoModel(FrozenLM):
 
     def __init__(self) -> None:  # not FrozenLM's: there are no weights to freeze
         self.provenance: dict[str, Any] = {"name": "no language model", "source": SOURCE, "revision": None}
-        self.anatomy: Any = SimpleNamespace(max_positions=sys.maxsize)
         self.states = StateCache(0, self.device)
         self.dropped_contexts = 0
         self._exact = False
@@ -43,6 +41,11 @@ class NoModel(FrozenLM):
     def dtype(self) -> torch.dtype:
         """Of what is trained."""
         return torch.float32
+
+    @property
+    def max_positions(self) -> int:
+        """Without end."""
+        return sys.maxsize
 
     @property
     def weight_hash(self) -> str:

@@ -26,6 +26,12 @@ def tokenize(lm: FrozenLM, text: str) -> tuple[int, ...]:
     return tuple(lm.tokenizer(text, add_special_tokens=False).input_ids) if text else ()
 
 
+def bos_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The token that stands before every prompt of a model; none, where it has none."""
+    empty = tokenizer("").input_ids
+    return tuple(empty[:1]) if empty and empty[0] == tokenizer.bos_token_id else ()
+
+
 def prompt_rows(
     lm: FrozenLM, prompts: Sequence[Prompt], conditioning: Conditioning, reserves: Sequence[int]
 ) -> list[Row]:
@@ -34,7 +40,7 @@ def prompt_rows(
     if contexts is not None and len(contexts) != len(prompts):
         raise ConfigError("Every prompt needs its contexts", got=len(contexts), expected=len(prompts))
     soft = 0 if conditioning.soft_tokens is None else conditioning.soft_tokens.shape[-2]
-    room = lm.anatomy.max_positions - soft - len(lm.bos)
+    room = lm.max_positions - soft - len(lm.bos)
     blocks = [list(texts) for texts in contexts] if contexts is not None else [[] for _ in prompts]
     texts, common = list(map(_text, prompts, blocks)), "".join(first_for_all(contexts))
     rows = []
@@ -46,8 +52,8 @@ def prompt_rows(
         if len(ids) > limit:
             raise DataError(
                 "A row is longer than the model's context",
-                got=f"{len(ids) + lm.anatomy.max_positions - limit} tokens in {prompt.query[:60]!r}",
-                expected=f"at most {lm.anatomy.max_positions}",
+                got=f"{len(ids) + lm.max_positions - limit} tokens in {prompt.query[:60]!r}",
+                expected=f"at most {lm.max_positions}",
                 fix="Shorten it, or skip such rows with --on-error skip.",
             )
         if not ids and not lm.bos:
@@ -119,7 +125,7 @@ def answer_tokens(lm: FrozenLM, answer: str, end: str = "") -> tuple[int, ...]:
 
 def end_tokens(lm: FrozenLM, ends: Iterable[str] = ()) -> set[int]:
     """The model's own tokens that end an answer, and those that ``ends`` name beside them."""
-    listed = lm.model.generation_config.eos_token_id if lm.model.generation_config else None
+    listed = lm.generation_config.eos_token_id if lm.generation_config else None
     tokens = {*(listed if isinstance(listed, list) else [listed]), lm.tokenizer.eos_token_id} - {None}
     return {int(token) for token in tokens}.union(*(_own_end(lm, end) for end in set(ends)))
 

@@ -13,7 +13,8 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from coldframe.errors import ConfigError, ModelError, nearest
@@ -52,13 +53,22 @@ class Client:
         timeout: Seconds for one answer, from the first byte sent to the last one received.
         retries: Further attempts.
         wait: Seconds before the first of them.
+        verify: Whom to trust over https: the system's authorities, those of a file (PEM), or (False) anybody.
 
     Raises:
-        ConfigError: The address or the key cannot be right.
+        ConfigError: The address, the key or the file of authorities cannot be right.
     """
 
     def __init__(
-        self, url: str, model: str, api_key: str | None, *, timeout: float = 60.0, retries: int = 5, wait: float = 1.0
+        self,
+        url: str,
+        model: str,
+        api_key: str | None,
+        *,
+        timeout: float = 60.0,
+        retries: int = 5,
+        wait: float = 1.0,
+        verify: bool | str | Path = True,
     ) -> None:
         self.url, self.model, self.timeout, self.retries, self.wait = url.rstrip("/"), model, timeout, retries, wait
         parts = urllib.parse.urlsplit(self.url)
@@ -69,7 +79,8 @@ class Client:
         self._key = (api_key or "").strip()
         if not self._key.isascii() or any(letter.isspace() for letter in self._key):
             raise ConfigError("The API key has letters that no key has", fix="Check what you copied.")
-        self._opener = urllib.request.build_opener(_NoRedirect())
+        trust = urllib.request.HTTPSHandler(context=_trusting(verify))
+        self._opener = urllib.request.build_opener(_NoRedirect(), trust)
         self._reached = self._new_names = False
 
     def post(
@@ -89,6 +100,34 @@ class Client:
         """
         data = json.dumps({"model": self.model, **body}).encode()
         return self._ask(route, data, stop or threading.Event(), refusals)
+
+    def get(self, route: str) -> dict[str, Any]:
+        """What the server says under a route, see :meth:`post`."""
+        return self._ask(route, None, threading.Event())
+
+    def stream(self, route: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The events of an answer as they come (server-sent events); a closed iterator closes the connection.
+
+        Nothing is asked again once the answer has begun, and ``timeout`` counts for each event.
+
+        Raises:
+            ModelError: As for :meth:`post`; or what comes is no event.
+        """
+        data = json.dumps({"model": self.model, "stream": True, **body}).encode()
+        response = self._attempts(route, data, threading.Event(), self._opened)
+        read = 0
+        with contextlib.closing(response):
+            while True:
+                try:
+                    line: bytes = _within(self.timeout, lambda: response.readline(MAX_BODY))
+                except _UNREACHABLE as error:
+                    raise self._silence(getattr(error, "reason", None) or error) from None
+                read += len(line)
+                name, _, event = line.partition(b":")
+                if not line or event.strip() == b"[DONE]":
+                    return
+                if name == b"data":
+                    yield self._parsed(event if read <= MAX_BODY else bytes(MAX_BODY + 1))
 
     def chat(self, prompt: str, generation: Mapping[str, Any], stop: threading.Event | None = None) -> str:
         """What the model writes to a message, see :meth:`post`.
@@ -123,6 +162,17 @@ class Client:
     def _ask(
         self, route: str, data: bytes | None, stop: threading.Event, refusals: Container[int] = ()
     ) -> dict[str, Any]:
+        return self._parsed(self._attempts(route, data, stop, self._exchange, refusals))
+
+    def _attempts(
+        self,
+        route: str,
+        data: bytes | None,
+        stop: threading.Event,
+        exchange: Callable[[urllib.request.Request], tuple[int, Any, float]],
+        refusals: Container[int] = (),
+    ) -> Any:
+        """What ``exchange`` gives of an answer with status 200."""
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "coldframe"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -131,10 +181,10 @@ class Client:
         while True:
             pause = self.wait * 2**attempt * random.uniform(0.75, 1.25)
             try:
-                status, body, wanted_pause = _within(self.timeout, lambda: self._exchange(request))
+                status, body, wanted_pause = _within(self.timeout, lambda: exchange(request))
                 self._reached = True
                 if status == 200:
-                    return self._parsed(body)
+                    return body
                 words = self._words(body) or http.client.responses.get(status, "no reason")
                 if status not in _TRANSIENT or status in refusals:
                     raise self._refusal(status, words, route)
@@ -152,9 +202,16 @@ class Client:
 
     def _exchange(self, request: urllib.request.Request) -> tuple[int, bytes, float]:
         """Status and body of the answer, and for how many seconds the server asks for patience."""
+        status, response, pause = self._opened(request)
+        if status != 200:
+            return status, response, pause
+        with response:
+            return 200, response.read(MAX_BODY + 1), 0.0
+
+    def _opened(self, request: urllib.request.Request) -> tuple[int, Any, float]:
+        """As :meth:`_exchange`, with an answer that is still to be read; of an error the body."""
         try:
-            with self._opener.open(request, timeout=self.timeout) as response:
-                return 200, response.read(MAX_BODY + 1), 0.0
+            return 200, self._opener.open(request, timeout=self.timeout), 0.0
         except urllib.error.HTTPError as error:
             body = b""
             with error, contextlib.suppress(*_UNREACHABLE):  # the status says enough
@@ -194,7 +251,7 @@ class Client:
 
     def _models(self) -> Sequence[str]:
         try:
-            return [str(model["id"]) for model in self._ask("models", None, threading.Event())["data"]]
+            return [str(model["id"]) for model in self.get("models")["data"]]
         except (ModelError, KeyError, TypeError):
             return []
 
@@ -209,6 +266,17 @@ class Client:
 
     def _hidden(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
+
+
+def _trusting(verify: bool | str | Path) -> ssl.SSLContext:
+    """Whom to trust over https."""
+    try:
+        context = ssl.create_default_context(cafile=None if isinstance(verify, bool) else str(verify))
+    except OSError as error:  # SSLError is one
+        raise ConfigError(f"Cannot read the authorities in {verify}", got=error, expected="a file in PEM") from None
+    if verify is False:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def _within(seconds: float, work: Callable[[], T]) -> T:

@@ -93,7 +93,7 @@ class Pipeline:
         """
         if isinstance(texts, str | bytes):  # whose letters would be queries
             raise DataError("One text is no list of texts", got=repr(texts)[:60], expected="a list, such as [text]")
-        examples, positions, limit = [], self._positions(), self.lm.anatomy.max_positions
+        examples, positions, limit = [], self._positions(), self.lm.max_positions
         for row, text in enumerate(texts, start=1):
             if not isinstance(text, str) or not text.strip():
                 raise DataError(f"Query {row} is empty", got=repr(text), expected="a text")
@@ -115,7 +115,7 @@ class Pipeline:
         Raises:
             DataError: A row is too long; names it.
         """
-        return within(examples, self._positions(), self.lm.anatomy.max_positions, problems or Problems())
+        return within(examples, self._positions(), self.lm.max_positions, problems or Problems())
 
     def _positions(self) -> Callable[[Example], int]:
         return positions_needed(self.lm, self.schema, self.method.soft_token_count)

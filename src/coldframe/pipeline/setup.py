@@ -125,7 +125,7 @@ def readable_task(lm: FrozenLM, task: Task, soft_tokens: int = 0) -> Task:
         DataError: There is such a row, and nothing says to skip it; names it.
     """
     problems = Problems("skip" if task.options.get("on_error") == "skip" else "raise")
-    return drop_long(task, positions_needed(lm, task.schema, soft_tokens), lm.anatomy.max_positions, problems)
+    return drop_long(task, positions_needed(lm, task.schema, soft_tokens), lm.max_positions, problems)
 
 
 def training_data(

@@ -34,7 +34,7 @@ class ProxyTask:
 
     def check(self, n: int) -> None:
         """Whether sequences of ``2 n`` tokens can be drawn for this model."""
-        length, limit = len(self.start) + 2 * n, self.lm.anatomy.max_positions
+        length, limit = len(self.start) + 2 * n, self.lm.max_positions
         if length > limit:
             raise ConfigError(
                 "A sequence is longer than the model's context", got=f"{length} tokens", expected=f"at most {limit}"

@@ -137,7 +137,7 @@ class MoICE(PositionMethod):
     def token_rows(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Texts as what is trained on: token ids, of two tokens or more."""
         lm = self.ready.lm
-        length = min(self.config.length, lm.anatomy.max_positions)
+        length = min(self.config.length, lm.max_positions)
         rows = [row for text in texts if len(row := (*lm.bos, *lm.tokenize(text))[:length]) >= 2]
         if not rows:
             expected = "at least one of two tokens or more"

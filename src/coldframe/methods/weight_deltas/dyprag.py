@@ -244,11 +244,11 @@ class DyPRAG(PassageAdapters):
 def embedding_ids(lm: FrozenLM, passage: Passage) -> tuple[int, ...]:
     """The tokens that a passage is embedded from, title and text; an error if they exceed the model's context."""
     ids = lm.bos + lm.tokenize(passage.text)
-    if len(ids) > lm.anatomy.max_positions:
+    if len(ids) > lm.max_positions:
         raise DataError(
             f"{where(passage)} is longer than the model's context",
             got=f"{len(ids)} tokens",
-            expected=f"at most {lm.anatomy.max_positions}",
+            expected=f"at most {lm.max_positions}",
             fix="Cut it into shorter passages, or skip such passages with --on-error skip.",
         )
     return ids

@@ -66,10 +66,10 @@ class PassageSequences:
         try:
             row = lm.rows(prompts(self.schema, [question]), Conditioning(contexts=contexts), reserve=len(answer_ids))[0]
         except DataError as error:
-            raise _too_long(passage, error.got, lm.anatomy.max_positions) from error
+            raise _too_long(passage, error.got, lm.max_positions) from error
         if lm.dropped_contexts > dropped:
             lm.dropped_contexts = dropped
-            raise _too_long(passage, f"{len(lm.tokenize(context))} tokens of text", lm.anatomy.max_positions)
+            raise _too_long(passage, f"{len(lm.tokenize(context))} tokens of text", lm.max_positions)
         ids = row.shared + row.own
         return TokenSequence(ids + answer_ids, 1 if self.loss == "sequence" else len(ids))
 
