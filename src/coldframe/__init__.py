@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from coldframe.pipeline.pipeline import load as load
     from coldframe.pipeline.reweight import reweight as reweight
     from coldframe.retrieval.retriever import RetrievalConfig as RetrievalConfig
+    from coldframe.serving.remote import RemoteLM as RemoteLM
     from coldframe.tasks import load_task as load_task
     from coldframe.tasks.options import TaskConfig as TaskConfig
     from coldframe.training.config import TrainingConfig as TrainingConfig
@@ -126,6 +127,7 @@ _HOMES = {
     "PromptTuningConfig": "coldframe.methods.soft_tokens.prompt_tuning",
     "RandomForest": "coldframe.methods.without_model.random_forest",
     "RandomForestConfig": "coldframe.methods.without_model.random_forest",
+    "RemoteLM": "coldframe.serving.remote",
     "ReparameterisedPrompt": "coldframe.methods.soft_tokens.reparameterised_prompt",
     "ReparameterisedPromptConfig": "coldframe.methods.soft_tokens.reparameterised_prompt",
     "RetrievalConfig": "coldframe.retrieval.retriever",

@@ -92,7 +92,10 @@ class Backbone:
         return self._hash
 
     def hash_as(self, dtype: str) -> str:
-        """:attr:`weight_hash`, of the weights as ``dtype`` where it can be told apart from the dtype they have here."""
+        """:attr:`weight_hash` for an artifact that was fitted in ``dtype``: of the weights as they are here.
+
+        A client of a server, which has the checkpoint and no weights, says it for any dtype.
+        """
         return self.weight_hash
 
     def hash_now(self) -> str:

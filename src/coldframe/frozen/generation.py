@@ -41,7 +41,7 @@ def write(
     ``positions`` is how the prompts were read, if not as the model does: the chosen token goes to all their copies.
     """
     ends = end_tokens(lm, (prompt.end for prompt in prompts))
-    marks = [tuple(filter(None, (*stop, end_text(prompt.end)))) for prompt in prompts]
+    marks = [end_marks(prompt, stop) for prompt in prompts]
     written: list[list[int]] = [[] for _ in prompts]
     texts = [""] * len(prompts)
     open_rows = set(range(len(prompts)))
@@ -58,7 +58,7 @@ def write(
             written[i].append(tokens[i])
             texts[i] = lm.decode(written[i])
             if marks[i]:
-                texts[i], ended = _before(texts[i].lstrip(), marks[i])
+                texts[i], ended = before_marks(texts[i].lstrip(), marks[i])
                 open_rows -= {i} if ended else set()
         if not open_rows or step + 1 == max_new_tokens:
             break
@@ -74,14 +74,19 @@ def greedy(logits: Tensor) -> Tensor:
 
 def sampler(temperature: float, top_p: float, seed: int, device: torch.device) -> Choose:
     """How the next tokens are drawn: the likeliest ones at temperature 0, else at random."""
+    check_sampling(temperature, top_p)
+    generator = torch.Generator(device).manual_seed(seed)
+    return greedy if temperature == 0 else lambda logits: sample(logits, temperature, top_p, generator)
+
+
+def check_sampling(temperature: float, top_p: float) -> None:
+    """Raise unless there is something to draw from."""
     if temperature < 0 or not 0 < top_p <= 1:
         raise ConfigError(
             "Generation settings are out of range",
             got=f"temperature={temperature}, top_p={top_p}",
             expected="temperature >= 0, 0 < top_p <= 1",
         )
-    generator = torch.Generator(device).manual_seed(seed)
-    return greedy if temperature == 0 else lambda logits: sample(logits, temperature, top_p, generator)
 
 
 def sample(logits: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> Tensor:
@@ -95,7 +100,12 @@ def sample(logits: Tensor, temperature: float, top_p: float, generator: torch.Ge
     return order.gather(-1, torch.multinomial(shares, 1, generator=generator)).squeeze(-1)
 
 
-def _before(text: str, marks: Sequence[str]) -> tuple[str, bool]:
+def end_marks(prompt: Prompt, stop: Sequence[str]) -> tuple[str, ...]:
+    """Texts that end an answer to a prompt."""
+    return tuple(filter(None, (*stop, end_text(prompt.end))))
+
+
+def before_marks(text: str, marks: Sequence[str]) -> tuple[str, bool]:
     """What stands before the first of the marks, and whether there is one."""
     places = [text.find(mark) for mark in marks if mark in text]
     return (text[: min(places)], True) if places else (text, False)

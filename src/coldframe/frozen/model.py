@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -56,6 +56,9 @@ class FrozenLM(Backbone):
         self.states = StateCache(state_budget, model.device)
         self.dropped_contexts = 0
         self.bos = tokens.bos_of(tokenizer)
+
+    #: Whether the weights are in this process, so that something can be trained through them.
+    has_weights: ClassVar[bool] = True
 
     @property
     def exact(self) -> bool:

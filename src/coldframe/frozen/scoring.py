@@ -38,6 +38,17 @@ def check_finite(values: Tensor, what: str, queries: Sequence[int] = ()) -> None
         )
 
 
+def answers_tokens(
+    lm: FrozenLM, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]]
+) -> list[list[tuple[int, ...]]]:
+    """Token ids of equally many answers to each prompt, with what ends them."""
+    counts = set(map(len, answers))
+    check(len(counts) == 1 and 0 not in counts, "Every prompt needs as many answers as the next", got=sorted(counts))
+    return [
+        [lm.answer_tokens(answer, prompt.end) for answer in own] for prompt, own in zip(prompts, answers, strict=True)
+    ]
+
+
 def losses(
     lm: FrozenLM,
     prompts: Sequence[Prompt],
@@ -46,18 +57,11 @@ def losses(
     reserve: int = 0,
 ) -> tuple[Tensor, Prefilled]:
     """Losses of several answers to each prompt, ``[batch, answers]``, and the prompts as they were read."""
-    counts = set(map(len, answers))
-    check(len(counts) == 1 and 0 not in counts, "Every prompt needs as many answers as the next", got=sorted(counts))
-    (count,) = counts
-    tokens = [
-        lm.answer_tokens(answer, prompt.end)
-        for prompt, own_answers in zip(prompts, answers, strict=True)
-        for answer in own_answers
-    ]
+    own = answers_tokens(lm, prompts, answers)
+    count, tokens = len(own[0]), [ids for answers_ids in own for ids in answers_ids]
     longest = max(map(len, tokens))
     # For each its own longest answer: what of a prompt fits does not depend on the batch.
-    own = [max(map(len, tokens[i * count : (i + 1) * count])) for i in range(len(prompts))]
-    rows = lm.rows(prompts, conditioning, reserve=[max(reserve, length) for length in own])
+    rows = lm.rows(prompts, conditioning, reserve=[max(reserve, *map(len, answers_ids)) for answers_ids in own])
     positions = conditioning.positions
     with lm.ports(conditioning):
         ready = lm.prefill(rows, conditioning, keep=max(reserve, longest) > 1)

@@ -54,7 +54,7 @@ class Skeleton:
         except Exception as error:  # whatever a damaged folder makes its readers raise
             raise ModelError(
                 f"Cannot read the checkpoint {name!r} in {self.folder}: {first_line(error)}",
-                fix="Expected: a causal language model of transformers with config.json, *.safetensors and a tokenizer.",
+                fix="Expected: what coldframe.load_lm could load: config.json, *.safetensors and a tokenizer.",
             ) from error
         self.anatomy = anatomy_of(self.model)
         self._places = dict(_tensors(self.folder))

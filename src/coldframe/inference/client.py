@@ -13,11 +13,11 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from coldframe.errors import ConfigError, ModelError, nearest
+from coldframe.errors import ConfigError, DataError, ModelError, nearest
 from coldframe.reports.numbers import plural
 
 T = TypeVar("T")
@@ -31,6 +31,13 @@ _NOBODY_THERE = (ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificatio
 
 class Refusal(ModelError):
     """The server will not do what it was asked, and would not if it were asked again."""
+
+
+class TooLarge(DataError):
+    """A request is larger than it may be; nothing was sent."""
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__("A request is too large", got=f"{size:,} bytes", expected=f"at most {most:,}")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -54,6 +61,7 @@ class Client:
         retries: Further attempts.
         wait: Seconds before the first of them.
         verify: Whom to trust over https: the system's authorities, those of a file (PEM), or (False) anybody.
+        max_request: Bytes of a request, at most.
 
     Raises:
         ConfigError: The address, the key or the file of authorities cannot be right.
@@ -69,7 +77,9 @@ class Client:
         retries: int = 5,
         wait: float = 1.0,
         verify: bool | str | Path = True,
+        max_request: int = MAX_BODY,
     ) -> None:
+        self.max_request = max_request
         self.url, self.model, self.timeout, self.retries, self.wait = url.rstrip("/"), model, timeout, retries, wait
         parts = urllib.parse.urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -89,7 +99,7 @@ class Client:
         """Ask, and ask again if that may help.
 
         Args:
-            route: Below the address, such as ``"completions"``.
+            route: Below the address, such as ``"completions"``; with a slash before it, below the host.
             body: Goes out as JSON, with the model's name.
             stop: Once it is set, nothing is tried again.
             refusals: Statuses that count as a refusal although they might pass.
@@ -105,7 +115,7 @@ class Client:
         """What the server says under a route, see :meth:`post`."""
         return self._ask(route, None, threading.Event())
 
-    def stream(self, route: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def stream(self, route: str, body: Mapping[str, Any]) -> Generator[dict[str, Any]]:
         """The events of an answer as they come (server-sent events); a closed iterator closes the connection.
 
         Nothing is asked again once the answer has begun, and ``timeout`` counts for each event.
@@ -176,7 +186,10 @@ class Client:
         headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "coldframe"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        request = urllib.request.Request(f"{self.url}/{route}", data, headers)
+        if len(data or b"") > self.max_request:
+            raise TooLarge(len(data or b""), self.max_request)
+        host = "{0.scheme}://{0.netloc}".format(urllib.parse.urlsplit(self.url))
+        request = urllib.request.Request(host + route if route[:1] == "/" else f"{self.url}/{route}", data, headers)
         attempt = 0
         while True:
             pause = self.wait * 2**attempt * random.uniform(0.75, 1.25)

@@ -76,10 +76,10 @@ def base_model(config: Mapping[str, Any], lm: FrozenLM | None) -> FrozenLM:
         )
     if lm is None:
         lm = load_lm(base["name"], dtype=base["dtype"].removeprefix("torch."), revision=base.get("revision"))
-    if lm.weight_hash != base["weight_hash"]:
+    if (weight_hash := lm.hash_as(base["dtype"])) != base["weight_hash"]:
         raise ArtifactError(
             "The artifact was fitted to another base model",
-            got=f"{lm.provenance.get('name', 'a model')} ({lm.weight_hash[:12]})",
+            got=f"{lm.provenance.get('name', 'a model')} ({weight_hash[:12]})",
             expected=f"{base['name']} ({base['weight_hash'][:12]}), loaded as {base['dtype']}",
         )
     return lm

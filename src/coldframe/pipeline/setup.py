@@ -48,6 +48,11 @@ def model_for(method: Method, lm: FrozenLM | None) -> FrozenLM:
         return NoModel()
     if lm is None:
         raise ConfigError(f"{method.name} adapts a language model, and none was given", fix="Pass coldframe.load_lm().")
+    if method.trainable and method.reads_model and not lm.has_weights:
+        raise ConfigError(
+            f"{method.name} is trained through the model's weights, and a server keeps them to itself",
+            fix="Fit with coldframe.load_lm(); then load the artifact with lm=RemoteLM(...).",
+        )
     return lm
 
 
