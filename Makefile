@@ -23,7 +23,7 @@ demo-parametric: $(VENV)/.installed  ## PRAG: 200 invented passages into weights
 
 check: lint  ## lint, then the tests that are neither slow nor end to end (3 to 6 minutes on 2 cores)
 	@echo "check: running the fast tests and the doctests on $(JOBS) processes"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not e2e"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) -m "not slow and not e2e and not vllm"
 
 test: $(VENV)/.installed  ## import layers, all tests, the doctests (25 minutes on 2 cores)
 	@echo "test: checking the import layers, then running all tests and doctests on $(JOBS) processes"

@@ -183,25 +183,25 @@ class Handler(BaseHTTPRequestHandler):
             server.now += 1
             server.most_at_once = max(server.most_at_once, server.now)
         try:
-            trouble = server.trouble(self.path, body)
-            if trouble is not None:
-                self.reply(*trouble)
-            elif server.key is not None and self.headers["Authorization"] != f"Bearer {server.key}":
-                self.reply(401, {"error": {"message": f"no entry for {self.headers['Authorization']}"}})
-            elif body.get("stream"):
-                self.events(server.events(self.path, body))
-            else:
-                routes = {
-                    "/v1/completions": server.completions,
-                    "/v1/chat/completions": server.chat,
-                    "/generate": server.generate,
-                }
-                self.reply(200, routes[self.path](body))
+            answer = server.trouble(self.path, body) or self.answer(body)
         except Refused as error:
-            self.reply(400, {"error": {"message": str(error)}})
-        finally:
-            with server.lock:
-                server.now -= 1
+            answer = 400, {"error": {"message": str(error)}}
+        with server.lock:
+            server.now -= 1
+        if answer is None:
+            self.events(server.events(self.path, body))
+        else:
+            self.reply(*answer)
+
+    def answer(self, body: dict[str, Any]) -> tuple[int, Any] | None:
+        """Status and body; None for a stream."""
+        server, key = self.server, self.headers["Authorization"]
+        if server.key is not None and key != f"Bearer {server.key}":
+            return 401, {"error": {"message": f"no entry for {key}"}}
+        if body.get("stream"):
+            return None
+        routes = {"completions": server.completions, "chat/completions": server.chat, "generate": server.generate}
+        return 200, routes[self.path.removeprefix("/v1").removeprefix("/")](body)
 
     def events(self, events: Iterator[dict[str, Any]]) -> None:
         self.send_response(200)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from coldframe.cli.backend import BackendFlags, load
 from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.parsing import parse
 from coldframe.cli.rows import labelled, own_test
-from coldframe.config import Config, local_path
+from coldframe.config import local_path
 from coldframe.progress import working
 from coldframe.tasks.table import OnError
 
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluate(Config):
+class Evaluate(BackendFlags):
     """Score an artifact: metrics with 95% intervals, cost, and what the exemplars' order does.
 
     For example:
       coldframe evaluate runs/b3db
       coldframe evaluate runs/b3db --shuffle-exemplars 5 --json
       coldframe evaluate runs/mood new.csv --predictions new.jsonl
+      coldframe evaluate runs/b3db --backend http://localhost:8000/v1
 
     Args:
         artifact: Folder that `coldframe fit` wrote, or a hub repository.
@@ -65,10 +67,8 @@ def run(argv: Sequence[str]) -> None:
     options = parse(Evaluate, "evaluate", argv)
     from coldframe.evaluation.measure import measure
     from coldframe.evaluation.summary import method_row
-    from coldframe.pipeline.pipeline import load
 
-    pipeline = load(options.artifact)
-    pipeline.lm.exact = options.exact
+    pipeline = load(options.artifact, options, options.exact)
     if options.data is None:
         examples, notes = own_test(pipeline, options.allow_leaks)
     else:

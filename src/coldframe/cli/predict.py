@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from coldframe.cli.backend import BackendFlags, load
 from coldframe.cli.output import print_json, tell
 from coldframe.cli.parsing import parse
 from coldframe.cli.rows import Format, Query, texts_of
-from coldframe.config import Config, check
+from coldframe.config import check
 from coldframe.errors import DataError
 from coldframe.escape import csv_cell
 from coldframe.progress import Bar
@@ -29,13 +30,14 @@ CHUNK = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class Predict(Config):
+class Predict(BackendFlags):
     """Answer new inputs: label, probabilities and the exemplars that were looked at, one record for each.
 
     For example:
       coldframe predict runs/b3db molecules.csv > answers.jsonl
       echo 'CC(=O)OC1=CC=CC=C1C(=O)O' | coldframe predict runs/b3db -
       coldframe predict runs/mood new.jsonl --text comment --to csv
+      coldframe predict runs/b3db molecules.csv --backend http://localhost:8000/v1
 
     Args:
         artifact: Folder that `coldframe fit` wrote, or a hub repository.
@@ -65,10 +67,7 @@ def run(argv: Sequence[str]) -> None:
     """Load, read, answer, write."""
     options = parse(Predict, "predict", argv)
     check(not (options.json and options.to == "csv"), "--json and --to csv are two formats", expected="one of them")
-    from coldframe.pipeline.pipeline import load
-
-    pipeline = load(options.artifact)
-    pipeline.lm.exact = options.exact
+    pipeline = load(options.artifact, options, options.exact)
     problems = Problems(options.on_error)
     rows = texts_of(pipeline, options.file, options.read, options.text, problems)
     with Bar(None, "predict", options.quiet or options.file == "-") as bar:

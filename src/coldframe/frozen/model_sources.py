@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,11 @@ def weight_hash(model: nn.Module) -> str:
     >>> before == weight_hash(layer)
     False
     """
-    digests = [parameter_digest(name, parameter) for name, parameter in model.named_parameters()]
+    return joined_digests(parameter_digest(name, parameter) for name, parameter in model.named_parameters())
+
+
+def joined_digests(digests: Iterable[bytes]) -> str:
+    """The hash of a model from those of its parameters, in whatever order they come."""
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
@@ -288,6 +292,7 @@ __all__ = [
     "MODEL_SOURCES",
     "ENCODERS",
     "PROVENANCE",
+    "joined_digests",
     "load_checkpoint",
     "locate",
     "parameter_digest",

@@ -15,7 +15,15 @@ from torch import Tensor
 from coldframe.errors import ColdframeError, ModelError, first_line
 from coldframe.frozen.anatomy import anatomy_of
 from coldframe.frozen.model_folder import check_claims
-from coldframe.frozen.model_sources import locate, parameter_digest, quiet, tokenizer_of
+from coldframe.frozen.model_sources import (
+    joined_digests,
+    load_checkpoint,
+    locate,
+    parameter_digest,
+    quiet,
+    tokenizer_of,
+    weight_hash,
+)
 from coldframe.storage.cache import cache_dir
 from coldframe.storage.checksums import sha256_once
 from coldframe.storage.files import write_text
@@ -69,31 +77,34 @@ class Skeleton:
     def weight_hash(self, dtype: torch.dtype) -> str:
         """:func:`~coldframe.frozen.model_sources.weight_hash` of the model as it would be loaded as ``dtype``.
 
-        Raises:
-            ModelError: The files do not hold the weights as they would be in memory (a packed checkpoint).
-
         Cost: the files are read, tensor by tensor, once for each state that they are in; then the hash is remembered.
+        Files that do not hold the weights as they are in memory (a packed checkpoint) are loaded for it, that once.
         """
         files = sorted({path for path, _ in self._places.values()})
         state = hashlib.sha256(" ".join([str(dtype), *map(sha256_once, files)]).encode()).hexdigest()
         memo = cache_dir() / "checksums" / f"weights-{state[:32]}.txt"
         with suppress(OSError):
             return memo.read_text(encoding="utf-8")
-        digests = []
-        for name, _ in self.model.named_parameters():
-            tensor = self._tensor(name)
-            digests.append(parameter_digest(name, tensor.to(dtype) if tensor.is_floating_point() else tensor))
-        value = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+        try:
+            value = joined_digests(
+                parameter_digest(name, tensor.to(dtype) if tensor.is_floating_point() else tensor)
+                for name, tensor in ((name, self._tensor(name)) for name, _ in self.model.named_parameters())
+            )
+        except ModelError:
+            value = weight_hash(load_checkpoint(str(self.folder), dtype)[0])
         with suppress(ColdframeError, OSError):  # a read-only cache remembers nothing
             write_text(memo, value)
         return value
 
     def _tensor(self, name: str) -> Tensor:
-        """A parameter of the model from the files; these may leave out the first words of its path, or have more."""
+        """A parameter of the model from the files, in which the first words of its path may be others."""
         shape = self.model.get_parameter(name).shape
-        names = [name] if name in self._places else [key for key in self._places if _same_end(key, name)]
+        end = ".".join(name.split(".")[-2:])
+        names = [name] if name in self._places else [key for key in self._places if f".{key}".endswith(f".{end}")]
         if len(names) != 1:
-            raise ModelError(f"{self.folder} does not say which tensor is {name}", got=names or "none", fix=_PACKED)
+            raise ModelError(
+                f"{self.folder} does not say which tensor is {name}", got=len(names), expected="one", fix=_PACKED
+            )
         path, key = self._places[names[0]]
         with safe_open(path, framework="pt") as opened:
             tensor: Tensor = opened.get_tensor(key)
@@ -121,7 +132,3 @@ def _tensors(folder: Path) -> Iterator[tuple[str, tuple[Path, str]]]:
             keys: Sequence[str] = list(opened.keys())
         for key in keys:
             yield key, (path, key)
-
-
-def _same_end(key: str, name: str) -> bool:
-    return key.endswith(f".{name}") or name.endswith(f".{key}")
