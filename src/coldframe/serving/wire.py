@@ -16,7 +16,7 @@ from coldframe.frozen.states import Row
 
 Embed = Callable[[Sequence[int]], Tensor]
 
-_EXPORT = "Export what was learned and let the server load it: coldframe export, docs/how-to/serve.md."
+_EXPORT = "Export what was learned (Pipeline.export), and let the server load it: docs/how-to/serve.md."
 
 
 @dataclasses.dataclass(frozen=True)
