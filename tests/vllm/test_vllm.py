@@ -99,7 +99,9 @@ def test_a_chat_has_soft_tokens_beside_text(url: str, here: FrozenLM) -> None:
     for words in WORDS.values():
         served = chat.label_scores(prompts, words, port).log_softmax(-1)
         close(served, here.label_scores(prompts, words, port).log_softmax(-1))
-    assert chat.generate(prompts, port, max_new_tokens=8) == here.generate(prompts, port, max_new_tokens=8)
+    texts = here.generate(prompts, port, max_new_tokens=8)
+    assert chat.generate(prompts, port, max_new_tokens=8) == texts
+    assert "".join(chat.stream(prompts[0], conditioning("prefix", 1), max_new_tokens=8)) == texts[0]
 
 
 def test_a_vector_that_is_not_finite_poisons_nobody(there: RemoteLM) -> None:

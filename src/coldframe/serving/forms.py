@@ -115,7 +115,7 @@ class Chat(Form):
         }
         if span.soft is not None:
             # A server's prefix cache does not know the vectors of a chat: without it, others' may be taken for these.
-            body["cache_salt"] = hashlib.sha256(span.soft.numpy().tobytes()).hexdigest()
+            body["cache_salt"] = hashlib.sha256(span.soft.float().numpy().tobytes()).hexdigest()
         return body
 
     def _prompt(self, span: Span) -> Any:

@@ -108,7 +108,7 @@ class RemoteLM(FrozenLM):
         self._exact = False
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):  # of copies and pickles, which expect an AttributeError
+        if name.startswith("__") or name == "backend":  # of copies and pickles, which expect an AttributeError
             raise AttributeError(name)
         raise ConfigError(
             f"{self.backend.client.url} runs the model, and what is done here needs its weights",
