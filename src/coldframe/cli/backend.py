@@ -6,14 +6,15 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING, Literal
 
-from coldframe.config import Config, check
+from coldframe.cli.flags import Grouped
+from coldframe.config import check
 
 if TYPE_CHECKING:
     from coldframe.pipeline.pipeline import Pipeline
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BackendFlags(Config):
+class BackendFlags(Grouped):
     """Where the model runs.
 
     Args:
@@ -26,6 +27,13 @@ class BackendFlags(Config):
         backend_ca: File (PEM) of the authorities to trust over https.
         backend_key_variable: Environment variable with the server's key.
     """
+
+    groups = {
+        "server": (
+            *("backend", "backend_model", "backend_form", "backend_dtype", "backend_checkpoint", "backend_ca"),
+            "backend_key_variable",
+        )
+    }
 
     backend: str | None = None
     backend_model: str | None = None

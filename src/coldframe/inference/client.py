@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import queue
 import random
 import socket
 import ssl
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from coldframe.errors import ConfigError, DataError, ModelError, nearest
+from coldframe.inference.connection import opener_for, within
 from coldframe.reports.numbers import plural
 
 T = TypeVar("T")
@@ -38,13 +38,6 @@ class TooLarge(DataError):
 
     def __init__(self, size: int, most: int) -> None:
         super().__init__("A request is too large", got=f"{size:,} bytes", expected=f"at most {most:,}")
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect is an error: the key would be sent on to wherever it leads."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Follow nothing."""
 
 
 class Client:
@@ -89,8 +82,7 @@ class Client:
         self._key = (api_key or "").strip()
         if not self._key.isascii() or any(letter.isspace() for letter in self._key):
             raise ConfigError("The API key has letters that no key has", fix="Check what you copied.")
-        trust = urllib.request.HTTPSHandler(context=_trusting(verify))
-        self._opener = urllib.request.build_opener(_NoRedirect(), trust)
+        self._opener = opener_for(verify)
         self._reached = self._new_names = False
 
     def post(
@@ -129,7 +121,7 @@ class Client:
         with contextlib.closing(response):
             while True:
                 try:
-                    line: bytes = _within(self.timeout, lambda: response.readline(MAX_BODY))
+                    line: bytes = within(self.timeout, lambda: response.readline(MAX_BODY))
                 except _UNREACHABLE as error:
                     raise self._silence(getattr(error, "reason", None) or error) from None
                 read += len(line)
@@ -194,7 +186,7 @@ class Client:
         while True:
             pause = self.wait * 2**attempt * random.uniform(0.75, 1.25)
             try:
-                status, body, wanted_pause = _within(self.timeout, lambda: exchange(request))
+                status, body, wanted_pause = within(self.timeout, lambda: exchange(request))
                 self._reached = True
                 if status == 200:
                     return body
@@ -279,40 +271,6 @@ class Client:
 
     def _hidden(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
-
-
-def _trusting(verify: bool | str | Path) -> ssl.SSLContext:
-    """Whom to trust over https."""
-    try:
-        context = ssl.create_default_context(cafile=None if isinstance(verify, bool) else str(verify))
-    except OSError as error:  # SSLError is one
-        raise ConfigError(f"Cannot read the authorities in {verify}", got=error, expected="a file in PEM") from None
-    if verify is False:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
-
-
-def _within(seconds: float, work: Callable[[], T]) -> T:
-    """What a piece of work gives, or TimeoutError: a server that sends a byte now and then holds nobody.
-
-    The thread is left to itself; what it reads has an end.
-    """
-    box: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            box.put((work(), None))
-        except Exception as error:
-            box.put((None, error))
-
-    threading.Thread(target=run, name="coldframe request", daemon=True).start()
-    try:
-        value, error = box.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError from None
-    if error is not None:
-        raise error
-    return value  # type: ignore[return-value]  # there is one where there is no error
 
 
 def _asked_for(header: str | None) -> float:
