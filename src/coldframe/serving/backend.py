@@ -53,7 +53,7 @@ class Backend:
         try:
             models = [model for model in self.client.get("models")["data"] if isinstance(model["id"], str)]
         except Refusal:  # some servers have no list
-            models = [{"id": self.client.model}]
+            models = [{"id": self.client.model}] if self.client.model else []
         except _NOT_READ as error:
             if isinstance(error, ModelError):
                 raise
@@ -62,8 +62,8 @@ class Backend:
         if not self.client.model and len(names) == 1:
             self.client.model = names[0]
         if self.client.model not in names:
-            model = f"no model {self.client.model!r}" if self.client.model else "several models"
-            expected = f"one of {', '.join(names[:20])}"
+            model = f"no model {self.client.model!r}" if self.client.model else f"{len(names) or 'no list of'} models"
+            expected = f"one of {', '.join(names[:20])}" if names else None
             raise ModelError(f"{self.client.url} serves {model}", expected=expected, fix="Pass model=...")
         return dict(models[names.index(self.client.model)])
 

@@ -176,8 +176,12 @@ def test_no_server_and_no_such_model(server: SoftServer, remote: Remote, checkpo
     alone.label_scores(PROMPTS, WORDS)
     assert server.requests[-1][1]["model"] == "tiny"
     server.trouble = lambda route, body: (200, {"data": [{"id": "a"}, {"id": "b"}]}) if body is None else None
-    with pytest.raises(ModelError, match="serves several models. Expected: one of a, b"):
+    with pytest.raises(ModelError, match="serves 2 models. Expected: one of a, b"):
         RemoteLM(server.url, checkpoint=checkpoint("llama")).label_scores(PROMPTS, WORDS)
+    server.trouble = lambda route, body: (404, {}) if body is None else None
+    with pytest.raises(ModelError, match="serves no list of models. Pass model="):
+        RemoteLM(server.url, checkpoint=checkpoint("llama")).label_scores(PROMPTS, WORDS)
+    assert remote().label_scores(PROMPTS, WORDS).shape == (4, 2)  # which is named, and taken for vLLM's
 
 
 @pytest.mark.parametrize(

@@ -221,9 +221,9 @@ def test_a_mark_in_the_blanks_before_the_first_word_ends_nothing(
 
 
 def test_a_server_of_a_shorter_context_drops_contexts_as_a_model_of_one(server: SoftServer, remote: Remote) -> None:
-    server.longest = 50
+    server.longest = 40
     client = remote()
-    assert client.max_positions == 50
+    assert client.max_positions == 40
     conditioning = Conditioning(contexts=(("far away " * 4, "near by " * 2),))
     client.label_scores([Prompt("Question")], ["yes", "no"], conditioning)
     assert client.dropped_contexts == 1
