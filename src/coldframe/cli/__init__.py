@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": "what an artifact is, verified",
     "reweight": "weigh attention heads anew (PEAR) and write the checkpoint",
     "unfold": "take such weights out again",
+    "export": "write what was learned for peft, vLLM, SGLang or llama.cpp",
     "encode": "turn a corpus of passages into weights (PRAG, Poly-PRAG, DyPRAG)",
     "ask": "answer with an encoded corpus, or measure how well it answers",
     "tasks": "list the built-in tasks",
