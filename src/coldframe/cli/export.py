@@ -11,7 +11,7 @@ import tyro
 from coldframe.cli.output import print_json, tell
 from coldframe.cli.parsing import parse
 from coldframe.config import Config
-from coldframe.methods.export import Form
+from coldframe.methods.forms import Form
 
 
 @dataclasses.dataclass(frozen=True)

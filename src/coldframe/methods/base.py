@@ -18,6 +18,7 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning, LanguageModel, Prompt
 from coldframe.methods import export
 from coldframe.methods.config import MethodConfig, MethodContext
+from coldframe.methods.forms import Form
 from coldframe.methods.search_space import SearchSpace
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
 from coldframe.retrieval.store import Retrieved
@@ -328,7 +329,7 @@ class Method(nn.Module):
             raise ArtifactError(f"The weights do not fit the method {self.name}: {error}") from error
 
     @property
-    def forms(self) -> tuple[export.Form, ...]:
+    def forms(self) -> tuple[Form, ...]:
         """In which forms it leaves for other libraries, the usual one first; none if only coldframe can run it."""
         return export.forms_of(self)
 

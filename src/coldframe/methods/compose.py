@@ -17,7 +17,8 @@ from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import Method, VectorSource
 from coldframe.methods.config import MethodConfig, MethodContext
-from coldframe.methods.export import ExportRequest, Form
+from coldframe.methods.export import ExportRequest
+from coldframe.methods.forms import Form
 from coldframe.methods.search_space import SearchSpace
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
 from coldframe.retrieval.store import Retrieved

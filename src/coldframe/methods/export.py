@@ -5,20 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from coldframe.errors import ConfigError
+from coldframe.methods.forms import Form
 from coldframe.retrieval.store import Retrieved
 from coldframe.storage.files import write_json, write_text
 from coldframe.storage.tensors import write_tensors
 
 if TYPE_CHECKING:
     from coldframe.methods.base import Method
-
-Form: TypeAlias = Literal["peft", "gguf", "sglang", "safetensors", "checkpoint", "prompts"]
 
 WEIGHTS, SOFT_TOKENS, PROMPTS, README = "weights.safetensors", "soft_tokens.safetensors", "prompts.json", "README.md"
 
@@ -51,18 +50,18 @@ class ExportRequest:
 
 def forms_of(method: Method) -> tuple[Form, ...]:
     """The forms of a method by its port, the usual one first; none where only coldframe can run it."""
+    if not method.reads_model:
+        return ()
     if method.port == "soft tokens":
         return ("safetensors",)
-    asks_only = method.reads_model and not method.trainable and method.port in (None, "text")
+    asks_only = not method.trainable and method.port in (None, "text")
     return ("prompts",) if asks_only else ()
 
 
 def why_no_form(method: Method) -> str:
     """Why only coldframe can run a method."""
     if not method.reads_model:
-        return (
-            f"{method.name} scores the labels itself, without a language model: there is nothing for a server to load"
-        )
+        return f"{method.name} scores the labels itself, without a language model: a server has nothing to load"
     if method.port == "positions":
         return f"{method.name} changes how positions are read, which no file of weights can say"
     return f"{method.name} has no form that other libraries load"
@@ -147,13 +146,9 @@ def _page(method: Method, placement: str, weights: Mapping[str, Tensor], tensors
         lines += [f"`{SOFT_TOKENS}`, one tensor for each query:", "", *_shapes(tensors), ""]
     lines += [f"`{WEIGHTS}`, what the method learned (see the method's page for its equation):", "", *_shapes(weights)]
     if encoder is not None:
-        lines += [
-            "",
-            f"To make soft tokens of new queries it takes the encoder `{encoder.spec}`, ",
-            "which is not here.",
-        ]
+        lines += ["", f"Soft tokens of new queries take the encoder `{encoder.spec}`, which is not here."]
     if method.uses_retrieval:
-        lines += ["", "It takes the store as well, which is not here: no row leaves with this folder."]
+        lines += ["", "They take the store as well, which is not here: no row of it leaves with these weights."]
     return "\n".join(lines) + "\n"
 
 

@@ -11,7 +11,8 @@ from coldframe import __version__
 from coldframe.config import local_path
 from coldframe.errors import ConfigError, nearest
 from coldframe.frozen.base_name import base_of
-from coldframe.methods.export import ExportRequest, Form, prompt_facts, why_no_form
+from coldframe.methods.export import ExportRequest, prompt_facts, why_no_form
+from coldframe.methods.forms import Form
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.retrieval.store import Retrieved
 from coldframe.storage.files import atomic_path, write_json

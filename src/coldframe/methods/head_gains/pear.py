@@ -16,7 +16,8 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import Method
 from coldframe.methods.config import MethodConfig, MethodContext
-from coldframe.methods.export import ExportRequest, Form
+from coldframe.methods.export import ExportRequest
+from coldframe.methods.forms import Form
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import Effects, choose_heads, discover
 from coldframe.methods.head_gains.fold import save_reweighted

@@ -17,7 +17,8 @@ from coldframe.frozen.ports import Placement
 from coldframe.methods.base import Method, VectorSource
 from coldframe.methods.config import MethodConfig, MethodContext
 from coldframe.methods.entry_vectors import gathered, one_hot_labels
-from coldframe.methods.export import ExportRequest, Form
+from coldframe.methods.export import ExportRequest
+from coldframe.methods.forms import Form
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.soft_tokens.label_vectors import LabelVectors
 from coldframe.methods.soft_tokens.peft_prompt import write_peft_prompt
@@ -113,6 +114,8 @@ class SoftTokenMethod(Method):
     @property
     def forms(self) -> tuple[Form, ...]:
         """PEFT's too, where the prompt is the same for every query and stands before the text: PEFT has no other."""
+        if not self.reads_model:
+            return ()
         fixed = not (self.uses_query or self.uses_retrieval)
         return ("peft", "safetensors") if fixed and self.config.placement == "prefix" else ("safetensors",)
 

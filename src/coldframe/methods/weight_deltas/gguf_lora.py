@@ -93,7 +93,7 @@ def _kind_of(adapter: Adapter) -> _Kind:
 
 
 def _rows(adapter: Adapter, kind: _Kind, place: str, b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """B with its rows, which are those of the weight, in llama.cpp's order: within a head ``0, d/2, 1, d/2 + 1, ...``."""
+    """B with its rows, the weight's, in llama.cpp's order: of a head first 0, then d/2, then 1, then d/2 + 1, ..."""
     if not kind.permuted or not any(end in place for end in (".attn_q.", ".attn_k.")):
         return b
     heads = len(b) // adapter.lm.anatomy.head_dim

@@ -10,7 +10,8 @@ from typing import ClassVar, Literal
 from coldframe.frozen.ports import Conditioning, LowRank
 from coldframe.methods.base import Method
 from coldframe.methods.config import MethodConfig, MethodContext
-from coldframe.methods.export import ExportRequest, Form
+from coldframe.methods.export import ExportRequest
+from coldframe.methods.forms import Form
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.weight_deltas.adapter import compose
 from coldframe.methods.weight_deltas.adapter_export import Part, write_adapters, write_parts

@@ -17,7 +17,8 @@ from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import TokenSequence
 from coldframe.methods.base import Method
 from coldframe.methods.config import MethodContext
-from coldframe.methods.export import ExportRequest, Form
+from coldframe.methods.export import ExportRequest
+from coldframe.methods.forms import Form
 from coldframe.methods.search_space import Choices, SearchSpace
 from coldframe.methods.training_set import TrainingData
 from coldframe.methods.weight_deltas.adapter import Adapter, adapters_of
