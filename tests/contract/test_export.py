@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.contract.cases import ALL, QUERIES, STORE, Case, built
+from tests.contract.cases import ALL, PORTS, QUERIES, STORE, Case, built
 from tests.tiny import tiny
 
 from coldframe.errors import ConfigError
@@ -178,7 +178,11 @@ def no_row_in(folder: Path) -> bool:
     )
 
 
-@pytest.mark.parametrize("case", ALL, ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[] if case in PORTS else [pytest.mark.slow]) for case in ALL],
+    ids=[case.id for case in ALL],
+)
 def test_every_method_leaves_as_it_is_or_says_why_it_cannot(case: Case, lm: FrozenLM, tmp_path: Path) -> None:
     pipeline = pipeline_of(case, lm)
     method = pipeline.method

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,30 @@ def test_the_export_names_what_opens_the_base_model(tmp_path: Path, cache: Path)
     assert "owner/short on the hub, at revision abc" in about_base(lm)
     memory = FrozenLM(*tiny("llama"), {"name": "mine", "source": "memory"})
     assert base_of(memory)["base_model_name_or_path"] == "mine" and "in memory" in about_base(memory)
+
+
+def test_several_queries_get_a_folder_each_and_the_way_to_serve_them(pipeline: Pipeline, tmp_path: Path) -> None:
+    questions = ["Who is the mayor of Lovokor?", "Where?"]
+    exported = pipeline.export(tmp_path / "adapters", queries=questions)
+    folders = sorted(path.name for path in (tmp_path / "adapters").iterdir() if path.is_dir())
+    assert folders == ["query-1", "query-2"]
+    about = json.loads((tmp_path / "adapters" / "coldframe_export.json").read_text(encoding="utf-8"))
+    assert about["queries"] == dict(zip(folders, questions, strict=True))
+    said = " ".join(exported.notes)
+    assert f"VLLM_LORA_RESOLVER_CACHE_DIR={tmp_path / 'adapters'}" in said and "--max-lora-rank 8" in said
+    assert "The rank is 2." in said
+    with pytest.raises(ConfigError, match="of queries or of entries"):
+        pipeline.export(tmp_path / "both", queries=questions, entries=[passages_of(FOUR)[0].id])
+    with pytest.raises(ConfigError, match="no form 'safetensors'"):
+        pipeline.export(tmp_path / "both", queries=questions, form="safetensors")
+
+
+@pytest.mark.parametrize(("combine", "files", "scale"), [("sum", 2, 1.0), ("mean", 2, 0.5), ("ties", 1, 1.0)])
+def test_llama_cpp_adds_up_the_adapters_of_passages(combine: str, files: int, scale: float, tmp_path: Path) -> None:
+    ids = [passage.id for passage in passages_of(FOUR)[:2]]
+    pipeline = fitted(METHODS["prag"](), task=FOUR, epochs=1).replace(combine=combine)
+    pipeline.export(tmp_path / "out", entries=ids, form="gguf")
+    scales = json.loads((tmp_path / "out" / "scales.json").read_text(encoding="utf-8"))
+    assert len(list((tmp_path / "out").glob("*.gguf"))) == files
+    assert scales["requests"] == [{"name": "entries", "lora": [{"id": n, "scale": scale} for n in range(files)]}]
+    assert [entry["of"] for entry in scales["adapters"]] == (ids if files == 2 else ["entries"])
