@@ -75,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from coldframe import progress  # loads a library that help needs not
 
     progress.to_stderr()
+    if not progress.first_process():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - to the end of the process
     try:
         if words[0] not in COMMANDS:
             raise ColdframeError(f"There is no command {words[0]!r}", fix=nearest(words[0], COMMANDS))
