@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from coldframe.config import local_path
 from coldframe.errors import TrainingError
@@ -73,11 +74,10 @@ class Processes:
             torch.manual_seed(int(content_hash(str(seed), str(step), str(self.rank))[:12], 16))
 
     def from_first(self, value: Callable[[], T]) -> T:
-        """What the first process makes, on all of them."""
+        """What the first process makes, on all of them; tensors are on the processor. Its error is that of all."""
         if self.count == 1:
             return value()
-        told: list[Any] = [value() if self.first else None]
-        dist.broadcast_object_list(told, src=0)
+        told: list[Any] = self.together(lambda: [tree_map_only(Tensor, Tensor.cpu, value())] if self.first else [])
         result: T = told[0]
         return result
 
