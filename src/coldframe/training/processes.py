@@ -68,6 +68,10 @@ class Processes:
             return list(rows)
         return [row for row in rows if (row * 2_654_435_761 % 2**32 >> 16) % self.count == self.rank]
 
+    def if_first(self, rows: Sequence[int]) -> list[int]:
+        """All rows for the first process, which alone validates, and none for the others."""
+        return list(rows) if self.first else []
+
     def seed(self, seed: int, step: int) -> None:
         """Let each process draw numbers of its own in a step, the same when the run is resumed."""
         if self.count > 1:

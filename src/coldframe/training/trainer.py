@@ -142,9 +142,8 @@ class Trainer:
             if not isinstance(items, RetrievedRows):
                 continue
             rows = []
-            validation = range(len(items) if self.processes.first else 0)  # which the first process alone reads
-            own = self.processes.own(range(len(items))) if items is self.items else validation
-            for part in _parts(own, self.config.batch_size):
+            own = self.processes.own if items is self.items else self.processes.if_first
+            for part in _parts(own(range(len(items))), self.config.batch_size):
                 batch = items.take(part)
                 conditioning = Conditioning(contexts=self.method.contexts(batch.texts, batch.retrieved))
                 rows += self.lm.rows(prompts(self.method.ready.schema, batch.texts), conditioning)
