@@ -91,6 +91,8 @@ class Claims:
                     lock.acquire(timeout=-1 if wait else 0)
                 except Timeout:
                     continue
+                except FileNotFoundError:  # another one found all of them finished, and took the locks away
+                    return
                 try:
                     if missing := [lesson for lesson in group if not self._finished(lesson)]:
                         yield missing
