@@ -7,6 +7,7 @@ On a terminal a bar is drawn. Elsewhere (logs, notebooks) lines go to the logger
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -40,8 +41,20 @@ class _Stderr(logging.Handler):
         sys.stderr.flush()
 
 
+def several_processes() -> bool:
+    """Whether ``torchrun`` or ``accelerate launch`` started several processes, this one among them."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def first_process() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    return not several_processes() or os.environ.get("RANK", "0") == "0"
+
+
 def say(message: str) -> None:
     """One line of progress: where the program's logging puts it, or on standard error if it has none."""
+    if not first_process():
+        return
     if not LOGGER.hasHandlers():
         to_stderr()
     if LOGGER.level == logging.NOTSET:

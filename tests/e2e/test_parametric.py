@@ -38,7 +38,7 @@ def test_adapters_answer_and_say_the_same_in_peft(method: Any, training: dict[st
     assert closed.scores["contains"].value < 20 and own.scores["contains"].value > 70
 
     question = trained[0]
-    pipeline.export(tmp_path / "lora", question.gold)
+    pipeline.export(tmp_path / "lora", entries=question.gold)
     (row,) = lm.rows(prompts(task.schema, [question.text]))
     ids, bank = torch.tensor([row.shared + row.own]), pipeline.method.adapters
     deltas = bank.layout.deltas(bank.factors([question.gold], "auto"), bank.scale)

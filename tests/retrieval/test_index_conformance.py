@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.retrieval.backends import BACKENDS, Backend
+from tests.retrieval.backends import BACKENDS, NAMES, Backend
 
 RULES = settings(max_examples=30, deadline=None)
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=NAMES)
 def backend(request: pytest.FixtureRequest) -> Backend:
     return BACKENDS[request.param]
 
@@ -29,7 +29,7 @@ def naive_search(
     return [i for _, i in best] + [-1] * pad, [-s for s, _ in best] + [0.0] * pad
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("name", NAMES)
 @RULES
 @given(seed=st.integers(0, 10**6), n=st.integers(0, 40), m=st.integers(0, 5), k=st.integers(0, 12))
 def test_search_is_the_sorted_list_of_all_similarities(name: str, seed: int, n: int, m: int, k: int) -> None:

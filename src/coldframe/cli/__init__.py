@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": "what an artifact is, verified",
     "reweight": "weigh attention heads anew (PEAR) and write the checkpoint",
     "unfold": "take such weights out again",
+    "export": "write what was learned for peft, vLLM, SGLang or llama.cpp",
     "encode": "turn a corpus of passages into weights (PRAG, Poly-PRAG, DyPRAG)",
     "ask": "answer with an encoded corpus, or measure how well it answers",
     "tasks": "list the built-in tasks",
@@ -74,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from coldframe import progress  # loads a library that help needs not
 
     progress.to_stderr()
+    if not progress.first_process():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - to the end of the process
     try:
         if words[0] not in COMMANDS:
             raise ColdframeError(f"There is no command {words[0]!r}", fix=nearest(words[0], COMMANDS))

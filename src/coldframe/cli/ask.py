@@ -87,7 +87,7 @@ def run(argv: Sequence[str]) -> None:
     texts = [line.strip() for line in sys.stdin if line.strip()] if stdin else [str(options.question)]
     outcome, retrieved = pipeline.run(texts)
     if options.export is not None:
-        pipeline.export(options.export, [entry.id for entry in retrieved.examples(0)])
+        pipeline.export(options.export, entries=[entry.id for entry in retrieved.examples(0)])
         tell([f"wrote {options.export}"], options.quiet)
     answers = pipeline.answers(outcome)
     for row, (text, answer) in enumerate(zip(texts, answers, strict=True)):

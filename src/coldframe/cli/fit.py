@@ -18,6 +18,7 @@ from coldframe.cli.parsing import parse, settings_of, writable
 from coldframe.config import check
 from coldframe.escape import visible
 from coldframe.pipeline.calibration import Calibration
+from coldframe.progress import several_processes
 
 if TYPE_CHECKING:
     from coldframe.frozen.model import FrozenLM
@@ -106,6 +107,8 @@ def run(argv: Sequence[str], name: str = "fit", default: Fit | None = None) -> N
     settings = {**options.method_settings, **settings_of(options.set)}
     check(options.method != AUTO or not settings, "--method auto chooses the settings too", got=" ".join(settings))
     method = None if options.method == AUTO else create(options.method, settings)
+    alone = options.method == AUTO or options.add or options.augment != "given"
+    check(not (alone and several_processes()), "--method auto, --add and --augment are for one process")
     task = load(options.task)
     tell(task.notes, options.quiet)
     with writable(Path(options.out or f"runs/{task.schema.name}-{options.method}")) as out:

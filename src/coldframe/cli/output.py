@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from coldframe.escape import visible
+from coldframe.progress import first_process
 from coldframe.storage.files import to_json
 
 
@@ -38,6 +39,6 @@ class _Visible(Console):
 
 def tell(lines: Iterable[str], quiet: bool) -> None:
     """Notes, on standard error."""
-    if not quiet:
+    if not quiet and first_process():
         for line in lines:
             print(f"coldframe: {visible(line)}", file=sys.stderr)

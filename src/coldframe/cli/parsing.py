@@ -12,6 +12,7 @@ import tyro
 from coldframe.cli.flags import REGISTRY, completed, described
 from coldframe.config import Config, check, local_path, read_mapping, read_yaml
 from coldframe.errors import ConfigError, nearest
+from coldframe.progress import first_process
 from coldframe.storage.files import writing
 from coldframe.storage.folders import claimed
 
@@ -96,6 +97,9 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
 @contextlib.contextmanager
 def writable(out: Path) -> Iterator[Path]:
     """The folder, made and ours alone while the block runs; an error now and not after the work if that cannot be."""
+    if not first_process():
+        yield local_path(out)
+        return
     with claimed(local_path(out)) as folder:
         with writing(folder / ".writable"):
             (folder / ".writable").touch()

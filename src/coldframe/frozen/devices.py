@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from coldframe.errors import ConfigError, first_line
+from coldframe.progress import several_processes
 
 
 def device_of(device: str | torch.device) -> torch.device:
     """A device that is there.
 
     Args:
-        device: ``"auto"`` takes a GPU if there is one: CUDA, else Apple's MPS. Or its name, or a ``torch.device``.
+        device: ``"auto"`` takes a GPU if there is one: CUDA (of several processes each its own), else Apple's MPS. Or
+            its name, or a ``torch.device``.
 
     Raises:
         ConfigError: The name is none, or there is no such device.
@@ -20,7 +24,8 @@ def device_of(device: str | torch.device) -> torch.device:
     device(type='cpu')
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        own = f"cuda:{os.environ['LOCAL_RANK']}" if several_processes() and "LOCAL_RANK" in os.environ else "cuda"
+        device = own if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen).cpu()

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from coldframe.errors import ArtifactError, ConfigError, NotFittedError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning, LanguageModel, Prompt
+from coldframe.methods import export
 from coldframe.methods.config import MethodConfig, MethodContext
+from coldframe.methods.forms import Form
 from coldframe.methods.search_space import SearchSpace
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
 from coldframe.retrieval.store import Retrieved
@@ -326,17 +328,14 @@ class Method(nn.Module):
         except RuntimeError as error:
             raise ArtifactError(f"The weights do not fit the method {self.name}: {error}") from error
 
-    def export(self, out: Path, entries: Sequence[str] = ()) -> Path:
-        """Write what was learned in a form that other libraries load (a LoRA folder, a checkpoint).
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """In which forms it leaves for other libraries, the usual one first; none if only coldframe can run it."""
+        return export.forms_of(self)
 
-        Args:
-            out: A folder that does not exist.
-            entries: Ids of store entries, where something is learned for each.
-
-        Raises:
-            ConfigError: There is no such form.
-        """
-        raise ConfigError(f"{self.name} has no form that other libraries load", fix="Use save_pretrained.")
+    def export(self, folder: Path, request: export.ExportRequest) -> list[str]:
+        """Write what was learned into a new folder, in one of :attr:`forms`; returns what to know of it."""
+        return export.write_export(self, folder, request)
 
 
 def prompts(schema: Schema, texts: Sequence[str]) -> list[Prompt]:

@@ -17,6 +17,8 @@ from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import Method, VectorSource
 from coldframe.methods.config import MethodConfig, MethodContext
+from coldframe.methods.export import ExportRequest
+from coldframe.methods.forms import Form
 from coldframe.methods.search_space import SearchSpace
 from coldframe.methods.training_set import Problem, RetrievedRows, TrainingData
 from coldframe.retrieval.store import Retrieved
@@ -238,6 +240,25 @@ class Compose(Method):
         """Every part."""
         for part in self.methods:
             part.load(artifact.within(part.name))
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """Those of all parts; none where a part has none."""
+        forms = [part.forms for part in self.methods]
+        return tuple(dict.fromkeys(form for part in forms for form in part)) if all(forms) else ()
+
+    def export(self, folder: Path, request: ExportRequest) -> list[str]:
+        """Every part in a folder of its own, in the form that is asked for or, without it, its usual one."""
+        notes = []
+        for part in self.methods:
+            own = dataclasses.replace(
+                request,
+                form=request.form if request.form in part.forms else part.forms[0],
+                out=request.out / part.name,
+                retrieved=request.retrieved.nearest(part.config.k) if part.uses_retrieval else request.retrieved,
+            )
+            notes += [f"{part.name}: {note}" for note in part.export(folder / part.name, own)]
+        return notes
 
 
 def _within(data: TrainingData, part: Method) -> TrainingData:

@@ -163,6 +163,7 @@ class Problem:
         summed: Whether a batch's loss is the weighted sum of its items' losses, and not their weighted mean: for items
             whose parameters are their own.
         at_once: Most items of a batch that are read together; 0 lets the loop choose by memory.
+        alone: Whether one process trains it, where several were started together.
         records: What the loop recorded, one for each epoch.
     """
 
@@ -179,4 +180,5 @@ class Problem:
     checkpoints: bool = True
     summed: bool = False
     at_once: int = 0
+    alone: bool = False
     records: list[dict[str, float]] = dataclasses.field(default_factory=list)

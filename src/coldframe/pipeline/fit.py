@@ -28,6 +28,7 @@ from coldframe.tasks.corpora import spread
 from coldframe.tasks.load import load_task
 from coldframe.tasks.task import Example, Passage, Task, content_hash, text_key
 from coldframe.training.config import TrainingConfig
+from coldframe.training.processes import Processes
 from coldframe.training.trainer import Trainer
 
 CHECKPOINT = "checkpoint"
@@ -60,7 +61,7 @@ def fit(
         training: How to train: single settings over the method's own defaults, or all of them as one config.
         store: The task's entries, changed on purpose (an ablation); as they are if None.
         out: Folder for checkpoints and the artifact: a new or empty one, or one that coldframe wrote. If None, nothing
-            is written.
+            is written. Of several processes the first writes.
         resume: Continue an interrupted run found in ``out``.
         calibrate: How the labels' scores are corrected when all else is done, see :meth:`Pipeline.calibrate`:
             ``"contextual"``, ``"batch"``, ``"prior"`` or ``"validation"`` (which True means too).
@@ -80,7 +81,9 @@ def fit(
         >>> lm, task = cf.load_lm("smollm2"), cf.load_task("b3db")  # doctest: +SKIP
         >>> pipeline = cf.fit(cf.MHAESP(heads=4), lm, task, epochs=2)  # doctest: +SKIP
     """
-    with contextlib.nullcontext() if out is None else claimed(local_path(out)) as folder:
+    processes = Processes.join(cpu=lm is None or lm.device.type == "cpu")
+    quiet = quiet or not processes.first
+    with processes.claimed(out) as folder:
         started = time.perf_counter()
         lm = model_for(method, lm)
         config = training_settings(method, training, settings)
@@ -114,7 +117,7 @@ def fit(
             pipeline.calibrate(rows, way)
         if way not in ("none", "contextual"):
             pipeline.trained_keys |= {row.key for row in rows}
-        if folder is not None:
+        if folder is not None and processes.first:
             if task.schema.kind == "classification" and (rows := task.validation or task.train):
                 pipeline.measure_priors(spread(rows, PRIOR_ROWS))
             pipeline.save_pretrained(folder)

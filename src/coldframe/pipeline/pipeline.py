@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ from coldframe.tasks.long_rows import too_long, within
 from coldframe.tasks.table import Problems
 from coldframe.tasks.task import Example, Schema
 from coldframe.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from coldframe.pipeline.export import Exported
 
 
 @dataclasses.dataclass
@@ -329,14 +332,11 @@ class Pipeline:
             )
         return upload(self, repo_id, private=private, **options)
 
-    def export(self, out: str | Path, entries: Sequence[str] = ()) -> Path:
-        """Write what was learned in a form that other libraries load; see the method's ``export``.
+    def export(self, out: str | Path, **wanted: Any) -> Exported:
+        """Write what was learned in a form that other libraries load; see :func:`coldframe.pipeline.export.export`."""
+        from coldframe.pipeline.export import export
 
-        Args:
-            out: A folder that does not exist.
-            entries: Ids of store entries, where something is learned for each.
-        """
-        return self.method.export(local_path(out), entries)
+        return export(self, out, **wanted)
 
 
 def load(path: str | Path, lm: FrozenLM | None = None, encoder: Any = None) -> Pipeline:

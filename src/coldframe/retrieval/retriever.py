@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
@@ -21,13 +22,15 @@ from coldframe.retrieval.encoder_objects import spec_of
 from coldframe.retrieval.encoders import Encoder, encoder_spec, load_encoder
 from coldframe.retrieval.exact import ExactCosine, ExactTanimoto
 from coldframe.retrieval.index import Index, Indices, Recall, Scores, nearest, stack
+from coldframe.retrieval.molecules import MorganEncoder
+from coldframe.retrieval.postgres_url import without_password
 from coldframe.retrieval.similarity import Similarity, morgan_sets, scaffold_sets
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.retrieval.swap import swapped
 from coldframe.tasks.task import Domain, Example, Passage, content_hash
 
 SimilarityChoice = Literal["auto", "tanimoto", "scaffold-tanimoto", "cosine", "bm25"]
-IndexKind = Literal["exact", "usearch"]
+IndexKind = Literal["exact", "usearch", "postgres", "postgres-hnsw"]
 Strategy = Literal["auto", "top", "given", "random", "fixed", "oracle", "swapped", "none"]
 
 RECALL_QUERIES = 200
@@ -48,7 +51,10 @@ class RetrievalConfig(Config):
             or of its gold entries where they are known (a diagnosis: it needs the answers). ``swapped``: what
             ``auto`` retrieves for another of the queries asked together, by the seed; it shares no entry with the
             query's own (a control). ``none``: nothing.
-        index: ``exact``, or ``usearch`` (approximate; extra ``ann``).
+        index: ``exact``, or ``usearch`` (approximate; extra ``ann``). For stores that several processes share, in
+            PostgreSQL (extra ``pg``): ``postgres`` (exact), or ``postgres-hnsw`` (approximate).
+        index_url: Of the PostgreSQL server; left out, the variable COLDFRAME_INDEX_URL, else a server that is started
+            on this machine. A password in it is not kept.
         encoder: Spec of the encoder behind cosine, or the encoder itself: a ``SentenceTransformer``, or any object with
             ``encode(texts)``. ``auto`` is the domain's default.
         seed: For ``random``, ``fixed`` and ``swapped``.
@@ -56,11 +62,12 @@ class RetrievalConfig(Config):
 
     section = "retrieval settings"
     at_least = {"seed": 0}
-    plain = {"encoder": spec_of}
+    plain = {"encoder": spec_of, "index_url": without_password}
 
     similarity: SimilarityChoice = "auto"
     strategy: Strategy = "auto"
     index: IndexKind = "exact"
+    index_url: str = ""
     encoder: str = "auto"
     seed: int = 0
 
@@ -110,9 +117,9 @@ class Retriever:
             raise ConfigError(f"{similarity} compares molecules", got=f"domain {domain!r}", fix="Use cosine or bm25.")
         if similarity == "bm25" and domain != "text":
             raise ConfigError("bm25 compares words", got=f"domain {domain!r}", fix="Use tanimoto or cosine.")
-        if self.config.index == "usearch" and similarity not in ("tanimoto", "cosine"):
+        if self.config.index != "exact" and similarity not in ("tanimoto", "cosine"):
             fix = "Use index='exact'."
-            raise ConfigError(f"usearch has no {similarity}", expected="tanimoto or cosine", fix=fix)
+            raise ConfigError(f"{self.config.index} has no {similarity}", expected="tanimoto or cosine", fix=fix)
 
     @property
     def similarity(self) -> Similarity:
@@ -132,6 +139,8 @@ class Retriever:
     @cached_property
     def index(self) -> Index[Any]:
         """The store, encoded and ready to search."""
+        if self.config.index.startswith("postgres"):
+            return self._shared()
         things = self._features(self.store.texts)
         if self.config.index == "usearch":
             return self._approximate(things)
@@ -207,17 +216,39 @@ class Retriever:
         scores, present = self.index.score(queries, rows), rows >= 0
         return stack([nearest(r[p], s[p], self.k) for r, s, p in zip(rows, scores, present, strict=True)], self.k)
 
+    def _shared(self) -> Index[Any]:
+        """The table of the store in PostgreSQL; who finds it there encodes nothing but its queries."""
+        from coldframe.retrieval.postgres import PostgresCosine, PostgresIndex, PostgresTanimoto
+
+        cosine, approximate = self.similarity == "cosine", self.config.index == "postgres-hnsw"
+        features = self.encoder.hash if cosine else f"{MorganEncoder.hash} {version('rdkit')}"
+        key = content_hash(__version__, self.store.hash, features)
+
+        def things() -> Any:
+            return self._features(self.store.texts)
+
+        kind: type[PostgresIndex[Any]] = PostgresCosine if cosine else PostgresTanimoto
+        index = kind(things, key, self.config.index_url, approximate=approximate)
+        if approximate:
+            self._measure(index, lambda rows: self._features([self.store.texts[i] for i in rows]))
+        return index
+
     def _approximate(self, things: Any) -> Index[Any]:
-        """The usearch index, and a line on how much it misses: each sampled row is asked for its own neighbours."""
+        """The usearch index."""
         from coldframe.retrieval.usearch import ApproximateIndex, UsearchCosine, UsearchTanimoto
 
         cosine = self.similarity == "cosine"
         index: ApproximateIndex[Any] = UsearchCosine(things) if cosine else UsearchTanimoto(things)
+        self._measure(index, lambda rows: index.take(things, rows))
+        return index
+
+    def _measure(self, index: Any, take: Callable[[Indices], Any]) -> None:
+        """How much an approximate index misses, and a line on it: each sampled row is asked for its own neighbours."""
         sample = np.linspace(0, len(self.store) - 1, min(RECALL_QUERIES, len(self.store))).astype(np.int64)
         itself = self._excluded([self.store.examples[i] for i in sample], same_key=True)
-        self.recall = index.recall(index.take(things, sample), self.k, itself)
-        say(f"usearch finds {self.recall.value:.1%} of the {self.k} nearest (measured on {len(sample)} stored rows)")
-        return index
+        self.recall = recall = index.recall(take(sample), self.k, itself)
+        name = self.config.index
+        say(f"{name} finds {recall.value:.1%} of the {self.k} nearest (measured on {len(sample)} stored rows)")
 
     def _features(self, texts: Sequence[str]) -> Any:
         """Texts as the similarity in use wants them."""
@@ -278,6 +309,6 @@ class Retriever:
         rows = (f"{e.id}\x1e{e.text}\x1e{e.key}\x1e{e.target}\x1e{e.gold}" for e in examples)
         keys = content_hash(*(example.key for example in self.store.examples))
         strategy = "top" if self.config.strategy in ("auto", "swapped") else self.config.strategy  # what is searched
-        config = self.config.replace(similarity=self.similarity, strategy=strategy)
+        config = self.config.replace(similarity=self.similarity, strategy=strategy, index_url="")
         settings = (config.to_dict(), self.k, exclude_same_key, encoder)
         return content_hash(__version__, self.store.hash, keys, repr(settings), *rows)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,13 +19,14 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.inference.run import run
 from coldframe.methods.base import Method, prompts
-from coldframe.methods.training_set import Problem, RetrievedRows
+from coldframe.methods.training_set import Problem, RetrievedRows, TrainingSet
 from coldframe.progress import Bar
 from coldframe.tasks.metrics import METRICS
 from coldframe.tasks.task import content_hash
-from coldframe.training import checkpoint
+from coldframe.training import checkpoint, schedule
 from coldframe.training.checkpoint import Progress
 from coldframe.training.config import TrainingConfig
+from coldframe.training.processes import Processes
 
 _T = TypeVar("_T")
 _READ_AHEAD = 512  # rows whose states are in memory at once, kept or not
@@ -36,7 +37,8 @@ class Trainer:
     """Trains one problem and keeps the weights that do best on its validation items.
 
     The same settings and data give the same weights, bit for bit, whether the run was interrupted or not
-    (on one machine, with one thread count).
+    (on one machine, with one thread count). Several processes, see :class:`.processes.Processes`, make the steps that
+    one would make with as many times the ``accumulation``, unless the problem says its own or its items are apart.
 
     Args:
         problem: What is trained, in place.
@@ -62,16 +64,20 @@ class Trainer:
         self.problem, self.method, self.lm = problem, problem.method, lm
         self.config = config = config.replace(**problem.settings)
         self.items, self.validation = problem.items, problem.validation
-        self.folder, self.resume, self.quiet = folder, resume, quiet
+        self.folder, self.resume = folder, resume
         trackers = None if config.report_to == "none" else config.report_to
         self.accelerator = Accelerator(log_with=trackers, project_dir=str(folder or "."), cpu=lm.device.type == "cpu")
+        self.processes = Processes.of(problem.alone)
+        self.quiet = quiet or not self.processes.first
+        if "accumulation" not in problem.settings and not problem.summed:
+            self.config = config = config.replace(accumulation=config.accumulation * self.processes.count)
         rate = self.method.learning_rate if config.learning_rate is None else config.learning_rate
         groups = self.method.parameter_groups(rate) if problem.parameters is None else problem.parameters
         self.parameters = [p for group in groups for p in group["params"]]
         if not self.parameters:
             raise TrainingError(f"{self.method.name} has no parameters to train")
         optimizer = self.method.optimizer(groups, lr=rate, weight_decay=config.weight_decay)
-        self.model, self.optimizer = self.accelerator.prepare(self.method, optimizer)
+        self.optimizer = self.accelerator.prepare(optimizer)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._figures: dict[str, float] = {}
         self.rows_at_once = problem.at_once or config.batch_size
@@ -84,13 +90,10 @@ class Trainer:
         Raises:
             TrainingError: If a loss is not finite (the last good checkpoint stays), or nothing was trained.
         """
-        progress, best, start = Progress(), _copy(self.method), _moments(self.parameters)
-        fingerprint = self._fingerprint()
-        if self.folder is not None and self.resume:
-            resumed = checkpoint.load(self.folder, fingerprint, self.optimizer)
-            if resumed is not None:
-                progress, weights, best = resumed
-                self.method.load_state_dict(weights)
+        start, fingerprint = _moments(self.parameters), self._fingerprint()
+        progress, weights, best, state = self.processes.from_first(lambda: self._begin(fingerprint))
+        self.method.load_state_dict(weights)
+        self.optimizer.load_state_dict(state)
         if not progress.finished:  # nothing is written where nothing is left to do: the place may be read-only
             self._checkpoint(progress, fingerprint, best)  # a place that cannot be written is told before the work
         if self.config.report_to != "none":
@@ -123,6 +126,12 @@ class Trainer:
             )
         return progress.history
 
+    def _begin(self, fingerprint: str) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+        """Progress, weights, best weights and the optimiser's state, from a checkpoint if there is one."""
+        folder, weights = self.folder if self.resume else None, _copy(self.method)
+        resumed = None if folder is None else checkpoint.load(folder, fingerprint, self.optimizer)
+        return *(resumed or (Progress(), weights, weights)), self.optimizer.state_dict()
+
     @torch.no_grad()
     def _read_ahead(self) -> None:
         """Compute the frozen states of all texts first, in fixed batches: their last bits depend on the batch."""
@@ -133,7 +142,8 @@ class Trainer:
             if not isinstance(items, RetrievedRows):
                 continue
             rows = []
-            for part in _parts(range(len(items)), self.config.batch_size):
+            own = self.processes.own if items is self.items else self.processes.if_first
+            for part in _parts(own(range(len(items))), self.config.batch_size):
                 batch = items.take(part)
                 conditioning = Conditioning(contexts=self.method.contexts(batch.texts, batch.retrieved))
                 rows += self.lm.rows(prompts(self.method.ready.schema, batch.texts), conditioning)
@@ -161,7 +171,7 @@ class Trainer:
             every = self.config.checkpoint_every
             if every and progress.step % every == 0:
                 self._checkpoint(progress, fingerprint, best)
-        record = {
+        record: dict[str, float] = {
             "epoch": progress.epoch + 1,
             "step": progress.step,
             "train_loss": progress.running[0] / progress.running[1],
@@ -176,23 +186,29 @@ class Trainer:
         for base, param_group in zip(self.base_rates, self.optimizer.param_groups, strict=True):
             param_group["lr"] = base * self._rate(step)
         total = 1.0 if self.problem.summed else sum(self.items.weight(i) for batch in group for i in batch)
-        mine = group[self.accelerator.process_index :: self.accelerator.num_processes]
-        while True:
-            self.optimizer.zero_grad()
-            try:
-                losses = [self._backward(part, total) for batch in mine for part in _parts(batch, self._at_once(batch))]
-                break
-            except RuntimeError as error:
-                if not _out_of_memory(error) or self.rows_at_once == 1:
-                    raise
-                self.rows_at_once = max(1, min(self.rows_at_once, max(map(len, mine))) // 2)
-                print(f"Out of memory: going on with {self.rows_at_once} rows at a time.", file=sys.stderr)
+        self.processes.seed(self.config.seed, step)
+        mine = [own for batch in group if (own := self.processes.own(batch))]
+        losses = self.processes.together(lambda: self._backward_all(mine, total))
+        self.processes.add_up(self.parameters)
         self._figures = self.method.step_figures()  # before clipping
         if self.config.clip:
             dense = [p for p in self.parameters if p.grad is not None and not p.grad.is_sparse]  # rows are their own
             self.accelerator.clip_grad_norm_(dense, self.config.clip)
         self.optimizer.step()
-        return [loss for part in losses for loss in part]
+        return losses
+
+    def _backward_all(self, batches: Sequence[Sequence[int]], total: float) -> list[float]:
+        """The gradients of some batches; the losses of their items."""
+        while True:
+            self.optimizer.zero_grad()
+            try:
+                parts = [part for batch in batches for part in _parts(batch, self._at_once(batch))]
+                return [loss for part in parts for loss in self._backward(part, total)]
+            except RuntimeError as error:
+                if not _out_of_memory(error) or self.rows_at_once == 1:
+                    raise
+                self.rows_at_once = max(1, min(self.rows_at_once, max(map(len, batches))) // 2)
+                print(f"Out of memory: going on with {self.rows_at_once} rows at a time.", file=sys.stderr)
 
     def _at_once(self, batch: Sequence[int]) -> int:
         """How many items of a batch go through the model together; most processors do not say that memory is short."""
@@ -202,9 +218,9 @@ class Trainer:
         return max(1, min(self.rows_at_once, _GRADIENT_TOKENS // longest))
 
     def _backward(self, rows: Sequence[int], total: float) -> list[float]:
-        losses = self.model(self.lm, self.items.take(rows))
+        losses = self.method(self.lm, self.items.take(rows))
         weights = torch.tensor([self.items.weight(i) for i in rows], device=losses.device)
-        loss = (losses * weights).sum() / total * self.accelerator.num_processes
+        loss = (losses * weights).sum() / total
         if not bool(torch.isfinite(loss)):
             bad = [i for i, value in zip(rows, losses.detach().tolist(), strict=True) if not math.isfinite(value)]
             raise TrainingError(
@@ -254,6 +270,9 @@ class Trainer:
         items = self.validation
         assert items is not None  # asked for only where there is something
         self.method.eval()
+        return self.processes.from_first(lambda: self._validation(items))
+
+    def _validation(self, items: TrainingSet) -> dict[str, float]:
         if isinstance(items, RetrievedRows) and self.method.ready.schema.kind == "classification":
             return self._validate_labels(items)
         losses: list[float] = []
@@ -281,17 +300,10 @@ class Trainer:
         """The schedule's factor at a step."""
         if self.problem.rate is not None:
             return self.problem.rate(step)
-        steps = self.config.epochs * self.steps_per_epoch
-        warm = int(self.config.warmup * self.config.epochs * self.steps_per_epoch)
-        if step < warm:
-            return (step + 1) / (warm + 1)
-        share = (step - warm) / max(1, steps - warm)
-        if self.config.schedule == "constant":
-            return 1.0
-        return 1 - share if self.config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * share))
+        return schedule.factor(self.config, self.steps_per_epoch, step)
 
     def _checkpoint(self, progress: Progress, fingerprint: str, best: dict[str, Tensor]) -> None:
-        if self.folder is not None and self.problem.checkpoints and self.accelerator.is_main_process:
+        if self.folder is not None and self.problem.checkpoints and self.processes.first:
             weights = self.method.state_dict()
             checkpoint.save(self.folder, progress, fingerprint, weights, best, self.optimizer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.methods.base import Method
 from coldframe.methods.config import MethodConfig, MethodContext
+from coldframe.methods.export import ExportRequest
+from coldframe.methods.forms import Form
 from coldframe.methods.head_gains.config import ReweightConfig
 from coldframe.methods.head_gains.discovery import Effects, choose_heads, discover
 from coldframe.methods.head_gains.fold import save_reweighted
@@ -231,7 +234,14 @@ class PEAR(Method):
         effects = Effects(self.clean.cpu(), self.patched.cpu())
         return Reweighting(tuple(self.heads), effects, self.gains.detach().cpu(), self.history)
 
-    def export(self, out: Path, entries: Sequence[str] = ()) -> Path:
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """An ordinary checkpoint."""
+        return ("checkpoint",)
+
+    def export(self, folder: Path, request: ExportRequest) -> list[str]:
         """Write the reweighted model: an ordinary checkpoint with the gains in it, and the gains beside it."""
-        save_reweighted(self.ready.lm, self.config, self.reweighting, out)
-        return out
+        folded = save_reweighted(self.ready.lm, self.config, self.reweighting, folder)
+        if not folded.folded:
+            return ["The weights are packed: the gains stay beside them (coldframe.methods.head_gains.fold.attach)."]
+        return [f"An ordinary checkpoint for any server: vllm serve {shlex.quote(str(request.out))}"]

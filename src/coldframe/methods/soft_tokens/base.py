@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -16,8 +17,11 @@ from coldframe.frozen.ports import Placement
 from coldframe.methods.base import Method, VectorSource
 from coldframe.methods.config import MethodConfig, MethodContext
 from coldframe.methods.entry_vectors import gathered, one_hot_labels
+from coldframe.methods.export import ExportRequest
+from coldframe.methods.forms import Form
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
 from coldframe.methods.soft_tokens.label_vectors import LabelVectors
+from coldframe.methods.soft_tokens.peft_prompt import write_peft_prompt
 from coldframe.methods.soft_tokens.set_attention import attention_entropy
 from coldframe.methods.soft_tokens.tuned_encoder import TunedEncoder, searched_with
 from coldframe.retrieval.encoder_objects import spec_of
@@ -106,6 +110,23 @@ class SoftTokenMethod(Method):
     def shares_text(self) -> bool:
         """Whether the tokens stand after the query's text, whose states are then the base model's."""
         return self.config.placement == "suffix"
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """PEFT's too, where the prompt is the same for every query and stands before the text: PEFT has no other."""
+        if not self.reads_model:
+            return ()
+        fixed = not (self.uses_query or self.uses_retrieval)
+        return ("peft", "safetensors") if fixed and self.config.placement == "prefix" else ("safetensors",)
+
+    @torch.no_grad()
+    def export(self, folder: Path, request: ExportRequest) -> list[str]:
+        """Write what was learned, and the soft tokens of the queries."""
+        if request.form != "peft":
+            return super().export(folder, request)
+        prompt = self.condition([""], request.retrieved).soft_tokens
+        assert prompt is not None  # the port that it fills
+        return write_peft_prompt(folder, self.ready.lm, prompt.reshape(-1, prompt.shape[-1]))
 
 
 class EncodedMethod(SoftTokenMethod):

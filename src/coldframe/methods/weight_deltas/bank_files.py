@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from coldframe.errors import ArtifactError
@@ -15,6 +18,8 @@ from coldframe.methods.weight_deltas.hypernetwork import Hypernetwork
 from coldframe.storage.files import write_text
 from coldframe.storage.tensors import open_tensors, read_tensors, reading, write_tensors
 from coldframe.tasks.task import content_hash
+
+L = TypeVar("L", bound=Any)
 
 SHARDS, INDEX = "adapters", "adapters/index.json"
 BANK = "bank.safetensors"
@@ -58,6 +63,50 @@ def shard_places(paths: Iterable[Path]) -> dict[tuple[str, str], tuple[Path, int
 def _name(fingerprint: str, lessons: Mapping[str, str], adapters: Tensor) -> str:
     values = hashlib.sha256(adapters.contiguous().view(torch.uint8).numpy().data).hexdigest()
     return content_hash(fingerprint, *lessons, *lessons.values(), values)
+
+
+class Claims:
+    """Which passages a process trains, where several share a folder: each group is claimed by whoever comes first.
+
+    A claim is a lock of the system, which goes with its process: what a process that died left undone is trained by
+    another.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._places: dict[tuple[str, str], Path] = {}
+
+    def shared(self, groups: Sequence[Sequence[L]]) -> Iterator[list[L]]:
+        """The groups for this process, less what others finish; ends when all groups are finished.
+
+        Args:
+            groups: Of lessons (passage, sequences, hash), the same for every process.
+        """
+        (self.folder / ".claims").mkdir(parents=True, exist_ok=True)
+        for wait in (False, True):  # first what is free, then whatever another one did not finish
+            for number, group in enumerate(groups):
+                name = content_hash(*(lesson[0].id for lesson in group))
+                lock = FileLock(self.folder / ".claims" / f"{number}-{name[:16]}.lock")
+                try:
+                    lock.acquire(timeout=-1 if wait else 0)
+                except Timeout:
+                    continue
+                except FileNotFoundError:  # another one found all of them finished, and took the locks away
+                    return
+                try:
+                    if missing := [lesson for lesson in group if not self._finished(lesson)]:
+                        yield missing
+                finally:
+                    lock.release()
+        shutil.rmtree(self.folder / ".claims", ignore_errors=True)
+
+    def _finished(self, lesson: Any) -> bool:
+        key = lesson[0].id, lesson[2]
+        if key not in self._places:
+            read = set(self._places.values())
+            new = [path for path in (self.folder / SHARDS).glob("[!.]*.safetensors") if path not in read]
+            self._places |= {place: path for place, (path, _, _) in shard_places(new).items()}
+        return key in self._places
 
 
 def write_index(folder: Path, lessons: Mapping[str, str]) -> None:

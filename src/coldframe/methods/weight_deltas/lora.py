@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from coldframe.frozen.ports import Conditioning, LowRank
 from coldframe.methods.base import Method
 from coldframe.methods.config import MethodConfig, MethodContext
+from coldframe.methods.export import ExportRequest
+from coldframe.methods.forms import Form
 from coldframe.methods.search_space import Choices, Floats, SearchSpace
+from coldframe.methods.weight_deltas.adapter import compose
+from coldframe.methods.weight_deltas.adapter_export import Part, write_adapters, write_parts
 from coldframe.methods.weight_deltas.adapters import trained_factors
 from coldframe.retrieval.store import Retrieved
 
@@ -71,3 +76,15 @@ class LoRA(Method):
         scale = self.config.alpha / self.config.rank
         targets = zip(self.targets, self.a, self.b, strict=True)
         return Conditioning(deltas={linear.name: LowRank(a, b, scale) for linear, a, b in targets})
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """Those of an adapter."""
+        return "peft", "gguf", "sglang"
+
+    def export(self, folder: Path, request: ExportRequest) -> list[str]:
+        """Write the adapter, which is the same for every query."""
+        adapters = compose(self, [""], request.retrieved)
+        if request.form == "gguf":
+            return write_parts(folder, [[Part(self.name, adapters[0])]], ["every-query"])
+        return write_adapters(folder, adapters, [self.name], request)

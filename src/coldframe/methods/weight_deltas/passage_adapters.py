@@ -12,21 +12,24 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import torch
 
-from coldframe.errors import ConfigError, DataError, NotFittedError, nearest
+from coldframe.errors import DataError, NotFittedError, nearest
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.sequence_loss import TokenSequence
 from coldframe.methods.base import Method
 from coldframe.methods.config import MethodContext
+from coldframe.methods.export import ExportRequest
+from coldframe.methods.forms import Form
 from coldframe.methods.search_space import Choices, SearchSpace
 from coldframe.methods.training_set import TrainingData
+from coldframe.methods.weight_deltas.adapter import Adapter, adapters_of
 from coldframe.methods.weight_deltas.adapter_config import AdapterConfig
+from coldframe.methods.weight_deltas.adapter_export import Part, write_adapters, write_parts
 from coldframe.methods.weight_deltas.adapters import Factors, Layout
 from coldframe.methods.weight_deltas.banks import Bank
-from coldframe.methods.weight_deltas.lora_folder import write_lora
 from coldframe.methods.weight_deltas.passage_sequences import PassageSequences, lesson_hash, questions_by_passage
 from coldframe.progress import say
 from coldframe.retrieval.store import Retrieved
-from coldframe.storage.files import atomic_path, link_or_copy
+from coldframe.storage.files import link_or_copy
 from coldframe.tasks.task import Example, Passage, content_hash
 
 T = TypeVar("T")
@@ -107,12 +110,17 @@ class PassageAdapters(Method):
 
     def condition(self, texts: Sequence[str], retrieved: Retrieved) -> Conditioning:
         """The adapters of each query's k nearest passages, combined into one."""
+        return self._conditioning(self.passages_for(texts, retrieved))
+
+    def passages_for(self, texts: Sequence[str], retrieved: Retrieved) -> list[list[str]]:
+        """Ids of the passages whose adapters each query gets."""
         nearest = retrieved.ranked().top(self.config.k).canonical()
         ids = [[entry.id for entry in nearest.examples(row)] for row in range(len(nearest))]
-        if self.config.source == "others":
-            ids = list(map(self._swapped, texts, ids))
+        return list(map(self._swapped, texts, ids)) if self.config.source == "others" else ids
+
+    def _conditioning(self, queries: Sequence[Sequence[str]]) -> Conditioning:
         device = self.ready.lm.device
-        factors = [(a.to(device), b.to(device)) for a, b in self.factors(ids)]
+        factors = [(a.to(device), b.to(device)) for a, b in self.factors(queries)]
         return Conditioning(deltas=self.layout.deltas(factors, self.adapters.scale))
 
     # ---- training ---------------------------------------------------------------------------------------
@@ -167,18 +175,40 @@ class PassageAdapters(Method):
             link_or_copy(path, folder / name)
         return list(self.adapters.files)
 
-    def export(self, out: Path, entries: Sequence[str] = ()) -> Path:
-        """Write the adapter of one passage, or of several combined, as a LoRA folder that peft loads."""
-        if unknown := [entry for entry in entries if entry not in self.adapters.ids]:
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """Those of an adapter."""
+        return "peft", "gguf", "sglang"
+
+    def export(self, folder: Path, request: ExportRequest) -> list[str]:
+        """Write the adapter of each query, or the one of some entries combined."""
+        if unknown := [entry for entry in request.entries if entry not in self.adapters.ids]:
             raise DataError(f"There is no passage {unknown[0]!r}", fix=nearest(unknown[0], self.adapters.ids))
-        if not entries:
-            raise DataError("There is no passage to export", fix="Name one or several of the store.")
-        if out.exists():
-            raise ConfigError(f"{out} exists already", fix="Choose another folder.")
-        factors = [(a[0], b[0]) for a, b in self.factors([entries])]
-        with atomic_path(out) as folder:
-            write_lora(folder, self.ready.lm, self.layout, factors, self.adapters.scale)
-        return out
+        if not (request.entries or request.queries):
+            raise DataError("There is no passage to export", fix="Name entries of the store, or queries.")
+        if request.entries:
+            passages, names = [list(request.entries)], ["entries"]
+        else:
+            passages, names = self.passages_for(request.queries, request.retrieved), request.names
+        if request.form == "gguf":
+            return write_parts(
+                folder, [self.parts(ids, name) for ids, name in zip(passages, names, strict=True)], names
+            )
+        adapters = adapters_of(self.ready.lm, self._conditioning(passages), len(passages))
+        return write_adapters(folder, adapters, names, request)
+
+    def parts(self, ids: Sequence[str], name: str) -> list[Part]:
+        """The adapters whose sum is that of some passages: one of each where they are added up, else one of all."""
+        combine = self.config.combine
+        rule = self.adapters.default if combine == "auto" else combine
+
+        def adapter_of(passages: Sequence[str]) -> Adapter:
+            return adapters_of(self.ready.lm, self._conditioning([passages]), 1)[0]
+
+        if rule not in ("sum", "mean"):
+            return [Part(name, adapter_of(ids))]
+        scale = 1.0 if rule == "sum" else 1 / max(1, len(ids))
+        return [Part(id, adapter_of([id]), scale) for id in ids]
 
     @property
     def stored_dtype(self) -> torch.dtype:

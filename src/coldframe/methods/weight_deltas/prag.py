@@ -23,7 +23,7 @@ from coldframe.methods.weight_deltas.bank_files import INDEX, SHARDS
 from coldframe.methods.weight_deltas.banks import AdapterShards
 from coldframe.methods.weight_deltas.passage_adapters import Lesson, PassageAdapters
 from coldframe.methods.weight_deltas.passage_sequences import where
-from coldframe.progress import duration, say
+from coldframe.progress import duration, say, several_processes
 from coldframe.storage.artifact import Artifact
 
 _TOKENS, _PASSAGES = 4096, 64  # on a processor: some gigabytes at most, and more at once is no faster
@@ -123,10 +123,12 @@ class PRAG(PassageAdapters):
                 fix="Pass another --out, or delete the folder to start again.",
             )
         left = [lesson for lesson in lessons if (lesson[0].id, lesson[2]) not in places]
+        claims = bank_files.Claims(folder) if several_processes() else None
         if 0 < len(left) < len(lessons) and not data.quiet:
             say(f"{len(lessons) - len(left)} of {len(lessons)} passages are learned already; going on with the others")
         started, done = time.monotonic(), 0
-        for group in self.groups(left):
+        groups = self.groups(left) if claims is None else claims.shared(list(self.groups(lessons)))
+        for group in groups:
             yield self.problem(group, data)
             flat = self.flat.detach().cpu().to(self.stored_dtype)
             bank_files.write_shard(folder, {passage.id: lesson for passage, _, lesson in group}, flat, fingerprint)
@@ -174,6 +176,7 @@ class PRAG(PassageAdapters):
             name=f"{self.name}: {len(group)} passages",
             checkpoints=False,
             summed=True,
+            alone=True,
             at_once=len(items),
         )
 
