@@ -58,9 +58,9 @@ def ended(connection: socket.socket) -> bytes:
 
 def test_a_gateway_that_is_stopped_answers_what_it_accepted(started: dict[str, Path]) -> None:
     expected = cf.load(started["mha-esp"], model()).predict_proba(TEXTS)
-    with Process(started) as gateway:
+    with Process(started, queue=4096) as gateway:
         with ThreadPoolExecutor(8) as pool:
-            futures = [pool.submit(gateway.post, "/v1/predict", body("mha-esp", *TEXTS * 40)) for _ in range(8)]
+            futures = [pool.submit(gateway.post, "/v1/predict", body("mha-esp", *TEXTS * 20)) for _ in range(8)]
             time.sleep(0.3)
             status, lines = gateway.stop(signal.SIGTERM)
             answers = []
