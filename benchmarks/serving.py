@@ -153,10 +153,8 @@ def one_adapter(artifact: Path, count: int) -> dict[str, Any]:
 @contextlib.contextmanager
 def many(count: int) -> Iterator[tuple[dict[str, Path], list[Any]]]:
     """Folders and pipelines of many adapters on one tiny model, of several methods."""
-    from tests.serving import process
-    from tests.serving.gateways import fitted
+    from tests.serving.gateway.support import fitted, tiny_encoders
 
-    process.tiny_encoders()
     methods = ("mha-esp", "idpg", "prompt-tuning", "lora", "icl")
     with tempfile.TemporaryDirectory() as home:
         folders, pipelines = {}, []
@@ -165,12 +163,13 @@ def many(count: int) -> Iterator[tuple[dict[str, Path], list[Any]]]:
             folders[f"a{i}"] = Path(home) / f"a{i}"
             pipeline.save_pretrained(folders[f"a{i}"])
             pipelines.append(pipeline)
-        yield folders, pipelines
+        with tiny_encoders():
+            yield folders, pipelines
 
 
 def many_adapters(count: int, requests: int, concurrency: int = 32) -> dict[str, Any]:
     """Every request to another adapter; every answer compared with its own adapter's, and with all others'."""
-    from tests.serving.gateways import TEXTS
+    from tests.serving.gateway.support import TEXTS
 
     rng = np.random.default_rng(0)
     questions = [f"{TEXTS[i % 4]} {i}" for i in range(20)]
@@ -178,7 +177,7 @@ def many_adapters(count: int, requests: int, concurrency: int = 32) -> dict[str,
         right = np.stack([pipeline.predict_proba(questions) for pipeline in pipelines])
         settings = json.dumps({"queue": 4096, "state_bytes": 16 << 20})
         words = [f"{name}={folder}" for name, folder in folders.items()]
-        served = Served([sys.executable, "-m", "tests.serving.process", settings, *words])
+        served = Served([sys.executable, "-m", "tests.serving.gateway.process", settings, *words])
         try:
             pairs = [(int(rng.integers(count)), int(rng.integers(len(questions)))) for _ in range(requests)]
             bodies = [{"adapter": f"a{a}", "inputs": [questions[q]]} for a, q in pairs]

@@ -26,19 +26,20 @@ class Serve(Grouped):
 
     The page is at http://127.0.0.1:8080/. Programs send {"adapter": "bbb", "inputs": ["CCO"]} to /v1/predict, or use
     any client of OpenAI with the name of an adapter as the model. Keys are read from the variables COLDFRAME_API_KEY
-    (for every adapter) and COLDFRAME_ADMIN_KEY (to change adapters), or from the file of --access.
+    (for every adapter) and COLDFRAME_ADMIN_KEY (to change adapters), or from the file of --access; the key of the
+    server behind it from COLDFRAME_BACKEND_KEY.
 
     Args:
         adapter: Name and folder of an artifact; give it once for each.
         backend: Server that holds the model (vLLM); without it the model runs in this process.
-        backend_model: Name of the model there, if it is not the artifact's own.
+        backend_model: Name of the model there, if it serves several.
         host: Address to listen at; one that can be reached from outside needs keys.
         port: Port to listen at; 0 takes a free one.
         access: YAML or JSON file with keys and limits of adapters.
         allow_unauthenticated: Let anybody who reaches the address use it.
         adapter_root: Folder below which adapters lie that may be added while it runs.
         batch: Inputs that are answered together, at most.
-        wait: Milliseconds that a request waits for others to be answered with.
+        wait: Milliseconds that a request waits for others to be answered with; 2, and 0 before a server.
         queue: Inputs that may wait; further requests are refused for the moment (503).
         deadline: Seconds after which a request without an answer is given up (504).
         max_body: Bytes that a request may have.
@@ -60,7 +61,7 @@ class Serve(Grouped):
     allow_unauthenticated: bool = False
     adapter_root: str | None = None
     batch: int = 64
-    wait: float = 2.0
+    wait: float | None = None
     queue: int = 1024
     deadline: float = 60.0
     max_body: int = 1 << 20
@@ -83,14 +84,16 @@ def run(argv: Sequence[str]) -> None:
         port=options.port,
         adapter_root=options.adapter_root,
         batch=options.batch,
-        wait=options.wait,
+        wait=options.wait if options.wait is not None else 2.0 if options.backend is None else 0.0,
         queue=options.queue,
         deadline=options.deadline,
         body=options.max_body,
         workers=options.workers or (1 if options.backend is None else 8),
         allow_unauthenticated=options.allow_unauthenticated,
     )
-    load_model = None if options.backend is None else models_of(options.backend, options.backend_model)
+    load_model = (
+        None if options.backend is None else models_of(options.backend, options.backend_model, options.deadline)
+    )
     serve(artifacts, settings, Access.with_environment(options.access), load_model)
 
 

@@ -105,6 +105,18 @@ class Access(Config):
             )
             limits[str(name)] = values if isinstance(values, Limits) else Limits.from_dict(values)
         object.__setattr__(self, "adapters", limits)
+        whole = {name: self._whole(own) for name, own in limits.items()}
+        object.__setattr__(self, "_limits", whole)
+        object.__setattr__(self, "_usual", self._whole(Limits()))
+
+    def _whole(self, own: Limits) -> Limits:
+        """Limits of an adapter with what holds for all."""
+        return dataclasses.replace(
+            own,
+            keys=(*self.keys, *own.keys),
+            requests_per_minute=own.requests_per_minute or self.requests_per_minute,
+            inputs_per_request=own.inputs_per_request or self.inputs_per_request,
+        )
 
     @classmethod
     def with_environment(cls, path: str | None = None) -> Access:
@@ -118,13 +130,8 @@ class Access(Config):
 
     def of(self, name: str) -> Limits:
         """What holds for an adapter."""
-        own: Limits = self.adapters.get(name, Limits())
-        return dataclasses.replace(
-            own,
-            keys=(*self.keys, *own.keys),
-            requests_per_minute=own.requests_per_minute or self.requests_per_minute,
-            inputs_per_request=own.inputs_per_request or self.inputs_per_request,
-        )
+        limits: Limits = self._limits.get(name, self._usual)  # type: ignore[attr-defined]
+        return limits
 
     @property
     def has_keys(self) -> bool:

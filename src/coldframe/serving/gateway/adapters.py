@@ -101,6 +101,9 @@ class Adapters:
     def __len__(self) -> int:
         return len(self._adapters)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._adapters
+
     def names(self) -> list[str]:
         """In order."""
         return sorted(self._adapters)
@@ -149,7 +152,7 @@ class Adapters:
                 lm = self._load_model(base)
             pipeline = load(folder, lm)
             if lm is not None:
-                self.models.setdefault(lm.weight_hash, lm)
+                self.models.setdefault(base["weight_hash"], lm)
             return self._put(name, pipeline, folder)
 
     def change(self, name: str, change: Callable[[Adapter], Pipeline]) -> Adapter:

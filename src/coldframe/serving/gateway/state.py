@@ -64,7 +64,7 @@ class Gateway:
         Raises:
             HttpProblem: It may not; or there is no such adapter, which only those learn that may use others.
         """
-        if name not in self.adapters.names() and not self.gate.allows(name, key):
+        if name not in self.adapters and not self.gate.allows(name, key):
             raise unknown_key(key)
         adapter = self.adapters.get(name)
         request.scope[NOTE] |= {"adapter": name}

@@ -1,4 +1,4 @@
-"""A gateway over tiny models at a free port, for looking at the page: ``python -m tests.serving.show FOLDER [PORT]``.
+"""A gateway over tiny models, for looking at the page: ``python -m tests.serving.gateway.show FOLDER [PORT]``.
 
 One adapter reads molecules, one reads texts, one writes.
 """
@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from tests.contract import cases
-from tests.serving import process
-from tests.serving.gateways import fitted
+from tests.serving.gateway import process
+from tests.serving.gateway.support import fitted
 
 SMILES = "CCO CCN CCC c1ccccc1 CC(=O)O CCOC CCCl c1ccncc1 CC#N CCS OCCO NCCN c1ccccc1O CC(C)C C1CCCCC1 CCCCO".split()
 
@@ -33,7 +33,6 @@ def artifacts(root: Path) -> dict[str, Path]:
 
 
 def main() -> None:
-    process.tiny_encoders()
     folders = artifacts(Path(sys.argv[1]))
     settings = {"port": int(sys.argv[2]) if len(sys.argv) > 2 else 0}
     sys.argv[1:] = [json.dumps(settings), *(f"{name}={folder}" for name, folder in folders.items())]

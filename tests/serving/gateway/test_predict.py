@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.serving.gateways import METHODS, TEXTS, adapters_of, client_of
+from tests.serving.gateway.support import METHODS, TEXTS, adapters_of, client_of
 
 from coldframe.frozen.ports import Conditioning, Prompt
 from coldframe.retrieval.store import Store

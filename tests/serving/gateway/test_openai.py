@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.serving.gateways import TEXTS, adapters_of, client_of
+from tests.serving.gateway.support import TEXTS, adapters_of, client_of
 
 from coldframe.serving.gateway.adapters import Adapters
 

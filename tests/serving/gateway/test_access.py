@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.serving.gateways import ADMIN, KEY, adapters_of, client_of
+from tests.serving.gateway.support import ADMIN, KEY, adapters_of, client_of
 
 from coldframe.errors import ConfigError
 from coldframe.serving.gateway.access import Access, Gate, check_address, digest
@@ -216,7 +216,7 @@ def test_texts_and_keys_are_in_no_log(
     for shown in (*lines, caplog.handler.format(ours[-1])):
         assert secret not in shown and KEY not in shown
     failure = next(json.loads(line) for line in lines if '"failed"' in line)
-    assert failure["error"] == "ZeroDivisionError" and any("test_gateway_access" in place for place in failure["at"])
+    assert failure["error"] == "ZeroDivisionError" and any("test_access" in place for place in failure["at"])
     request = [json.loads(line) for line in lines if '"request"' in line][0]
     assert {"time", "request", "route", "status", "ms", "adapter", "inputs", "tokens"} <= set(request)
 

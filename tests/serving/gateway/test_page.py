@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.serving.gateways import KEY, Process
-from tests.serving.show import artifacts
+from tests.serving.gateway.show import artifacts
+from tests.serving.gateway.support import KEY, Process
 
-STATIC = Path(__file__).parents[2] / "src/coldframe/serving/static"
+STATIC = Path(__file__).parents[3] / "src/coldframe/serving/static"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SIZES = {"desk": (1200, 900), "phone": (390, 844)}
 ASPIRIN = "CC(=O)OC1=CC=CC=C1C(=O)O"
@@ -78,8 +78,8 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-@pytest.fixture
-def gateway(root: Path, tiny_encoders: None) -> Iterator[Process]:
+@pytest.fixture(scope="module")
+def gateway(root: Path) -> Iterator[Process]:
     pytest.importorskip("rdkit")
     with Process(artifacts(root)) as process:
         yield process
@@ -191,7 +191,7 @@ def test_what_goes_wrong_is_said_and_texts_are_texts(browser: Any, gateway: Proc
 
 @pytest.mark.slow
 @pytest.mark.e2e
-def test_a_key_is_given_on_the_page(browser: Any, root: Path, tiny_encoders: None) -> None:
+def test_a_key_is_given_on_the_page(browser: Any, root: Path) -> None:
     pytest.importorskip("rdkit")
     folders = {"mood": artifacts(root)["mood"]}
     with Process(folders, {"COLDFRAME_API_KEY": KEY}) as gateway:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.serving.gateways import KEY, TEXTS, Process, model
+from tests.serving.gateway.support import KEY, TEXTS, Process, model
 
 import coldframe as cf
 
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.slow
 NAMES = ("mha-esp", "knn", "zero-shot")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def started(folders: dict[str, Path]) -> dict[str, Path]:
     return {name: folders[name] for name in NAMES}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def gateway(started: dict[str, Path]) -> Iterator[Process]:
     with Process(started, body_seconds=1.0, connections=64) as process:
         yield process

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.serving.gateways import ADMIN, TEXTS, adapters_of, client_of, model
+from tests.serving.gateway.support import ADMIN, TEXTS, adapters_of, client_of, model
 
 import coldframe as cf
 from coldframe.serving.gateway.adapters import Adapters

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.contract import cases
 from tests.tiny import tiny
 
@@ -41,13 +42,23 @@ def model() -> FrozenLM:
     return FrozenLM(tiny_model, tokenizer, {"name": "tiny llama", "source": "memory", "revision": None}, 64 << 20)
 
 
+@contextlib.contextmanager
+def tiny_encoders() -> Iterator[None]:
+    """The spec ``tiny`` is an encoder while the block runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("pipeline.setup", "retrieval.retriever"):
+            patch.setattr(f"coldframe.{module}.load_encoder", cases.tiny_encoder)
+        yield
+
+
 def fitted(name: str, task: Task | None = None, seed: int = 0) -> Pipeline:
     """A pipeline of a method on the tiny model."""
     case = next(case for case in cases.ALL if case.id == name)
     method = case.method()
     training = {"epochs": 1, "batch_size": 4, "seed": seed} if method.trainable else None
     retrieval = cf.RetrievalConfig(encoder="tiny")
-    return cf.fit(method, model(), task or cases.task_of(case), retrieval=retrieval, training=training, quiet=True)
+    with tiny_encoders():
+        return cf.fit(method, model(), task or cases.task_of(case), retrieval=retrieval, training=training, quiet=True)
 
 
 def saved(root: Path, names: Sequence[str] = METHODS) -> dict[str, Path]:
@@ -87,7 +98,7 @@ class Process:
 
     def __init__(self, folders: Mapping[str, Path], env: Mapping[str, str] | None = None, **settings: Any) -> None:
         words = [f"{name}={folder}" for name, folder in folders.items()]
-        command = [sys.executable, "-m", "tests.serving.process", json.dumps(settings), *words]
+        command = [sys.executable, "-m", "tests.serving.gateway.process", json.dumps(settings), *words]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(env or {})}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         self.lines: list[dict[str, Any]] = []

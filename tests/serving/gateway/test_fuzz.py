@@ -1,6 +1,6 @@
 """Bodies that no client would send: every answer is one that the schema knows, in words, and the gateway goes on.
 
-``python -m tests.serving.test_gateway_fuzz 100000`` asks for longer.
+``python -m tests.serving.gateway.test_fuzz 100000`` asks for longer.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from tests.serving import process
-from tests.serving.gateways import ADMIN, TEXTS, adapters_of, client_of, saved
+from tests.serving.gateway.support import ADMIN, TEXTS, adapters_of, client_of, saved, tiny_encoders
 
 from coldframe.serving.gateway.access import Access
 from coldframe.serving.gateway.server import gateway_app
@@ -120,7 +119,10 @@ def test_answers_are_those_of_the_schema(folders: dict[str, Path]) -> None:
 
     load_all_checks()
     checks = CHECKS.get_by_names(["not_a_server_error", "status_code_conformance", "response_schema_conformance"])
-    app = gateway_app(adapters_of({name: folders[name] for name in NAMES}), Access(), GatewaySettings())
+    access = Access.from_dict({"admin": [ADMIN]})
+    app = gateway_app(
+        adapters_of({name: folders[name] for name in NAMES}), access, GatewaySettings(allow_unauthenticated=True)
+    )
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     operations = [result.ok() for result in schema.get_all_operations()]
     requests = 0
@@ -128,7 +130,7 @@ def test_answers_are_those_of_the_schema(folders: dict[str, Path]) -> None:
     def check(case: Any) -> None:
         nonlocal requests
         requests += 1
-        case.call_and_validate(checks=checks)
+        case.call_and_validate(headers={"Authorization": f"Bearer {ADMIN}"}, checks=checks)
 
     for operation in operations:
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
@@ -142,9 +144,8 @@ def test_answers_are_those_of_the_schema(folders: dict[str, Path]) -> None:
 
 def main(count: int, folder: Path) -> None:
     """The same for longer."""
-    process.tiny_encoders()
     logging.disable(logging.CRITICAL)
-    with client_of(adapters_of(saved(folder, NAMES)), {"admin": [ADMIN]}, ADMIN) as client:
+    with tiny_encoders(), client_of(adapters_of(saved(folder, NAMES)), {"admin": [ADMIN]}, ADMIN) as client:
         statuses: Counter[int] = Counter()
         for seed in range(-(-count // 1000)):
             statuses += ask(client, min(1000, count - 1000 * seed), seed + 1)
