@@ -76,7 +76,7 @@ class Served:
 
 
 def load(
-    port: int, requests: Sequence[dict[str, Any]], concurrency: int, each: Callable[[int, dict[str, Any]], None]
+    port: int, requests: Sequence[dict[str, Any]], concurrency: int, check: Callable[[int, dict[str, Any]], None]
 ) -> tuple[float, list[float]]:
     """Seconds for all requests, and the milliseconds of each."""
     numbers, times = iter(range(len(requests))), [0.0] * len(requests)
@@ -97,7 +97,7 @@ def load(
             times[number] = 1000 * (time.perf_counter() - started)
             if answer.status != 200:
                 raise SystemExit(f"{answer.status}: {content}")
-            each(number, content)
+            check(number, content)
 
     threads = [threading.Thread(target=client) for _ in range(concurrency)]
     started = time.perf_counter()

@@ -137,9 +137,9 @@ class Process:
         """A bare connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
-    def stop(self, how: int = signal.SIGTERM) -> tuple[int, list[dict[str, Any]]]:
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, list[dict[str, Any]]]:
         """The exit status and all that was logged."""
-        self.process.send_signal(how)
+        self.process.send_signal(number)
         rest = self.process.communicate(timeout=60)[1]
         self.lines += [json.loads(line) for line in rest.splitlines() if line.startswith("{")]
         self.rest = rest

@@ -39,11 +39,11 @@ def body(adapter: str = "bbb", *inputs: str) -> dict[str, Any]:
 
 
 def test_an_outside_address_needs_keys() -> None:
-    nobody, some = Access(), Access.from_dict({"keys": [KEY]})
+    nobody, keyed = Access(), Access.from_dict({"keys": [KEY]})
     for host in ("0.0.0.0", "192.168.1.4", "example.org", "::"):
         with pytest.raises(ConfigError, match="reached from outside"):
             check_address(host, nobody, False)
-        assert check_address(host, some, False) is True
+        assert check_address(host, keyed, False) is True
         assert check_address(host, nobody, True) is False
     for host in ("127.0.0.1", "::1", "localhost", "127.8.8.8"):
         assert check_address(host, nobody, False) is False

@@ -14,7 +14,7 @@ from coldframe.serving.gateway.server import check_extra
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ([], "nothing to serve"),
         (["--adapter", "runs/b3db"], "NAME=DIR"),
@@ -29,14 +29,14 @@ from coldframe.serving.gateway.server import check_extra
     ],
 )
 def test_one_line_says_what_is_wrong(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("COLDFRAME_API_KEY", "COLDFRAME_ADMIN_KEY"):
         monkeypatch.delenv(name, raising=False)
     assert main(["serve", *words]) == 2
     shown = capsys.readouterr().err
-    assert said in shown and len(shown.splitlines()) == 1 and shown.startswith("coldframe: error:")
+    assert message in shown and len(shown.splitlines()) == 1 and shown.startswith("coldframe: error:")
 
 
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client"])

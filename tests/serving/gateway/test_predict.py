@@ -32,7 +32,7 @@ def query(adapters: Adapters, name: str, texts: list[str]) -> Query:
     return Query(size=len(texts), deadline=float("inf"), adapter=adapters.get(name), texts=texts)
 
 
-def asked(jobs: list[Query]) -> list[Answers]:
+def answered(jobs: list[Query]) -> list[Answers]:
     for job in jobs:
         job.future.set_running_or_notify_cancel()
     answer(jobs)
@@ -48,13 +48,13 @@ def test_all_methods_in_one_batch_each_its_own_answer(adapters: Adapters) -> Non
     names = [*adapters.names(), *adapters.names()]
     random.Random(0).shuffle(names)
     texts = [[TEXTS[i % 4], f"{name} {i}"] for i, name in enumerate(names)]
-    answers = asked([query(adapters, name, own) for name, own in zip(names, texts, strict=True)])
-    for name, own, given in zip(names, texts, answers, strict=True):
+    answers = answered([query(adapters, name, own) for name, own in zip(names, texts, strict=True)])
+    for name, own, result in zip(names, texts, answers, strict=True):
         expected = right(adapters, name, own)
         if isinstance(expected, list):
-            assert given.words == expected, name
+            assert result.words == expected, name
         else:
-            assert np.allclose(given.probabilities, expected, atol=1e-4), name
+            assert np.allclose(result.probabilities, expected, atol=1e-4), name
 
 
 def test_rows_of_many_adapters_stand_in_one_forward_pass(adapters: Adapters, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_rows_of_many_adapters_stand_in_one_forward_pass(adapters: Adapters, mon
 
     monkeypatch.setattr(lm, "label_scores", counting)
     # Two soft tokens after the text, and one query; three tokens of prompt tuning stand apart.
-    asked([query(adapters, name, [text]) for name in ("mha-esp", "idpg", "prompt-tuning") for text in TEXTS])
+    answered([query(adapters, name, [text]) for name in ("mha-esp", "idpg", "prompt-tuning") for text in TEXTS])
     assert sorted(sizes) == [4, 8]
 
 
@@ -84,7 +84,7 @@ def test_the_requests_of_one_adapter_are_one_call_of_its_method(
         return condition(self, texts, retrieved)
 
     monkeypatch.setattr(type(method), "condition", counting)
-    asked([query(adapters, "mha-esp", [text]) for text in TEXTS])
+    answered([query(adapters, "mha-esp", [text]) for text in TEXTS])
     assert calls == [4]
 
 

@@ -120,6 +120,6 @@ def _unreadable(errors: list[dict[str, Any]]) -> HttpProblem:
         return HttpProblem(400, "The body is not valid JSON", fix="Check quotes, commas and brackets.")
     where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path")) or "the body"
     fix = None if len(errors) == 1 else f"{len(errors) - 1} more of this request cannot be used."
-    got = first.get("input")
-    shown = repr(got)[:80] if isinstance(got, str | int | float | bool | None) else type(got).__name__
+    value = first.get("input")
+    shown = repr(value)[:80] if isinstance(value, str | int | float | bool | None) else type(value).__name__
     return HttpProblem(422, f"{where} cannot be used: {first['msg'][:300]}", got=shown, fix=fix)

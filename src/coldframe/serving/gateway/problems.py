@@ -44,6 +44,6 @@ def body_of(error: Exception, request_id: str = "") -> dict[str, Any]:
         error = ColdframeError(
             "The gateway failed on this request", fix=f"Tell whoever runs it the request id {request_id!r}."
         )
-    words = {"problem": error.problem, "got": error.got, "expected": error.expected, "fix": error.fix}
-    said = {key: str(value)[:2000] for key, value in words.items() if value is not None}
-    return {"error": {"message": str(error)[:4000], "type": type(error).__name__, **said}}
+    parts = {"problem": error.problem, "got": error.got, "expected": error.expected, "fix": error.fix}
+    words = {key: str(value)[:2000] for key, value in parts.items() if value is not None}
+    return {"error": {"message": str(error)[:4000], "type": type(error).__name__, **words}}
