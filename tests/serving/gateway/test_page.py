@@ -51,7 +51,14 @@ def test_text_stands_out_from_its_ground() -> None:
         for ground in ("page", "card"):
             for ink in ("ink", "soft", "main", "loss", "gain", "open"):
                 assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
+        heat = mixed(colours["main"], colours["card"], 0.5)  # the strongest ground of the attention
+        assert contrast(colours["ink"], heat) >= 4.5
         assert contrast(colours["on-main"], colours["main"]) >= 4.5 and contrast(colours["field"], colours["card"]) >= 3
+
+
+def mixed(first: str, second: str, share: float) -> str:
+    pairs = ((int(first[i : i + 2], 16), int(second[i : i + 2], 16)) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(share * high + (1 - share) * low):02x}" for high, low in pairs)
 
 
 def contrast(first: str, second: str) -> float:
@@ -96,7 +103,7 @@ def opened(browser: Any, gateway: Process, size: str = "desk", scheme: str = "li
     hosts = page.hosts = set()
     page.on("request", lambda request: hosts.add(request.url.split("/")[2]) if request.url[:4] == "http" else None)
     page.goto(gateway.url)
-    page.get_by_label("Adapter").select_option(adapter)
+    page.get_by_label("Adapter", exact=True).select_option(adapter)
     return page
 
 
@@ -182,7 +189,7 @@ def test_what_goes_wrong_is_said_and_texts_are_texts(browser: Any, gateway: Proc
     page.get_by_role("button", name="Answer", exact=True).first.click()
     page.get_by_role("alert").wait_for()
     assert "SMILES" in page.get_by_role("alert").inner_text()
-    page.get_by_label("Adapter").select_option("mood")
+    page.get_by_label("Adapter", exact=True).select_option("mood")
     page.get_by_label("Text", exact=True).fill("<img src=x onerror=alert(1)>")
     page.get_by_role("button", name="Answer", exact=True).first.click()
     page.locator("#answer .big").wait_for()

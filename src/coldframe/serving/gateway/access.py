@@ -27,7 +27,7 @@ def digest(key: str) -> str:
     """What is kept of a key: its SHA-256. ``env:NAME`` is a variable of the environment, ``sha256:...`` a digest.
 
     >>> digest("a key that is long enough")[:14], digest(digest("a key that is long enough"))[:14]
-    ('sha256:6aeb7a5', 'sha256:6aeb7a5')
+    ('sha256:8954b7c', 'sha256:8954b7c')
     """
     if key.startswith(_DIGEST):
         check(len(key) == len(_DIGEST) + 64, "A digest of a key has 64 hexadecimal digits", got=len(key) - len(_DIGEST))

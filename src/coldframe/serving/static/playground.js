@@ -6,7 +6,7 @@ import { startRag } from "./rag.js";
 const NAMES = { adapter: "This adapter", "zero-shot": "Zero-shot", icl: "Retrieved ICL" };
 let adapters = [];
 let original = null; // the answer without changes, to which others are compared
-let asked = ""; // the input that it answers
+let question = ""; // the input that it answers
 let labels = new Map(); // other labels, by id
 let dropped = new Map(); // dropped exemplars, by id
 
@@ -44,7 +44,7 @@ function describe() {
 async function answer(changed) {
   const text = byId("query").value.trim();
   if (!text) throw new Error("The input is empty.");
-  if (!changed || text !== asked) {
+  if (!changed || text !== question) {
     labels = new Map();
     dropped = new Map();
     original = null;
@@ -55,23 +55,23 @@ async function answer(changed) {
   const result = await ask("v1/predict", body);
   const record = result.answers[0];
   if (!original) original = record;
-  asked = text;
+  question = text;
   show(record, result.milliseconds);
   byId("result").hidden = false;
   tell(spoken(record));
   showWays((await ask("v1/compare", { adapter, input: text, overrides })).ways);
 }
 
-const said = (record) => record.label ?? record.answer;
+const words = (record) => record.label ?? record.answer;
 
 function spoken(record) {
   const share = record.probabilities ? `, ${percent(record.probabilities[record.label])}` : "";
-  return `Answer: ${said(record)}${share}. ${moved(record)}`;
+  return `Answer: ${words(record)}${share}. ${moved(record)}`;
 }
 
 function moved(record) {
   if (record === original || (!labels.size && !dropped.size)) return "";
-  if (!record.probabilities) return said(record) === said(original) ? "The answer is the same." : `It was: ${said(original)}`;
+  if (!record.probabilities) return words(record) === words(original) ? "The answer is the same." : `It was: ${words(original)}`;
   const label = original.label;
   const change = `${label} ${percent(original.probabilities[label])} → ${percent(record.probabilities[label])}`;
   return record.label === label ? `With your changes: ${change}` : `With your changes the answer is ${record.label}: ${change}`;
@@ -79,11 +79,11 @@ function moved(record) {
 
 function show(record, time) {
   byId("answer").replaceChildren(...answerParts(record));
-  byId("query-picture").replaceChildren(...[picture(record.picture, asked)].filter(Boolean));
+  byId("query-picture").replaceChildren(...[picture(record.picture, question)].filter(Boolean));
   byId("cost").textContent = `${record.tokens.toLocaleString("en")} tokens read · ${milliseconds(time)} ms in the gateway`;
-  const words = moved(record);
-  byId("moved").hidden = !words;
-  byId("moved").textContent = words;
+  const change = moved(record);
+  byId("moved").hidden = !change;
+  byId("moved").textContent = change;
   byId("reset").hidden = !labels.size && !dropped.size;
   const neighbours = record.neighbours ?? [];
   byId("neighbours-part").hidden = !neighbours.length;
@@ -107,7 +107,7 @@ function showAttention(attention, neighbours) {
   if (!attention || !neighbours.length) return;
   const head = element("thead", {}, row("th", ["", ...neighbours.map((_, place) => `No. ${place + 1}`)]));
   const body = attention.map((shares, place) => {
-    const cells = shares.map((share) => element("td", { share, className: share > 0.55 ? "strong" : "" }, `${Math.round(100 * share)}%`));
+    const cells = shares.map((share) => element("td", { share }, `${Math.round(100 * share)}%`));
     return row("td", [element("th", { scope: "row" }, `Head ${place + 1}`), ...cells]);
   });
   byId("attention").replaceChildren(head, element("tbody", {}, ...body));
@@ -117,7 +117,7 @@ function showWays(ways) {
   const titles = ["", "Answer", "Tokens", "ms"];
   const rows = ways.map((way) => {
     const share = way.probabilities ? ` ${percent(way.probabilities[way.label])}` : "";
-    const text = element("td", { className: "text" }, said(way), element("span", { className: "soft" }, share));
+    const text = element("td", { className: "text" }, words(way), element("span", { className: "soft" }, share));
     const title = element("th", { scope: "row" }, NAMES[way.way], element("small", {}, way.way === "adapter" ? way.method : ""));
     return row("td", [title, text, way.tokens.toLocaleString("en"), milliseconds(way.milliseconds)], { className: way.way === "adapter" ? "main" : "" });
   });
