@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "score an artifact on test rows",
     "diagnose": "is it the retrieval, or would a fixed prompt do?",
     "predict": "answer new inputs with an artifact",
+    "serve": "answer plain text over HTTP with any number of artifacts, and show them on a page",
     "inspect": "what an artifact is, verified",
     "reweight": "weigh attention heads anew (PEAR) and write the checkpoint",
     "unfold": "take such weights out again",
@@ -46,6 +47,7 @@ examples:
   coldframe fit mood.csv --text sentence --label mood --epochs 4 --out runs/mood
   coldframe evaluate runs/mood --json
   echo 'what a day' | coldframe predict runs/mood -
+  coldframe serve --adapter mood=runs/mood
   coldframe compare mood.csv --out runs/compare
   coldframe diagnose runs/mood --fail-on prompt-tuning-like
   coldframe reweight smollm2 --out runs/smollm2-pear

@@ -103,7 +103,7 @@ def run(
             for i, answer in zip(batch, answers, strict=True):
                 written[i] = answer.strip()
         if conditioning.attention is not None:
-            attention.append(_as_given(conditioning.attention.float().cpu().numpy(), sets))
+            attention.append(as_given(conditioning.attention.float().cpu().numpy(), sets))
         if advance is not None:
             advance(len(batch))
     method.train(was_training)
@@ -174,7 +174,7 @@ def predict(
     )
 
 
-def _as_given(attention: NDArray[np.float32], retrieved: Retrieved) -> NDArray[np.float32]:
+def as_given(attention: NDArray[np.float32], retrieved: Retrieved) -> NDArray[np.float32]:
     """Attention over the canonical order of a set, back in the order the set was given in.
 
     Several windows of one exemplar are added up; exemplars beyond those a method looks at get zero.

@@ -1,0 +1,232 @@
+"""The gateway under load: requests a second and their times at concurrency 1, 8 and 32, beside `coldframe predict`.
+
+    python -m benchmarks.serving --artifact DIR                    # and `coldframe predict` in a loop
+    python -m benchmarks.serving --adapters 200 --requests 10000   # on one tiny model: right answers, bounded memory
+
+Real processes on this machine alone: the gateway is `coldframe serve`, clients are threads with a connection each.
+Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import goal
+from coldframe.storage.artifact import MANIFEST
+
+CONCURRENCY = (1, 8, 32)
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Served:
+    """A gateway in a process of its own."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if line.startswith("{") and "address" in (event := json.loads(line)):
+                self.port = int(event["address"].rpartition(":")[2])
+                break
+        else:
+            raise SystemExit("the gateway did not start")
+        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+        self.ready()
+
+    def ready(self) -> None:
+        """Wait until it can answer."""
+        for _ in range(600):
+            with contextlib.suppress(OSError):
+                if self.get("/ready")[0] == 200:
+                    return
+            time.sleep(0.1)
+        raise SystemExit("the gateway does not answer")
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    @property
+    def megabytes(self) -> float:
+        """What the process holds."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+    def close(self) -> int:
+        self.process.terminate()
+        return self.process.wait(120)
+
+
+def load(
+    port: int, requests: Sequence[dict[str, Any]], concurrency: int, check: Callable[[int, dict[str, Any]], None]
+) -> tuple[float, list[float]]:
+    """Seconds for all requests, and the milliseconds of each."""
+    numbers, times = iter(range(len(requests))), [0.0] * len(requests)
+    lock = threading.Lock()
+
+    def client() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            body = json.dumps(requests[number])
+            started = time.perf_counter()
+            connection.request("POST", "/v1/predict", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            content = json.loads(answer.read())
+            times[number] = 1000 * (time.perf_counter() - started)
+            if answer.status != 200:
+                raise SystemExit(f"{answer.status}: {content}")
+            check(number, content)
+
+    threads = [threading.Thread(target=client) for _ in range(concurrency)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - started, times
+
+
+def figures(seconds: float, times: Sequence[float]) -> dict[str, Any]:
+    quantiles = statistics.quantiles(times, n=100) if len(times) > 1 else [times[0]] * 99
+    return {
+        "requests": len(times),
+        "requests_per_second": round(len(times) / seconds, 2),
+        "p50_ms": round(quantiles[49], 1),
+        "p95_ms": round(quantiles[94], 1),
+        "p99_ms": round(quantiles[98], 1),
+    }
+
+
+def texts_of(artifact: Path, count: int) -> list[str]:
+    """Inputs that the model has not read: texts of the store, each with something of its own."""
+    lines = (artifact / "exemplars.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line)["text"] for line in lines[:count]]
+    manifest = json.loads((artifact / MANIFEST).read_text(encoding="utf-8"))
+    molecules = manifest["schema"]["domain"] == "molecules"
+    return [rows[i % len(rows)] if molecules else f"{rows[i % len(rows)]} {i}" for i in range(count)]
+
+
+def one_adapter(artifact: Path, count: int) -> dict[str, Any]:
+    """An artifact behind the gateway, and the same by one command after another."""
+    texts = texts_of(artifact, count)
+    requests = [{"adapter": "a", "inputs": [text], "neighbours": False} for text in texts]
+    served = Served([sys.executable, "-m", "coldframe", "serve", "--adapter", f"a={artifact}", "--port", "0"])
+    levels = {}
+    try:
+        load(served.port, requests[:4], 1, lambda *_: None)
+        for concurrency in CONCURRENCY:
+            levels[str(concurrency)] = figures(*load(served.port, requests, concurrency, lambda *_: None))
+    finally:
+        served.close()
+    started = time.perf_counter()
+    for text in texts[:3]:
+        command = [sys.executable, "-m", "coldframe", "predict", str(artifact), "-"]
+        subprocess.run(command, input=text, text=True, capture_output=True, check=True, cwd=ROOT)
+    loop = 3 / (time.perf_counter() - started)
+    times = levels["1"]["requests_per_second"] / loop
+    what = "requests a second of the gateway against `coldframe predict` in a loop, concurrency 1"
+    return {"gateway": levels, "predict_in_a_loop_per_second": round(loop, 3), "goals": [goal(what, times, 3.0)]}
+
+
+@contextlib.contextmanager
+def many(count: int) -> Iterator[tuple[dict[str, Path], list[Any]]]:
+    """Folders and pipelines of many adapters on one tiny model, of several methods."""
+    from tests.serving.gateway.support import fitted, tiny_encoders
+
+    methods = ("mha-esp", "idpg", "prompt-tuning", "lora", "icl")
+    with tempfile.TemporaryDirectory() as home:
+        folders, pipelines = {}, []
+        for i in range(count):
+            pipeline = fitted(methods[i % len(methods)], seed=i)
+            folders[f"a{i}"] = Path(home) / f"a{i}"
+            pipeline.save_pretrained(folders[f"a{i}"])
+            pipelines.append(pipeline)
+        with tiny_encoders():
+            yield folders, pipelines
+
+
+def many_adapters(count: int, requests: int, concurrency: int = 32) -> dict[str, Any]:
+    """Every request to another adapter; every answer compared with its own adapter's, and with all others'."""
+    from tests.serving.gateway.support import TEXTS
+
+    rng = np.random.default_rng(0)
+    questions = [f"{TEXTS[i % 4]} {i}" for i in range(20)]
+    with many(count) as (folders, pipelines):
+        right = np.stack([pipeline.predict_proba(questions) for pipeline in pipelines])
+        settings = json.dumps({"queue": 4096, "state_bytes": 16 << 20})
+        words = [f"{name}={folder}" for name, folder in folders.items()]
+        served = Served([sys.executable, "-m", "tests.serving.gateway.process", settings, *words])
+        try:
+            pairs = [(int(rng.integers(count)), int(rng.integers(len(questions)))) for _ in range(requests)]
+            bodies = [{"adapter": f"a{a}", "inputs": [questions[q]]} for a, q in pairs]
+            wrong: list[int] = []
+
+            def compare(number: int, content: dict[str, Any]) -> None:
+                adapter, question = pairs[number]
+                shares = list(content["answers"][0]["probabilities"].values())
+                if content["adapter"] != f"a{adapter}" or not np.allclose(shares, right[adapter, question], atol=1e-4):
+                    wrong.append(number)
+
+            seconds, times, megabytes = 0.0, [], []
+            for start in range(0, requests, -(-requests // 10)):
+                part = slice(start, start + -(-requests // 10))
+                own = load(served.port, bodies[part], concurrency, lambda i, c, start=start: compare(start + i, c))
+                seconds, times = seconds + own[0], times + own[1]
+                megabytes.append(round(served.megabytes, 1))
+            batches = served.get("/metrics")[1].decode()
+            sizes = [float(batches.split(f"coldframe_batch_inputs_{name} ")[1].split()[0]) for name in ("sum", "count")]
+        finally:
+            status = served.close()
+        apart = np.abs(right[:, None] - right[None]).max(-1).max(-1)
+        distinct = int((apart > 2e-4).sum()) / (count * (count - 1))
+    return {
+        **figures(seconds, times),
+        "adapters": count,
+        "concurrency": concurrency,
+        "wrong": len(wrong),
+        "pairs_of_adapters_that_differ": round(distinct, 4),
+        "inputs_a_batch": round(sizes[0] / sizes[1], 2),
+        "megabytes": megabytes,
+        "exit_status": status,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--artifact", type=Path, default=Path("coldframe-demo/mha-esp"), help="a folder that `fit` wrote"
+    )
+    parser.add_argument("--adapters", type=int, default=0, help="as many on one tiny model, in the place of --artifact")
+    parser.add_argument("--requests", type=int, default=200)
+    options = parser.parse_args()
+    if options.adapters:
+        result = many_adapters(options.adapters, options.requests)
+    else:
+        result = one_adapter(options.artifact.resolve(), options.requests)
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The gateway: plain text in, retrieval and soft tokens inside, answers out."""
