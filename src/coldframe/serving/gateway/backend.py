@@ -26,7 +26,15 @@ def models_of(url: str, model: str | None = None, timeout: float = 60.0) -> Load
         from coldframe.serving.remote import RemoteLM
 
         key = os.environ.get(BACKEND_KEY) or None
-        patience = {"timeout": timeout, "retries": _RETRIES, "wait": _WAIT}
-        return RemoteLM(url, model, checkpoint=base["name"], revision=base.get("revision"), api_key=key, **patience)
+        return RemoteLM(
+            url,
+            model,
+            checkpoint=base["name"],
+            revision=base.get("revision"),
+            api_key=key,
+            timeout=timeout,
+            retries=_RETRIES,
+            wait=_WAIT,
+        )
 
     return load
