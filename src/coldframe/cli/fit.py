@@ -188,7 +188,8 @@ def _simpler(options: Fit, task: Task, pipeline: Pipeline) -> Simpler | None:
     """The best simple classifier beside what was fitted; None where there is nothing to compare."""
     from coldframe.pipeline.simpler import simpler_than
 
-    scores = [record["validation_metric"] for record in pipeline.history if record.get("best")]
+    best = [record for record in pipeline.history if record.get("best")]
+    scores = [record["validation_metric"] for record in best if "validation_metric" in record]
     if not options.controls or not scores or not pipeline.method.reads_model:
         return None
     return simpler_than(task, scores[-1], retrieval=options.retrieval)

@@ -219,8 +219,8 @@ def _probe_logits(model: Any, tokenizer: Any) -> Tensor:
 def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM
 
-    tokenizer = tokenizer_of(folder)
     check_claims(folder)
+    tokenizer = tokenizer_of(folder)
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     with quiet():
         options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
