@@ -56,8 +56,8 @@ class Skeleton:
     def __init__(self, name: str, revision: str | None = None) -> None:
         self.folder, self.provenance = locate(name, revision)
         try:
-            self.tokenizer = tokenizer_of(self.folder)
             check_claims(self.folder)
+            self.tokenizer = tokenizer_of(self.folder)
             self.model = _without_weights(self.folder)
         except Exception as error:  # whatever a damaged folder makes its readers raise
             raise ModelError(
