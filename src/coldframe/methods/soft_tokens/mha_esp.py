@@ -118,7 +118,8 @@ class MHAESP(EncodedMethod):
         **EncodedMethod.search_space,
         "heads": Choices((4, 8, 16)),
         "k": Choices((3, 5, 10)),
-        "slope": Choices((1.0, 2.0, 4.0)),
+        "slope": Choices((0.5, 1.0, 2.0)),
+        "label_place": Choices(("learned", "auto")),
     }
 
     def build(self, context: MethodContext) -> None:
