@@ -200,6 +200,7 @@ def test_a_client_needs_a_checkpoint(server: SoftServer, tmp_path: Path) -> None
         RemoteLM(server.url, "tiny", checkpoint=tmp_path)
 
 
+@pytest.mark.slow
 def test_no_more_requests_at_a_time_than_allowed(server: SoftServer, remote: Remote) -> None:
     remote(concurrency=3).label_scores(PROMPTS * 8, ["yes", "not at all", "not here"])
     assert 1 < server.most_at_once <= 3
@@ -232,6 +233,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["completions", "chat", "sglang"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=JSON)
@@ -291,6 +293,7 @@ def test_a_stream_that_nobody_reads_on_is_closed(server: SoftServer, remote: Rem
 # ---- https ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_https_trusts_whom_it_is_told_to(here: FrozenLM, remote: Remote, tmp_path: Path) -> None:
     certificate, key = tmp_path / "localhost.pem", tmp_path / "localhost.key"  # its own authority

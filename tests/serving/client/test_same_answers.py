@@ -22,6 +22,7 @@ from coldframe.retrieval.store import Retrieved
 from coldframe.serving.remote import RemoteLM
 from coldframe.tasks.task import Schema
 
+pytestmark = pytest.mark.slow  # tests/serving/client/test_pipelines.py keeps one of them in the fast tier
 Remote = Callable[..., RemoteLM]
 
 SERVED = [
