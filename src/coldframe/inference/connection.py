@@ -7,6 +7,7 @@ import ssl
 import threading
 import urllib.request
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +37,8 @@ def opener_for(verify: bool | str | Path) -> urllib.request.OpenerDirector:
 
 def _trusting(verify: bool | str | Path) -> ssl.SSLContext:
     """Whom to trust over https."""
+    if verify is True:
+        return _trusting_the_system()
     try:
         context = ssl.create_default_context(cafile=None if isinstance(verify, bool) else str(verify))
     except OSError as error:  # SSLError is one
@@ -43,6 +46,12 @@ def _trusting(verify: bool | str | Path) -> ssl.SSLContext:
     if verify is False:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
+
+
+@cache
+def _trusting_the_system() -> ssl.SSLContext:
+    """Made once: reading all authorities takes some 30 ms, and every client of a process trusts the same ones."""
+    return ssl.create_default_context()
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
