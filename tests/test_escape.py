@@ -57,6 +57,7 @@ def test_terminals_see_names_and_do_nothing(capsys: pytest.CaptureFixture[str]) 
     assert not {"\x1b", "\x9b", "\x07", "\u202e", "\x00", "\r"} & {*out, *err}
 
 
+@pytest.mark.slow
 def test_an_error_and_a_csv_of_hostile_rows(run: Run, lm: str, tmp_path: Path) -> None:
     ran = run("fit", tmp_path / "\x1b[2Jrows.csv", "--model", lm)
     assert ran.status == 2 and "\x1b" not in ran.err and "\\x1b[2J" in ran.err

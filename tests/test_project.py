@@ -56,6 +56,7 @@ def test_import_is_light_and_changes_nothing() -> None:
     assert not {"torch", "transformers", "numpy", "rdkit", "sklearn"} & set(seen["modules"])
 
 
+@pytest.mark.slow
 def test_import_layers() -> None:
     command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     run = subprocess.run(

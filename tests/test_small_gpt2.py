@@ -24,6 +24,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "small"
 
 
+@pytest.mark.slow
 def test_it_is_a_checkpoint_whose_answer_words_are_single_tokens(made: Path) -> None:
     lm = load_lm(str(made), dtype="float32")
     assert lm.anatomy.d_model == 32 and lm.bos == (0,)

@@ -93,6 +93,7 @@ def test_a_file_of_passages_and_new_ones(method: str, run: Run, lm: str, tmp_pat
     assert ran.status == 0 and ran.json["n"] == 1 and ran.json["entries"] == 4, ran.err
 
 
+@pytest.mark.slow
 def test_passages_that_cannot_be_used_are_left_out_and_listed(run: Run, lm: str, tmp_path: Path) -> None:
     qa = [{"question": "Who is it?", "answer": "nobody"}]
     path = tmp_path / "p.jsonl"

@@ -115,6 +115,7 @@ def test_smiles_that_no_one_can_read_can_be_skipped(run: Run, molecules: Path, l
     assert skipped.status == 0 and "Skipped 1 unusable row" in skipped.err
 
 
+@pytest.mark.slow
 def test_a_label_that_training_did_not_have(run: Run, fitted: Path, tmp_path: Path) -> None:
     new = tmp_path / "new.csv"
     new.write_text("sentence,colour\na rose,red\na lemon,yellow\n")
@@ -130,6 +131,7 @@ def test_rows_to_score_that_are_exemplars(run: Run, fitted: Path, table: Path) -
     assert found.json["metrics"]["accuracy"]["n"] == 90 and found.json["notes"][0].startswith("LEAK: 72 of 90")
 
 
+@pytest.mark.slow
 def test_evaluate_refuses_rows_that_have_changed_since(run: Run, fitted: Path, table: Path) -> None:
     table.write_text(table.read_text() + "one more rose,red\n")
     told(run("evaluate", fitted), "not the data that the artifact was fitted to", "Name the rows")
@@ -180,6 +182,7 @@ def test_what_is_no_artifact(run: Run, tmp_path: Path) -> None:
         told(run(command, tmp_path / "absent"), "not a coldframe artifact")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "exemplars.jsonl", "coldframe_config.json"])
 def test_truncated_and_tampered_artifacts(name: str, run: Run, fitted: Path) -> None:
     path = fitted / name
@@ -193,6 +196,7 @@ def test_truncated_and_tampered_artifacts(name: str, run: Run, fitted: Path) -> 
     told(run("predict", fitted, "-"), name)
 
 
+@pytest.mark.slow
 def test_an_artifact_of_a_newer_version(run: Run, fitted: Path) -> None:
     path = fitted / "coldframe_config.json"
     config = json.loads(path.read_text())

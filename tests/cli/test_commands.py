@@ -275,6 +275,7 @@ def test_compare_tunes_by_flag_and_by_recipe(run: Run, table: Path, lm: str, tmp
     assert run("compare", table, *words, "--tune", -1).status == 2
 
 
+@pytest.mark.slow
 def test_a_recipe_gives_defaults_and_flags_override_it(run: Run, table: Path, lm: str, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
@@ -320,6 +321,7 @@ def test_help_does_not_wait_for_torch(words: list[str]) -> None:
     assert "coldframe" in ran.stdout
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error(fitted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from coldframe import cli
     from coldframe.cli import inspect
@@ -358,6 +360,7 @@ def test_auto_says_what_it_picks_and_why_and_writes_that_method(
     assert refused.status == 2 and "--method auto chooses the settings too" in refused.err
 
 
+@pytest.mark.slow
 def test_a_method_without_a_model_is_fitted_predicts_and_is_evaluated_without_one(
     run: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

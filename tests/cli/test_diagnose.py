@@ -150,6 +150,7 @@ def test_a_damaged_artifact_is_refused(run: Run, fitted: Path, tmp_path: Path) -
     assert not (tmp_path / "nothing-diagnosis").exists()
 
 
+@pytest.mark.slow
 def test_a_ladder_needs_soft_tokens_and_says_so_at_once(run: Run, many: Path, lm: str, tmp_path: Path) -> None:
     out = tmp_path / "icl"
     assert run("fit", many, "--model", lm, "--method", "icl", "--set", "k=1", "--out", out, "--quiet").status == 0

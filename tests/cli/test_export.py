@@ -29,6 +29,7 @@ def artifact(tmp_path: Path, base: str, name: str, **settings: object) -> str:
     return str(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_a_lora_is_written_and_the_server_is_told_how_to_start(
     tmp_path: Path, base: str, capsys: pytest.CaptureFixture[str], cache: Path
 ) -> None:

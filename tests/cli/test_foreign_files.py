@@ -67,6 +67,7 @@ def test_a_device_that_is_not_here_is_one_line(device: str, run: Run, lm: str, t
     assert "device" in ran.err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_home_in_a_path(run: Run, lm: str, table: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(work.parent))
     assert run("fit", table, "--model", lm, "--out", "~/fitted", *QUICK).status == 0

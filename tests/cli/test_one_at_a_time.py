@@ -47,6 +47,7 @@ def test_who_comes_second_is_told_before_the_model_is_read(
     assert ran.status == 2 and "no-such-model" in ran.err and "Another process" not in ran.err
 
 
+@pytest.mark.slow
 def test_a_second_diagnosis_of_artifacts_and_a_second_way_back_are_told(run: Run, fitted: Path, taken: Path) -> None:
     for words in (("diagnose", fitted), ("diagnose", fitted, fitted), ("unfold", fitted)):
         ran = run(*words, "--out", taken)

@@ -25,6 +25,7 @@ def test_a_list_in_the_place_of_lines(run: Run, fitted: Path, tmp_path: Path) ->
     assert both.status == 2 and both.out == "" and "two formats" in both.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
 def test_utf8_always(fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
     (tmp_path / "new.txt").write_text("a rose 😀 وردة\n", encoding="utf-8")

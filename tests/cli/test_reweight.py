@@ -65,6 +65,7 @@ def test_a_model_is_reweighted_and_the_checkpoint_is_a_model_like_any_other(
     torch.testing.assert_close(near.logits(ids), base.logits(ids), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_heads_that_are_cut_out_have_a_page_too(run: Run, folder: Path, tmp_path: Path) -> None:
     ran = run("reweight", folder, "--out", tmp_path / "control", "--fixed", 0, *QUICK)
     assert ran.status == 0, ran.err

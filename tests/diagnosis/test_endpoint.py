@@ -65,6 +65,7 @@ def test_log_probabilities_are_those_of_the_local_model(server, lm, condition, l
     assert isinstance(subject, Subject)
 
 
+@pytest.mark.slow
 def test_the_written_token_is_told_from_the_answer(server, lm):
     # A model that ends the text at once, on servers that list the end and on one that does not.
     biased = FrozenLM(*tiny("phi"))
@@ -139,6 +140,7 @@ def test_the_server_says_how_long_to_wait(server, monkeypatch):
     assert waits == [7.0, 120.0]
 
 
+@pytest.mark.slow
 def test_what_fails_for_good_is_told_and_nothing_is_lost(server, lm, tmp_path):
     path = tmp_path / "losses.jsonl"
     subject = make(server, retries=1, resume=path)

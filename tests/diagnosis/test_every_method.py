@@ -147,6 +147,7 @@ def test_a_change_of_the_model_for_all_queries_is_said_to_be_one() -> None:
     assert diagnosis.verdict.advice[0].startswith("Nothing is to be replaced: it retrieves nothing")
 
 
+@pytest.mark.slow
 def test_a_composition_is_trained_again_and_has_no_ladder() -> None:
     on = TASKS["labels"]
     case = next(case for case in METHODS if case.id == "mha-esp+pear")

@@ -294,6 +294,7 @@ def test_where_the_query_decides_a_prompt_from_the_query_alone_gets_as_far_as_re
     assert loss["query-only"] == pytest.approx(loss["full"], abs=0.1 * static)
 
 
+@pytest.mark.slow
 def test_a_ladder_of_a_static_prompt_for_written_answers(capsys: pytest.CaptureFixture[str]) -> None:
     """The first rung is the full method and shares its runs; there are no controls for written answers."""
     full = fit(

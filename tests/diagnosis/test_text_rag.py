@@ -84,6 +84,7 @@ def test_a_file_of_losses_belongs_to_one_model_and_template(lm, tmp_path):
     np.testing.assert_array_equal(losses(lm, TEMPLATE), first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["logprobs", "answers"])
 def test_resumed_after_any_byte_it_gives_the_same_bits(lm, tmp_path, mode):
     queries = [Query(q.text + " again" * i, q.target) for i, q in enumerate(QUERIES)]  # batches are padded

@@ -65,6 +65,7 @@ def test_differences_cover_as_often_as_they_say():
     assert 0.89 <= hits / 150 <= 0.995
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_when_nothing_differs():
     rng = np.random.default_rng(3)
     values = [

@@ -143,6 +143,7 @@ def test_a_method_without_a_model_is_compared_like_any_other(cache: Path) -> Non
     assert row.cost.trainable_parameters == 2 * 2048 + 2 and row.cost.latency_ms is not None
 
 
+@pytest.mark.slow
 def test_a_kept_run_is_found_and_another_setting_is_another_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

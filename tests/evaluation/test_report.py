@@ -158,6 +158,7 @@ def test_terminal_table():
     assert text.index("does not beat") < text.index("other")
 
 
+@pytest.mark.slow
 def test_figures_have_the_methods_with_what_they_need():
     page = Page(render_report(full()))
     assert page.text.count("shuffled") >= 3  # forest, table, scatter plot
@@ -239,6 +240,7 @@ def test_rows_from_predictions():
         metric_infos(["acuracy"])
 
 
+@pytest.mark.slow
 def test_a_row_says_whether_its_attention_chooses(tmp_path):
     rng = np.random.default_rng(0)
     looks = [noisy_run(rng, seed=seed, k=5, m=3, method="looks") for seed in range(2)]

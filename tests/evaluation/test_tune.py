@@ -132,6 +132,7 @@ def test_files_and_rows_say_what_was_tried(whole: Comparison, folder: Path) -> N
     assert "chosen settings" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_what_was_not_tuned_is_marked_only_beside_what_was(whole: Comparison) -> None:
     data = whole.data
     stripped = dataclasses.replace(data.rows[0], tuning=None)
@@ -202,6 +203,7 @@ def test_a_killed_search_chooses_what_an_uninterrupted_one_does(
     ]
 
 
+@pytest.mark.slow
 def test_what_is_set_is_not_searched() -> None:
     settings = {"prompt-tuning": {"tokens": 2}, "icl": {"k": 2, "calibrate": "none"}}
     searches = tuned(None, training={"epochs": 1, "learning_rate": 0.02}, method_settings=settings).searches
@@ -335,6 +337,7 @@ def test_a_chosen_correction_is_fitted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(shares[2], shares[0])
 
 
+@pytest.mark.slow
 def test_generation_without_a_search_space_has_nothing_to_tune() -> None:
     schema = Schema("say", "generation", metric="token_f1", max_new_tokens=4)
     questions = [Example(f"say {i}", f"number {i}", f"r{i:02d}", str(i)) for i in range(12)]

@@ -123,6 +123,7 @@ def test_poly_prag_and_its_controls(poly: Pipeline) -> None:
         assert len(poly.replace(combine=combine).predict([row.text for row in SIX.test[:2]])) == 2
 
 
+@pytest.mark.slow
 def test_what_each_variant_puts_in(prag: Pipeline) -> None:
     variants = variants_of(prag.replace(k=2))
     texts = [row.text for row in SIX.test[:3]]

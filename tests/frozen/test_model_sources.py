@@ -110,6 +110,7 @@ def carried(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tup
     return model, tokenizer, whole
 
 
+@pytest.mark.slow
 def test_a_named_model_is_joined_converted_once_and_loaded(carried: tuple[Any, Any, bytes], cache: Path) -> None:
     original, its_tokenizer, whole = carried
     model, tokenizer, provenance = load_checkpoint("tiny", torch.float32)

@@ -51,6 +51,7 @@ def test_percentile_agrees_with_scipy():
     assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.03 * width)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bca", "percentile"])
 def test_intervals_cover_as_often_as_they_say(kind):
     """Accuracy 0.8 on 150 rows, 300 times: 95% nominal, binomial error of the estimate 1.3%."""

@@ -58,6 +58,7 @@ def written(pipeline: Pipeline) -> Any:
     return pipeline.predict(QUERIES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPOSED)
 def test_a_composition_is_fitted_saved_loaded_and_predicts(name: str, tmp_path: Path) -> None:
     pipeline = fitted(name, out=tmp_path / "out")

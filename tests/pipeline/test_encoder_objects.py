@@ -205,6 +205,7 @@ def test_the_estimator_takes_one_and_clones_share_it() -> None:
     assert set(ours.fit(texts, ["red" if i % 3 else "green" for i in range(24)]).predict(texts)) <= {"red", "green"}
 
 
+@pytest.mark.slow
 def test_a_pooling_of_its_own_is_kept(folders: dict[str, Path]) -> None:
     """Two models of one name with different pooling are two encoders."""
     from sentence_transformers import SentenceTransformer

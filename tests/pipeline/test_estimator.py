@@ -167,6 +167,7 @@ def test_it_saves_what_load_reads(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.predict_proba(TEXTS), fitted.predict_proba(TEXTS))
 
 
+@pytest.mark.slow
 def test_clones_share_the_frozen_model_and_grid_search_works() -> None:
     ours = classifier()
     assert clone(ours).model is LM and clone(ours) is not ours

@@ -55,6 +55,7 @@ def test_an_artifact_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.Monk
     assert not (tmp_path / "~").exists()
 
 
+@pytest.mark.slow
 def test_what_a_user_types_into_a_notebook() -> None:
     """A repr shows the settings that are not the usual ones; settings of training are keywords of fit."""
     assert repr(cf.MHAESP(heads=4)) == "MHAESP(heads=4)" and repr(cf.MHAESP()) == "MHAESP()"

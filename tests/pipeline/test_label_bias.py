@@ -98,6 +98,7 @@ def test_there_must_be_something_to_correct_and_to_correct_it_by(lm: FrozenLM, t
         cf.fit(cf.ZeroShot(), lm, written, calibrate=True)
 
 
+@pytest.mark.slow
 def test_a_correction_stays_when_settings_change(lm: FrozenLM, task: Task) -> None:
     method = cf.Compose(cf.RetrievedICL(k=2), cf.PromptTuning(tokens=2))
     pipeline = cf.fit(method, lm, task, epochs=1, calibrate=True, quiet=True)

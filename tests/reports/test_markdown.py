@@ -83,6 +83,7 @@ def test_no_text_becomes_markup(word: str, other: str) -> None:
     assert not {"html_inline", "link_open", "image", "code_inline"} & {t.type for t in flat([inline])}
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(WORDS)
 @example("`` a ` b")

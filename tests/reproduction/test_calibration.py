@@ -66,6 +66,7 @@ def test_true_and_false_outcomes(planted, truth, false):
     assert truth is None or [outcome for outcome in OUTCOMES if planted.right(outcome)] == [truth]
 
 
+@pytest.mark.slow
 def test_clear_cases_are_told():
     for planted, truth in (
         (Planted(share=0.0, n=1500), "prompt-tuning-like"),

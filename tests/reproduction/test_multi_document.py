@@ -70,6 +70,7 @@ def test_bad_input(tmp_path: Path) -> None:
         load(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_on_the_shared_data(shared_data: Path) -> None:
     questions, pool = load(shared_data)
     built = build(questions, pool, documents=10, gold=(0, 4, 9), count=5)

@@ -132,6 +132,7 @@ def test_every_word_is_understood_before_the_first_training(
         pear.run(words(*systems, "--texts", 2, "--text-file", "/nowhere"))
 
 
+@pytest.mark.slow
 def test_a_long_prompt_is_cut_and_that_is_said(words: Callable[..., list[str]]) -> None:
     done = pear.run(words("--max-new-tokens", 0, "--systems", "base", "--sets", "mdqa5", "--max-tokens", 330))
     assert any(re.match(r"mdqa5: \d+ of 9 prompts had passages cut", note) for note in done.notes)

@@ -59,6 +59,7 @@ def test_rows_keep_their_passages_in_order_and_the_store_has_each_once(listed: l
     assert len({entry.key for entry in task.store or ()}) == len(task.store or ())
 
 
+@pytest.mark.slow
 @given(rows())
 def test_the_target_is_an_accepted_answer_that_a_passage_has_if_one_has(row: Row) -> None:
     where = row.passages if row.gold is None else [row.passages[row.gold]]
@@ -104,6 +105,7 @@ def test_numbered_passages(tmp_path: Path) -> None:
         numbered(write_lines(tmp_path / "bad.jsonl", [{**row, "passages": ["It is high."]}]))
 
 
+@pytest.mark.slow
 def test_shared_data_has_what_its_manifest_says(shared_data: Path) -> None:
     wiki, hot, pop = (READERS[name](shared_data).test for name in ("2wiki", "hotpot", "popqa"))
     assert len(wiki) == 164 + 500 and all(len(row.contexts or ()) == 10 for row in wiki[:164])

@@ -71,6 +71,7 @@ def by_hand(folder: Path, model: Any, text: str, pooling: str) -> np.ndarray:
     return {"mean": states.mean(0), "cls": states[0], "last": states[-1]}[pooling].numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 @pytest.mark.parametrize(("name", "model"), [("bert", BertModel), ("gpt2", GPT2Model), ("roberta", RobertaModel)])
 def test_pooling_never_sees_padding(folders: dict[str, Path], name: str, model: Any, pooling: str) -> None:
@@ -178,6 +179,7 @@ def test_odd_molecules_give_finite_numbers() -> None:
     assert np.abs(vectors).max() < 10
 
 
+@pytest.mark.slow
 def test_the_constants_are_those_of_b3db(shared_data: Path) -> None:
     """On every tenth molecule, so with the tolerance of a sample."""
     with gzip.open(shared_data / "b3db" / "b3db.jsonl.gz", "rt") as file:

@@ -53,6 +53,7 @@ def test_a_molecule_without_a_ring_has_no_scaffold_and_is_like_none() -> None:
     assert all_pairs(scaffold_sets(["CCO", "CCO"])).tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(rows=st.lists(COUNTS, min_size=1, max_size=5))
 def test_counts_as_sets_give_the_min_max_ratio(rows: list[dict[int, int]]) -> None:

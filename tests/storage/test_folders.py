@@ -53,6 +53,7 @@ def test_home_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (tmp_path / "runs").is_dir()
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time(tmp_path: Path, cache: Path) -> None:
     code = (
         "import sys, pathlib\nfrom coldframe.storage.folders import claimed\n"

@@ -158,6 +158,7 @@ def test_claims_hold_where_the_passages_say_so() -> None:
     assert 0.4 < sum(e.target == "true" for e in rows) / len(rows) < 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["facts", "dense-store", "fact-claims"])
 def test_made_up_rows_are_those_of_their_seed(name: str) -> None:
     task, other = load_task(name), load_task(name, seed=1)

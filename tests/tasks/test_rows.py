@@ -20,6 +20,7 @@ from coldframe.tasks.table import Problems, Row
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=8), st.sampled_from([(".csv", ","), (".tsv", "\t")]))
 def test_separated_round_trip(cells: list[tuple[str, str]], kind: tuple[str, str]) -> None:

@@ -100,6 +100,7 @@ def test_the_cases_file() -> None:
     assert task.schema.labels == ("a", "b") and any("semicolon" in note for note in task.notes)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.tuples(LETTERS, LETTERS), min_size=1, max_size=6), st.sampled_from([",", "\t"]))
 def test_what_the_csv_module_writes_comes_back(cells: list[tuple[str, str]], separator: str) -> None:
@@ -121,6 +122,7 @@ def test_every_line_of_a_tsv_is_a_row(texts: Sequence[str]) -> None:
         assert value in (text, text[1:-1].replace('""', '"'))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(SEPARATED, st.sampled_from([".csv", ".tsv"]), st.booleans())
 def test_any_text_gives_rows_or_an_error_of_ours(text: str, suffix: str, skip: bool) -> None:

@@ -94,6 +94,7 @@ def test_sizes_that_leave_nothing_are_told(size: float) -> None:
         random_split(list("abcd"), size)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 6)), min_size=2, max_size=60), SIZES, st.integers(0, 5))
 def test_spared_parts_no_key_and_leaves_every_group_a_row(rows: list[tuple[int, int]], size: float, seed: int) -> None:

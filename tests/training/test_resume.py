@@ -60,6 +60,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     assert first.history == second.history  # seconds included
 
 
+@pytest.mark.slow
 def test_without_resume_a_run_starts_again(tmp_path: Path) -> None:
     first, second = trained(out=tmp_path), trained(out=tmp_path, resume=False)
     assert weight_hash(first.method) == weight_hash(second.method)
@@ -138,6 +139,7 @@ def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None
         trained(out=tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_clear_error_and_the_last_checkpoint_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -209,6 +209,7 @@ def test_the_rates_of_a_run_follow_the_schedule_in_every_group() -> None:
     assert sorted(together) == sorted(id(p) for p in method.parameters())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     first, same, other = (weights(trained(MHA, seed=seed)) for seed in (3, 3, 4))
     assert torch.equal(first, same) and not torch.equal(first, other)
@@ -284,6 +285,7 @@ def test_a_writing_task_is_chosen_by_its_loss() -> None:
     assert all("validation_loss" in record and "validation_metric" not in record for record in history)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_names_the_rows_and_keeps_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ TRAINED = {**FIXED, "fixed": None, "steps": 6, "batch_size": 8, "evaluate_every"
 TRAINED |= {"held_out": 8, "patience": 0}
 
 
+@pytest.mark.slow
 def test_what_is_made_is_kept_and_another_k_uses_the_same_effects(
     lm: FrozenLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:

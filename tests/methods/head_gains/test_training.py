@@ -104,6 +104,7 @@ def test_parts_of_a_batch_add_up_to_the_batch(lm: FrozenLM, monkeypatch: pytest.
     assert sizes[3:] == [2, 2, 2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [8, 7])
 def test_an_interrupted_training_ends_with_the_same_gains_to_the_bit(
     lm: FrozenLM, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -204,6 +204,7 @@ def test_a_router_that_does_not_learn_stays() -> None:
     assert loss_of(pipeline) < sum(base) / len(base)
 
 
+@pytest.mark.slow
 def test_relaxed_weights_are_drawn_in_training_and_nowhere_else() -> None:
     plain, relaxed = (fitted(poly(relaxed=value), task=FOUR, **SMALL) for value in (False, True))
     assert not torch.equal(adapters_of(plain), adapters_of(relaxed))

@@ -74,6 +74,7 @@ def test_together_is_one_by_one(architecture: str, settings: dict[str, Any]) -> 
         assert min(by_adapter) == by_adapter[row] < loss_with(lm, own)
 
 
+@pytest.mark.slow
 def test_a_passage_is_trained_as_peft_trains_it() -> None:
     """The published way: one passage, batch 1, the whole sequence counts, AdamW, no shuffling."""
     peft = pytest.importorskip("peft")
@@ -225,6 +226,7 @@ def test_a_passage_with_an_id_of_its_own_is_known_by_what_it_says(
     assert names == ["prag: 1 passages"] * 2
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     on = part(facts(), 0, 3)
     fitted(PRAG(), task=on, out=tmp_path, epochs=2)
@@ -285,6 +287,7 @@ def test_damage_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 # ---- growth, and copies -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_grown_corpus_trains_the_new_passages_and_writes_where_it_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +339,7 @@ def test_a_copy_with_other_settings_outlives_what_it_was_made_from(tmp_path: Pat
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_what_a_query_gets() -> None:
     """The sum of its passages' updates, or that of others; both ports, or one."""
     layout = Layout.of(tiny_lm().anatomy, 2, "mlp")

@@ -70,6 +70,7 @@ def test_answers_are_those_that_the_controls_gave(title: str) -> None:
     np.testing.assert_allclose(probabilities[:2], first, atol=6e-5)
 
 
+@pytest.mark.slow
 @NAMES
 def test_it_learns_and_the_same_seed_gives_the_same(name: str) -> None:
     first, again = (fitted(name).predictions(TASK.test) for _ in range(2))
@@ -119,6 +120,7 @@ def test_classes_are_weighed_as_training_weighs_them(name: str) -> None:
     assert not np.allclose(weighed, unweighed)
 
 
+@pytest.mark.slow
 @NAMES
 def test_a_label_that_training_lacks_gets_zero(name: str) -> None:
     def without(rows: Any) -> Any:
@@ -136,6 +138,7 @@ def test_one_label_is_told(name: str) -> None:
         fitted(name, dataclasses.replace(TASK, train=alone))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings"),
     [

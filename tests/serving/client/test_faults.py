@@ -166,6 +166,7 @@ def test_the_key_is_sent_and_shown_nowhere(server: SoftServer, remote: Remote) -
     assert KEY not in json.dumps(client.provenance)
 
 
+@pytest.mark.slow
 def test_no_server_and_no_such_model(server: SoftServer, remote: Remote, checkpoint: Callable[[str], Path]) -> None:
     with pytest.raises(ModelError, match="Cannot connect to http://127.0.0.1:9"):
         remote(url="http://127.0.0.1:9/v1").label_scores(PROMPTS, WORDS)
@@ -282,6 +283,7 @@ def test_a_stream_that_breaks_off_is_an_error_or_ends(server: SoftServer, remote
     assert list(remote().stream(PROMPTS[0])) == []
 
 
+@pytest.mark.slow
 def test_a_stream_that_nobody_reads_on_is_closed(server: SoftServer, remote: Remote) -> None:
     pieces = remote().stream(Prompt("Question: what?"), max_new_tokens=64)
     next(pieces)
