@@ -69,10 +69,10 @@ def begin(model: str, port: int, dtype: str, log: Path, length: int = 1024, *fla
     words = [str(home() / "bin" / "vllm"), "serve", str(locate(model)[0]), "--served-model-name", model, *FLAGS]
     words += ["--dtype", dtype, "--max-model-len", str(length), "--host", "127.0.0.1", "--port", str(port), *flags]
     # Not what is set for the tests: the worker binds its threads itself.
-    kept = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "PYTHONPATH")}
+    environment = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "PYTHONPATH")}
     with open(log, "wb") as file:
         return subprocess.Popen(
-            words, stdout=file, stderr=subprocess.STDOUT, env={**kept, **settings}, start_new_session=True
+            words, stdout=file, stderr=subprocess.STDOUT, env={**environment, **settings}, start_new_session=True
         )
 
 

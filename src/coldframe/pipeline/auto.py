@@ -91,21 +91,22 @@ class Choice:
         """What was picked, why, and what all reached, for people."""
         score = self.picked.score
         assert score is not None  # only what was tried is picked
-        lines = [f"picked {self.picked.candidate}: {self.metric} {_shown(score)} on {score.n} validation rows"]
+        lines = [f"picked {self.picked.candidate}: {self.metric} {shown(score)} on {score.n} validation rows"]
         if self.picked is self.best:
             lines.append("why: nothing that was tried is better, and what is as good is not simpler")
         else:
             lines.append(
-                f"why: it is the simplest that does as well; {self.best.candidate} is {_shown(self.ahead)} ahead, "
+                f"why: it is the simplest that does as well; {self.best.candidate} is {shown(self.ahead)} ahead, "
                 "which these rows cannot tell from nothing"
             )
         for trial in self.trials:
-            result = trial.reason if trial.score is None else f"{_shown(trial.score)}, {duration(trial.seconds)}"
+            result = trial.reason if trial.score is None else f"{shown(trial.score)}, {duration(trial.seconds)}"
             lines.append(f"  {trial.candidate}: {result}")
         return lines
 
 
-def _shown(score: Interval) -> str:
+def shown(score: Interval) -> str:
+    """A score with its interval, for people."""
     return f"{score.value:.1f} [{score.low:.1f}, {score.high:.1f}]"
 
 
@@ -210,7 +211,7 @@ def _inner(task: Task) -> Task:
 def _picked(task: Task, trials: Sequence[Trial], runs: Mapping[int, Predictions]) -> Choice:
     """The first trial that is no more than a standard error behind the best."""
     metric, positive = task.schema.metric, task.schema.positive_index
-    sign = 1 if metric not in METRICS or METRICS[metric].greater_is_better else -1
+    sign = METRICS[metric].sign if metric in METRICS else 1
     scores = {place: statistic([run], metric, positive) for place, run in runs.items()}
     rows = np.ones((1, len(task.validation)))
     values = {place: sign * float(score(rows)[0]) for place, score in scores.items()}

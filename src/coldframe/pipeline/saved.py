@@ -69,13 +69,8 @@ def base_model(config: Mapping[str, Any], lm: FrozenLM | None) -> FrozenLM:
     base = config["base_model"]
     if base.get("source") == SOURCE:
         return NoModel()
-    if lm is None and base.get("source") == "memory":
-        raise ArtifactError(
-            f"The artifact was fitted to a {base['name']} that was made in memory and has no name to load it by",
-            fix="Pass the model: coldframe.load(path, lm).",
-        )
     if lm is None:
-        lm = load_lm(base["name"], dtype=base["dtype"].removeprefix("torch."), revision=base.get("revision"))
+        lm = load_base(base)
     if (weight_hash := lm.hash_as(base["dtype"])) != base["weight_hash"]:
         raise ArtifactError(
             "The artifact was fitted to another base model",
@@ -83,6 +78,24 @@ def base_model(config: Mapping[str, Any], lm: FrozenLM | None) -> FrozenLM:
             expected=f"{base['name']} ({base['weight_hash'][:12]}), loaded as {base['dtype']}",
         )
     return lm
+
+
+def load_base(base: Mapping[str, Any], **options: Any) -> FrozenLM:
+    """The model that a manifest names, loaded as it was when the artifact was fitted.
+
+    Args:
+        base: ``base_model`` of the manifest.
+        **options: Further ones of :func:`coldframe.load_lm`.
+
+    Raises:
+        ArtifactError: It has no name to load it by.
+    """
+    if base.get("source") == "memory":
+        raise ArtifactError(
+            f"The artifact was fitted to a {base['name']} that was made in memory and has no name to load it by",
+            fix="Pass the model: coldframe.load(path, lm).",
+        )
+    return load_lm(base["name"], dtype=base["dtype"].removeprefix("torch."), revision=base.get("revision"), **options)
 
 
 def find_encoders(config: Mapping[str, Any], encoder: object) -> None:

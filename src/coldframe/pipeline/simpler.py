@@ -9,7 +9,7 @@ from typing import Any
 
 from coldframe.errors import ColdframeError
 from coldframe.inference.intervals import Interval, score_interval
-from coldframe.pipeline.auto import Candidate, candidates_for
+from coldframe.pipeline.auto import Candidate, candidates_for, shown
 from coldframe.pipeline.fit import fit
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Store
@@ -36,13 +36,12 @@ class Simpler:
     @property
     def does_as_well(self) -> bool:
         """Whether the method is not ahead."""
-        sign = 1 if METRICS[self.metric].greater_is_better else -1
+        sign = METRICS[self.metric].sign
         return sign * self.score.value >= sign * self.own
 
     def line(self) -> str:
         """A sentence for people."""
-        score = f"{self.score.value:.1f} [{self.score.low:.1f}, {self.score.high:.1f}]"
-        numbers = f"{self.metric} {score} against {self.own:.1f} on the {self.score.n} validation rows"
+        numbers = f"{self.metric} {shown(self.score)} against {self.own:.1f} on the {self.score.n} validation rows"
         if not self.does_as_well:
             return f"no simple classifier does as well: the best, {self.candidate}, has {numbers}"
         words = "better" if self.score.value != self.own else "as well"
@@ -84,7 +83,7 @@ def simpler_than(
     """
     if task.schema.kind != "classification" or not task.validation or not task.train:
         return None
-    sign = 1 if METRICS[task.schema.metric].greater_is_better else -1
+    sign = METRICS[task.schema.metric].sign
     best: Simpler | None = None
     for candidate in _quick(task) if candidates is None else candidates:
         try:

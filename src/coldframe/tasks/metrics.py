@@ -42,6 +42,11 @@ class Metric:
     range: tuple[float, float] = (0.0, 100.0)
     greater_is_better: bool = True
 
+    @property
+    def sign(self) -> int:
+        """1 where more is better, -1 for errors and losses."""
+        return 1 if self.greater_is_better else -1
+
     def score(self, targets: ArrayLike, probabilities: ArrayLike, positive: int | None = None) -> float:
         """The score on all rows; NaN where it is undefined (fewer than two classes among the targets).
 

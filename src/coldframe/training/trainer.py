@@ -246,7 +246,7 @@ class Trainer:
             if self.config.select == "metric" and "validation_metric" in record:
                 metric = METRICS[self.method.ready.schema.metric]
                 # The metric moves in steps of a row; the loss decides between equals.
-                score = record["validation_metric"] * (1 if metric.greater_is_better else -1)
+                score = metric.sign * record["validation_metric"]
                 score -= 1e-3 * min(record["validation_loss"], 10.0)
         if progress.best is None or score > progress.best:
             progress.best, progress.best_epoch, progress.stale = score, progress.epoch, 0

@@ -12,7 +12,7 @@ from typing import Any
 
 from coldframe.config import local_path
 from coldframe.errors import ConfigError
-from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.no_model import SOURCE
 from coldframe.pipeline import saved
 from coldframe.pipeline.pipeline import Pipeline, load
@@ -90,7 +90,7 @@ class Adapters:
     def __init__(
         self, load_model: LoadModel | None = None, models: Iterable[FrozenLM] = (), root: str | Path | None = None
     ) -> None:
-        self._load_model = load_model or _by_name
+        self._load_model = load_model or saved.load_base
         self.models = {lm.weight_hash: lm for lm in models}
         self._root = None if root is None else local_path(root).resolve()
         if self._root is not None and not self._root.is_dir():
@@ -190,7 +190,3 @@ class Adapters:
         if not is_folder:
             raise HttpProblem(422, "There is no such folder below that of the adapters", got=repr(str(path))[:200])
         return folder
-
-
-def _by_name(base: dict[str, Any]) -> FrozenLM:
-    return load_lm(base["name"], dtype=base["dtype"].removeprefix("torch."), revision=base.get("revision"))

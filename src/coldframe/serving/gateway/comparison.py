@@ -12,11 +12,12 @@ import torch
 from coldframe.diagnosis.queries import in_prompt
 from coldframe.errors import ConfigError
 from coldframe.frozen.ports import Conditioning, Prompt
-from coldframe.inference.run import Outcome, run
+from coldframe.inference.run import run
 from coldframe.methods.base import Method, prompts
 from coldframe.methods.registry import create
 from coldframe.pipeline.setup import context_of
 from coldframe.serving.gateway.adapters import Adapter
+from coldframe.serving.gateway.jobs import record_of
 from coldframe.serving.gateway.stacking import tokens_read
 from coldframe.serving.gateway.store_edits import Overrides, retrieve
 from coldframe.tasks.questions import QUESTION
@@ -42,23 +43,14 @@ def side_by_side(adapter: Adapter, text: str, overrides: Overrides) -> list[Reco
                 ways.append((name, method.setup(context_of(method, pipeline.lm, pipeline.schema)).eval()))
     records = []
     for way, method in ways:
-        if (states := getattr(pipeline.lm, "states", None)) is not None:
-            states.clear()  # what one way has read does not serve the next
+        pipeline.lm.states.clear()  # what one way has read does not serve the next
         started = time.perf_counter()
         outcome = run(method, pipeline.lm, pipeline.schema, [query.text], retrieved)
         milliseconds = 1000 * (time.perf_counter() - started)
-        record = {"way": way, "method": method.name, **answer_of(adapter, outcome, 0)}
+        record = {"way": way, "method": method.name, **record_of(adapter, outcome, 0)}
         tokens = _tokens(adapter, method, query, retrieved)
         records.append({**record, "tokens": tokens, "milliseconds": round(milliseconds, 2)})
     return records
-
-
-def answer_of(adapter: Adapter, outcome: Outcome, row: int) -> Record:
-    """Label and probabilities, or what was written."""
-    if outcome.generated is not None:
-        return {"answer": outcome.generated[row]}
-    labels, shares = adapter.pipeline.schema.labels, outcome.probabilities[row]
-    return {"label": labels[int(shares.argmax())], "probabilities": dict(zip(labels, shares.tolist(), strict=True))}
 
 
 def _tokens(adapter: Adapter, method: Method, query: Example, retrieved: Any) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coldframe.inference.run import Outcome
 from coldframe.retrieval.store import Retrieved
 from coldframe.serving.gateway.adapters import Adapter
 from coldframe.serving.gateway.batcher import Job
@@ -79,6 +80,14 @@ class Answers:
             self.retrieved.rows(rows),
             self.tokens[rows],
         )
+
+
+def record_of(adapter: Adapter, outcome: Outcome | Answers, row: int) -> dict[str, Any]:
+    """The answer to one input as JSON: label and probabilities, or what was written."""
+    if outcome.generated is not None:
+        return {"answer": outcome.generated[row]}
+    labels, shares = adapter.pipeline.schema.labels, outcome.probabilities[row]
+    return {"label": labels[int(shares.argmax())], "probabilities": dict(zip(labels, shares.tolist(), strict=True))}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from coldframe.serving.gateway.bodies import (
     RagBody,
 )
 from coldframe.serving.gateway.comparison import side_by_side, without_each
-from coldframe.serving.gateway.jobs import Answers
+from coldframe.serving.gateway.jobs import Answers, record_of
 from coldframe.serving.gateway.pictures import drawing
 from coldframe.serving.gateway.state import Gateway, gateway_of, key_of
 from coldframe.serving.gateway.store_edits import Overrides
@@ -74,13 +74,7 @@ def _overrides(body: OverridesBody) -> Overrides:
 
 def _record(answers: Answers, row: int, body: PredictBody) -> dict[str, Any]:
     """The answer to one input as JSON."""
-    record: dict[str, Any] = {}
-    if answers.generated is not None:
-        record["answer"] = answers.generated[row]
-    else:
-        labels, shares = answers.adapter.pipeline.schema.labels, answers.probabilities[row]
-        record["label"] = labels[int(shares.argmax())]
-        record["probabilities"] = dict(zip(labels, shares.tolist(), strict=True))
+    record = record_of(answers.adapter, answers, row)
     exemplars = answers.retrieved.examples(row)
     if body.neighbours:
         scores = answers.retrieved.scores[row].tolist()

@@ -103,10 +103,9 @@ def _local(settings: GatewaySettings) -> LoadModel:
     """Loads base models into this process."""
 
     def load(base: dict[str, Any]) -> Any:
-        from coldframe.frozen.model import load_lm
+        from coldframe.pipeline.saved import load_base
 
-        numbers = {"dtype": base["dtype"].removeprefix("torch."), "revision": base.get("revision")}
-        return load_lm(base["name"], **numbers, state_budget=settings.state_bytes)
+        return load_base(base, state_budget=settings.state_bytes)
 
     return load
 

@@ -80,7 +80,7 @@ def tokens_read(adapter: Adapter, questions: Sequence[Prompt], conditioning: Con
     around = len(lm.bos) + (0 if soft is None else int(soft.shape[-2]))
     contexts = conditioning.contexts or [()] * len(questions)
     texts = (q.header + "".join(c) + q.query for q, c in zip(questions, contexts, strict=True))
-    return tuple(min(around + len(lm.tokenize(text)), lm.anatomy.max_positions) for text in texts)
+    return tuple(min(around + len(lm.tokenize(text)), lm.max_positions) for text in texts)
 
 
 def _single(tokens: Sequence[tuple[int, ...]]) -> bool:

@@ -40,9 +40,8 @@ def answer(jobs: Sequence[Job]) -> None:
             except Exception as error:
                 job.future.set_exception(error)
     for lm in {id(share.adapter.pipeline.lm): share.adapter.pipeline.lm for share in shares}.values():
-        states = getattr(lm, "states", None)
-        if states is not None and states.full:  # it takes no more, and what comes next is as likely to come again
-            states.clear()
+        if lm.states.full:  # it takes no more, and what comes next is as likely to come again
+            lm.states.clear()
 
 
 def _grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
