@@ -8,15 +8,19 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Ran
 from tests.contract.cases import lm_of
 from tests.diagnosis.server import Server
+from tests.serving.gateway.support import Process
+from tests.serving.soft_server import SoftServer
 
 README = Path(__file__).parents[2] / "README.md"
 SMALLER = {"b3db": "assay.csv", "fact-corpus:200": "fact-corpus:6", "smollm2": "tiny"}
+SMALLER |= {"bbb=coldframe-demo/artifact": "bbb=runs/b3db"}  # tests/e2e makes the demo's
 SMALLER |= {"DATA": "things.csv", "--text=COL": "--text=sentence", "--label=COL": "--label=colour"}
 QUICK = ("--dtype", "float32", "--quiet")
 ESP = ("--set", "heads=2", "--set", "k=2")
@@ -42,9 +46,9 @@ def write(name: str, *lines: str) -> None:
 
 
 def commands() -> list[str]:
-    """Every line of the README's shell blocks that calls coldframe."""
+    """Every line of the README's shell blocks that calls coldframe, or asks its gateway."""
     blocks = re.findall(r"^```bash\n(.*?)^```", README.read_text(encoding="utf-8"), re.M | re.S)
-    return [line for block in blocks for line in block.splitlines() if "coldframe " in line]
+    return [line for block in blocks for line in block.splitlines() if re.search("coldframe |^curl ", line)]
 
 
 def test_the_commands_are_those_of_the_four_ways_in() -> None:
@@ -67,12 +71,22 @@ def test_every_command_runs(
     run: Callable[..., Ran], lm: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("bm25s")
-    with Server.running(lm_of("llama")) as server:
-        run_all(run, lm, tmp_path, monkeypatch, {"http://localhost:8000/v1": server.url, "NAME": "tiny"})
+    with (
+        Server.running(lm_of("llama")) as writes,
+        SoftServer.running(lm_of("llama")) as holds_the_model,
+        ExitStack() as gateways,
+    ):
+        urls = {"diagnose": writes.url, "serve": holds_the_model.url}
+        run_all(run, lm, tmp_path, monkeypatch, urls, gateways)
 
 
 def run_all(
-    run: Callable[..., Ran], lm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_server: dict[str, str]
+    run: Callable[..., Ran],
+    lm: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    urls: dict[str, str],
+    gateways: ExitStack,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").symlink_to(lm)
@@ -91,11 +105,25 @@ def run_all(
     write("qa.jsonl", *(json.dumps({"question": f"Who is the author of {i}?", "answer": "Ada"}) for i in range(3)))
     log = [{"question": f"Who wrote {i}?", "contexts": [f"Ada wrote {i}."], "ground_truth": "Ada"} for i in range(12)]
     write("rag.jsonl", *map(json.dumps, log))
-    smaller = {**SMALLER, **at_server}
+    gateway: Process | None = None
     for line in commands():
+        if line.startswith("curl "):
+            assert gateway is not None
+            url, option, body = shlex.split(line)[1:]
+            assert option == "--json"
+            status, answered = gateway.post(url.removeprefix("http://127.0.0.1:8080"), json.loads(body))
+            assert status == 200, answered
+            (answer,) = answered["answers"]
+            assert answer["label"] in answer["probabilities"] and answer["neighbours"]
+            continue
         before, _, call = line.partition("#")[0].rpartition("|")
         words = shlex.split(re.sub(r"(--(?:text|label)) ", r"\1=", call))[1:]
-        command, rest = words[0], [smaller.get(word, word) for word in words[1:]]
+        command = words[0]
+        smaller = {**SMALLER, "http://localhost:8000/v1": urls.get(command, ""), "NAME": "tiny"}
+        rest = [smaller.get(word, word) for word in words[1:]]
+        if command == "serve":
+            gateway = gateways.enter_context(Process("coldframe", "serve", *rest, "--port", "0"))
+            continue
         more = list(MORE.get(command, ()))
         if "--model" not in rest and command in ("fit", "compare"):
             more += ["--model", "tiny"]

@@ -31,9 +31,11 @@ class Server(ThreadingHTTPServer):
         with cls(lm) as server:
             thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
             thread.start()
-            yield server
-            server.shutdown()
-            thread.join()
+            try:
+                yield server
+            finally:
+                server.shutdown()
+                thread.join()
 
     def completions(self, body):
         ids = self.lm.bos + self.lm.tokenize(body["prompt"])

@@ -94,25 +94,32 @@ def client_of(
 
 
 class Process:
-    """A gateway in a process of its own, at a free port of this machine."""
+    """A gateway in a process of its own, started by the arguments of ``python -m``."""
 
-    def __init__(self, folders: Mapping[str, Path], env: Mapping[str, str] | None = None, **settings: Any) -> None:
-        words = [f"{name}={folder}" for name, folder in folders.items()]
-        command = [sys.executable, "-m", "tests.serving.gateway.process", json.dumps(settings), *words]
+    def __init__(self, module: str, *words: str, env: Mapping[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", module, *words]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(env or {})}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
         self.lines: list[dict[str, Any]] = []
         assert self.process.stderr is not None
+        before = []
         for line in self.process.stderr:
+            before.append(line)
             if line.startswith("{"):
                 self.lines.append(json.loads(line))
                 if "address" in self.lines[-1]:
                     break
         else:
-            raise AssertionError("the gateway did not start")
+            raise AssertionError(f"the gateway did not start: {''.join(before)}")
         self.url = self.lines[-1]["address"]
         self.port = int(self.url.rpartition(":")[2])
         self._until_alive()
+
+    @classmethod
+    def of(cls, folders: Mapping[str, Path], env: Mapping[str, str] | None = None, **settings: Any) -> Process:
+        """Over the tiny model, at a free port of this machine."""
+        words = [f"{name}={folder}" for name, folder in folders.items()]
+        return cls("tests.serving.gateway.process", json.dumps(settings), *words, env=env)
 
     def _until_alive(self) -> None:
         for _ in range(200):

@@ -88,7 +88,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def gateway(root: Path) -> Iterator[Process]:
     pytest.importorskip("rdkit")
-    with Process(artifacts(root)) as process:
+    with Process.of(artifacts(root)) as process:
         yield process
 
 
@@ -201,7 +201,7 @@ def test_what_goes_wrong_is_said_and_texts_are_texts(browser: Any, gateway: Proc
 def test_a_key_is_given_on_the_page(browser: Any, root: Path) -> None:
     pytest.importorskip("rdkit")
     folders = {"mood": artifacts(root)["mood"]}
-    with Process(folders, {"COLDFRAME_API_KEY": KEY}) as gateway:
+    with Process.of(folders, {"COLDFRAME_API_KEY": KEY}) as gateway:
         page = browser.new_context().new_page()
         page.set_default_timeout(60_000)
         page.goto(gateway.url)

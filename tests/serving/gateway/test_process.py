@@ -29,7 +29,7 @@ def started(folders: dict[str, Path]) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def gateway(started: dict[str, Path]) -> Iterator[Process]:
-    with Process(started, body_seconds=1.0, connections=64) as process:
+    with Process.of(started, body_seconds=1.0, connections=64) as process:
         yield process
 
 
@@ -58,7 +58,7 @@ def ended(connection: socket.socket) -> bytes:
 
 def test_a_gateway_that_is_stopped_answers_what_it_accepted(started: dict[str, Path]) -> None:
     expected = cf.load(started["mha-esp"], model()).predict_proba(TEXTS)
-    with Process(started, queue=4096) as gateway:
+    with Process.of(started, queue=4096) as gateway:
         with ThreadPoolExecutor(8) as pool:
             futures = [pool.submit(gateway.post, "/v1/predict", body("mha-esp", *TEXTS * 20)) for _ in range(8)]
             time.sleep(0.3)
@@ -82,17 +82,17 @@ def test_a_gateway_that_is_stopped_answers_what_it_accepted(started: dict[str, P
 
 
 def test_ctrl_c_is_no_error(started: dict[str, Path]) -> None:
-    with Process(started) as gateway:
+    with Process.of(started) as gateway:
         ask(gateway)
         status, _ = gateway.stop(signal.SIGINT)
         assert status == 0 and "Traceback" not in gateway.rest
 
 
 def test_a_gateway_that_is_killed_is_there_again(started: dict[str, Path]) -> None:
-    with Process(started) as gateway:
+    with Process.of(started) as gateway:
         before = ask(gateway)
         assert gateway.stop(signal.SIGKILL)[0] == -signal.SIGKILL
-    with Process(started, port=gateway.port) as again:
+    with Process.of(started, port=gateway.port) as again:
         assert np.allclose(ask(again), before, atol=1e-6)
 
 
@@ -151,7 +151,7 @@ def test_a_client_that_goes_away_takes_nobody_along(gateway: Process) -> None:
 
 
 def test_too_many_connections_are_refused(started: dict[str, Path]) -> None:
-    with Process(started, connections=8) as gateway:
+    with Process.of(started, connections=8) as gateway:
         idle = [gateway.connect() for _ in range(12)]
         time.sleep(0.5)
         request = urllib_status(gateway)
@@ -171,7 +171,7 @@ def urllib_status(gateway: Process) -> int:
 def test_a_crowd_gets_answers_or_a_reason(started: dict[str, Path]) -> None:
     texts = [f"{text} {i}" for i, text in enumerate(TEXTS * 50)]
     right = dict(zip(texts, cf.load(started["mha-esp"], model()).predict_proba(texts), strict=True))
-    with Process(started, queue=8, batch=4) as gateway:
+    with Process.of(started, queue=8, batch=4) as gateway:
         with ThreadPoolExecutor(32) as pool:
             answers = list(pool.map(lambda text: gateway.post("/v1/predict", body("mha-esp", text)), texts))
     statuses = {status for status, _ in answers}
@@ -185,7 +185,7 @@ def test_a_crowd_gets_answers_or_a_reason(started: dict[str, Path]) -> None:
 
 def test_what_a_process_logs_has_no_text_and_no_key(started: dict[str, Path]) -> None:
     secret = "asecretoftheuser"
-    with Process(started, {"COLDFRAME_API_KEY": KEY}) as gateway:
+    with Process.of(started, {"COLDFRAME_API_KEY": KEY}) as gateway:
         for path in ("/v1/predict", f"/{secret}?{secret}"):
             assert gateway.post(path, body(secret, secret))[0] in (401, 404)
         for garbage in (secret.encode() + b"\r\n\r\n", b"GET / HTTP/1.1\r\n" + secret.encode() + b"\r\n\r\n"):
