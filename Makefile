@@ -7,7 +7,7 @@ JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-parametric check test lint faults fuzz bench docs clean
+.PHONY: help demo demo-parametric serve-demo check test lint faults fuzz bench docs clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ demo-parametric: $(VENV)/.installed  ## PRAG: 200 invented passages into weights
 	@echo "demo-parametric: an adapter of SmolLM2-135M for each of 200 invented passages, beside closed book and text RAG"
 	@$(BIN)/coldframe fit fact-corpus:200 --method prag --out runs/demo-parametric
 	@$(BIN)/coldframe ask runs/demo-parametric --evaluate --rows 120
+
+serve-demo: $(VENV)/.installed  ## after `make demo`: a real vLLM on the processor, the gateway before it, and a question (vLLM: 2.5 GB, once)
+	@$(BIN)/python -m tests.vllm.demo
 
 check: lint  ## lint, then the tests that are neither slow nor end to end (3 to 6 minutes on 2 cores)
 	@echo "check: running the fast tests and the doctests on $(JOBS) processes"

@@ -1,9 +1,11 @@
 """The gateway under load: requests a second and their times at concurrency 1, 8 and 32, beside `coldframe predict`.
 
     python -m benchmarks.serving --artifact DIR                    # and `coldframe predict` in a loop
+    python -m benchmarks.serving --artifact DIR --vllm             # through a real vLLM, beside retrieved ICL
     python -m benchmarks.serving --adapters 200 --requests 10000   # on one tiny model: right answers, bounded memory
 
-Real processes on this machine alone: the gateway is `coldframe serve`, clients are threads with a connection each.
+Real processes on this machine alone: the gateway is `coldframe serve`, clients are threads with a connection each. vLLM
+needs the environment that `python -m tests.vllm.server make` makes.
 Prints one JSON object.
 """
 
@@ -21,12 +23,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import goal
+from benchmarks.common import K, goal
 from coldframe.storage.artifact import MANIFEST
 
 CONCURRENCY = (1, 8, 32)
@@ -150,6 +153,90 @@ def one_adapter(artifact: Path, count: int) -> dict[str, Any]:
     return {"gateway": levels, "predict_in_a_loop_per_second": round(loop, 3), "goals": [goal(what, times, 3.0)]}
 
 
+def through_vllm(artifact: Path, count: int) -> dict[str, Any]:
+    """An artifact and retrieved ICL with as many exemplars, through one vLLM; and what reaches it, sent without us."""
+    from tests.vllm import server
+
+    import coldframe as cf
+    from coldframe.inference.client import Client
+    from coldframe.storage.artifact import read_manifest
+
+    manifest = read_manifest(artifact)
+    model, dtype = manifest["base_model"]["name"], manifest["base_model"]["dtype"].removeprefix("torch.")
+    texts = texts_of(artifact, count)
+    with tempfile.TemporaryDirectory() as home:
+        text_artifact = Path(home) / "icl"
+        pipeline = cf.load(artifact)
+        k = getattr(pipeline.method.config, "k", K)
+        cf.fit(cf.RetrievedICL(k=k), pipeline.lm, pipeline.schema, store=pipeline.store, quiet=True).save_pretrained(
+            text_artifact
+        )
+        del pipeline
+        adapters = {"soft": artifact, "icl": text_artifact}
+        with server.running(model, dtype, Path(home)) as url:
+            bodies = _requests_to_the_model(artifact, url, model, dtype, texts)
+            words = [word for name, folder in adapters.items() for word in ("--adapter", f"{name}={folder}")]
+            command = [sys.executable, "-m", "coldframe", "serve", *words, "--backend", url, "--port", "0"]
+            served, result = Served(command), {"soft": {}, "icl": {}, "straight to vLLM": {}}
+            client = Client(url, model, None, timeout=120)
+            try:
+                for concurrency in CONCURRENCY:
+                    for name in adapters:
+                        requests = [{"adapter": name, "inputs": [text], "neighbours": False} for text in texts]
+                        load(served.port, requests[:4], 1, lambda *_: None)
+                        timed = load(served.port, requests, concurrency, lambda *_: None)
+                        result[name][str(concurrency)] = figures(*timed)
+                    timed = straight(client, bodies, concurrency)
+                    result["straight to vLLM"][str(concurrency)] = figures(*timed)
+            finally:
+                served.close()
+    goals = []
+    for level in map(str, CONCURRENCY):
+        soft, text, bare = (result[name][level] for name in ("soft", "icl", "straight to vLLM"))
+        times = soft["requests_per_second"] / text["requests_per_second"]
+        goals.append(goal(f"requests a second against retrieved ICL, {k} exemplars, concurrency {level}", times, 3.0))
+        goals.append(
+            goal(f"p50 of retrieved ICL against ours, concurrency {level}", text["p50_ms"] / soft["p50_ms"], 3.0)
+        )
+        most = max(5.0, 0.1 * bare["p50_ms"])
+        added = soft["p50_ms"] - bare["p50_ms"]
+        goals.append(goal(f"what the gateway adds to p50, concurrency {level}", added, most, unit="ms", least=False))
+    return {"model": model, "dtype": dtype, "k": k, **result, "goals": goals}
+
+
+def _requests_to_the_model(
+    artifact: Path, url: str, model: str, dtype: str, texts: Sequence[str]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Routes and bodies of what the artifact sends to the server for each text."""
+    import coldframe as cf
+
+    lm = cf.RemoteLM(url, model, dtype=dtype)
+    pipeline, post, sent = cf.load(artifact, lm=lm), lm.backend.client.post, []
+
+    def recorded(route: str, body: dict[str, Any], *rest: Any) -> dict[str, Any]:
+        sent.append((route, body))
+        return post(route, body, *rest)
+
+    lm.backend.client.post = recorded  # type: ignore[method-assign]
+    for text in texts:
+        pipeline.predict([text])
+    return sent
+
+
+def straight(client: Any, bodies: Sequence[tuple[str, dict[str, Any]]], concurrency: int) -> tuple[float, list[float]]:
+    """Seconds for all of them, and the milliseconds of each."""
+
+    def ask(request: tuple[str, dict[str, Any]]) -> float:
+        started = time.perf_counter()
+        client.post(*request)
+        return 1000 * (time.perf_counter() - started)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(concurrency) as pool:
+        times = list(pool.map(ask, bodies))
+    return time.perf_counter() - started, times
+
+
 @contextlib.contextmanager
 def many(count: int) -> Iterator[tuple[dict[str, Path], list[Any]]]:
     """Folders and pipelines of many adapters on one tiny model, of several methods."""
@@ -216,13 +303,16 @@ def many_adapters(count: int, requests: int, concurrency: int = 32) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--artifact", type=Path, default=Path("coldframe-demo/mha-esp"), help="a folder that `fit` wrote"
+        "--artifact", type=Path, default=Path("coldframe-demo/artifact"), help="a folder that `fit` wrote"
     )
     parser.add_argument("--adapters", type=int, default=0, help="as many on one tiny model, in the place of --artifact")
+    parser.add_argument("--vllm", action="store_true", help="the artifact through a real vLLM")
     parser.add_argument("--requests", type=int, default=200)
     options = parser.parse_args()
     if options.adapters:
         result = many_adapters(options.adapters, options.requests)
+    elif options.vllm:
+        result = through_vllm(options.artifact.resolve(), options.requests)
     else:
         result = one_adapter(options.artifact.resolve(), options.requests)
     print(json.dumps(result, indent=1))

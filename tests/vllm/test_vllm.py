@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.serving.gateway.support import Process
+from tests.vllm import server
 
 import coldframe as cf
 from coldframe.cli import main
@@ -62,6 +72,67 @@ def test_predict_with_a_backend(
     assert main(["predict", str(folder), str(tmp_path / "new.txt"), "--quiet", "--backend", url]) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [record["label"] for record in records] == pipeline.predict([record["text"] for record in records])
+
+
+def test_a_backend_killed_under_load_and_started_again(artifact: tuple[Pipeline, Path], tmp_path: Path) -> None:
+    """Every request is answered rightly or refused with a reason, and the same gateway goes on."""
+    pipeline, folder = artifact
+    texts = [example.text for example in cf.load_task("b3db").test[:8]]
+    right = {text: list(map(float, shares)) for text, shares in zip(texts, pipeline.predict_proba(texts), strict=True)}
+    port, log = server.free_port(), tmp_path / "vllm.log"
+    words = ["serve", "--adapter", f"bbb={folder}", "--backend", f"http://127.0.0.1:{port}/v1", "--port", "0"]
+    answers: list[tuple[str, int, Any]] = []
+    finished = threading.Event()
+
+    def client(first: int) -> None:
+        for turn in itertools.count(first):
+            if finished.is_set():
+                return
+            text = texts[turn % len(texts)]
+            answers.append((text, *gateway.post("/v1/predict", {"adapter": "bbb", "inputs": [text]}, timeout=120)))
+
+    vllm = server.begin("smollm2", port, "float32", log)
+    try:
+        server.wait(port, vllm, log)
+        with Process("coldframe", *words) as gateway, ThreadPoolExecutor(4) as pool:
+            clients = [pool.submit(client, first) for first in range(4)]
+            try:
+                reached(answers, 200, 20)
+                os.killpg(vllm.pid, signal.SIGKILL)
+                vllm.wait()
+                reached(answers, 502, 4)
+                vllm = server.begin("smollm2", port, "float32", log)
+                server.wait(port, vllm, log)
+                before = len(answers)
+                reached(answers, 200, 20, before)
+            finally:
+                finished.set()
+            for future in clients:
+                future.result()
+    finally:
+        server.end(vllm.pid)
+        vllm.wait()
+    for text, status, answer in answers:
+        if status == 200:
+            close(list(answer["answers"][0]["probabilities"].values()), right[text])
+        else:
+            assert status in (502, 503) and answer["error"]["problem"], answer
+
+
+def reached(answers: list[tuple[str, int, Any]], status: int, count: int, start: int = 0) -> None:
+    """Wait until so many answers have a status."""
+    until = time.monotonic() + 300
+    while sum(answer[1] == status for answer in answers[start:]) < count:
+        assert time.monotonic() < until, [answer[1] for answer in answers[start:]]
+        time.sleep(0.1)
+
+
+def test_the_demo_of_serving(artifact: tuple[Pipeline, Path]) -> None:
+    pipeline, folder = artifact
+    command = [sys.executable, "-m", "tests.vllm.demo", str(folder), "--query", "CCO", "--once"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
+    shown = json.loads(said[said.index("\n{") : said.rindex("}") + 1])
+    assert shown["answers"][0]["label"] == pipeline.predict(["CCO"])[0]
 
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
