@@ -47,15 +47,15 @@ VERSIONS: dict[str, dict[str, Any]] = {
     "+ cosine scores": {**AVERAGING, "scores": "cosine"},
     "+ similarity, raw, slope 10": {**AVERAGING, "slope": 10.0},
     "+ similarity, standardised": {**AVERAGING, "similarity": "standard", "slope": 2.0},
-    "+ learned labels": {**AVERAGING, "label_place": "learned", "copies": False},
-    "+ learned labels, copied": {**AVERAGING, "label_place": "learned"},
+    "+ label vectors": {**AVERAGING, "label_place": "vector"},
+    "+ learned labels": {**AVERAGING, "label_place": "learned"},
     "ours": {},
     "ours, slope 0.5": {"slope": 0.5},
     "ours, slope 1": {"slope": 1.0},
     "ours, slope 2": {"slope": 2.0},
     "ours, dot": {"scores": "dot"},
     "ours, no similarity": {"similarity": "none"},
-    "ours, nothing copied": {"copies": False},
+    "ours, learned labels": {"label_place": "learned"},
     "ours, labels as before": {"label_place": "auto"},
 }
 #: Task, settings of MHA-ESP and of training, as the results pages have them where there is one.

@@ -70,12 +70,11 @@ def mha_esp(
     temperatures: Vector | None = None,
     slopes: Vector | None = None,
     similarities: Vector | None = None,
-    copied: list[list[Vector]] | None = None,
     direct: tuple[Matrix, Vector] | None = None,
 ) -> tuple[list[Vector], list[Vector]]:
     """Soft tokens ``z_i`` and attention ``a_ik``.
 
-    ``q_i = W_i^Q e_x``, ``k_ik = W_i^K e_k``, ``v_ik = W_i^V e_k [+ copied_ik]``,
+    ``q_i = W_i^Q e_x``, ``k_ik = W_i^K e_k``, ``v_ik = W_i^V e_k``,
     ``a_ik = softmax_k(q_i.k_ik / sqrt(d) [+ g_i s_k])``, with temperatures ``t_i cos(q_i, k_ik)`` in the place of
     ``q_i.k_ik / sqrt(d)``,
     ``z_i = sum_k a_ik v_ik [+ W_i^X e_x]``.
@@ -97,8 +96,6 @@ def mha_esp(
         z = [0.0] * d
         for k in range(len(e_k)):
             v = linear(*head_of(*value, i, d), e_k[k])
-            if copied is not None:
-                v = add(v, copied[i][k])
             for j in range(d):
                 z[j] += a[k] * v[j]
         if direct is not None:

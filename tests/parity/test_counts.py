@@ -104,11 +104,11 @@ def test_lora_on_all_linears(model: str) -> None:
 
 
 def test_what_ours_adds_to_the_papers_form_is_as_documented() -> None:
-    """Adapter ``a (d' + 1)``, static part ``H d``, query part ``H d (a + 1)``; of labels ``l d``, their map ``a d`` and
-    ``2 H d a`` in keys and values; a temperature, a slope and a gate for each head.
+    """Adapter ``a (d' + 1)``, static part ``H d``, query part ``H d (a + 1)``; of ``l`` labels ``2 H d l`` in keys and
+    values; a temperature and a slope for each head.
 
     Inputs are then as wide as the adapter.
     """
-    found = count("mha-esp", "Qwen3-0.6B", heads=8, encoder="tiny", adapter=256)
-    labels = 2 * 1024 + 256 * 1024 + 2 * 8 * 1024 * 256
-    assert found == 256 * 385 + (3 + 1) * 8 * 1024 * 257 + 8 * 1024 + labels + 3 * 8
+    parameters = count("mha-esp", "Qwen3-0.6B", heads=8, encoder="tiny", adapter=256)
+    labels = 2 * 8 * 1024 * 2
+    assert parameters == 256 * 385 + (3 + 1) * 8 * 1024 * 257 + 8 * 1024 + labels + 2 * 8

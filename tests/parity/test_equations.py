@@ -22,12 +22,12 @@ from coldframe.retrieval.store import Retrieved
 D = 32
 EXTRA = [
     Case("mha-esp/all", "mha-esp", {"encoder": "tiny-print", "adapter": 5, "heads": 3, "k": 3, "layers": 3}),
-    Case("mha-esp/raw", "mha-esp", {"encoder": "tiny-print", "heads": 2, "k": 3, "similarity": "raw", "copies": False}),
+    Case("mha-esp/raw", "mha-esp", {"encoder": "tiny-print", "heads": 2, "k": 3, "similarity": "raw"}),
     Case("mha-esp/text labels", "mha-esp", {"encoder": "tiny", "heads": 2, "k": 3, "label_place": "text"}),
     Case("u-esp/learned labels", "u-esp", {"encoder": "tiny", "k": 2, "label_place": "learned"}),
     Case("p-esp/learned labels", "p-esp", {"encoder": "tiny", "k": 2, "label_place": "learned"}),
     Case("mha-esp/one", "mha-esp", {"encoder": "tiny", "adapter": None, "heads": 1, "k": 1, "query_part": False}),
-    Case("mha-esp/vector labels", "mha-esp", {"encoder": "tiny", "heads": 2, "k": 3, "label_place": "vector"}),
+    Case("mha-esp/learned labels", "mha-esp", {"encoder": "tiny", "heads": 2, "k": 3, "label_place": "learned"}),
     Case("p-esp/k2", "p-esp", {"encoder": "tiny", "k": 2}),
     Case("u-esp/k2", "u-esp", {"encoder": "tiny-print", "k": 2}),
 ]
@@ -80,11 +80,6 @@ class Weights:
         label = self.label(position)
         return reference.unit(self.vector(text)) + [reference.dot(row, label) for row in self.held["label_map.weight"]]
 
-    def copied(self, head: int, position: int) -> Vector:
-        """What of an exemplar's label goes straight into a head's value."""
-        size = lm_of("llama").embedding_norm() * self.held["gate"][head]
-        return [size * value for value in self.label(position)]
-
     def with_static(self, tokens: list[Vector]) -> list[Vector]:
         static = self.held.get("static")
         return tokens if static is None else [reference.add(z, p) for z, p in zip(tokens, static, strict=True)]
@@ -125,14 +120,11 @@ def test_mha_esp(case: Case) -> None:
         similarities = [float(s) for s in FOUND.scores[row][: len(positions)] for _ in range(times)]
         if config.similarity == "standard":  # type: ignore[attr-defined]
             similarities = reference.standardised(similarities)
-        copied = None
-        if "gate" in w.held:
-            copied = [[w.copied(head, i) for i in positions for _ in range(times)] for head in range(config.heads)]  # type: ignore[attr-defined]
         temperatures = w.held.get("attention.log_temperature")
         z, a = reference.mha_esp(
             w.vector(text), keys, w.layer("attention.query"), w.layer("attention.key"), w.layer("value"),
             config.heads, D, temperatures and [math.exp(value) for value in temperatures],
-            w.held.get("attention.slope"), similarities, copied,
+            w.held.get("attention.slope"), similarities,
             w.layer("direct") if config.query_part else None,  # type: ignore[attr-defined]
         )  # fmt: skip
         for layer in range(config.layers - 1):  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from coldframe.cli.flags import Grouped
 from coldframe.config import check
@@ -49,23 +49,29 @@ def load(artifact: str, options: BackendFlags, exact: bool = False) -> Pipeline:
     from coldframe.pipeline.pipeline import load
 
     if options.backend is None:
-        names = [field.name for field in dataclasses.fields(BackendFlags)]
-        changed = [name for name in names if getattr(options, name) != getattr(BackendFlags(), name)]
-        check(not changed, "There is no server to ask", got=", ".join(changed), expected="--backend URL beside it")
+        alone(options)
         pipeline = load(artifact)
         pipeline.lm.exact = exact
         return pipeline
     check(not exact, "A server reads queries together: none is exact", got="--exact", expected="no --backend")
     from coldframe.serving.artifacts import remote_for
 
-    lm = remote_for(
-        artifact,
-        options.backend,
-        options.backend_model,
-        api_key=os.environ.get(options.backend_key_variable),
-        form=options.backend_form,
-        dtype=options.backend_dtype,
-        checkpoint=options.backend_checkpoint,
-        verify=options.backend_ca or True,
-    )
-    return load(artifact, lm=lm)
+    return load(artifact, lm=remote_for(artifact, options.backend, options.backend_model, **client_settings(options)))
+
+
+def alone(options: BackendFlags) -> None:
+    """Refuse what says how to ask a server, where none is named."""
+    names = [field.name for field in dataclasses.fields(BackendFlags)]
+    changed = [name for name in names if getattr(options, name) != getattr(BackendFlags(), name)]
+    check(not changed, "There is no server to ask", got=", ".join(changed), expected="--backend URL beside it")
+
+
+def client_settings(options: BackendFlags) -> dict[str, Any]:
+    """What :class:`coldframe.serving.remote.RemoteLM` is told beside its address and its model."""
+    return {
+        "api_key": os.environ.get(options.backend_key_variable),
+        "form": options.backend_form,
+        "dtype": options.backend_dtype,
+        "checkpoint": options.backend_checkpoint,
+        "verify": options.backend_ca or True,
+    }

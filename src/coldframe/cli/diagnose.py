@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import tyro
 
-from coldframe.cli.flags import Grouped
+from coldframe.cli.backend import BackendFlags, load
 from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.parsing import parse, writable
 from coldframe.cli.rows import labelled, own_test
-from coldframe.config import local_path
+from coldframe.config import check, local_path
 from coldframe.errors import ConfigError, nearest
 from coldframe.tasks.table import OnError
 
@@ -27,7 +27,7 @@ UNWANTED = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Diagnose(Grouped):
+class Diagnose(BackendFlags):
     """Is it the retrieval that helps, or would a fixed prompt do? A verdict with its reasons, and a report.
 
     What is diagnosed is a log of your own pipeline (questions, what it retrieved, right answers), or an artifact that
@@ -40,6 +40,7 @@ class Diagnose(Grouped):
       coldframe diagnose runs/b3db
       coldframe diagnose runs/b3db --retrain random fixed --ladder
       coldframe diagnose runs/b3db --seed-artifacts runs/b3db-1 runs/b3db-2
+      coldframe diagnose runs/b3db --backend http://localhost:8000/v1
       coldframe diagnose runs/mood new.csv --fail-on prompt-tuning-like,cannot-tell --json
 
     Verdicts: retrieval-driven, query-driven, prompt-tuning-like, mixed, cannot-tell. Exit status: 0, or 3 if the
@@ -89,6 +90,7 @@ class Diagnose(Grouped):
     """
 
     groups = {
+        **BackendFlags.groups,
         "log": ("question", "contexts", "gold", "written", "gold_contexts"),
         "answers": ("mode", "metric", "judge", "max_tokens", "concurrency"),
         "artifact": ("seed_artifacts", "retrain", "ladder", "ladder_seeds", "text", "label", "allow_leaks"),
@@ -130,7 +132,7 @@ def run(argv: Sequence[str]) -> int:
     """Load, diagnose, write the report, print; the exit status."""
     options = parse(Diagnose, "diagnose", argv)
     from coldframe.diagnosis.evidence import Outcome
-    from coldframe.pipeline.pipeline import load
+    from coldframe.pipeline import pipeline as artifacts
     from coldframe.reports.html import environment
     from coldframe.storage.artifact import MANIFEST
 
@@ -142,14 +144,14 @@ def run(argv: Sequence[str]) -> int:
     if is_log(options.artifact):
         from coldframe.cli.diagnose_log import run_log
 
+        check(options.backend is None, "A log is asked of an endpoint", got="--backend", expected="--endpoint URL")
         outcome = run_log(options, command)
         return UNWANTED if outcome in unwanted else 0
-    pipeline = load(options.artifact)
-    pipeline.lm.exact = options.exact
+    pipeline = load(options.artifact, options, options.exact)
     if options.data is not None and (local_path(options.data) / MANIFEST).is_file():
         from coldframe.cli.diagnose_pair import run_pair
 
-        run_pair(options, pipeline, load(options.data, pipeline.lm), command)
+        run_pair(options, pipeline, artifacts.load(options.data, pipeline.lm), command)
         return 0
     with writable(Path(options.out or f"{options.artifact.rstrip('/')}-diagnosis")) as out:
         outcome = _diagnosed(options, pipeline, out, command)
@@ -161,9 +163,9 @@ def _diagnosed(options: Diagnose, pipeline: Pipeline, out: Path, command: str) -
     from coldframe.diagnosis.diagnose import diagnose
     from coldframe.diagnosis.report import render_table, write_report
     from coldframe.evaluation.runs import sample
-    from coldframe.pipeline.pipeline import load
+    from coldframe.pipeline import pipeline as artifacts
 
-    others = [load(folder, pipeline.lm) for folder in options.seed_artifacts]
+    others = [artifacts.load(folder, pipeline.lm) for folder in options.seed_artifacts]
     if options.data is None:
         examples, notes = own_test(pipeline, options.allow_leaks)
     else:

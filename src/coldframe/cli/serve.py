@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from coldframe.cli.flags import Grouped
+from coldframe.cli.backend import BackendFlags, alone, client_settings
 from coldframe.cli.parsing import parse
 from coldframe.errors import ConfigError
 
@@ -16,7 +16,7 @@ Pairs = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(meta
 
 
 @dataclasses.dataclass(frozen=True)
-class Serve(Grouped):
+class Serve(BackendFlags):
     """Answer plain text over HTTP with any number of adapters on one frozen model, and show them on a page.
 
     For example:
@@ -26,13 +26,10 @@ class Serve(Grouped):
 
     The page is at http://127.0.0.1:8080/. Programs send {"adapter": "bbb", "inputs": ["CCO"]} to /v1/predict, or use
     any client of OpenAI with the name of an adapter as the model. Keys are read from the variables COLDFRAME_API_KEY
-    (for every adapter) and COLDFRAME_ADMIN_KEY (to change adapters), or from the file of --access; the key of the
-    server behind it from COLDFRAME_BACKEND_KEY.
+    (for every adapter) and COLDFRAME_ADMIN_KEY (to change adapters), or from the file of --access.
 
     Args:
         adapter: Name and folder of an artifact; give it once for each.
-        backend: Server that holds the model (vLLM); without it the model runs in this process.
-        backend_model: Name of the model there, if it serves several.
         host: Address to listen at; one that can be reached from outside needs keys.
         port: Port to listen at; 0 takes a free one.
         access: YAML or JSON file with keys and limits of adapters.
@@ -48,13 +45,12 @@ class Serve(Grouped):
 
     section = "settings of serve"
     groups = {
+        **BackendFlags.groups,
         "who may use it": ("access", "allow_unauthenticated", "adapter_root"),
         "load": ("batch", "wait", "queue", "deadline", "max_body", "workers"),
     }
 
     adapter: Pairs = ()
-    backend: str | None = None
-    backend_model: str | None = None
     host: str = "127.0.0.1"
     port: int = 8080
     access: str | None = None
@@ -91,9 +87,12 @@ def run(argv: Sequence[str]) -> None:
         workers=options.workers or (1 if options.backend is None else 8),
         allow_unauthenticated=options.allow_unauthenticated,
     )
-    load_model = (
-        None if options.backend is None else models_of(options.backend, options.backend_model, options.deadline)
-    )
+    if options.backend is None:
+        alone(options)
+        load_model = None
+    else:
+        timeout = {"timeout": options.deadline}
+        load_model = models_of(options.backend, options.backend_model, **timeout, **client_settings(options))
     serve(artifacts, settings, Access.with_environment(options.access), load_model)
 
 

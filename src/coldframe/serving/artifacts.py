@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ def remote_for(artifact: str | Path, url: str, model: str | None = None, **setti
         ArtifactError: It is damaged or foreign.
     """
     base = read_artifact(saved.folder_of(artifact), saved.NEEDS).manifest["base_model"]
-    if base.get("source") == SOURCE:
-        return None
+    return None if base.get("source") == SOURCE else remote_of(base, url, model, **settings)
+
+
+def remote_of(base: Mapping[str, Any], url: str, model: str | None = None, **settings: Any) -> RemoteLM:
+    """The client of a server for the base model that a manifest names, see :func:`remote_for`."""
     if settings.get("checkpoint") is None:
         if base.get("source") == "memory":
             raise ConfigError(

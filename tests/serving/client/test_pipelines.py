@@ -146,3 +146,22 @@ def test_flags_that_make_no_sense_together(
 ) -> None:
     assert main(["predict", str(tmp_path / "artifact"), *words]) == 2
     assert "--backend" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_diagnose_with_a_backend(
+    fitted: Pipeline, server: SoftServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact, file = str(tmp_path / "artifact"), tmp_path / "asked.csv"
+    rows = [f"{row.text} {i},{row.target}" for i, row in enumerate(task(rows=40).train)]
+    file.write_text("\n".join(["text,label", *rows]))
+    words = ["diagnose", artifact, str(file), "--text", "text", "--label", "label", "--json", "--quiet"]
+    verdicts = []
+    for more in ([], ["--backend", server.url, "--backend-dtype", "float32"]):
+        assert main([*words, "--out", str(tmp_path / f"out{len(more)}"), *more]) == 0
+        verdicts.append(json.loads(capsys.readouterr().out)["verdict"])
+    assert verdicts[0] == verdicts[1] and server.requests
+    log = tmp_path / "log.jsonl"
+    log.write_text(json.dumps({"question": "who?", "contexts": ["A."], "ground_truth": "A"}))
+    assert main(["diagnose", str(log), "--backend", server.url]) == 2
+    assert "--endpoint" in capsys.readouterr().err

@@ -65,9 +65,9 @@ class EncodedConfig(SoftTokenConfig):
             generator on what is the same for every query (ours; off in the papers).
         static_learning_rate: Of that prompt; a free vector learns at a higher rate than a matrix.
         label_place: How an exemplar's label enters: ``"text"`` concatenates it to the encoder's input
-            (the papers), ``"vector"`` appends a one-hot vector to the encoder's output, ``"learned"`` a vector that
-            starts as the frozen model's embedding of the label's word; ``"auto"`` takes text where the encoder
-            reads text, else a one-hot vector.
+            (the papers), ``"vector"`` appends a one-hot vector to the encoder's output (where targets are texts, their
+            mean embedding in the frozen model), ``"learned"`` a dense vector that starts as the frozen model's
+            embedding of the label's word; ``"auto"`` takes text where the encoder reads text, else a vector.
     """
 
     section = "soft-token settings"
@@ -189,14 +189,9 @@ class EncodedMethod(SoftTokenMethod):
                 fix="Use label_place='vector' or a text encoder.",
             )
         self.label_in_text = reads_text if place == "auto" else place == "text"
-        self.labels = LabelVectors(context) if place == "learned" and self.uses_retrieval else None
+        dense = place == "learned" or (context.schema.kind == "generation" and not self.label_in_text)
+        self.labels = LabelVectors(context) if dense and self.uses_retrieval else None
         one_hot = not self.label_in_text and self.labels is None
-        if self.uses_retrieval and one_hot and context.schema.kind == "generation":
-            raise ConfigError(
-                "The targets of a generation task are texts, which are no one-hot vectors",
-                got=context.encoder.spec,
-                fix="Pass label_place='learned', or encoder='minilm' or another text encoder.",
-            )
         self.d_label = len(context.schema.labels) if one_hot else 0 if self.labels is None else context.lm.d_model
 
     def scaled_linear(self, d_in: int, d_out: int) -> nn.Linear:
@@ -243,11 +238,11 @@ class EncodedMethod(SoftTokenMethod):
     def _entries(self, entries: Sequence[Example]) -> Tensor:
         """Vectors of entries with their labels, where these are not in the text: ``[entries, d_in + d_label]``."""
         vectors = self.encode([self.solved(entry) for entry in entries])
-        if self.labels is not None:
-            return torch.cat((vectors, self.labels(entries)), dim=-1)
-        if self.d_label:
-            return torch.cat((vectors, one_hot_labels(self.ready.schema, entries).to(vectors.device)), dim=-1)
-        return vectors
+        return torch.cat((vectors, self.label_vectors(entries).to(vectors.device)), dim=-1) if self.d_label else vectors
+
+    def label_vectors(self, entries: Sequence[Example]) -> Tensor:
+        """What says their labels beside their texts: ``[entries, d_label]``."""
+        return one_hot_labels(self.ready.schema, entries) if self.labels is None else self.labels(entries)
 
     def placed(self, tokens: Tensor) -> Tensor:
         """Soft tokens with the static part added."""

@@ -19,8 +19,6 @@ from coldframe.methods.soft_tokens.set_attention import ScoreKind, SetAttention,
 from coldframe.methods.text.icl import rendered
 from coldframe.retrieval.store import Retrieved
 
-_COPIED = 1.0  # of a token embedding's norm, at the start
-
 
 @dataclasses.dataclass(frozen=True)
 class MHAESPConfig(EncodedConfig):
@@ -38,8 +36,6 @@ class MHAESPConfig(EncodedConfig):
         similarity: Adds a learned multiple of the retriever's similarity to each head's scores, ``g_i s_k`` (ours):
             ``"standard"`` with mean 0 and variance 1 within the set, ``"raw"`` as it is; ``"none"`` is the papers'.
         slope: ``g_i`` at the start.
-        copies: Adds the exemplars' label vectors to the values, ``v_ik + c_i |E| y_k``, so that a soft token can say a
-            neighbour's label (ours; off in the papers). Needs ``label_place="learned"``, and is off without it.
         query_part: Adds what the query alone says, ``z_i + W_i^X e_x``, so that the exemplars need only
             carry what it does not (ours; off in the papers). It is IDPG's prompt.
     """
@@ -55,9 +51,8 @@ class MHAESPConfig(EncodedConfig):
     scores: ScoreKind = "cosine"
     similarity: Similarity = "standard"
     slope: float = 2.0
-    copies: bool = True
     query_part: bool = True
-    label_place: LabelPlace = "learned"
+    label_place: LabelPlace = "vector"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,14 +73,14 @@ class MHAESP(EncodedMethod):
     is first put into the one order its members decide.
 
     By these equations every head takes the mean of its exemplars, because their scores start near zero and stay
-    there. By default (``scores``, ``similarity``, ``label_place``, ``copies``)::
+    there. By default (``scores``, ``similarity``, ``label_place``)::
 
-        h_k  = [E(x_k); M y_k]                             both of norm 1; y_k: LabelVectors
+        h_k  = [E(x_k); y_k]                               y_k: one-hot
         a_ik = softmax_k(t_i cos(W_i^Q e_x, W_i^K h_k) + g_i s_k)                      see SetAttention
-        v_ik = W_i^V h_k + c_i |E| y_k                     |E|: norm of the model's token embeddings
+        v_ik = W_i^V h_k
 
-    A head that chooses one exemplar then says its label: ``y_k`` is the model's own embedding of the label's word. The
-    numbers ``t_i``, ``g_i``, ``c_i`` learn at ten times the rate.
+    A head that chooses one exemplar can then say its label, by the column of ``W_i^V`` that belongs to it. The numbers
+    ``t_i``, ``g_i`` learn at ten times the rate.
 
     Paper: MHA-RAG, arXiv 2510.05363 (v1), MHA-ESP (v2). Deviates, each by a setting that can be turned off, in the
     attention (above), and by an adapter instead of a fine-tuned encoder (``adapter``, ``encoder_rank``), a static
@@ -97,8 +92,8 @@ class MHAESP(EncodedMethod):
         e_x ``[batch, d']``, e_k ``[batch, k, d']`` -> Z ``[batch, heads, d]``.
 
     Cost:
-        ``3 H d (d' + 1)`` parameters (plus adapter, static and query part and further layers), H tokens. Labels add
-        ``l d + d d' + 2 H d d'``.
+        ``3 H d (d' + 1)`` parameters (plus adapter, static and query part and further layers), H tokens. ``l`` labels
+        add ``2 H d l``; dense ones (``label_place="learned"``) ``l d + d d' + 2 H d d'``.
 
     Relations:
         :class:`PromptTuning` is its static part alone, :class:`IDPG` its query alone, :class:`PESP` its
@@ -119,7 +114,7 @@ class MHAESP(EncodedMethod):
         "heads": Choices((4, 8, 16)),
         "k": Choices((3, 5, 10)),
         "slope": Choices((0.5, 1.0, 2.0)),
-        "label_place": Choices(("learned", "auto")),
+        "label_place": Choices(("vector", "auto")),
     }
 
     def build(self, context: MethodContext) -> None:
@@ -127,16 +122,14 @@ class MHAESP(EncodedMethod):
         heads, d = self.config.heads, context.lm.d_model
         self.build_inputs(context, heads)
         reads_text = context.encoder is not None and context.encoder.takes_label_text
-        if self.config.windows > 1 and not (reads_text and (self.label_in_text or self.labels is not None)):
+        if self.config.windows > 1 and not reads_text:
             raise ConfigError("Windows cut an exemplar's text, so they need a text encoder", got=self.config.encoder)
         config, d_exemplar = self.config, self.d_in + self.d_label
-        self.label_map = self.gate = None
+        self.label_map = None
         if self.labels is not None:
             d_exemplar = 2 * self.d_in
             self.label_map = nn.Linear(d, self.d_in, bias=False)
             nn.init.normal_(self.label_map.weight, std=self.d_in**-0.5)  # keeps norms
-            self.embedding_norm = context.lm.embedding_norm()
-            self.gate = nn.Parameter(torch.full((heads,), _COPIED)) if config.copies else None
         widths = self.d_in, d_exemplar
         self.attention = SetAttention(widths, heads, d, config.scores, config.similarity, config.slope)
         self.value = self.scaled_linear(d_exemplar, heads * d)
@@ -176,8 +169,8 @@ class MHAESP(EncodedMethod):
 
     @property
     def scalars(self) -> list[nn.Parameter]:
-        """Temperatures, slopes and gates."""
-        scalars = (self.attention.log_temperature, self.attention.slope, self.gate)
+        """Temperatures and slopes."""
+        scalars = (self.attention.log_temperature, self.attention.slope)
         return [parameter for parameter in scalars if parameter is not None]
 
     @property
@@ -190,15 +183,12 @@ class MHAESP(EncodedMethod):
         n, heads, d = len(texts), self.config.heads, self.ready.lm.d_model
         e_k, present, similarity = self._keys(retrieved)
         e_x = self.encode(texts)
-        labels = None
         if self.label_map is not None:
             text, labels = e_k.split((self.d_in, d), dim=-1)
             e_k = torch.cat((nn.functional.normalize(text, dim=-1), self.label_map(labels)), dim=-1)
         a = self.attention(e_x, e_k, present, similarity)
         self.watch(a, present)
         z = torch.einsum("bhk,bkhd->bhd", a, self.value(e_k).view(n, -1, heads, d))
-        if self.gate is not None and labels is not None:
-            z = z + self.embedding_norm * self.gate[:, None] * (a @ labels)
         if self.direct is not None:
             z = z + self.direct(e_x).view(n, heads, d)
         for layer in self.deeper:
@@ -218,10 +208,11 @@ class MHAESP(EncodedMethod):
                 text = self.solved(retrieved.store.examples[position]) if position >= 0 else ""
                 parts += _windows(text, times)
         vectors = self.encode(parts).view(len(retrieved), -1, self.d_in)
-        if self.labels is not None:
+        if self.d_label:
             places = torch.from_numpy(retrieved.indices >= 0).to(vectors.device)
             labels = vectors.new_zeros(*places.shape, self.d_label)
-            labels[places] = self.labels([e for row in range(len(retrieved)) for e in retrieved.examples(row)])
+            entries = [entry for row in range(len(retrieved)) for entry in retrieved.examples(row)]
+            labels[places] = self.label_vectors(entries).to(vectors.device)
             vectors = torch.cat((vectors, labels.repeat_interleave(times, dim=1)), dim=-1)
         present = torch.from_numpy(retrieved.indices >= 0).to(vectors.device).repeat_interleave(times, dim=1)
         return vectors * present.unsqueeze(-1), present, similarity.repeat_interleave(times, dim=1)
