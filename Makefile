@@ -31,7 +31,7 @@ check: lint  ## lint, then the tests that are neither slow nor end to end (3 to 
 test: $(VENV)/.installed  ## import layers, all tests, the doctests (25 minutes on 2 cores)
 	@echo "test: checking the import layers, then running all tests and doctests on $(JOBS) processes"
 	@$(BIN)/lint-imports
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup
 
 lint: $(VENV)/.installed  ## ruff, mypy, import layers, spelling
 	@echo "lint: ruff, mypy, import layers, codespell"

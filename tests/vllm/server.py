@@ -61,6 +61,11 @@ def make() -> None:
     about = packages_folder / f"vllm-{VLLM}+cpu.dist-info"  # last, so that a broken install is made again
     about.mkdir()
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM}+cpu\n")
+    try:
+        subprocess.run([str(folder / "bin" / "vllm"), "--version"], check=True, stdout=subprocess.DEVNULL)
+    except (OSError, subprocess.CalledProcessError):
+        shutil.rmtree(about)  # it does not run on this processor
+        raise
 
 
 def begin(model: str, port: int, dtype: str, log: Path, length: int = 1024, *flags: str) -> subprocess.Popen[bytes]:
