@@ -167,6 +167,7 @@ class Trial:
                 other = different and place == 1
                 os._exit(forked(lambda other=other: self.command(self.home, out, other), log)[0])
             processes.append(process)
+        os.environ["COLDFRAME_CACHE"] = str(self.home / "cache")  # what this process reads is remembered there
         statuses = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
         told = [log.read_text() for log in logs]
         if sorted(statuses) not in ([0, 0], [0, 2]) or any("Traceback" in text for text in told):
