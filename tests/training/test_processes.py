@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from tests.contract.cases import lm_of
 
+from coldframe.errors import ConfigError
+from coldframe.frozen.sharding import shard
 from coldframe.training.processes import Processes
 
 
@@ -59,6 +62,30 @@ def test_two_processes_train_as_one_with_twice_the_accumulation(case: str, runs:
         assert ours["step"] == theirs["step"]
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-3)
     assert single["history"][-1]["step"] > alone["history"][-1]["step"]  # so the comparison could have failed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["lora", "mha-esp", "poly-prag"])
+def test_two_processes_that_share_a_model_train_as_one_that_has_it(case: str, runs: Any) -> None:
+    """Each holds half of every layer, and all read the same rows."""
+    (single,), together = results(runs, case, "single"), results(runs, case, "sharded")
+    for process in together:
+        same(single, process, 1e-6)
+        assert process["rows"] == single["rows"]
+        assert 0.45 * single["held"] < process["held"] < 0.55 * single["held"]
+    assert (runs[0] / case / "sharded" / "artifact" / "coldframe_config.json").is_file()
+
+
+@pytest.mark.slow
+def test_what_trains_passages_apart_takes_no_shared_model(runs: Any) -> None:
+    home, statuses = runs
+    assert all(statuses["prag/sharded"])
+    assert "Leave --shard out" in (home / "prag" / "sharded" / "0.err").read_text()
+
+
+def test_a_model_is_not_spread_over_one_process() -> None:
+    with pytest.raises(ConfigError, match="torchrun"):
+        shard(lm_of("llama"))
 
 
 @pytest.mark.slow

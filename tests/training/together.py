@@ -7,6 +7,7 @@ of it goes to FOLDER/CASE/RUN/RANK.json, and what it said to RANK.err beside it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import socket
@@ -16,10 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.contract.cases import METHODS, TWO, corpus, lm_of, task, tiny_encoder
+from tests.contract.cases import METHODS, TWO, corpus, task, tiny_encoder
+from tests.tiny import tiny
+from torch.distributed.tensor import DTensor
 
 import coldframe.pipeline.setup
 import coldframe.retrieval.retriever
+from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.sharding import shard
 from coldframe.methods.weight_deltas.passage_adapters import PassageAdapters
 from coldframe.pipeline.fit import fit
 from coldframe.retrieval.retriever import RetrievalConfig
@@ -27,10 +32,10 @@ from coldframe.training.processes import Processes
 from coldframe.training.trainer import Trainer
 
 CASES = ("lora", "mha-esp", "poly-prag", "prag")
-RUNS = {"alone": (1, 2), "two": (2, 1), "single": (1, 1)}  # processes, accumulation
+RUNS = {"alone": (1, 2), "two": (2, 1), "single": (1, 1), "sharded": (2, 1)}  # processes, accumulation
 
 
-def fit_one(name: str, folder: Path, accumulation: int) -> None:
+def fit_one(name: str, folder: Path, accumulation: int, sharded: bool) -> None:
     rows = list[int]()
     backward = Trainer._backward
 
@@ -42,9 +47,13 @@ def fit_one(name: str, folder: Path, accumulation: int) -> None:
     case = next(case for case in METHODS if case.id == name)
     still = {"dropout": 0.0} if "dropout" in case.method().config.to_dict() else {}
     method = dataclasses.replace(case, settings=case.settings | still).method()
+    lm = FrozenLM(*tiny("llama"))
+    if sharded:
+        Processes.join(cpu=True)
+        shard(lm)
     pipeline = fit(
         method,
-        lm_of("llama"),
+        lm,
         corpus() if method.needs_passages else task(TWO, rows=26),
         retrieval=RetrievalConfig(encoder="tiny", similarity="auto" if method.needs_passages else "cosine"),
         training={"epochs": 3, "batch_size": 4, "accumulation": accumulation, "select": "last", "seed": 2},
@@ -54,7 +63,8 @@ def fit_one(name: str, folder: Path, accumulation: int) -> None:
     if isinstance(pipeline.method, PassageAdapters):
         bank = pipeline.method.adapters
         weights = {"adapters": bank.adapters(bank.ids).tolist()}
-    result = {"weights": weights, "rows": rows, "history": pipeline.history}
+    held = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in lm.anatomy.layers.parameters())
+    result = {"weights": weights, "rows": rows, "history": pipeline.history, "held": held}
     (folder / f"{os.environ.get('RANK', '0')}.json").write_text(json.dumps(result), encoding="utf-8")
 
 
@@ -106,7 +116,8 @@ def main(home: Path) -> None:
     for case in CASES:
         for run, (count, accumulation) in RUNS.items():
             folder = home / case / run
-            fits = together(count, folder, lambda c=case, f=folder, a=accumulation: fit_one(c, f, a))  # type: ignore[misc]
+            work = functools.partial(fit_one, case, folder, accumulation, run == "sharded")
+            fits = together(count, folder, work)
             statuses[f"{case}/{run}"] = fits
     print(json.dumps(statuses))
 

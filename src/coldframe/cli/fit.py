@@ -64,6 +64,7 @@ class Fit(Grouped):
             validation rows (validation, if you name no way).
         controls: Do not look whether a simple classifier, which needs no language model, does as well on the validation
             rows.
+        shard: Spread the model's layers over the processes that torchrun started, where it does not fit on one device.
         add: Add what is new in the data to the artifact in --out; what was trained stays as it is, with its method
             and settings.
         recipe: YAML file with the keys task, method, method_settings, model, retrieval, training; flags override it.
@@ -76,6 +77,7 @@ class Fit(Grouped):
     groups = {
         "augmentation": ("augment", "augment_model", "augment_key_env", "ask_again"),
         "choice": ("minutes",),
+        "processes": ("shard",),
     }
 
     task: Annotated[TaskFlags, Flat] = dataclasses.field(default_factory=TaskFlags)
@@ -93,6 +95,7 @@ class Fit(Grouped):
     ask_again: bool = False
     calibrate: Calibration = "none"
     controls: bool = True
+    shard: bool = False
     add: bool = False
     recipe: str | None = None
     json: bool = False
@@ -123,12 +126,15 @@ def _fit(options: Fit, task: Task, method: Method | None, out: Path) -> None:
     from coldframe.methods.soft_tokens.set_attention import attends
     from coldframe.pipeline.fit import fit
 
-    load_model = cache(options.model.load)
+    device = "cpu" if options.shard else options.model.device  # whole in memory first, then in parts where it computes
+    load_model = cache(dataclasses.replace(options.model, device=device).load)
     choice = None
     if method is None:
         choice = _chosen(options, task, load_model)
         method = choice.picked.candidate.build()
     lm = load_model() if method.needs_model else None
+    if options.shard and lm is not None:
+        _shard(lm)
     task = _augmented(options, task, method, lm, out)
     training = options.training.changes()  # type: ignore[attr-defined]
     pipeline = fit(
@@ -182,6 +188,17 @@ def _fit(options: Fit, task: Task, method: Method | None, out: Path) -> None:
         words, gradient = attends(record["attention_entropy"]), record["attention_gradient"]
         print(f"attention {words}; gradient norm of queries and keys {gradient:.1e}")
     print(f"wrote {out}")
+
+
+def _shard(lm: FrozenLM) -> None:
+    """Spread the model over the processes that were started together."""
+    import torch
+
+    from coldframe.frozen.sharding import shard
+    from coldframe.training.processes import Processes
+
+    Processes.join(cpu=not torch.cuda.is_available())
+    shard(lm)
 
 
 def _simpler(options: Fit, task: Task, pipeline: Pipeline) -> Simpler | None:

@@ -30,6 +30,9 @@ class Backbone:
         provenance: Which bytes these are.
     """
 
+    #: Whether its layers are spread over processes, see :func:`coldframe.frozen.sharding.shard`.
+    sharded = False
+
     def __init__(self, model: PreTrainedModel, provenance: dict[str, Any] | None = None) -> None:
         self.model = model.eval().requires_grad_(False)
         self.provenance = provenance or {"name": type(model).__name__, "source": "memory", "revision": None}

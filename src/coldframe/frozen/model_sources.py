@@ -139,6 +139,8 @@ def joined_digests(digests: Iterable[bytes]) -> str:
 def parameter_digest(name: str, parameter: Tensor) -> bytes:
     """What :func:`weight_hash` counts of one parameter."""
     digest = hashlib.sha256(f"{name}|{parameter.dtype}|{tuple(parameter.shape)}|".encode())
+    if hasattr(parameter, "full_tensor"):  # spread over processes, all of which are here
+        parameter = parameter.full_tensor()
     flat = parameter.detach().cpu().contiguous().flatten()
     digest.update(flat.view(torch.uint8).numpy().data)
     return digest.digest()

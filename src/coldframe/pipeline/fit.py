@@ -117,9 +117,10 @@ def fit(
             pipeline.calibrate(rows, way)
         if way not in ("none", "contextual"):
             pipeline.trained_keys |= {row.key for row in rows}
-        if folder is not None and processes.first:
+        if folder is not None and (processes.first or pipeline.lm.sharded):
             if task.schema.kind == "classification" and (rows := task.validation or task.train):
                 pipeline.measure_priors(spread(rows, PRIOR_ROWS))
+        if folder is not None and processes.first:
             pipeline.save_pretrained(folder)
         return pipeline
 

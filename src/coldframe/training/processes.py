@@ -33,18 +33,21 @@ class Processes:
 
     Attributes:
         rank: From 0, who alone writes and shows progress.
-        count: 1 where a process trains alone.
+        count: Among how many the rows are divided; 1 where a process trains alone, or all read the same rows.
     """
 
     rank: int = 0
     count: int = 1
 
     @classmethod
-    def of(cls, alone: bool = False) -> Self:
-        """Those that were started together; this one only, if it trains something ``alone``."""
+    def of(cls, alone: bool = False, sharded: bool = False) -> Self:
+        """Those that were started together; this one only, if it trains something ``alone``.
+
+        Where the model is ``sharded`` they go in step: all read all rows, and the first of them writes.
+        """
         if alone or not (dist.is_available() and dist.is_initialized()):
             return cls()
-        return cls(dist.get_rank(), dist.get_world_size())
+        return cls(dist.get_rank(), 1 if sharded else dist.get_world_size())
 
     @classmethod
     def join(cls, cpu: bool) -> Self:
@@ -70,7 +73,7 @@ class Processes:
 
     def if_first(self, rows: Sequence[int]) -> list[int]:
         """All rows for the first process, which alone validates, and none for the others."""
-        return list(rows) if self.first else []
+        return list(rows) if self.first or self.count == 1 else []
 
     def seed(self, seed: int, step: int) -> None:
         """Let each process draw numbers of its own in a step, the same when the run is resumed."""

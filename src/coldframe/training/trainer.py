@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from coldframe.errors import NotFiniteError, TrainingError
+from coldframe.errors import ConfigError, NotFiniteError, TrainingError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.inference.run import run
@@ -67,7 +67,12 @@ class Trainer:
         self.folder, self.resume = folder, resume
         trackers = None if config.report_to == "none" else config.report_to
         self.accelerator = Accelerator(log_with=trackers, project_dir=str(folder or "."), cpu=lm.device.type == "cpu")
-        self.processes = Processes.of(problem.alone)
+        if problem.alone and lm.sharded:
+            raise ConfigError(
+                f"The processes of {self.method.name} go their own ways, and a sharded model needs all of them at once",
+                fix="Leave --shard out, or use another method.",
+            )
+        self.processes = Processes.of(problem.alone, lm.sharded)
         self.quiet = quiet or not self.processes.first
         if "accumulation" not in problem.settings and not problem.summed:
             self.config = config = config.replace(accumulation=config.accumulation * self.processes.count)
