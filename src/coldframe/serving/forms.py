@@ -135,7 +135,8 @@ class Chat(Form):
             raise ConfigError(
                 "A chat has a line break between soft tokens and text, and this artifact was fitted without one",
                 expected=f"prompts that {side} with a line break",
-                fix="Pass form='completions'; or fit with placement='prefix' and an instruction that begins with one.",
+                fix="Pass form='completions'; or fit with a label on a line of its own (template '...\\n{label}'), "
+                "or with placement='prefix' and an instruction that begins with a line break.",
             )
 
     def _text(self, ids: Sequence[int]) -> str:

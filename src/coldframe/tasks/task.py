@@ -109,6 +109,9 @@ def end_text(end: str) -> str:
     return "" if end in (END_OF_TURN, END_OF_TEXT) else end
 
 
+_LABEL = "{label}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Template(Config):
     r"""How an example becomes a prompt.
@@ -118,7 +121,7 @@ class Template(Config):
 
     Args:
         body: One query up to its answer; ``{text}`` is replaced, and a trailing ``{label}`` may stand
-            where the answer goes.
+            where the answer goes, on a line of its own too.
         instruction: Said once, before everything; may be empty.
         separator: Between exemplars, and after the instruction.
         end: What ends an answer, in training, scoring and generation alike: a text such as a line break,
@@ -144,12 +147,13 @@ class Template(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         body = self.body.replace("\\n", "\n").rstrip()
-        if body.endswith("{label}"):
-            body = body[: -len("{label}")].rstrip()
+        if body.endswith(_LABEL):
+            body = body.removesuffix(_LABEL).rstrip(" \t")
+            body = body + _LABEL if body.endswith("\n") else body  # on a line of its own, and it stays there
         object.__setattr__(self, "body", body)
         object.__setattr__(self, "end", self.end.replace("\\n", "\n"))
         try:
-            fields = [name for _, name, _, _ in string.Formatter().parse(body) if name is not None]
+            fields = [name for _, name, _, _ in string.Formatter().parse(self._before_label) if name is not None]
         except ValueError as error:
             raise ConfigError(f"The template is malformed: {error}", got=repr(self.body)) from error
         check(
@@ -166,7 +170,11 @@ class Template(Config):
 
     def query(self, text: str) -> str:
         """A query, up to where its answer begins."""
-        return self.body.format(text=text)
+        return self._before_label.format(text=text)
+
+    @property
+    def _before_label(self) -> str:
+        return self.body.removesuffix(_LABEL)
 
     def answer(self, word: str) -> str:
         """An answer as it continues a query."""

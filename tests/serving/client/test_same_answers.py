@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.contract.cases import FOUND, METHODS, QUERIES, SCHEMA, STORE, TWO, WRITE, Case, built, lm_of
+from tests.contract.cases import FOUND, METHODS, QUERIES, SCHEMA, STORE, TWO, WRITE, Case, built, lm_of, task
 from tests.serving.soft_server import SoftServer
 from tests.tiny import ARCHITECTURES
 
+import coldframe as cf
 from coldframe.errors import ConfigError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import EMPTY, Conditioning, Prompt
@@ -20,7 +21,7 @@ from coldframe.inference.run import run
 from coldframe.methods.base import prompts
 from coldframe.retrieval.store import Retrieved
 from coldframe.serving.remote import RemoteLM
-from coldframe.tasks.task import Schema
+from coldframe.tasks.task import Schema, Template
 
 pytestmark = pytest.mark.slow  # tests/serving/client/test_pipelines.py keeps one of them in the fast tier
 Remote = Callable[..., RemoteLM]
@@ -168,6 +169,19 @@ def test_a_chat_with_soft_tokens_behind_the_text(here: FrozenLM, remote: Remote)
     queries = [Prompt("Question\n"), Prompt("Another\n\n")]
     words = ["yes", "not at all"]
     close(remote(form="chat").label_scores(queries, words, soft), here.label_scores(queries, words, soft))
+
+
+def test_an_artifact_whose_label_stands_on_its_own_line_is_asked_in_a_chat(
+    here: FrozenLM, remote: Remote, tmp_path: Path
+) -> None:
+    rows = task(validation=4)
+    template = Template("Input: {text}\\nLabel:\\n{label}")
+    assert template.query("A") == "Input: A\nLabel:\n" and template.exemplar("A", "b") == "Input: A\nLabel:\n b\n\n"
+    rows = dataclasses.replace(rows, schema=rows.schema.replace(template=template))
+    pipeline = cf.fit(cf.PromptTuning(tokens=3), here, rows, epochs=1, out=tmp_path / "artifact", quiet=True)
+    texts = [example.text for example in rows.validation]
+    served = cf.load(tmp_path / "artifact", lm=remote(form="chat"))
+    np.testing.assert_allclose(served.predict_proba(texts), pipeline.predict_proba(texts), atol=1e-4)
 
 
 @pytest.mark.parametrize("placement", ["prefix", "suffix"])
