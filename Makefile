@@ -10,7 +10,7 @@ JOBS ?= 2
 .PHONY: help demo demo-parametric serve-demo check test lint faults fuzz bench docs clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed  ## fit MHA-ESP on b3db with SmolLM2-135M and show what it bought (5 minutes on 2 cores with bf16 instructions)
 	@echo "demo: fitting MHA-ESP and its controls on b3db with SmolLM2-135M"

@@ -160,6 +160,7 @@ def through_vllm(artifact: Path, count: int) -> dict[str, Any]:
     import coldframe as cf
     from coldframe.inference.client import Client
     from coldframe.storage.artifact import read_manifest
+    from coldframe.tasks.task import Task
 
     manifest = read_manifest(artifact)
     model, dtype = manifest["base_model"]["name"], manifest["base_model"]["dtype"].removeprefix("torch.")
@@ -168,10 +169,10 @@ def through_vllm(artifact: Path, count: int) -> dict[str, Any]:
         text_artifact = Path(home) / "icl"
         pipeline = cf.load(artifact)
         k = getattr(pipeline.method.config, "k", K)
-        cf.fit(cf.RetrievedICL(k=k), pipeline.lm, pipeline.schema, store=pipeline.store, quiet=True).save_pretrained(
-            text_artifact
-        )
-        del pipeline
+        task = Task(pipeline.schema, (), (), (), store=pipeline.store.examples)
+        text = cf.fit(cf.RetrievedICL(k=k), pipeline.lm, task, retrieval=pipeline.retrieval, quiet=True)
+        text.save_pretrained(text_artifact)
+        del pipeline, text
         adapters = {"soft": artifact, "icl": text_artifact}
         with server.running(model, dtype, Path(home)) as url:
             bodies = _requests_to_the_model(artifact, url, model, dtype, texts)
@@ -207,7 +208,7 @@ def through_vllm(artifact: Path, count: int) -> dict[str, Any]:
 def _requests_to_the_model(
     artifact: Path, url: str, model: str, dtype: str, texts: Sequence[str]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Routes and bodies of what the artifact sends to the server for each text."""
+    """Route and body of what the artifact sends to the server for each text: one request, of labels of one token."""
     import coldframe as cf
 
     lm = cf.RemoteLM(url, model, dtype=dtype)
@@ -218,8 +219,10 @@ def _requests_to_the_model(
         return post(route, body, *rest)
 
     lm.backend.client.post = recorded  # type: ignore[method-assign]
-    for text in texts:
+    for count, text in enumerate(texts, 1):
         pipeline.predict([text])
+        if len(sent) != count:
+            raise SystemExit("this artifact sends several requests a text, so that there is nothing to compare with")
     return sent
 
 

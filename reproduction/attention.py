@@ -52,11 +52,10 @@ VERSIONS: dict[str, dict[str, Any]] = {
     "ours": {},
     "ours, slope 0.5": {"slope": 0.5},
     "ours, slope 1": {"slope": 1.0},
-    "ours, slope 2": {"slope": 2.0},
     "ours, dot": {"scores": "dot"},
     "ours, no similarity": {"similarity": "none"},
     "ours, learned labels": {"label_place": "learned"},
-    "ours, labels as before": {"label_place": "auto"},
+    "ours, labels in the text": {"label_place": "auto"},
 }
 #: Task, settings of MHA-ESP and of training, as the results pages have them where there is one.
 TASKS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {

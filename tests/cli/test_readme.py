@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.conftest import Ran
@@ -77,7 +78,7 @@ def test_every_command_runs(
         ExitStack() as gateways,
     ):
         urls = {"diagnose": writes.url, "serve": holds_the_model.url}
-        run_all(run, lm, tmp_path, monkeypatch, urls, gateways)
+        run_all(run, lm, tmp_path, monkeypatch, urls, gateways, holds_the_model.requests)
 
 
 def run_all(
@@ -87,6 +88,7 @@ def run_all(
     monkeypatch: pytest.MonkeyPatch,
     urls: dict[str, str],
     gateways: ExitStack,
+    requests_to_the_model: list[tuple[str, dict[str, Any]]],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").symlink_to(lm)
@@ -109,8 +111,8 @@ def run_all(
     for line in commands():
         if line.startswith("curl "):
             assert gateway is not None
-            url, option, body = shlex.split(line)[1:]
-            assert option == "--json"
+            url, *header, option, body = shlex.split(line)[1:]
+            assert header == ["-H", "Content-Type: application/json"] and option == "-d"
             status, answered = gateway.post(url.removeprefix("http://127.0.0.1:8080"), json.loads(body))
             assert status == 200, answered
             (answer,) = answered["answers"]
@@ -123,6 +125,10 @@ def run_all(
         rest = [smaller.get(word, word) for word in words[1:]]
         if command == "serve":
             gateway = gateways.enter_context(Process("coldframe", "serve", *rest, "--port", "0"))
+            for name in (word.partition("=")[0] for word in rest if "=" in word):
+                status, answered = gateway.post("/v1/predict", {"adapter": name, "inputs": ["CCO"]})
+                assert status == 200 and answered["answers"], (line, answered)
+            assert "--backend" not in rest or requests_to_the_model, line
             continue
         more = list(MORE.get(command, ()))
         if "--model" not in rest and command in ("fit", "compare"):

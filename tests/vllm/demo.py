@@ -8,6 +8,7 @@ It serves until Ctrl-C, or ends after the answer (``--once``). vLLM gets an envi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shlex
 import signal
@@ -40,6 +41,7 @@ def main() -> None:
     manifest = options.artifact / MANIFEST
     if not manifest.is_file():
         parser.error(f"there is no artifact in {options.artifact}: run `make demo` first, or name another")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # vLLM is ended on every way out
     started = time.monotonic()
     if not server.ready():
         say(f"serve-demo: installing vLLM {server.VLLM} for processors into {server.home()} (2.5 GB, once)")
@@ -60,10 +62,8 @@ def main() -> None:
             say(f"serve-demo: answered {time.monotonic() - started:.0f} s after the start")
             if not options.once:
                 say(f"serve-demo: the page is at {gateway.url}/; Ctrl-C ends all")
-                ended = threading.Event()
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    signal.signal(number, lambda *_: ended.set())
-                ended.wait()
+                with contextlib.suppress(KeyboardInterrupt):
+                    threading.Event().wait()
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def load(artifact: str, options: BackendFlags, exact: bool = False) -> Pipeline:
     from coldframe.pipeline.pipeline import load
 
     if options.backend is None:
-        alone(options)
+        refuse_without_server(options)
         pipeline = load(artifact)
         pipeline.lm.exact = exact
         return pipeline
@@ -59,7 +59,7 @@ def load(artifact: str, options: BackendFlags, exact: bool = False) -> Pipeline:
     return load(artifact, lm=remote_for(artifact, options.backend, options.backend_model, **client_settings(options)))
 
 
-def alone(options: BackendFlags) -> None:
+def refuse_without_server(options: BackendFlags) -> None:
     """Refuse what says how to ask a server, where none is named."""
     names = [field.name for field in dataclasses.fields(BackendFlags)]
     changed = [name for name in names if getattr(options, name) != getattr(BackendFlags(), name)]

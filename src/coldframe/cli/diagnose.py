@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import tyro
 
-from coldframe.cli.backend import BackendFlags, load
+from coldframe.cli.backend import BackendFlags, load, refuse_without_server
 from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.parsing import parse, writable
 from coldframe.cli.rows import labelled, own_test
@@ -141,10 +141,13 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError("--rows is too small", got=options.rows, expected="at least 2; 30 for a verdict")
     command = shlex.join(["coldframe", "diagnose", *argv])
     environment()  # what the report needs is missed now, not after the work
+    trains = bool(options.retrain) or options.ladder
+    check(options.backend is None or not trains, "What is trained needs the model here", got="--backend")
     if is_log(options.artifact):
         from coldframe.cli.diagnose_log import run_log
 
         check(options.backend is None, "A log is asked of an endpoint", got="--backend", expected="--endpoint URL")
+        refuse_without_server(options)
         outcome = run_log(options, command)
         return UNWANTED if outcome in unwanted else 0
     pipeline = load(options.artifact, options, options.exact)

@@ -112,6 +112,8 @@ def run(argv: Sequence[str], name: str = "fit", default: Fit | None = None) -> N
     method = None if options.method == AUTO else create(options.method, settings)
     alone = options.method == AUTO or options.add or options.augment != "given"
     check(not (alone and several_processes()), "--method auto, --add and --augment are for one process")
+    if options.shard:
+        _check_shard(options, method)
     task = load(options.task)
     tell(task.notes, options.quiet)
     with writable(Path(options.out or f"runs/{task.schema.name}-{options.method}")) as out:
@@ -126,15 +128,14 @@ def _fit(options: Fit, task: Task, method: Method | None, out: Path) -> None:
     from coldframe.methods.soft_tokens.set_attention import attends
     from coldframe.pipeline.fit import fit
 
-    device = "cpu" if options.shard else options.model.device  # whole in memory first, then in parts where it computes
-    load_model = cache(dataclasses.replace(options.model, device=device).load)
+    load_model = cache((_whole(options.model) if options.shard else options.model).load)
     choice = None
     if method is None:
         choice = _chosen(options, task, load_model)
         method = choice.picked.candidate.build()
     lm = load_model() if method.needs_model else None
     if options.shard and lm is not None:
-        _shard(lm)
+        _spread(lm)
     task = _augmented(options, task, method, lm, out)
     training = options.training.changes()  # type: ignore[attr-defined]
     pipeline = fit(
@@ -190,7 +191,26 @@ def _fit(options: Fit, task: Task, method: Method | None, out: Path) -> None:
     print(f"wrote {out}")
 
 
-def _shard(lm: FrozenLM) -> None:
+def _check_shard(options: Fit, method: Method | None) -> None:
+    """Refuse --shard where it would do nothing, before anything is loaded."""
+    check(
+        several_processes(),
+        "--shard spreads a model over several processes, and there is only one",
+        expected="torchrun --nproc_per_node 2 -m coldframe fit ... --shard",
+    )
+    check(method is None or method.needs_model, "--shard spreads a model, and this method needs none")
+    check(options.model.device == "auto", "--shard chooses the device of each process", got=options.model.device)
+
+
+def _whole(model: ModelFlags) -> ModelFlags:
+    """The flags of a model that is loaded whole into the processor's memory, in the dtype of where it will compute."""
+    from coldframe.frozen.devices import device_of, dtype_of
+
+    dtype = str(dtype_of(model.dtype, device_of("auto"))).removeprefix("torch.")
+    return dataclasses.replace(model, device="cpu", dtype=dtype)
+
+
+def _spread(lm: FrozenLM) -> None:
     """Spread the model over the processes that were started together."""
     import torch
 

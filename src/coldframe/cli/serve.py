@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from coldframe.cli.backend import BackendFlags, alone, client_settings
+from coldframe.cli.backend import BackendFlags, client_settings, refuse_without_server
 from coldframe.cli.parsing import parse
 from coldframe.errors import ConfigError
 
@@ -88,7 +88,7 @@ def run(argv: Sequence[str]) -> None:
         allow_unauthenticated=options.allow_unauthenticated,
     )
     if options.backend is None:
-        alone(options)
+        refuse_without_server(options)
         load_model = None
     else:
         timeout = {"timeout": options.deadline}

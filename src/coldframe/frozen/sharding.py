@@ -10,6 +10,7 @@ from torch import nn
 
 from coldframe.errors import ConfigError
 from coldframe.frozen.model import FrozenLM
+from coldframe.frozen.states import StateCache
 
 
 def shard(lm: FrozenLM) -> FrozenLM:
@@ -17,7 +18,7 @@ def shard(lm: FrozenLM) -> FrozenLM:
 
     A layer is put together when its turn comes and taken apart after it (FSDP, ``torch.distributed.fsdp``); embeddings
     and the output matrix stay whole on each. All processes read the same rows, at the same time: what is divided by
-    their number is the memory, not the work. The numbers are those of the whole model, to the bit.
+    their number is the memory, not the work. The results are those of the whole model, up to rounding.
 
     Args:
         lm: Whole, in the memory of the processor. Where there are GPUs, each process takes the one of its local rank.
@@ -33,7 +34,7 @@ def shard(lm: FrozenLM) -> FrozenLM:
     """
     if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
         raise ConfigError(
-            "A model is spread over several processes, and there is one",
+            "A model is spread over several processes, and there is only one",
             fix="Start them together: torchrun --nproc_per_node 2 -m coldframe fit ... --shard",
         )
     from torch.distributed.device_mesh import init_device_mesh
@@ -50,7 +51,16 @@ def shard(lm: FrozenLM) -> FrozenLM:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     _move_others(lm.model, set(layers), torch.device(kind))
     lm.sharded = True
+    lm.states = StateCache(_equal_budget(lm.device), lm.device)
     return lm
+
+
+def _equal_budget(device: torch.device) -> int:
+    """Bytes for states of texts, the same on all processes: what one keeps and another reads again would part them."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device.type == "cpu" else 1
+    budget = torch.tensor(StateCache(device=device).budget // here, device=device)
+    dist.all_reduce(budget, op=dist.ReduceOp.MIN)
+    return int(budget)
 
 
 def _move_others(module: nn.Module, layers: set[nn.Module], device: torch.device) -> None:

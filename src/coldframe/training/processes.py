@@ -34,20 +34,23 @@ class Processes:
     Attributes:
         rank: From 0, who alone writes and shows progress.
         count: Among how many the rows are divided; 1 where a process trains alone, or all read the same rows.
+        in_step: Whether they read the same rows at the same time, because the model is spread over them. All then do
+            everything, and what the first comes to counts.
     """
 
     rank: int = 0
     count: int = 1
+    in_step: bool = False
 
     @classmethod
     def of(cls, alone: bool = False, sharded: bool = False) -> Self:
         """Those that were started together; this one only, if it trains something ``alone``.
 
-        Where the model is ``sharded`` they go in step: all read all rows, and the first of them writes.
+        Where the model is ``sharded`` they go in step.
         """
         if alone or not (dist.is_available() and dist.is_initialized()):
             return cls()
-        return cls(dist.get_rank(), 1 if sharded else dist.get_world_size())
+        return cls(dist.get_rank(), 1, in_step=True) if sharded else cls(dist.get_rank(), dist.get_world_size())
 
     @classmethod
     def join(cls, cpu: bool) -> Self:
@@ -72,7 +75,7 @@ class Processes:
         return [row for row in rows if (row * 2_654_435_761 % 2**32 >> 16) % self.count == self.rank]
 
     def if_first(self, rows: Sequence[int]) -> list[int]:
-        """All rows for the first process, which alone validates, and none for the others."""
+        """All rows for a process that validates: the first, or all that go in step; none for the others."""
         return list(rows) if self.first or self.count == 1 else []
 
     def seed(self, seed: int, step: int) -> None:
@@ -82,6 +85,9 @@ class Processes:
 
     def from_first(self, value: Callable[[], T]) -> T:
         """What the first process makes, on all of them; tensors are on the processor. Its error is that of all."""
+        if self.in_step:
+            own: T = tree_map_only(Tensor, Tensor.cpu, value())
+            return self._first_of(own)
         if self.count == 1:
             return value()
         told: list[Any] = self.together(lambda: [tree_map_only(Tensor, Tensor.cpu, value())] if self.first else [])
@@ -119,7 +125,14 @@ class Processes:
             yield folder
 
     def add_up(self, parameters: Sequence[Tensor]) -> None:
-        """Replace the gradients by their sums over all processes, the same bits on each."""
+        """Replace the gradients by their sums over all processes, or by the first's; the same bits on each."""
+        if self.in_step:
+            for parameter in parameters:
+                if parameter.grad is not None and not parameter.grad.is_sparse:
+                    dist.broadcast(parameter.grad, 0)
+                elif parameter.grad is not None:
+                    parameter.grad = self._first_of(parameter.grad.cpu()).to(parameter.device)
+            return
         if self.count == 1:
             return
         kinds = torch.tensor([_kind(parameter) for parameter in parameters], device=parameters[0].device)
@@ -131,6 +144,12 @@ class Processes:
                 dist.all_reduce(parameter.grad)
             elif kind == _ROWS:
                 self._add_rows(parameter)
+
+    def _first_of(self, value: T) -> T:
+        told: list[Any] = [value]
+        dist.broadcast_object_list(told, 0)
+        first: T = told[0]
+        return first
 
     def _add_rows(self, parameter: Tensor) -> None:
         """Gradients of some rows: those of all processes, in the order of these."""

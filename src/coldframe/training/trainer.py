@@ -69,7 +69,7 @@ class Trainer:
         self.accelerator = Accelerator(log_with=trackers, project_dir=str(folder or "."), cpu=lm.device.type == "cpu")
         if problem.alone and lm.sharded:
             raise ConfigError(
-                f"The processes of {self.method.name} go their own ways, and a sharded model needs all of them at once",
+                f"{self.method.name} trains each passage in one process; a sharded model needs all processes in step",
                 fix="Leave --shard out, or use another method.",
             )
         self.processes = Processes.of(problem.alone, lm.sharded)
@@ -212,6 +212,11 @@ class Trainer:
             except RuntimeError as error:
                 if not _out_of_memory(error) or self.rows_at_once == 1:
                     raise
+                if self.processes.in_step:  # the others wait inside a layer
+                    raise TrainingError(
+                        "Out of memory, and the processes of a sharded model cannot try again one by one",
+                        fix="Lower --batch-size and raise --accumulation.",
+                    ) from error
                 self.rows_at_once = max(1, min(self.rows_at_once, max(map(len, batches))) // 2)
                 print(f"Out of memory: going on with {self.rows_at_once} rows at a time.", file=sys.stderr)
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -111,6 +112,9 @@ class Process:
                     break
         else:
             raise AssertionError(f"the gateway did not start: {''.join(before)}")
+        self._rest: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)  # a full pipe would stop the gateway
+        self._reader.start()
         self.url = self.lines[-1]["address"]
         self.port = int(self.url.rpartition(":")[2])
         self._until_alive()
@@ -120,6 +124,10 @@ class Process:
         """Over the tiny model, at a free port of this machine."""
         words = [f"{name}={folder}" for name, folder in folders.items()]
         return cls("tests.serving.gateway.process", json.dumps(settings), *words, env=env)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self._rest.extend(self.process.stderr)
 
     def _until_alive(self) -> None:
         for _ in range(200):
@@ -147,9 +155,10 @@ class Process:
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, list[dict[str, Any]]]:
         """The exit status and all that was logged."""
         self.process.send_signal(number)
-        rest = self.process.communicate(timeout=60)[1]
-        self.lines += [json.loads(line) for line in rest.splitlines() if line.startswith("{")]
-        self.rest = rest
+        self.process.wait(60)
+        self._reader.join(60)
+        self.rest = "".join(self._rest)
+        self.lines += [json.loads(line) for line in self._rest if line.startswith("{")]
         return self.process.returncode, self.lines
 
     def __enter__(self) -> Process:
@@ -158,4 +167,4 @@ class Process:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.communicate()
+            self.process.wait()

@@ -250,7 +250,7 @@ class EncodedMethod(SoftTokenMethod):
 
     @property
     def scalars(self) -> list[nn.Parameter]:
-        """Parameters of one number for each head: temperatures, slopes, gates."""
+        """Parameters of one number for each head: temperatures and slopes."""
         return []
 
     @property

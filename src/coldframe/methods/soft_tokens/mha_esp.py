@@ -79,8 +79,9 @@ class MHAESP(EncodedMethod):
         a_ik = softmax_k(t_i cos(W_i^Q e_x, W_i^K h_k) + g_i s_k)                      see SetAttention
         v_ik = W_i^V h_k
 
-    A head that chooses one exemplar can then say its label, by the column of ``W_i^V`` that belongs to it. The numbers
-    ``t_i``, ``g_i`` learn at ten times the rate.
+    A head that chooses one exemplar can then say its label, by the column of ``W_i^V`` that belongs to it. Targets that
+    are texts have ``h_k = [E(x_k) / |E(x_k)|; M y_k]`` with the target's embedding ``y_k``. The numbers ``t_i``,
+    ``g_i`` learn at ten times the rate.
 
     Paper: MHA-RAG, arXiv 2510.05363 (v1), MHA-ESP (v2). Deviates, each by a setting that can be turned off, in the
     attention (above), and by an adapter instead of a fine-tuned encoder (``adapter``, ``encoder_rank``), a static
