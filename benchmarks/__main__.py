@@ -2,6 +2,7 @@
 
     python -m benchmarks                      # all: about half an hour on two cores
     python -m benchmarks backbone prediction  # some
+    python -m benchmarks --check              # writes nothing: which ratios fell since the results that are kept
 
 Results go to ``benchmarks/results/NAME.json``, the table into ``docs/results/speed.md``.
 """
@@ -12,7 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 PAGE = HERE.parent / "docs" / "results" / "speed.md"
 BEGIN, END = "<!-- table: python -m benchmarks -->", "<!-- end of table -->"
+TOLERANCE = 0.15  # of a ratio, between runs on an idle machine
 NAMES = ("training", "compare", "prediction", "labels", "backbone", "retrieval", "reweighting", "parametric")
 
 
@@ -50,13 +52,51 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def fallen(name: str, kept: dict[str, Any], measured: dict[str, Any], tolerance: float = TOLERANCE) -> list[str]:
+    """A line for each ratio that is worse than the kept one by more than ``tolerance``, a share of it.
+
+    What is told in seconds or bytes depends on the machine, and is left out.
+    """
+    before = {line["what"]: line["value"] for line in goals(name, kept)}
+    lines = []
+    for line in goals(name, measured):
+        was, now = before.get(line["what"]), line["value"]
+        if not line["reach"].endswith(" x") or not was:
+            continue
+        share = now / was if line["reach"].startswith(">=") else was / now
+        if share < 1 - tolerance:
+            lines.append(f"{name}: {line['what']}: {shown(was)} before, {shown(now)} now (to reach: {line['reach']})")
+    return lines
+
+
+def measured(name: str) -> str:
+    """The result of a benchmark, as it prints it."""
+    sys.stderr.write(f"== {name}\n")
+    command = [sys.executable, "-m", f"benchmarks.{name}"]
+    return subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def check(names: Sequence[str]) -> int:
+    """Say which ratios fell; the exit status."""
+    lines: list[str] = []
+    for name in names:
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            lines += fallen(name, kept, json.loads(measured(name)))
+    sys.stdout.write("\n".join(lines or [f"no ratio fell by more than {TOLERANCE:.0%}"]) + "\n")
+    return 1 if lines else 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME", help=", ".join(NAMES))
-    for name in parser.parse_args().names or NAMES:
-        sys.stderr.write(f"== {name}\n")
-        command = [sys.executable, "-m", f"benchmarks.{name}"]
-        result = subprocess.run(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True, check=True).stdout
+    parser.add_argument("--check", action="store_true", help="write nothing, say which ratios fell")
+    options = parser.parse_args()
+    if options.check:
+        raise SystemExit(check(options.names or NAMES))
+    for name in options.names or NAMES:
+        result = measured(name)
         RESULTS.mkdir(exist_ok=True)
         with atomic_path(RESULTS / f"{name}.json") as path:
             path.write_text(result, encoding="utf-8")

@@ -177,3 +177,26 @@ def test_the_page_keeps_its_place_for_the_table() -> None:
 def test_flush_of_a_way_is_not_timed() -> None:
     taken = common.Time.of(common.Way(lambda ready: None, lambda: torch.randn(300, 300) @ torch.randn(300, 300)))
     assert 0 <= taken.wall < 1
+
+
+def test_the_check_says_which_ratios_fell() -> None:
+    kept = {
+        "goals": [
+            common.goal("faster", 4.0, 3.0),
+            common.goal("smaller", 0.5, 1.0, least=False),
+            common.goal("seconds", 1.0, 2.0, unit="s", least=False),
+            common.goal("gone", 1.0, 1.0),
+        ]
+    }
+    same = {"goals": [common.goal("faster", 3.5, 3.0), common.goal("smaller", 0.57, 1.0, least=False)]}
+    worse = {
+        "goals": [
+            common.goal("faster", 3.3, 3.0),
+            common.goal("smaller", 0.6, 1.0, least=False),
+            common.goal("seconds", 9.0, 2.0, unit="s", least=False),
+            common.goal("new", 0.1, 1.0),
+        ]
+    }
+    assert every.fallen("prediction", kept, same) == []
+    lines = every.fallen("prediction", kept, worse)
+    assert [line.split(": ")[1] for line in lines] == ["faster", "smaller"] and "4.00 before, 3.30 now" in lines[0]
