@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -25,22 +26,16 @@ from tests.contract.cases import (
 from tests.tiny import ARCHITECTURES, tiny
 from torch import Tensor
 
-from coldframe.errors import ConfigError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Prompt
 from coldframe.inference.run import run
 from coldframe.methods.base import Method, prompts
 from coldframe.methods.registry import all_methods
-from coldframe.retrieval.store import Retrieved
+from coldframe.retrieval.store import Retrieved, Store
 
 every = pytest.mark.parametrize(("case", "architecture"), EVERY, ids=ids(EVERY))
 PROMPTS = prompts(SCHEMA, QUERIES)
-ONE_HOT = [
-    case
-    for case in METHODS
-    if case.id == "mha-esp/averaging" or (case.id.endswith("/vectors") and case.name != "mha-esp")
-]
-WRITERS = [case for case in METHODS if case not in ONE_HOT]
+BESIDE = [case for case in METHODS if case.id.endswith("/vectors")]  # encoders that read no label
 STATIC = next(case for case in METHODS if case.id == "prompt-tuning")
 
 
@@ -166,7 +161,7 @@ def test_results_come_back_in_the_order_of_the_queries(case: Case) -> None:
     np.testing.assert_allclose(cut.probabilities, whole.probabilities, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", WRITERS, ids=[case.id for case in WRITERS])
+@pytest.mark.parametrize("case", METHODS, ids=[case.id for case in METHODS])
 def test_written_answers_come_back_in_the_order_of_the_queries(case: Case) -> None:
     lm = lm_of("llama")
     method = built(case, lm, WRITE)
@@ -176,12 +171,15 @@ def test_written_answers_come_back_in_the_order_of_the_queries(case: Case) -> No
     assert whole == cut and len(set(whole or ())) > 1
 
 
-@pytest.mark.parametrize("case", ONE_HOT, ids=lambda case: case.id)
-def test_targets_that_are_texts_need_an_encoder_that_reads_text(case: Case) -> None:
-    with pytest.raises(ConfigError, match="text encoder"):
-        built(case, lm_of("llama"), WRITE)
-    queries_alone = Case("idpg", "idpg", {"encoder": "tiny-print"})
-    assert built(queries_alone, lm_of("llama"), WRITE).condition(["x"], FOUND.rows([0])).soft_tokens is not None
+@pytest.mark.parametrize("case", BESIDE, ids=lambda case: case.id)
+def test_what_an_encoder_does_not_read_of_a_target_stands_beside_it(case: Case) -> None:
+    """Targets that are texts have a vector: another text, other soft tokens."""
+    tokens = []
+    for word in ("yes", "not at all"):
+        entries = [dataclasses.replace(entry, target=word, full_target=word) for entry in FOUND.store.examples]
+        found = Retrieved(Store(tuple(entries)), FOUND.indices, FOUND.scores)
+        tokens.append(built(case, lm_of("llama"), WRITE).condition(QUERIES, found).soft_tokens)
+    assert tokens[0] is not None and not torch.equal(tokens[0], tokens[1])
 
 
 @pytest.mark.parametrize("case", [c for c in METHODS if c.name == "mha-esp"], ids=lambda case: case.id)

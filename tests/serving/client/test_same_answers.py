@@ -32,11 +32,7 @@ SERVED = [
     if ".text." in type(case.method()).__module__ or ".soft_tokens." in type(case.method()).__module__
 ]
 QUICK = ("icl", "prompt-tuning", "prompt-tuning/prefix", "mha-esp")
-WRITERS = [
-    pytest.param(case, marks=() if case.id in QUICK else pytest.mark.slow, id=case.id)
-    for case in SERVED
-    if not case.id.endswith("/vectors")
-]
+WRITERS = [pytest.param(case, marks=() if case.id in QUICK else pytest.mark.slow, id=case.id) for case in SERVED]
 SHORT = SCHEMA.replace(words=("yes", "no", "is"))  # of one token each
 IN_CHAT = dataclasses.replace(SCHEMA.template, instruction="\nSay what the answer is.")  # begins with a line break
 
