@@ -52,14 +52,14 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def fallen(name: str, kept: dict[str, Any], measured: dict[str, Any], tolerance: float = TOLERANCE) -> list[str]:
-    """A line for each ratio that is worse than the kept one by more than ``tolerance``, a share of it.
+def fallen(name: str, earlier: dict[str, Any], later: dict[str, Any], tolerance: float = TOLERANCE) -> list[str]:
+    """A line for each ratio that is worse than the earlier one by more than ``tolerance``, a share of it.
 
     What is told in seconds or bytes depends on the machine, and is left out.
     """
-    before = {line["what"]: line["value"] for line in goals(name, kept)}
+    before = {line["what"]: line["value"] for line in goals(name, earlier)}
     lines = []
-    for line in goals(name, measured):
+    for line in goals(name, later):
         was, now = before.get(line["what"]), line["value"]
         if not line["reach"].endswith(" x") or not was:
             continue
@@ -69,7 +69,7 @@ def fallen(name: str, kept: dict[str, Any], measured: dict[str, Any], tolerance:
     return lines
 
 
-def measured(name: str) -> str:
+def run_benchmark(name: str) -> str:
     """The result of a benchmark, as it prints it."""
     sys.stderr.write(f"== {name}\n")
     command = [sys.executable, "-m", f"benchmarks.{name}"]
@@ -82,8 +82,8 @@ def check(names: Sequence[str]) -> int:
     for name in names:
         path = RESULTS / f"{name}.json"
         if path.exists():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            lines += fallen(name, kept, json.loads(measured(name)))
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+            lines += fallen(name, earlier, json.loads(run_benchmark(name)))
     sys.stdout.write("\n".join(lines or [f"no ratio fell by more than {TOLERANCE:.0%}"]) + "\n")
     return 1 if lines else 0
 
@@ -96,7 +96,7 @@ def main() -> None:
     if options.check:
         raise SystemExit(check(options.names or NAMES))
     for name in options.names or NAMES:
-        result = measured(name)
+        result = run_benchmark(name)
         RESULTS.mkdir(exist_ok=True)
         with atomic_path(RESULTS / f"{name}.json") as path:
             path.write_text(result, encoding="utf-8")

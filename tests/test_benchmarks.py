@@ -180,7 +180,7 @@ def test_flush_of_a_way_is_not_timed() -> None:
 
 
 def test_the_check_says_which_ratios_fell() -> None:
-    kept = {
+    earlier = {
         "goals": [
             common.goal("faster", 4.0, 3.0),
             common.goal("smaller", 0.5, 1.0, least=False),
@@ -197,6 +197,6 @@ def test_the_check_says_which_ratios_fell() -> None:
             common.goal("new", 0.1, 1.0),
         ]
     }
-    assert every.fallen("prediction", kept, same) == []
-    lines = every.fallen("prediction", kept, worse)
+    assert every.fallen("prediction", earlier, same) == []
+    lines = every.fallen("prediction", earlier, worse)
     assert [line.split(": ")[1] for line in lines] == ["faster", "smaller"] and "4.00 before, 3.30 now" in lines[0]

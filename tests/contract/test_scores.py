@@ -35,7 +35,8 @@ from coldframe.retrieval.store import Retrieved, Store
 
 every = pytest.mark.parametrize(("case", "architecture"), EVERY, ids=ids(EVERY))
 PROMPTS = prompts(SCHEMA, QUERIES)
-BESIDE = [case for case in METHODS if case.id.endswith("/vectors")]  # encoders that read no label
+# Their encoders read no label.
+BESIDE = [case for case in METHODS if case.id == "mha-esp/averaging" or case.id.endswith("/vectors")]
 STATIC = next(case for case in METHODS if case.id == "prompt-tuning")
 
 
@@ -177,9 +178,14 @@ def test_what_an_encoder_does_not_read_of_a_target_stands_beside_it(case: Case) 
     tokens = []
     for word in ("yes", "not at all"):
         entries = [dataclasses.replace(entry, target=word, full_target=word) for entry in FOUND.store.examples]
-        found = Retrieved(Store(tuple(entries)), FOUND.indices, FOUND.scores)
-        tokens.append(built(case, lm_of("llama"), WRITE).condition(QUERIES, found).soft_tokens)
+        retrieved = Retrieved(Store(tuple(entries)), FOUND.indices, FOUND.scores)
+        tokens.append(built(case, lm_of("llama"), WRITE).condition(QUERIES, retrieved).soft_tokens)
     assert tokens[0] is not None and not torch.equal(tokens[0], tokens[1])
+
+
+def test_queries_alone_take_an_encoder_that_reads_no_text() -> None:
+    queries_alone = Case("idpg", "idpg", {"encoder": "tiny-print"})
+    assert built(queries_alone, lm_of("llama"), WRITE).condition(["x"], FOUND.rows([0])).soft_tokens is not None
 
 
 @pytest.mark.parametrize("case", [c for c in METHODS if c.name == "mha-esp"], ids=lambda case: case.id)

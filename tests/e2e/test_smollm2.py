@@ -39,6 +39,5 @@ def test_fit_evaluate_save_load_predict(lm: FrozenLM, task: Task, fitted: tuple[
     texts = [e.text for e in task.test[:20]]
     again = coldframe.load(folder, lm)
     np.testing.assert_array_equal(again.predict_proba(texts), pipeline.predict_proba(texts))
-    assert (
-        type(lm)(lm.model, lm.tokenizer).weight_hash == coldframe.load_lm("smollm2").weight_hash
-    )  # training changed nothing
+    rehashed = type(lm)(lm.model, lm.tokenizer).weight_hash
+    assert again.lm.weight_hash == rehashed == coldframe.load_lm("smollm2").weight_hash  # training changed nothing

@@ -54,7 +54,8 @@ def main() -> None:
         say(f"serve-demo: coldframe {shlex.join(words)}")
         with Process("coldframe", *words, "--port", "0") as gateway:
             body = {"adapter": "demo", "inputs": [options.query]}
-            say(f"serve-demo: curl {gateway.url}/v1/predict --json '{json.dumps(body)}'")
+            header = "-H 'Content-Type: application/json'"
+            say(f"serve-demo: curl {gateway.url}/v1/predict {header} -d '{json.dumps(body)}'")
             status, answer = gateway.post("/v1/predict", body)
             if status != 200:
                 raise SystemExit(json.dumps(answer))

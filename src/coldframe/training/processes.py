@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from coldframe.config import local_path
-from coldframe.errors import TrainingError
+from coldframe.errors import ConfigError, TrainingError
 from coldframe.progress import several_processes
 from coldframe.storage.folders import claimed
 from coldframe.tasks.task import content_hash
@@ -47,7 +47,15 @@ class Processes:
         """Those that were started together; this one only, if it trains something ``alone``.
 
         Where the model is ``sharded`` they go in step.
+
+        Raises:
+            ConfigError: Each is to train ``alone``, with a model that is spread over all of them.
         """
+        if alone and sharded:
+            raise ConfigError(
+                "The method trains each passage in one process; a sharded model needs all processes in step",
+                fix="Leave --shard out, or use another method.",
+            )
         if alone or not (dist.is_available() and dist.is_initialized()):
             return cls()
         return cls(dist.get_rank(), 1, in_step=True) if sharded else cls(dist.get_rank(), dist.get_world_size())
@@ -77,6 +85,14 @@ class Processes:
     def if_first(self, rows: Sequence[int]) -> list[int]:
         """All rows for a process that validates: the first, or all that go in step; none for the others."""
         return list(rows) if self.first or self.count == 1 else []
+
+    def check_retry(self, error: Exception) -> None:
+        """Refuse to try again what ran out of memory in this process, where the others wait for it inside a layer."""
+        if self.in_step:
+            raise TrainingError(
+                "Out of memory, and the processes of a sharded model cannot try again one by one",
+                fix="Lower --batch-size and raise --accumulation.",
+            ) from error
 
     def seed(self, seed: int, step: int) -> None:
         """Let each process draw numbers of its own in a step, the same when the run is resumed."""

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from coldframe.errors import ConfigError, NotFiniteError, TrainingError
+from coldframe.errors import NotFiniteError, TrainingError
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.inference.run import run
@@ -60,18 +60,12 @@ class Trainer:
         quiet: bool = False,
         on_record: Callable[[Mapping[str, float]], None] | None = None,
     ) -> None:
-        self.on_record = on_record
         self.problem, self.method, self.lm = problem, problem.method, lm
         self.config = config = config.replace(**problem.settings)
         self.items, self.validation = problem.items, problem.validation
-        self.folder, self.resume = folder, resume
+        self.folder, self.resume, self.on_record = folder, resume, on_record
         trackers = None if config.report_to == "none" else config.report_to
         self.accelerator = Accelerator(log_with=trackers, project_dir=str(folder or "."), cpu=lm.device.type == "cpu")
-        if problem.alone and lm.sharded:
-            raise ConfigError(
-                f"{self.method.name} trains each passage in one process; a sharded model needs all processes in step",
-                fix="Leave --shard out, or use another method.",
-            )
         self.processes = Processes.of(problem.alone, lm.sharded)
         self.quiet = quiet or not self.processes.first
         if "accumulation" not in problem.settings and not problem.summed:
@@ -212,11 +206,7 @@ class Trainer:
             except RuntimeError as error:
                 if not _out_of_memory(error) or self.rows_at_once == 1:
                     raise
-                if self.processes.in_step:  # the others wait inside a layer
-                    raise TrainingError(
-                        "Out of memory, and the processes of a sharded model cannot try again one by one",
-                        fix="Lower --batch-size and raise --accumulation.",
-                    ) from error
+                self.processes.check_retry(error)
                 self.rows_at_once = max(1, min(self.rows_at_once, max(map(len, batches))) // 2)
                 print(f"Out of memory: going on with {self.rows_at_once} rows at a time.", file=sys.stderr)
 
