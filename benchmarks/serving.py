@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import statistics
@@ -122,6 +123,17 @@ def figures(seconds: float, times: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def level_sizes(count: int) -> list[int]:
+    """Requests of each level: four rounds of its clients at least, as half of a single round only waits in the queue."""
+    return [max(count, 4 * concurrency) for concurrency in CONCURRENCY]
+
+
+def cut(texts: Sequence[str], sizes: Sequence[int]) -> list[Sequence[str]]:
+    """Parts of these sizes, one after another."""
+    ends = list(itertools.accumulate(sizes))
+    return [texts[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+
+
 def texts_of(artifact: Path, count: int) -> list[str]:
     """Inputs that the model has not read: texts of the store, each with something of its own."""
     lines = (artifact / "exemplars.jsonl").read_text(encoding="utf-8").splitlines()
@@ -133,8 +145,9 @@ def texts_of(artifact: Path, count: int) -> list[str]:
 
 def one_adapter(artifact: Path, count: int) -> dict[str, Any]:
     """An artifact behind the gateway, and the same by one command after another."""
-    texts = texts_of(artifact, 3 * count + 7)  # of its own for every level: states of texts are kept
-    parts = [texts[i * count : (i + 1) * count] for i in range(3)]
+    sizes = level_sizes(count)
+    texts = texts_of(artifact, sum(sizes) + 7)  # of its own for every level: states of texts are kept
+    parts = cut(texts, sizes)
     served = Served([sys.executable, "-m", "coldframe", "serve", "--adapter", f"a={artifact}", "--port", "0"])
     levels = {}
     try:
@@ -165,8 +178,9 @@ def through_vllm(artifact: Path, count: int) -> dict[str, Any]:
     manifest = read_manifest(artifact)
     model, dtype = manifest["base_model"]["name"], manifest["base_model"]["dtype"].removeprefix("torch.")
     # Texts of its own for every level: what a server has read once it keeps (prefix caching).
-    texts = texts_of(artifact, 6 * count + 4)
-    parts = [texts[i * count : (i + 1) * count] for i in range(6)]
+    sizes = level_sizes(count)
+    texts = texts_of(artifact, 2 * sum(sizes) + 4)
+    parts = cut(texts, sizes + sizes)
     with tempfile.TemporaryDirectory() as home:
         text_artifact = Path(home) / "icl"
         pipeline = cf.load(artifact)

@@ -23,6 +23,7 @@ from coldframe.evaluation.trials import TrialSetup, corrected, fit_and_score, va
 from coldframe.evaluation.tune import Tuner, with_settings
 from coldframe.evaluation.tune import tuned as apply
 from coldframe.frozen.model import FrozenLM
+from coldframe.methods.registry import method_class
 from coldframe.methods.search_space import Choices, Floats, Integers
 from coldframe.methods.soft_tokens.mha_esp import MHAESP
 from coldframe.methods.soft_tokens.prompt_tuning import PromptTuning
@@ -453,3 +454,10 @@ def test_an_encoder_that_cannot_be_tuned_is_not_tried_tuned() -> None:
             for encoder in ("morgan", "minilm")
         }
         assert searched["minilm"] - searched["morgan"] == {"encoder_rank"}
+
+
+def test_encoders_are_tuned_alike_with_and_without_a_language_model() -> None:
+    """A setting of the encoder that only the control may search is care that our methods did not get, or the reverse."""
+    of_encoder = {"training.learning_rate", "training.epochs", "encoder_rank", "adapter", "dropout"}
+    for method in ("mha-esp", "idpg", "u-esp", "p-esp", "encoder-head"):
+        assert of_encoder <= method_class(method).search_space.keys()

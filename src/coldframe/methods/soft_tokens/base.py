@@ -148,6 +148,7 @@ class EncodedMethod(SoftTokenMethod):
         "dropout": Choices((0.0, 0.3, 0.5)),
         "static_learning_rate": Floats(1e-2, 1e-1),
         "encoder_rank": Choices((0, 16)),
+        "adapter": Choices((None, 256)),
     }
 
     _vector_source: VectorSource | None = None
