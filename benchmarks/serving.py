@@ -124,7 +124,7 @@ def figures(seconds: float, times: Sequence[float]) -> dict[str, Any]:
 
 
 def level_sizes(count: int) -> list[int]:
-    """Requests of each level: four rounds of its clients at least, as half of a single round only waits in the queue."""
+    """Requests of each level: four rounds of its clients at least; half of one round only waits in the queue."""
     return [max(count, 4 * concurrency) for concurrency in CONCURRENCY]
 
 

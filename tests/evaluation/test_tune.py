@@ -457,7 +457,7 @@ def test_an_encoder_that_cannot_be_tuned_is_not_tried_tuned() -> None:
 
 
 def test_encoders_are_tuned_alike_with_and_without_a_language_model() -> None:
-    """A setting of the encoder that only the control may search is care that our methods did not get, or the reverse."""
+    """A setting of the encoder that only one side may search is care that the other did not get."""
     of_encoder = {"training.learning_rate", "training.epochs", "encoder_rank", "adapter", "dropout"}
     for method in ("mha-esp", "idpg", "u-esp", "p-esp", "encoder-head"):
         assert of_encoder <= method_class(method).search_space.keys()

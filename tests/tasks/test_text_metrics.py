@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
-from coldframe.errors import DataError
+from coldframe.errors import DataError, MissingExtraError
 from coldframe.tasks.text_metrics import TEXT_METRICS
 
 
@@ -22,20 +24,67 @@ def test_contained_means_whole_words() -> None:
     assert TEXT_METRICS["contains"].score(["the cathedral"], [["cat"]]) == 0
 
 
-def test_bleu_is_sacrebleus() -> None:
-    sacrebleu = pytest.importorskip("sacrebleu")
-    ours = ["the molecule is a member of the class of alcohols", "a simple ketone with a ring", "it is an acid"]
-    refs = ["the molecule is a primary alcohol , a member of alcohols", "a simple ketone with one ring", "it is a base"]
-    expected = sacrebleu.corpus_bleu(ours, [refs], smooth_method="none").score
+CAPTIONS = ["the molecule is a member of the class of alcohols", "a simple ketone with a ring", "it is an acid"]
+RIGHT = ["the molecule is a primary alcohol , a member of alcohols", "a simple ketone with one ring", "it is a base"]
+
+
+@pytest.mark.parametrize("order", [2, 4])
+def test_bleu_is_sacrebleus(order: int) -> None:
+    bleu = pytest.importorskip("sacrebleu.metrics.bleu")
+    expected = bleu.BLEU(max_ngram_order=order, smooth_method="none").corpus_score(CAPTIONS, [RIGHT]).score
     assert expected > 0
-    assert TEXT_METRICS["bleu4"].score(ours, [[r] for r in refs]) == pytest.approx(expected)
+    assert TEXT_METRICS[f"bleu{order}"].score(CAPTIONS, [[text] for text in RIGHT]) == pytest.approx(expected)
 
 
-def test_maccs_counts_unreadable_molecules_as_0() -> None:
+def test_rouge_by_hand() -> None:
+    """Of 5 and 5 words 3 are shared, 1 pair of 4 and 4, and the 3 stand in the same order; stems count as words."""
+    pytest.importorskip("rouge_score")
+    scores = {
+        name: TEXT_METRICS[name].score(["a b c d e"], [["x a b y d"]]) for name in ("rouge1", "rouge2", "rouge_l")
+    }
+    assert scores == pytest.approx({"rouge1": 60, "rouge2": 25, "rouge_l": 60})
+    assert TEXT_METRICS["rouge1"].score(["alcohols"], [["alcohol"]]) == pytest.approx(100)
+
+
+def test_meteor_by_hand() -> None:
+    """Three words of four and four match in two chunks: F = 3/4, penalty 0.5 (2/3)^3. Stems match, and no data is read."""
+    pytest.importorskip("nltk")
+    score = TEXT_METRICS["meteor"].score
+    assert score(["the ring opens fast"], [["the ring closes fast"]]) == pytest.approx(75 * (1 - 0.5 * (2 / 3) ** 3))
+    assert score(["rings"], [["ring"]]) == pytest.approx(50)  # one chunk of one word: penalty 0.5
+    assert score([""], [["ring"]]) == 0
+
+
+def test_written_molecules_by_hand() -> None:
     pytest.importorskip("rdkit")
-    assert TEXT_METRICS["maccs"].score(["OCC", "not a molecule"], [["CCO"], ["CCO"]]) == pytest.approx(50)
-    with pytest.raises(DataError, match="reference"):
-        TEXT_METRICS["maccs"].score(["CCO"], [["not a molecule"]])
+    from rdkit import Chem, DataStructs
+    from rdkit.Chem import AllChem
+
+    ours, right = ["OCC", "not a molecule", "CCN", ""], [["CCO"], ["CCO"], ["CCO"], ["CCO"]]
+    assert TEXT_METRICS["valid"].score(ours, right) == pytest.approx(50)
+    assert TEXT_METRICS["same_molecule"].score(ours, right) == pytest.approx(25)
+    amine, alcohol = Chem.MolFromSmiles("CCN"), Chem.MolFromSmiles("CCO")
+    for name, of in {
+        "maccs": AllChem.GetMACCSKeysFingerprint,
+        "rdk": Chem.RDKFingerprint,
+        "morgan": lambda molecule: AllChem.GetMorganFingerprint(molecule, 2),
+    }.items():
+        alike = DataStructs.TanimotoSimilarity(of(amine), of(alcohol))
+        assert 0 < alike < 1
+        assert TEXT_METRICS[name].score(ours, right) == pytest.approx(100 * (1 + alike) / 4)
+    assert TEXT_METRICS["same_molecule"].score(["C[C@H](N)O"], [["C[C@@H](N)O"]]) == 0  # the mirror image
+    for name in ("valid", "same_molecule", "maccs"):
+        with pytest.raises(DataError, match="reference"):
+            TEXT_METRICS[name].score(["CCO"], [["not a molecule"]])
+
+
+@pytest.mark.parametrize(
+    ("metric", "package"), [("bleu4", "sacrebleu.metrics.bleu"), ("meteor", "nltk.translate.meteor_score")]
+)
+def test_an_absent_scorer_names_its_extra(metric: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match="captions"):
+        TEXT_METRICS[metric].score(["a"], [["a"]])
 
 
 @pytest.mark.parametrize("name", ["exact_match", "token_f1", "contains"])

@@ -6,15 +6,18 @@ Units: percent, 0 to 100.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from coldframe.errors import DataError, MissingExtraError
+from coldframe.tasks.molecule_metrics import same_molecule, similarity, valid
 
 Floats = NDArray[np.float64]
 
@@ -133,20 +136,39 @@ def _token_f1(prediction: str, answer: str) -> float:
     return 2 * shared / (len(ours) + len(theirs))
 
 
-def _maccs(prediction: str, answer: str) -> float:
-    """Tanimoto similarity of MACCS keys; 0 for a prediction that is no molecule."""
+class _NoSynonyms:
+    """In the place of WordNet, whose data no package brings: METEOR then matches words and their stems."""
+
+    @staticmethod
+    def synsets(word: str) -> list[str]:
+        """None of any word."""
+        return []
+
+
+def _meteor(prediction: str, answer: str) -> float:
     try:
-        from rdkit import Chem, DataStructs, rdBase
-        from rdkit.Chem import rdMolDescriptors
+        from nltk.translate.meteor_score import single_meteor_score
     except ImportError as error:
-        raise MissingExtraError("rdkit", "chem", "MACCS similarity") from error
-    with rdBase.BlockLogs():
-        ours, theirs = Chem.MolFromSmiles(prediction.strip()), Chem.MolFromSmiles(answer.strip())
-    if theirs is None:
-        raise DataError("A reference is not a SMILES", got=repr(answer[:80]))
-    if ours is None or ours.GetNumAtoms() == 0:
-        return 0.0
-    return float(DataStructs.TanimotoSimilarity(*map(rdMolDescriptors.GetMACCSKeysFingerprint, (ours, theirs))))
+        raise MissingExtraError("nltk", "captions", "METEOR") from error
+    return float(single_meteor_score(answer.split(), prediction.split(), wordnet=_NoSynonyms))
+
+
+def _rouge(kind: str) -> Callable[[str, str], float]:
+    """F1 of a kind of ROUGE, words stemmed."""
+
+    def score(prediction: str, answer: str) -> float:
+        return float(_rouge_scorer().score(answer, prediction)[kind].fmeasure)
+
+    return score
+
+
+@functools.cache
+def _rouge_scorer() -> Any:
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError as error:
+        raise MissingExtraError("rouge-score", "captions", "ROUGE") from error
+    return RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
 
 
 def _bleu_statistics(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
@@ -154,19 +176,23 @@ def _bleu_statistics(predictions: Sequence[str], references: Sequence[Sequence[s
     try:
         from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
-        raise MissingExtraError("sacrebleu", "text", "BLEU") from error
+        raise MissingExtraError("sacrebleu", "captions", "BLEU") from error
     scorer = BLEU(effective_order=True)  # only its counts are used; the order matters for single sentences alone
     scores = [scorer.sentence_score(p, list(r)) for p, r in zip(predictions, references, strict=True)]
     return np.array([[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores], dtype=np.float64)
 
 
-def _bleu(sums: Floats, n: Floats) -> Floats:
-    """Corpus BLEU of summed counts: brevity penalty times the geometric mean of four precisions."""
-    ours, theirs, matches, proposed = sums[:, 0], sums[:, 1], sums[:, 2:6], sums[:, 6:10]
-    with np.errstate(divide="ignore"):
-        logs = np.log(matches / np.maximum(proposed, 1)).mean(axis=1)
-        brevity = np.minimum(0.0, 1 - theirs / np.maximum(ours, 1e-9))
-    return np.asarray(100 * np.exp(logs + brevity))
+def _bleu(order: int) -> Callable[[Floats, Floats], Floats]:
+    """Corpus BLEU of summed counts: brevity penalty times the geometric mean of the precisions of 1 to ``order``."""
+
+    def combine(sums: Floats, n: Floats) -> Floats:
+        ours, theirs, matches, proposed = sums[:, 0], sums[:, 1], sums[:, 2 : 2 + order], sums[:, 6 : 6 + order]
+        with np.errstate(divide="ignore"):
+            logs = np.log(matches / np.maximum(proposed, 1)).mean(axis=1)
+            brevity = np.minimum(0.0, 1 - theirs / np.maximum(ours, 1e-9))
+        return np.asarray(100 * np.exp(logs + brevity))
+
+    return combine
 
 
 TEXT_METRICS: dict[str, TextMetric] = {
@@ -175,14 +201,26 @@ TEXT_METRICS: dict[str, TextMetric] = {
         TextMetric("exact_match", "Exact match", _best(_exact), _mean),
         TextMetric("token_f1", "Token F1", _best(_token_f1), _mean),
         TextMetric("contains", "Answer contained", _best(_contains), _mean),
-        TextMetric("bleu4", "BLEU-4", _bleu_statistics, _bleu),
-        TextMetric("maccs", "MACCS similarity", _best(_maccs), _mean),
+        TextMetric("bleu2", "BLEU-2", _bleu_statistics, _bleu(2)),
+        TextMetric("bleu4", "BLEU-4", _bleu_statistics, _bleu(4)),
+        TextMetric("meteor", "METEOR", _best(_meteor), _mean),
+        TextMetric("rouge1", "ROUGE-1", _best(_rouge("rouge1")), _mean),
+        TextMetric("rouge2", "ROUGE-2", _best(_rouge("rouge2")), _mean),
+        TextMetric("rouge_l", "ROUGE-L", _best(_rouge("rougeL")), _mean),
+        TextMetric("valid", "Valid molecules", _best(valid), _mean),
+        TextMetric("same_molecule", "Same molecule", _best(same_molecule), _mean),
+        TextMetric("maccs", "MACCS similarity", _best(similarity("maccs")), _mean),
+        TextMetric("rdk", "RDK similarity", _best(similarity("rdk")), _mean),
+        TextMetric("morgan", "Morgan similarity", _best(similarity("morgan")), _mean),
     )
 }
 """All generation metrics by name.
 
 - ``exact_match``, ``token_f1``, ``contains`` (sub-span match at word boundaries): on normalised text, the best
   over the accepted answers.
-- ``bleu4``: corpus BLEU (Papineni et al., 2002) on sacrebleu's counts, not smoothed: 0 if no 4-gram is found.
-- ``maccs``: mean Tanimoto similarity of MACCS keys; an unreadable molecule counts 0.
+- ``bleu2``, ``bleu4``: corpus BLEU (Papineni et al., 2002) on sacrebleu's counts, not smoothed: 0 if no n-gram matches.
+- ``meteor``: METEOR (Banerjee and Lavie, 2005) of nltk, words and stems; published figures count synonyms too.
+- ``rouge1``, ``rouge2``, ``rouge_l``: F1 of ROUGE (Lin, 2004) of rouge-score, words stemmed.
+- ``valid``, ``same_molecule``, ``maccs``, ``rdk``, ``morgan``: see :mod:`coldframe.tasks.molecule_metrics`. A text
+  that is no molecule counts 0, where published similarities often leave it out.
 """
