@@ -47,7 +47,7 @@ def test_rouge_by_hand() -> None:
 
 
 def test_meteor_by_hand() -> None:
-    """Three words of four and four match in two chunks: F = 3/4, penalty 0.5 (2/3)^3. Stems match, and no data is read."""
+    """Three words of four match in two chunks: F = 3/4, penalty 0.5 (2/3)^3. Stems match; no data is read."""
     pytest.importorskip("nltk")
     score = TEXT_METRICS["meteor"].score
     assert score(["the ring opens fast"], [["the ring closes fast"]]) == pytest.approx(75 * (1 - 0.5 * (2 / 3) ** 3))
