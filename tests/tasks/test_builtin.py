@@ -6,6 +6,7 @@ import csv
 import gzip
 import hashlib
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -158,8 +159,18 @@ def test_claims_hold_where_the_passages_say_so() -> None:
     assert 0.4 < sum(e.target == "true" for e in rows) / len(rows) < 0.6
 
 
+def test_the_store_of_dense_answers_answers_every_query() -> None:
+    """A query's line is in the store with the query's label; only the four numbers tell the lines apart."""
+    task = load_task("dense-answers")
+    numbers = {tuple(re.findall(r"\d+", entry.text)): entry.target for entry in task.exemplars}
+    rows = [*task.train, *task.validation, *task.test]
+    assert len(numbers) == len(task.exemplars) == len(rows) == 1_000
+    assert all(numbers[tuple(re.findall(r"\d+", row.text))] == row.target for row in rows)
+    assert len({re.sub(r"\d+", "#", entry.text) for entry in task.exemplars}) == 1
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["facts", "dense-store", "fact-claims"])
+@pytest.mark.parametrize("name", ["facts", "dense-store", "dense-answers", "fact-claims"])
 def test_made_up_rows_are_those_of_their_seed(name: str) -> None:
     task, other = load_task(name), load_task(name, seed=1)
     assert load_task(name).source == task.source and load_task(name).exemplars == task.exemplars

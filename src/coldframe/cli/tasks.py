@@ -14,6 +14,7 @@ WHAT = {
     "bace": "does a molecule inhibit beta-secretase 1? scaffold split, or the published 100-row test with --test",
     "bbbp": "blood-brain barrier, the MoleculeNet set; scaffold split, or the published test with --test",
     "clintox": "did a drug fail in trials for toxicity? see the notes on spelling; scaffold split, or --test",
+    "dense-answers": "made up: alike entries that answer, so that retrieval could help and training may not learn to",
     "dense-store": "made up: alike entries that say nothing, so that retrieval cannot help (a negative control)",
     "fact-claims": "made up: claims about the passages of a fact-corpus, true or false; fact-claims:PASSAGES:SEED",
     "fact-corpus": "made up: passages about towns, people and firms, with questions; fact-corpus:PASSAGES:SEED",

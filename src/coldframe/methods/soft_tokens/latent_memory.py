@@ -16,8 +16,6 @@ from coldframe.methods.search_space import Choices, SearchSpace
 from coldframe.methods.soft_tokens.base import EncodedConfig, EncodedMethod, vocabulary_prompt
 from coldframe.retrieval.store import Retrieved
 
-_SLOPE = 20.0  # cosines of neighbours differ by tenths: from 1 on, attention stays even for hundreds of steps
-
 
 @dataclasses.dataclass(frozen=True)
 class LatentMemoryConfig(EncodedConfig):
@@ -27,15 +25,18 @@ class LatentMemoryConfig(EncodedConfig):
         tokens: m, slots, each of which becomes a soft token, at least 1.
         k: Entries retrieved per query, at least 1.
         heads: Of the cross-attention, at least 1; they share the model's width between them.
+        slope: g at the start, what a cosine counts in the scores, at least 0. Cosines of neighbours differ by tenths:
+            with 1 attention stays even for hundreds of steps.
         static: Adds the slots to what they read, so that a method that reads nothing is Prompt Tuning.
     """
 
     section = "latent memory settings"
-    at_least = {"tokens": 1, "k": 1, "heads": 1}
+    at_least = {"tokens": 1, "k": 1, "heads": 1, "slope": 0}
 
     tokens: int = 16
     k: int = 5
     heads: int = 4
+    slope: float = 20.0
     adapter: int | None = None
     dropout: float = 0.0
 
@@ -100,7 +101,7 @@ class LatentMemory(EncodedMethod):
         self.key = nn.Linear(d_entry, d, bias=False)  # a bias would add the same to all scores of a softmax
         self.value = nn.Linear(d_entry, d)
         self.output = self.scaled_linear(d, d)
-        self.slope = nn.Parameter(torch.full((heads,), _SLOPE))
+        self.slope = nn.Parameter(torch.full((heads,), self.config.slope))
 
     @property
     def scoring_parameters(self) -> list[nn.Parameter]:
