@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 import torch
 from tests.contract.cases import TWO, TinyEncoder, task
-from tests.tiny import tiny
+from tests.tiny import tiny, tiny_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from coldframe.frozen.model import FrozenLM, load_lm
+from coldframe.frozen.prefill import text_states
+from coldframe.frozen.states import Row
 from coldframe.pipeline.fit import fit
 from coldframe.pipeline.setup import training_settings
 from coldframe.tasks.task import Task
@@ -21,7 +24,19 @@ pytest.importorskip("peft", reason="the training benchmark's peer comes with the
 pytestmark = pytest.mark.slow
 
 from benchmarks import __main__ as every  # noqa: E402
-from benchmarks import backbone, common, compare, gpu, labels, parametric, prediction, reweighting, shapes, training  # noqa: E402
+from benchmarks import (  # noqa: E402
+    backbone,
+    common,
+    compare,
+    gpu,
+    labels,
+    memory_plan,
+    parametric,
+    prediction,
+    reweighting,
+    shapes,
+    training,
+)
 
 
 @pytest.fixture
@@ -200,3 +215,23 @@ def test_the_check_says_which_ratios_fell() -> None:
     assert every.fallen("prediction", earlier, same) == []
     lines = every.fallen("prediction", earlier, worse)
     assert [line.split(": ")[1] for line in lines] == ["faster", "smaller"] and "4.00 before, 3.30 now" in lines[0]
+
+
+def test_the_memory_plan_counts_what_a_real_pass_keeps() -> None:
+    """On the meta device nothing has numbers; the bytes are those of a model that has them."""
+    config = LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=64, head_dim=8,
+    )  # fmt: skip
+    shapes = memory_plan.model_of(config)
+    real = LlamaForCausalLM(config).to(torch.bfloat16).eval().requires_grad_(False)
+    assert memory_plan.saved_bytes(shapes, 3, 7) == memory_plan.saved_bytes(real, 3, 7) > 0
+    read = memory_plan.Job("", batch=3, read=5, trained=0)
+    lm = FrozenLM(real, tiny_tokenizer())
+    state = text_states(lm, [Row((), (1, 2, 3, 4, 5))])[0]
+    assert memory_plan.plan(config, read)["states"] * 1e9 == 3 * state.kv.nbytes
+    low_rank = memory_plan.Job("", 1, 0, 7, rank=2)
+    counted = sum(
+        2 * sum(at.weight.shape) for name, at in real.model.named_modules() if isinstance(at, torch.nn.Linear)
+    )
+    assert low_rank.parameters(real, config) == counted
