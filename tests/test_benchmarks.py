@@ -11,6 +11,7 @@ import pytest
 import torch
 from tests.contract.cases import TWO, TinyEncoder, task
 from tests.tiny import tiny, tiny_tokenizer
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from coldframe.frozen.model import FrozenLM, load_lm
@@ -225,7 +226,9 @@ def test_the_memory_plan_counts_what_a_real_pass_keeps() -> None:
     )  # fmt: skip
     shapes = memory_plan.model_of(config)
     real = LlamaForCausalLM(config).to(torch.bfloat16).eval().requires_grad_(False)
-    assert memory_plan.saved_bytes(shapes, 3, 7) == memory_plan.saved_bytes(real, 3, 7) > 0
+    with sdpa_kernel(SDPBackend.MATH):  # the attention that keeps its weights; others keep less
+        assert memory_plan.saved_bytes(shapes, 3, 7) == memory_plan.saved_bytes(real, 3, 7)
+    assert memory_plan.saved_bytes(shapes, 3, 7) > memory_plan.saved_bytes(real, 3, 7) > 0
     read = memory_plan.Job("", batch=3, read=5, trained=0)
     lm = FrozenLM(real, tiny_tokenizer())
     state = text_states(lm, [Row((), (1, 2, 3, 4, 5))])[0]
