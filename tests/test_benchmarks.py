@@ -232,7 +232,7 @@ def test_the_memory_plan_counts_what_a_real_pass_keeps() -> None:
     read = memory_plan.Job("", batch=3, read=5, trained=0)
     lm = FrozenLM(real, tiny_tokenizer())
     state = text_states(lm, [Row((), (1, 2, 3, 4, 5))])[0]
-    assert memory_plan.plan(config, read)["states"] * 1e9 == 3 * state.kv.nbytes
+    assert memory_plan.plan(config, read)["states"] * 1e9 == pytest.approx(3 * state.kv.nbytes)
     low_rank = memory_plan.Job("", 1, 0, 7, rank=2)
     counted = sum(
         2 * sum(at.weight.shape) for name, at in real.model.named_modules() if isinstance(at, torch.nn.Linear)
