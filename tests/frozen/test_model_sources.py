@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from tests.tiny import tiny
 from torch import Tensor, nn
 
 from coldframe.errors import ColdframeError, ModelError
 from coldframe.frozen import model_sources
+from coldframe.frozen.model import load_lm
 from coldframe.frozen.model_source_table import ENCODERS, MODEL_SOURCES, ModelSource, Part
 from coldframe.frozen.model_sources import PROVENANCE, load_checkpoint, resolve, weight_hash
 
@@ -216,6 +218,26 @@ def test_a_local_folder_comes_frozen(folder: Path) -> None:
 def test_the_folder_of_a_named_model_keeps_its_provenance(folder: Path) -> None:
     (folder / PROVENANCE).write_text('{"name": "named", "source": "pypi"}')
     assert load_checkpoint(str(folder), torch.float32)[2]["name"] == "named"
+
+
+def test_weights_are_hashed_once_for_each_content_of_their_folder(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hashed() -> str:
+        return load_lm(folder, dtype="float32", device="cpu").weight_hash
+
+    first = load_lm(folder, dtype="float32", device="cpu")
+    first.embed(torch.tensor([0]))
+    with torch.no_grad():
+        next(first.model.parameters()).add_(1)  # what is in memory is no longer what the folder holds
+    with monkeypatch.context() as patch:
+        patch.setattr(model_sources, "weight_hash", lambda model: pytest.fail("hashed again"))
+        assert hashed() == first.weight_hash == weight_hash(tiny("qwen3")[0]) != first.hash_now()
+    assert load_lm(folder, dtype="bfloat16", device="cpu").weight_hash != hashed()
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.norm.weight"][0] += 1
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert hashed() == load_lm(folder, dtype="float32", device="cpu").hash_now() != first.weight_hash
 
 
 @pytest.mark.parametrize("damage", ["truncated", "pickle only", "no config", "no tokenizer", "remote code"])

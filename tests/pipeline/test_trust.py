@@ -19,7 +19,7 @@ from tests.methods.weight_deltas.support import tiny_lm
 import coldframe as cf
 from coldframe.errors import ArtifactError, ConfigError, NotFiniteError
 from coldframe.methods.base import WEIGHTS
-from coldframe.pipeline.pipeline import STORE
+from coldframe.pipeline.pipeline import STORE, VECTORS
 from coldframe.storage import artifact as manifests
 from coldframe.storage.artifact import MANIFEST
 from coldframe.storage.files import sha256_of
@@ -85,6 +85,33 @@ def test_links_as_a_hub_s_cache_has_them_are_followed(saved: Path, tmp_path: Pat
         path.rename(blob)
         path.symlink_to(blob)
     assert len(cf.load(saved, lm_of("llama")).store) == len(task().exemplars)
+
+
+def test_vectors_of_the_store_are_kept_and_only_what_they_were_made_of_takes_them(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = cf.load(saved, lm_of("llama"))
+    texts = [row.text for row in task().test]
+    with monkeypatch.context() as patch:
+        encode, counts = type(pipeline.retriever.encoder).encode, []  # type: ignore[union-attr]
+        patch.setattr(
+            type(pipeline.retriever.encoder),  # type: ignore[union-attr]
+            "encode",
+            lambda self, texts: (counts.append(len(texts)), encode(self, texts))[1],
+        )
+        before = pipeline.predict_proba(texts)
+        assert max(counts) < len(pipeline.store), "the store was encoded again"
+        (saved / VECTORS).unlink()
+        sealed(saved, lambda manifest: manifest["files"].pop(VECTORS))  # as artifacts were before
+        assert (cf.load(saved, lm_of("llama")).predict_proba(texts) == before).all()
+        assert max(counts) == len(pipeline.store)
+
+
+def test_damaged_vectors_of_the_store_are_refused(saved: Path) -> None:
+    (saved / VECTORS).write_bytes((saved / VECTORS).read_bytes()[:-1])
+    refused(saved, f"{VECTORS} is not the file that was saved")
+    sealed(saved, lambda manifest: manifest["files"].update({VECTORS: sha256_of(saved / VECTORS)}))
+    refused(saved, f"{VECTORS} is damaged")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
-from coldframe.errors import ConfigError, DataError
+from coldframe.errors import ArtifactError, ConfigError, DataError
 from coldframe.retrieval.molecules import morgan_bits
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
 from coldframe.retrieval.similarity import morgan_sets
@@ -235,3 +238,50 @@ def test_the_settings_travel_as_json() -> None:
     assert RetrievalConfig.from_dict(config.to_dict()) == config
     with pytest.raises(ConfigError, match="similarity"):
         RetrievalConfig.from_dict({"similarty": "cosine"})
+
+
+class Counting:
+    """Gives lengths as vectors, and counts the texts that it was given."""
+
+    spec, dim, takes_label_text = "counting", 2, True
+
+    def __init__(self, name: str = "a") -> None:
+        self.hash, self.texts = name, 0
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.texts += len(texts)
+        return np.array([[len(text), 1] for text in texts], np.float32).reshape(-1, 2)
+
+
+def test_vectors_of_a_store_are_read_again_where_encoder_and_entries_are_the_same(
+    molecules: list[Example], tmp_path: Path
+) -> None:
+    path = tmp_path / "vectors.safetensors"
+    Store.of(molecules).save_vectors(path, Counting())
+
+    def encoded(encoder: Counting, rows: list[Example]) -> int:
+        store = Store.of(rows)
+        store.load_vectors(path)
+        config = RetrievalConfig(similarity="cosine")
+        retrieved = Retriever(store, "text", 2, config, encoder=encoder).retrieve(rows[:1], exclude_same_key=True)
+        again = Retriever(Store.of(rows), "text", 2, config, encoder=Counting()).retrieve(
+            rows[:1], exclude_same_key=True
+        )
+        assert (retrieved.indices == again.indices).all() and (retrieved.scores == again.scores).all()
+        return encoder.texts
+
+    assert encoded(Counting(), molecules) == 1  # the query
+    assert encoded(Counting("b"), molecules) == 1 + len(molecules)
+    changed = [dataclasses.replace(molecules[0], text="CCCCCCCCCCCCC"), *molecules[1:]]
+    assert encoded(Counting(), changed) == 1 + len(molecules)
+
+
+@pytest.mark.parametrize("made_of", ['["a"]', "3", "{", None])
+def test_damaged_vectors_are_told(made_of: str | None, molecules: list[Example], tmp_path: Path) -> None:
+    path, store = tmp_path / "vectors.safetensors", Store.of(molecules)
+    save_file({"vectors": np.ones((3, 2), np.float32)}, path, {"made_of": made_of} if made_of else None)
+    with pytest.raises(ArtifactError, match="is damaged"):
+        store.load_vectors(path)
+    save_file({"vectors": np.full((3, 2), np.nan, np.float32)}, path, {"made_of": '["a", "b"]'})
+    with pytest.raises(ArtifactError, match="no vectors of finite numbers"):
+        store.load_vectors(path)

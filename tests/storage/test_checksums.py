@@ -10,7 +10,7 @@ import pytest
 
 from coldframe.errors import ArtifactError
 from coldframe.storage import checksums
-from coldframe.storage.checksums import check_files, sha256_once
+from coldframe.storage.checksums import check_files, hash_once, sha256_once
 from coldframe.storage.files import sha256_of
 
 
@@ -61,3 +61,22 @@ def test_absent_and_changed_files_are_named(cache: Path, tmp_path: Path) -> None
         check_files(tmp_path, {"a": "0" * 64}, "Do this.")
     with pytest.raises(ArtifactError, match=r"lacks b\. Do this."):
         check_files(tmp_path, {"b": "0" * 64}, "Do this.")
+
+
+def test_a_hash_is_computed_once_for_each_content(cache: Path, tmp_path: Path) -> None:
+    computed: list[str] = []
+
+    def once(about: str = "float32") -> str:
+        return hash_once([tmp_path / "a", tmp_path / "b"], [about], lambda: (computed.append(about), "0" * 64)[1])
+
+    for name in "ab":
+        (tmp_path / name).write_bytes(b"abc")
+    assert once() == once() == "0" * 64 and len(computed) == 1
+    once("bfloat16")
+    assert len(computed) == 2
+    (tmp_path / "b").write_bytes(b"abd")
+    once()
+    assert len(computed) == 3
+    for memo in (cache / "checksums").glob("weights-*"):
+        memo.write_text("half a ha")
+    assert once() == "0" * 64 and len(computed) == 4

@@ -28,12 +28,15 @@ class Backbone:
     Args:
         model: Any causal LM of a known architecture.
         provenance: Which bytes these are.
+        weight_hash: That of the weights, if it is known.
     """
 
     #: Whether its layers are spread over processes, see :func:`coldframe.frozen.sharding.shard`.
     sharded = False
 
-    def __init__(self, model: PreTrainedModel, provenance: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, provenance: dict[str, Any] | None = None, weight_hash: str | None = None
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.provenance = provenance or {"name": type(model).__name__, "source": "memory", "revision": None}
         self.anatomy = anatomy_of(model)
@@ -42,7 +45,7 @@ class Backbone:
             model.set_attn_implementation(attention.register())
         self.body: nn.Module = self.anatomy.body
         self.takes_positions = "position_ids" in inspect.signature(self.body.forward).parameters
-        self._hash: str | None = None
+        self._hash = weight_hash
         self._stamp = ""
 
     @property

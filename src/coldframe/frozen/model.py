@@ -14,7 +14,7 @@ from coldframe.config import check
 from coldframe.frozen import generation, labels, prefill, scoring, tokens
 from coldframe.frozen.backbone import Backbone
 from coldframe.frozen.devices import device_of, dtype_of
-from coldframe.frozen.model_sources import load_checkpoint
+from coldframe.frozen.model_sources import load_checkpoint, loaded_weight_hash
 from coldframe.frozen.ports import EMPTY, Conditioning, Prompt
 from coldframe.frozen.states import Prefilled, Row, StateCache, TextState
 
@@ -30,6 +30,7 @@ class FrozenLM(Backbone):
         provenance: Which bytes these are; kept in artifacts.
         state_budget: Bytes for cached text states; None: see :class:`coldframe.frozen.states.StateCache`.
         exact: Read one query at a time; see :attr:`exact`.
+        weight_hash: That of the weights, if it is known.
 
     Cost:
         Scoring ``n`` single-token labels reads one position of logits for those labels only. With suffix
@@ -49,8 +50,9 @@ class FrozenLM(Backbone):
         provenance: dict[str, Any] | None = None,
         state_budget: int | None = None,
         exact: bool = False,
+        weight_hash: str | None = None,
     ) -> None:
-        super().__init__(model, provenance)
+        super().__init__(model, provenance, weight_hash)
         self.tokenizer = tokenizer
         self._exact = exact
         self.states = StateCache(state_budget, model.device)
@@ -293,7 +295,8 @@ def load_lm(
     check(tokenizer is None, "A model that is loaded by name brings its tokenizer", got=repr(name))
     place = device_of(device)
     model, own_tokenizer, provenance = load_checkpoint(str(name), dtype_of(dtype, place), revision=revision)
-    return FrozenLM(model.to(place), own_tokenizer, provenance, state_budget, exact)
+    weight_hash = loaded_weight_hash(model)  # whatever is done to the weights later
+    return FrozenLM(model.to(place), own_tokenizer, provenance, state_budget, exact, weight_hash)
 
 
 def _loaded(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import HfApi, snapshot_download
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from coldframe.frozen.model_folder import PROVENANCE, check_claims, checksums, p
 from coldframe.frozen.model_source_table import ENCODERS, MODEL_SOURCES, ModelSource
 from coldframe.progress import say, working
 from coldframe.storage.cache import cache_dir, lock
+from coldframe.storage.checksums import hash_once
 from coldframe.storage.downloads import pypi_file, pypi_tree
 from coldframe.storage.files import atomic_path, sha256_of, writing
 from coldframe.storage.folders import sweep
@@ -129,6 +131,17 @@ def weight_hash(model: nn.Module) -> str:
     False
     """
     return joined_digests(parameter_digest(name, parameter) for name, parameter in model.named_parameters())
+
+
+def loaded_weight_hash(model: Any) -> str:
+    """:func:`weight_hash` of a model that was loaded from a folder a moment ago.
+
+    Cost: the weights are read, once for each state that the files are in; then the hash is remembered.
+    """
+    folder = Path(model.name_or_path)
+    # Which parameters there are is decided by the config, and what they are called by the library.
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    return hash_once(files, ["loaded", transformers.__version__, str(model.dtype)], lambda: weight_hash(model))
 
 
 def joined_digests(digests: Iterable[bytes]) -> str:
@@ -296,6 +309,7 @@ __all__ = [
     "PROVENANCE",
     "joined_digests",
     "load_checkpoint",
+    "loaded_weight_hash",
     "locate",
     "parameter_digest",
     "quiet",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from coldframe.errors import ColdframeError, ModelError, first_line
+from coldframe.errors import ModelError, first_line
 from coldframe.frozen.anatomy import anatomy_of
 from coldframe.frozen.model_folder import check_claims
 from coldframe.frozen.model_sources import (
@@ -24,9 +23,7 @@ from coldframe.frozen.model_sources import (
     tokenizer_of,
     weight_hash,
 )
-from coldframe.storage.cache import cache_dir
-from coldframe.storage.checksums import sha256_once
-from coldframe.storage.files import write_text
+from coldframe.storage.checksums import hash_once
 
 _PACKED = "A packed (quantized) checkpoint has other tensors than its model: pass the one that it was made from."
 
@@ -81,20 +78,17 @@ class Skeleton:
         Files that do not hold the weights as they are in memory (a packed checkpoint) are loaded for it, that once.
         """
         files = sorted({path for path, _ in self._places.values()})
-        state = hashlib.sha256(" ".join([str(dtype), *map(sha256_once, files)]).encode()).hexdigest()
-        memo = cache_dir() / "checksums" / f"weights-{state[:32]}.txt"
-        with suppress(OSError):
-            return memo.read_text(encoding="utf-8")
-        try:
-            value = joined_digests(
-                parameter_digest(name, tensor.to(dtype) if tensor.is_floating_point() else tensor)
-                for name, tensor in ((name, self._tensor(name)) for name, _ in self.model.named_parameters())
-            )
-        except ModelError:
-            value = weight_hash(load_checkpoint(str(self.folder), dtype)[0])
-        with suppress(ColdframeError, OSError):  # a read-only cache remembers nothing
-            write_text(memo, value)
-        return value
+
+        def compute() -> str:
+            try:
+                return joined_digests(
+                    parameter_digest(name, tensor.to(dtype) if tensor.is_floating_point() else tensor)
+                    for name, tensor in ((name, self._tensor(name)) for name, _ in self.model.named_parameters())
+                )
+            except ModelError:
+                return weight_hash(load_checkpoint(str(self.folder), dtype)[0])
+
+        return hash_once(files, [str(dtype)], compute)
 
     def _tensor(self, name: str) -> Tensor:
         """A parameter of the model from the files, in which the first words of its path may be others."""

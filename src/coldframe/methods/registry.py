@@ -26,13 +26,7 @@ def all_methods() -> dict[str, type[Method]]:
     """
     for module in pkgutil.walk_packages(methods.__path__, methods.__name__ + "."):
         importlib.import_module(module.name)
-    classes: dict[str, type[Method]] = {}
-    pending = list(Method.__subclasses__())
-    while pending:
-        cls = pending.pop()
-        pending.extend(cls.__subclasses__())
-        if is_concrete(cls) and cls is not Compose and cls.__module__.startswith(f"{methods.__name__}."):
-            classes[cls.name] = cls
+    classes = _imported()
     for entry in importlib.metadata.entry_points(group="coldframe.methods"):
         plugged = entry.load()
         if plugged.name in classes and classes[plugged.name] is not plugged:
@@ -41,8 +35,27 @@ def all_methods() -> dict[str, type[Method]]:
     return dict(sorted(classes.items()))
 
 
+def _imported() -> dict[str, type[Method]]:
+    """The methods of this package in the modules that are imported."""
+    classes: dict[str, type[Method]] = {}
+    pending = list(Method.__subclasses__())
+    while pending:
+        cls = pending.pop()
+        pending.extend(cls.__subclasses__())
+        if is_concrete(cls) and cls is not Compose and cls.__module__.startswith(f"{methods.__name__}."):
+            classes[cls.name] = cls
+    return classes
+
+
 def method_class(name: str) -> type[Method]:
     """The class of a method."""
+    # Most stand in a file of their name: the others, and the libraries that they need, are not loaded for it.
+    file = name.replace("-", "_")
+    for module in pkgutil.walk_packages(methods.__path__, methods.__name__ + "."):
+        if module.name.endswith(f".{file}"):
+            importlib.import_module(module.name)
+            if name in (imported := _imported()):
+                return imported[name]
     classes = all_methods()
     if name not in classes:
         raise ConfigError(f"There is no method {name!r}", fix=nearest(name, classes))

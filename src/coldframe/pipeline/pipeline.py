@@ -23,7 +23,7 @@ from coldframe.methods.base import Method
 from coldframe.pipeline import saved
 from coldframe.pipeline.calibration import Calibration
 from coldframe.pipeline.label_bias import check_has_labels, label_bias, label_priors, outcome_of
-from coldframe.pipeline.saved import STORE, TRAINED
+from coldframe.pipeline.saved import STORE, TRAINED, VECTORS
 from coldframe.pipeline.setup import positions_needed, query_of, retriever_of
 from coldframe.progress import Bar
 from coldframe.retrieval.encoder_objects import specs_in
@@ -258,7 +258,11 @@ class Pipeline:
         def write(home: Path) -> list[str]:
             store.save(home / STORE)
             write_json(home / TRAINED, sorted(self.trained_keys))
-            return [*self.method.save(home), STORE, TRAINED]
+            files = [*self.method.save(home), STORE, TRAINED]
+            if self.retriever is not None and self.retriever.searches_vectors:
+                store.save_vectors(home / VECTORS, self.retriever.encoder)
+                files.append(VECTORS)
+            return files
 
         write_artifact(folder := local_path(path), config, write)
         write_card(folder, config)
@@ -284,6 +288,8 @@ class Pipeline:
         store = Store.load(artifact / STORE)
         if store.hash != config["store"]["hash"]:
             raise ArtifactError("The exemplar store is not the one the artifact was fitted with")
+        if VECTORS in config["files"]:
+            store.load_vectors(artifact / VECTORS)
         method = saved.method_of(artifact, lm, schema)
         with reading(artifact / TRAINED, fix="Fit again."):
             trained_keys = [str(key) for key in json.loads((artifact / TRAINED).read_text(encoding="utf-8"))]

@@ -20,6 +20,7 @@ from coldframe.tasks.task import Schema
 
 STORE = "exemplars.jsonl"
 TRAINED = "trained_keys.json"
+VECTORS = "exemplar_vectors.safetensors"
 NONE = type(None)
 NEEDS: Mapping[str, Kind] = {
     "method": str,

@@ -136,12 +136,18 @@ class Retriever:
         """The encoder behind cosine."""
         return self._encoder or load_encoder(encoder_spec(self.config.encoder, self.domain))
 
+    @property
+    def searches_vectors(self) -> bool:
+        """Whether the vectors of the whole store are searched in this process."""
+        searches = self.k > 0 and self.config.strategy not in ("none", "given", "fixed")
+        return searches and self.similarity == "cosine" and not self.config.index.startswith("postgres")
+
     @cached_property
     def index(self) -> Index[Any]:
         """The store, encoded and ready to search."""
         if self.config.index.startswith("postgres"):
             return self._shared()
-        things = self._features(self.store.texts)
+        things = self.store.encoded(self.encoder) if self.similarity == "cosine" else self._features(self.store.texts)
         if self.config.index == "usearch":
             return self._approximate(things)
         if self.similarity == "bm25":

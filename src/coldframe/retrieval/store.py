@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.errors import ArtifactError
+from coldframe.retrieval.encoders import Encoder
+from coldframe.retrieval.vectors import read_vectors, write_vectors
 from coldframe.storage.files import atomic_path
 from coldframe.tasks.task import Example, Passage, content_hash
 
@@ -50,6 +53,32 @@ class Store:
         """Names the content: ids, texts and targets."""
         return content_hash(*(f"{e.id}\x1e{e.text}\x1e{e.target}" for e in self.examples))
 
+    @cached_property
+    def _vectors(self) -> dict[str, NDArray[np.float32]]:
+        """What encoders made of all inputs, by encoder."""
+        return {}
+
+    def encoded(self, encoder: Encoder) -> NDArray[np.float32]:
+        """Vectors of all inputs, ``[n, dim]``, in store order; made once."""
+        name = _version_of(encoder)
+        if name not in self._vectors:
+            self._vectors[name] = encoder.encode(self.texts)
+        return self._vectors[name]
+
+    def save_vectors(self, path: Path, encoder: Encoder) -> None:
+        """Write :meth:`encoded`, and what it was made of."""
+        write_vectors(path, self.encoded(encoder), (_version_of(encoder), self.hash))
+
+    def load_vectors(self, path: Path) -> None:
+        """Read what :meth:`save_vectors` wrote; another encoder, or other entries, will be encoded anew.
+
+        Raises:
+            ArtifactError: The file is damaged.
+        """
+        vectors, (encoder, store) = read_vectors(path)
+        if store == self.hash and len(vectors) == len(self):
+            self._vectors[encoder] = vectors
+
     def save(self, path: Path) -> None:
         """Write the entries as JSON lines, whole or not at all."""
         with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
@@ -64,6 +93,11 @@ class Store:
             return cls(tuple(_entry(json.loads(line)) for line in lines))
         except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
             raise ArtifactError(f"{path} is damaged: {error}") from error
+
+
+def _version_of(encoder: Encoder) -> str:
+    """The encoder's hash; RDKit, which is no part of it, may count fragments otherwise in its next version."""
+    return f"{encoder.hash} {version('rdkit')}" if encoder.spec.startswith("morgan") else encoder.hash
 
 
 def _entry(values: dict[str, Any]) -> Example:

@@ -1,12 +1,13 @@
-"""Checksums of large files, computed once for each state that a file is in."""
+"""Checksums of large files, and hashes of what they hold, computed once for each state that the files are in."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from coldframe.errors import ArtifactError, ColdframeError
@@ -35,6 +36,25 @@ def sha256_once(path: Path) -> str:
         with contextlib.suppress(ColdframeError, OSError):  # a read-only cache remembers nothing
             write_text(_place(path), json.dumps({"path": str(path), "state": state, "sha256": checksum}))
     return checksum
+
+
+def hash_once(files: Sequence[Path], about: Sequence[str], compute: Callable[[], str]) -> str:
+    """A SHA-256, in hex, of what files hold: computed once for each content of theirs, and remembered in the cache.
+
+    Args:
+        files: What it depends on.
+        about: What else it depends on.
+        compute: Makes it.
+    """
+    state = hashlib.sha256(" ".join([*about, *map(sha256_once, files)]).encode()).hexdigest()
+    memo = cache_dir() / "checksums" / f"weights-{state[:32]}.txt"
+    with contextlib.suppress(OSError, ValueError):
+        if re.fullmatch("[0-9a-f]{64}", known := memo.read_text(encoding="utf-8")):
+            return known
+    value = compute()
+    with contextlib.suppress(ColdframeError, OSError):  # a read-only cache remembers nothing
+        write_text(memo, value)
+    return value
 
 
 def check_files(folder: Path, checksums: Mapping[str, str], fix: str) -> None:

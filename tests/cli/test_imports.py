@@ -1,0 +1,39 @@
+"""What is imported before a command does anything: in a process of its own, for others have it all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def imported_by(code: str) -> set[str]:
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules, sep='\\n')"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return set(ran.stdout.splitlines())
+
+
+@pytest.mark.parametrize("code", ["import coldframe", "from coldframe.cli import main; main(['--help'])"])
+def test_the_package_and_its_help_load_no_library(code: str) -> None:
+    assert not imported_by(code) & {"torch", "transformers", "numpy", "tyro", "rich", "scipy", "sklearn", "rdkit"}
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "inspect", "cache", "tasks", "methods"])
+def test_the_options_of_a_command_are_read_before_torch_is_loaded(command: str) -> None:
+    assert "torch" not in imported_by(f"import coldframe.cli.{command}")
+
+
+@pytest.mark.slow
+def test_a_model_is_loaded_without_scipy_which_can_be_had_afterwards() -> None:
+    code = """
+import gc, importlib.util, sys
+from coldframe.cli.imports import import_models
+import_models()
+assert gc.isenabled() and "scipy" not in sys.modules and "sklearn" not in sys.modules
+if importlib.util.find_spec("scipy"):
+    import scipy.sparse
+"""
+    assert "transformers.modeling_utils" in imported_by(code)
