@@ -9,7 +9,7 @@ import pytest
 from tests.contract.cases import STORE, TWO, Case, built, example, lm_of, task
 
 from coldframe.diagnosis.pipeline_subject import PipelineSubject
-from coldframe.diagnosis.store_ablation import RETRAINABLE, retrain_under, store_ablation
+from coldframe.diagnosis.store_ablation import DRAWS, RETRAINABLE, retrain_under, store_ablation
 from coldframe.diagnosis.subject import CONDITIONS, Condition
 from coldframe.errors import ConfigError, DataError
 from coldframe.evaluation.trained_controls import shuffled_labels
@@ -75,6 +75,16 @@ def test_only_what_is_random_is_drawn_several_times() -> None:
         ("swapped", 0),
         ("swapped", 1),
     ]
+
+
+def test_many_queries_need_no_second_draw_but_of_what_stands_for_all() -> None:
+    subject = Planted({"swapped": 0.1, "fixed": 0.1}, n=600)
+    store_ablation([subject], resamples=200)
+    drawn = [condition for condition, _ in subject.asked]
+    assert drawn.count("swapped") == 1 and drawn.count("fixed") == DRAWS
+    subject = Planted({"swapped": 0.1}, n=599)
+    store_ablation([subject], resamples=200)
+    assert [condition for condition, _ in subject.asked].count("swapped") == 2
 
 
 def test_seeds_are_the_outer_level() -> None:

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from coldframe.errors import ConfigError, ModelError
 from coldframe.evaluation.cost import (
+    FEW,
     Cost,
     counted_flops,
     latency,
@@ -94,6 +95,9 @@ def test_unknown_models_and_nonsense_are_told():
 def test_latency():
     median, p90 = latency(lambda: time.sleep(0.002), repeats=5, warm_up=0)
     assert 2 <= median <= p90 < 200
+    calls: list[int] = []
+    latency(lambda: (calls.append(1), time.sleep(0.002)), repeats=50, warm_up=1, seconds=0.005)
+    assert len(calls) == 1 + FEW, "what takes long is timed a few times"
 
 
 @pytest.mark.slow

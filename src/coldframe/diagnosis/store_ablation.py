@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,7 +24,9 @@ from coldframe.tasks.task import Task
 
 #: Conditions that a method can be trained under.
 RETRAINABLE: tuple[Condition, ...] = ("random", "fixed", "shuffled", "gaussian", "mean")
-DRAWS = 3
+#: Draws of a random condition, at most, and losses over queries and draws from which no more are drawn: the mean of so
+#: many moves by less than the queries themselves do.
+DRAWS, ENOUGH = 3, 600
 
 
 def store_ablation(
@@ -31,7 +34,7 @@ def store_ablation(
     retrained: Mapping[Condition, NDArray[np.float64]] | None = None,
     *,
     resamples: int = RESAMPLES,
-    draws: int = DRAWS,
+    draws: int | None = None,
     seed: int = 0,
 ) -> StoreAblation:
     """Losses under every condition, set against the gain that the whole pipeline brings.
@@ -50,25 +53,31 @@ def store_ablation(
         retrained: Losses ``[S, n]`` (or ``[n]``) of the method trained again under a condition, see
             :func:`retrain_under`.
         resamples: Of the bootstrap and the permutation test.
-        draws: Draws of each random condition, at least 1.
+        draws: Draws of each random condition, at least 1; None takes ``DRAWS``, or fewer where ``ENOUGH`` losses are
+            reached before: not of ``fixed``, whose one set stands for all queries.
         seed: Of the resampling.
 
     Raises:
         DataError: The subjects have different numbers of queries, or a loss is not finite.
 
-    Cost: ``draws`` passes over the queries for six conditions, one for the others, per subject; then a tenth
+    Cost: up to ``draws`` passes over the queries for six conditions, one for the others, per subject; then a tenth
     of a second per condition.
     """
-    check(draws >= 1, "A random condition must be drawn", got=draws, expected="at least 1")
+    check(draws is None or draws >= 1, "A random condition must be drawn", got=draws, expected="at least 1")
     if not subjects or len({len(subject) for subject in subjects}) > 1:
         raise DataError("All subjects must have the same queries", got=[len(subject) for subject in subjects])
     missing = {condition: reason for subject in subjects for condition, reason in subject.missing().items()}
     full, empty = _losses(subjects, "full", 1), _losses(subjects, "empty", 1)
     shares = Shares(full, empty, subjects[0].groups, resamples=resamples, seed=seed)
+    enough = min(DRAWS, math.ceil(ENOUGH / shares.n))
+
+    def draws_of(condition: Condition) -> int:
+        return 1 if condition not in DRAWN else draws or (DRAWS if condition == "fixed" else enough)
+
     ablations = []
     for condition in CONDITIONS:
         if condition not in missing and condition not in ("full", "empty"):
-            losses = _losses(subjects, condition, draws if condition in DRAWN else 1)
+            losses = _losses(subjects, condition, draws_of(condition))
             measured = shares.of(losses)
             ablations.append(Ablation(condition, False, measured.loss, measured.rise, measured.share))
     for training, (condition, losses) in enumerate((retrained or {}).items(), start=1):

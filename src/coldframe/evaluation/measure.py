@@ -20,7 +20,7 @@ from coldframe.tasks.task import Example, Schema
 
 ROWS = 64  # queries that token counts and operations are averaged over
 COUNTED = 8  # queries whose encoding is counted: counting runs without fused kernels
-TOGETHER = 16  # queries answered at once while memory is watched
+TOGETHER = 8  # queries answered at once while memory is watched
 
 
 @torch.no_grad()
@@ -32,13 +32,15 @@ def measure(
     retrieve: Callable[[Sequence[Example]], Retrieved],
     *,
     repeats: int = 20,
+    seconds: float = 1.0,
 ) -> Cost:
     """Cost of answering new queries one at a time, as a server would.
 
     Text that all queries share (the instruction, fixed exemplars) is read once and not counted per query.
     Trained and untrained weights cost the same.
 
-    The first ``ROWS`` examples are the queries; latency is the median of ``repeats`` predictions.
+    The first ``ROWS`` examples are the queries; latency is the median of ``repeats`` predictions, or of fewer where these
+    take longer than ``seconds``.
     """
     examples = examples[:ROWS]
     was_training, states = method.training, lm.states
@@ -59,10 +61,10 @@ def measure(
             query = next(fresh)
             run(method, lm, schema, [query.text], retrieve([query]))
 
-        median, p90 = latency(predict, repeats=repeats)
         reset_peak_memory()
         run(method, lm, schema, [e.text for e in examples[:TOGETHER]], retrieved.rows(slice(TOGETHER)))
         peak = peak_memory_mb(str(lm.device))
+        median, p90 = latency(predict, repeats=repeats, warm_up=1, seconds=seconds)  # all is warm from what was before
     finally:
         lm.states = states
         method.train(was_training)
