@@ -24,16 +24,3 @@ def test_the_package_and_its_help_load_no_library(code: str) -> None:
 @pytest.mark.parametrize("command", ["predict", "evaluate", "inspect", "cache", "tasks", "methods"])
 def test_the_options_of_a_command_are_read_before_torch_is_loaded(command: str) -> None:
     assert "torch" not in imported_by(f"import coldframe.cli.{command}")
-
-
-@pytest.mark.slow
-def test_a_model_is_loaded_without_scipy_which_can_be_had_afterwards() -> None:
-    code = """
-import gc, importlib.util, sys
-from coldframe.cli.imports import import_models
-import_models()
-assert gc.isenabled() and "scipy" not in sys.modules and "sklearn" not in sys.modules
-if importlib.util.find_spec("scipy"):
-    import scipy.sparse
-"""
-    assert "transformers.modeling_utils" in imported_by(code)

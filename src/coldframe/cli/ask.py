@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from coldframe.cli.imports import import_models
 from coldframe.cli.options import Settings
 from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.parsing import parse, settings_of
@@ -75,7 +74,6 @@ def run(argv: Sequence[str]) -> None:
     options = parse(Ask, "ask", argv)
     if options.evaluate == (options.question is not None):
         raise ConfigError("Ask one question, or pass --evaluate", got="both" if options.evaluate else "neither")
-    import_models()
     from coldframe.pipeline.pipeline import load
 
     pipeline = load(options.artifact)

@@ -7,7 +7,6 @@ import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from coldframe.cli.flags import Grouped
-from coldframe.cli.imports import import_models
 from coldframe.config import check
 
 if TYPE_CHECKING:
@@ -47,7 +46,6 @@ class BackendFlags(Grouped):
 
 def load(artifact: str, options: BackendFlags, exact: bool = False) -> Pipeline:
     """An artifact with its model: here, or on a server."""
-    import_models()
     from coldframe.pipeline.pipeline import load
 
     if options.backend is None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin
 import tyro
 
 from coldframe.cli.flags import Grouped
-from coldframe.cli.imports import import_models
 from coldframe.errors import ConfigError
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks.options import TaskConfig
@@ -99,7 +98,6 @@ class ModelFlags(Grouped):
 
     def load(self) -> FrozenLM:
         """The model; reweighted, if a recipe says so."""
-        import_models()
         from coldframe.frozen.model import load_lm
 
         numbers: dict[str, Any] = {"dtype": self.dtype, "device": self.device, "exact": self.exact}

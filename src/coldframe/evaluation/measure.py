@@ -39,8 +39,8 @@ def measure(
     Text that all queries share (the instruction, fixed exemplars) is read once and not counted per query.
     Trained and untrained weights cost the same.
 
-    The first ``ROWS`` examples are the queries; latency is the median of ``repeats`` predictions, or of fewer where these
-    take longer than ``seconds``.
+    The first ``ROWS`` examples are the queries; latency is the median of ``repeats`` predictions, or of fewer where
+    these take longer than ``seconds``.
     """
     examples = examples[:ROWS]
     was_training, states = method.training, lm.states
