@@ -147,14 +147,15 @@ class Retriever:
         """The store, encoded and ready to search."""
         if self.config.index.startswith("postgres"):
             return self._shared()
-        things = self.store.encoded(self.encoder) if self.similarity == "cosine" else self._features(self.store.texts)
+        cosine = self.similarity == "cosine"
+        things: Any = self.store.encoded(self.encoder) if cosine else self._features(self.store.texts)
         if self.config.index == "usearch":
             return self._approximate(things)
         if self.similarity == "bm25":
             from coldframe.retrieval.bm25 import BM25
 
             return BM25(things)
-        return ExactCosine(things) if self.similarity == "cosine" else ExactTanimoto(things)
+        return ExactCosine(things) if cosine else ExactTanimoto(things)
 
     def retrieve(self, examples: Sequence[Example], *, exclude_same_key: bool) -> Retrieved:
         """The exemplars of each example.
