@@ -45,6 +45,14 @@ def test_one_text_is_no_list_of_texts() -> None:
     assert len(pipeline.predict(["CCO"])) == len(pipeline.predict(("CCO",))) == 1
 
 
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    """A tokenizer, a hash and a file would each fail in a way of its own."""
+    pipeline = fitted(ROWS)
+    for ask in (pipeline.predict, pipeline.predict_proba, pipeline.run):
+        with pytest.raises(DataError, match=r"Query 2: The text holds half a surrogate pair. Got: 'a\\udc00'"):
+            ask(["a rose", "a\udc00"])  # type: ignore[operator]
+
+
 def test_an_artifact_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)

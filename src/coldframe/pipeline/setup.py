@@ -19,6 +19,7 @@ from coldframe.methods.training_set import RetrievedRows, TrainingData
 from coldframe.retrieval.encoders import Encoder, encoder_spec, load_encoder
 from coldframe.retrieval.retriever import RetrievalConfig, Retriever
 from coldframe.retrieval.store import Retrieved, Store
+from coldframe.tasks.cells import check_unicode
 from coldframe.tasks.long_rows import drop_long
 from coldframe.tasks.molecules import canonical_smiles, molecule_key
 from coldframe.tasks.table import Problems
@@ -116,6 +117,7 @@ def positions_needed(lm: FrozenLM, schema: Schema, soft_tokens: int = 0) -> Call
 
 def query_of(text: str, row: int, schema: Schema) -> Example:
     """A new input as an example without an answer: a molecule as those of training are spelt."""
+    check_unicode(text, "The text")
     if schema.domain == "molecules":
         key, shown = molecule_key(text), text if schema.raw_smiles else canonical_smiles(text)
     else:

@@ -36,11 +36,16 @@ def as_text(value: object) -> str:
     text = str(value).strip()
     if text.casefold() == "nan":
         return ""
+    check_unicode(text, "A cell")
+    return text
+
+
+def check_unicode(text: str, what: str) -> None:
+    """Raise a DataError where a text holds half a surrogate pair, which no file, hash or tokenizer takes."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError("A cell holds half a surrogate pair", got=ascii(text[:40])) from error
-    return text
+        raise DataError(f"{what} holds half a surrogate pair", got=ascii(text[:40])) from error
 
 
 def missing_words(cells: Mapping[str, Iterable[object]]) -> list[str]:

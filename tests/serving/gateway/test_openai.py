@@ -94,3 +94,5 @@ def test_what_cannot_be_done_is_said(client: Any) -> None:
     picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
     assert "messages.0.content" in refused("chat/completions", model="knn", messages=picture)
     assert "prompt" in refused("completions", model="knn", prompt=[])
+    half = [{"role": "user", "content": "\ud800"}]  # JSON may say so, and no other encoding can
+    assert "half a surrogate pair" in refused("chat/completions", model="knn", messages=half)
