@@ -68,7 +68,8 @@ def saved(root: Path, names: Sequence[str] = METHODS) -> dict[str, Path]:
     for name in names:
         folder = root / name.replace("/", "-")
         if not folder.exists():
-            fitted(name).save_pretrained(folder)
+            with tiny_encoders():  # an artifact holds the vectors of its store
+                fitted(name).save_pretrained(folder)
         folders[name.replace("/", "-")] = folder
     return folders
 
