@@ -29,7 +29,7 @@ from transformers import AutoTokenizer
 from benchmarks import parametric, reweighting, training
 from benchmarks.common import first, say
 from benchmarks.shapes import SHAPES, of_shape
-from coldframe.evaluation.cost import peak_memory_mb, reset_peak_memory
+from coldframe.frozen.memory import peak_memory_mb, reset_peak_memory
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.model_sources import locate
 from coldframe.tasks import load_task

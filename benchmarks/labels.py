@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import TOKENS, Way, arguments, goal, interleaved, say, tell
-from coldframe.evaluation.cost import peak_memory_mb, reset_peak_memory
+from coldframe.frozen.memory import peak_memory_mb, reset_peak_memory
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import Conditioning, Prompt
 

@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.common import Time, Way, arguments, goal, interleaved, rates, say, tell
 from benchmarks.shapes import SHAPES, of_shape
-from coldframe.evaluation.cost import peak_memory_mb, reset_peak_memory
+from coldframe.frozen.memory import peak_memory_mb, reset_peak_memory
 from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.ports import EMPTY, Prompt
 from coldframe.methods.config import MethodContext

@@ -186,6 +186,7 @@ def test_generation_tasks_are_compared_without_controls(cache: Path) -> None:
     )
     assert [row["name"] for row in found.to_dict()["rows"]] and found.data.main == "prompt-tuning"
     assert {row.name for row in found.data.rows} == {"zero-shot", "prompt-tuning"}
+    assert all((row.fit_memory_mb or 0) > 50 for row in found.data.rows)
 
 
 @pytest.mark.slow

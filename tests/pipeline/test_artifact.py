@@ -23,7 +23,8 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import WEIGHTS
 from coldframe.methods.registry import method_class
 from coldframe.pipeline.fit import fit
-from coldframe.pipeline.pipeline import STORE, TRAINED, Pipeline, load
+from coldframe.pipeline.pipeline import Pipeline, load
+from coldframe.pipeline.saved import STORE, TRAINED, VECTORS
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.storage import artifact as manifests
 from coldframe.storage import files
@@ -78,9 +79,12 @@ def test_an_artifact_names_all_it_depends_on(saved: Path) -> None:
     assert config["base_model"]["name"] == "tiny llama" and config["base_model"]["weight_hash"] == lm.weight_hash
     assert config["base_model"]["dtype"] == "torch.float32"
     assert config["encoder"] == {"spec": "tiny", "hash": TinyEncoder().hash}
-    assert config["store"]["size"] == 16 and config["files"].keys() == {WEIGHTS, STORE, TRAINED}
+    assert config["store"]["size"] == 16 and config["files"].keys() == {WEIGHTS, STORE, VECTORS, TRAINED}
+    assert config["peak_memory_mb"] == round(load(saved, lm).peak_memory_mb) > 50
     assert config["schema"]["labels"] == ["A", "B"] and config["method_config"]["heads"] == 2
-    assert sorted(path.name for path in saved.iterdir()) == sorted(["README.md", CONFIG, STORE, TRAINED, WEIGHTS])
+    assert sorted(path.name for path in saved.iterdir()) == sorted(
+        ["README.md", CONFIG, STORE, VECTORS, TRAINED, WEIGHTS]
+    )
     assert "tiny llama" in (saved / "README.md").read_text()
     assert all(not key.startswith("setting") for key in load_file(saved / WEIGHTS))  # nothing of the base model
 

@@ -19,7 +19,7 @@ from tests.methods.weight_deltas.support import tiny_lm
 import coldframe as cf
 from coldframe.errors import ArtifactError, ConfigError, NotFiniteError
 from coldframe.methods.base import WEIGHTS
-from coldframe.pipeline.pipeline import STORE, VECTORS
+from coldframe.pipeline.saved import STORE, VECTORS
 from coldframe.storage import artifact as manifests
 from coldframe.storage.artifact import MANIFEST
 from coldframe.storage.files import sha256_of

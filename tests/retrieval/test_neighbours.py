@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from coldframe.retrieval import neighbours
+from coldframe.retrieval.index import Indices, Scores
 from coldframe.retrieval.retriever import CACHED_FROM, RetrievalConfig, Retriever
 from coldframe.retrieval.store import Store
 from coldframe.tasks.task import Example
@@ -122,3 +124,18 @@ def test_a_cache_that_cannot_be_written_is_only_slower(cache: Path, caplog: Any)
     cache.write_text("a file where the folder should be")
     assert len(lists(Counting())[0]) == len(ROWS)
     assert "not cached" in caplog.text
+
+
+def test_lists_that_were_not_used_lately_are_forgotten(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lists() -> tuple[Indices, Scores]:
+        return np.zeros((100, 2), np.int64), np.zeros((100, 2), np.float32)
+
+    folder = cache / "neighbours"
+    for age, key in enumerate(["b", "a"]):
+        neighbours.remember(key, (100, 2, 5), lists)
+        os.utime(folder / f"{key}.safetensors", (1000 - age, 1000 - age))
+    neighbours.remember("a", (100, 2, 5), lambda: pytest.fail("computed again"))  # the oldest, and used again
+    size = (folder / "a.safetensors").stat().st_size
+    monkeypatch.setattr(neighbours, "MOST", 2 * size)
+    neighbours.remember("c", (100, 2, 5), lists)
+    assert {path.stem for path in folder.iterdir()} == {"a", "c"}

@@ -11,7 +11,7 @@ from tests.faults.kills import needs_fork, with_refusals
 
 from coldframe.errors import ColdframeError
 from coldframe.storage import cache as module
-from coldframe.storage.cache import cache_dir, lock
+from coldframe.storage.cache import cache_dir, forget_oldest, lock
 
 
 @pytest.fixture
@@ -69,3 +69,14 @@ def test_a_lock_in_a_read_only_cache_lies_elsewhere(refusal: int, cache: Path) -
     (cache / "locks").mkdir(parents=True)
     assert with_refusals(cache, refusal, use) == ""
     assert not list((cache / "locks").iterdir())
+
+
+def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
+    for age, name in enumerate(["new", "middle", "old"]):
+        (tmp_path / name).write_bytes(b"x" * 10)
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    forget_oldest(tmp_path, 30)
+    assert len(list(tmp_path.iterdir())) == 3
+    forget_oldest(tmp_path, 20)
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "middle"}
+    forget_oldest(tmp_path / "absent", 20)

@@ -13,6 +13,7 @@ from coldframe.cli.options import Settings
 from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.parsing import parse, settings_of
 from coldframe.cli.rows import labelled, own_test
+from coldframe.cli.threads import start_threads
 from coldframe.config import Config, local_path
 from coldframe.errors import ConfigError
 from coldframe.escape import visible
@@ -74,6 +75,7 @@ def run(argv: Sequence[str]) -> None:
     options = parse(Ask, "ask", argv)
     if options.evaluate == (options.question is not None):
         raise ConfigError("Ask one question, or pass --evaluate", got="both" if options.evaluate else "neither")
+    start_threads(options.quiet)
     from coldframe.pipeline.pipeline import load
 
     pipeline = load(options.artifact)

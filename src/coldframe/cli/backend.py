@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from coldframe.cli.flags import Grouped
+from coldframe.cli.threads import start_threads
 from coldframe.config import check
 
 if TYPE_CHECKING:
@@ -44,8 +45,9 @@ class BackendFlags(Grouped):
     backend_key_variable: str = "COLDFRAME_BACKEND_KEY"
 
 
-def load(artifact: str, options: BackendFlags, exact: bool = False) -> Pipeline:
+def load(artifact: str, options: BackendFlags, exact: bool, quiet: bool) -> Pipeline:
     """An artifact with its model: here, or on a server."""
+    start_threads(quiet)
     from coldframe.pipeline.pipeline import load
 
     if options.backend is None:

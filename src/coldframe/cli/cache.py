@@ -23,9 +23,9 @@ WHAT = {
     "models": "models, converted once",
     "pypi": "encoders and data out of packages",
     "downloads": "parts of models that are being joined",
-    "neighbours": "neighbour lists",
+    "neighbours": "neighbour lists; at most 1.1 GB, the oldest go first",
     "head-gains": "heads and gains that PEAR found",
-    "checksums": "checksums of files that were verified",
+    "checksums": "checksums of files that were verified; at most 1 MB",
 }
 
 

@@ -106,7 +106,7 @@ def run_comparison(options: Compare, command: str) -> tuple[Comparison, Path]:
     settings, sweeps = method_settings_of(options), sweeps_of(options)
     with writable(Path(options.out or f"runs/compare-{task.schema.name}")) as out:
         comparison = compare(
-            options.model.load(),
+            options.model.load(options.quiet),
             task,
             options.methods,
             options.seeds,

@@ -150,7 +150,7 @@ def run(argv: Sequence[str]) -> int:
         refuse_without_server(options)
         outcome = run_log(options, command)
         return UNWANTED if outcome in unwanted else 0
-    pipeline = load(options.artifact, options, options.exact)
+    pipeline = load(options.artifact, options, options.exact, options.quiet)
     if options.data is not None and (local_path(options.data) / MANIFEST).is_file():
         from coldframe.cli.diagnose_pair import run_pair
 

@@ -68,7 +68,7 @@ def run(argv: Sequence[str]) -> None:
     from coldframe.evaluation.measure import measure
     from coldframe.evaluation.summary import method_row
 
-    pipeline = load(options.artifact, options, options.exact)
+    pipeline = load(options.artifact, options, options.exact, options.quiet)
     if options.data is None:
         examples, notes = own_test(pipeline, options.allow_leaks)
     else:

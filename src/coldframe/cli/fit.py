@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,7 +128,7 @@ def _fit(options: Fit, task: Task, method: Method | None, out: Path) -> None:
     from coldframe.methods.soft_tokens.set_attention import attends
     from coldframe.pipeline.fit import fit
 
-    load_model = cache((_whole(options.model) if options.shard else options.model).load)
+    load_model = cache(partial((_whole(options.model) if options.shard else options.model).load, options.quiet))
     choice = None
     if method is None:
         choice = _chosen(options, task, load_model)
@@ -168,12 +168,14 @@ def _fit(options: Fit, task: Task, method: Method | None, out: Path) -> None:
                 "label_bias": list(method.label_bias),
                 "notes": list(task.notes),
                 "seconds": round(pipeline.seconds, 2),
+                "peak_memory_mb": round(pipeline.peak_memory_mb),
             }
         )
         return
     if simpler is not None and simpler.does_as_well:
         print(simpler.line())
-    print(f"{method.name} on {visible(task.schema.name)}: {parameters:,} parameters, {pipeline.seconds:.0f} s")
+    took = f"{pipeline.seconds:.0f} s, {pipeline.peak_memory_mb:,.0f} MB at most"
+    print(f"{method.name} on {visible(task.schema.name)}: {parameters:,} parameters, {took}")
     if entry_bytes is not None:
         print(f"{len(pipeline.store):,} passages, {entry_bytes:,.0f} bytes for each")
     best = [record for record in pipeline.history if record.get("best")]
@@ -275,6 +277,8 @@ def _augmented(options: Fit, task: Task, method: Method, lm: FrozenLM | None, ou
         writer = by_endpoint(Client(options.augment, str(options.augment_model), key), rewrites=rewrites)
     else:
         same = options.augment == "self"
-        author = lm or options.model.load() if same else load_lm(options.augment, dtype=options.model.dtype)
+        author = (
+            lm or options.model.load(options.quiet) if same else load_lm(options.augment, dtype=options.model.dtype)
+        )
         writer = by_model(author, rewrites=rewrites)
     return augment(task, writer, out / "augmentations.jsonl", ask_again=options.ask_again, quiet=options.quiet)

@@ -70,6 +70,9 @@ def _print(facts: dict[str, Any]) -> None:
     from coldframe.reports.numbers import flatten
 
     base, schema, encoder = facts["base_model"], facts["schema"], facts["encoder"]
+    took = f"{facts['seconds']:.0f} s"
+    if facts.get("peak_memory_mb"):  # artifacts did not say it always
+        took += f", {facts['peak_memory_mb']:,} MB at most"
     lines = {
         "method": f"{facts['method']}, {facts['trainable_parameters']:,} parameters",
         "settings": ", ".join(f"{name} {value}" for name, value in flatten(facts["method_config"])),
@@ -78,7 +81,7 @@ def _print(facts: dict[str, Any]) -> None:
         "base model": f"{base['name']}, {base['dtype']}, weights {base['weight_hash'][:12]}",
         "encoder": f"{encoder['spec']} ({encoder['hash'][:12]})" if encoder else "none",
         "store": f"{facts['store']['size']:,} exemplars ({facts['store']['hash']})",
-        "trained": f"{len(facts['history'])} epochs, {facts['seconds']:.0f} s, coldframe {facts['coldframe_version']}",
+        "trained": f"{len(facts['history'])} epochs, {took}, coldframe {facts['coldframe_version']}",
         "files": ", ".join(f"{name} {size:,} B" for name, size in facts["bytes"].items()),
         "checksums": "as saved",
     }

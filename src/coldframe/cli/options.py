@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin
 import tyro
 
 from coldframe.cli.flags import Grouped
+from coldframe.cli.threads import start_threads
 from coldframe.errors import ConfigError
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.tasks.options import TaskConfig
@@ -96,8 +97,9 @@ class ModelFlags(Grouped):
     exact: bool = False
     reweight: tyro.conf.Suppress[dict[str, Any] | None] = None  # of a recipe: settings of PEAR, folded in first
 
-    def load(self) -> FrozenLM:
+    def load(self, quiet: bool = False) -> FrozenLM:
         """The model; reweighted, if a recipe says so."""
+        start_threads(quiet)
         from coldframe.frozen.model import load_lm
 
         numbers: dict[str, Any] = {"dtype": self.dtype, "device": self.device, "exact": self.exact}

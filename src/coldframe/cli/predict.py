@@ -67,7 +67,7 @@ def run(argv: Sequence[str]) -> None:
     """Load, read, answer, write."""
     options = parse(Predict, "predict", argv)
     check(not (options.json and options.to == "csv"), "--json and --to csv are two formats", expected="one of them")
-    pipeline = load(options.artifact, options, options.exact)
+    pipeline = load(options.artifact, options, options.exact, options.quiet)
     problems = Problems(options.on_error)
     rows = texts_of(pipeline, options.file, options.read, options.text, problems)
     with Bar(None, "predict", options.quiet or options.file == "-") as bar:

@@ -83,7 +83,7 @@ def run(argv: Sequence[str]) -> None:
     out = local_path(options.out or f"runs/{Path(options.model.model).name}-pear")
     with exclusive(out):
         refuse_existing(out)
-        lm = options.model.load()
+        lm = options.model.load(options.quiet)
         source_of(lm)  # what cannot be folded is refused before the work
         reweighting = reweight(lm, options.settings, options.quiet)
         page = _page(options, lm, reweighting, time.perf_counter() - started)

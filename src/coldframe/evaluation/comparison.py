@@ -288,6 +288,7 @@ def _row(
         main=rivals,
         cost=cost,
         bytes_per_passage=outcomes[0].entry_bytes,
+        fit_memory_mb=max((outcome.peak_memory_mb or 0 for outcome in outcomes), default=0) or None,
         order_std=float(np.mean(spreads)) if spreads else None,
         note=" ".join(note),
         tuning=tuning,

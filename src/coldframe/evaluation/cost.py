@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from coldframe.config import Config, check
@@ -159,34 +156,3 @@ def latency(
         run()
         times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times), statistics.quantiles(times, n=10, method="inclusive")[8]
-
-
-def reset_peak_memory() -> bool:
-    """Let the peak start again from the memory in use now; False where the system cannot (all but Linux)."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def peak_memory_mb(device: str = "cpu") -> float:
-    """Largest memory since ``reset_peak_memory`` (or since the start), in MB of 10^6 bytes.
-
-    Args:
-        device: ``"cpu"`` for the resident memory of the process, ``"cuda"`` for what torch held on the GPU.
-    """
-    if device.startswith("cuda"):
-        import torch
-
-        return torch.cuda.max_memory_allocated() / 1e6
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
-    except (OSError, IndexError):
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

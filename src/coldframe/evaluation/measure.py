@@ -9,7 +9,8 @@ from itertools import count
 import torch
 
 from coldframe.errors import ModelError
-from coldframe.evaluation.cost import Cost, counted_flops, latency, peak_memory_mb, prefill_flops, reset_peak_memory
+from coldframe.evaluation.cost import Cost, counted_flops, latency, prefill_flops
+from coldframe.frozen.memory import peak_memory_mb, reset_peak_memory
 from coldframe.frozen.model import FrozenLM
 from coldframe.frozen.ports import Conditioning
 from coldframe.frozen.states import Row, StateCache

@@ -137,7 +137,7 @@ def _metric(info: MetricInfo, interval: bool) -> Column[MethodRow]:
 
 def _cost(title: str, unit: str, name: str, show: Callable[[float], str] = si) -> Column[MethodRow]:
     def cell(row: MethodRow) -> str | None:
-        value = getattr(row if name == "bytes_per_passage" else row.cost, name, None)
+        value = getattr(row if hasattr(row, name) else row.cost, name, None)
         return None if value is None else show(value)
 
     return Column(title, cell, unit)
@@ -161,7 +161,8 @@ COSTS: tuple[Column[MethodRow], ...] = (
     _cost("shared prefix", "FLOPs, once", "shared_flops"),
     _cost("latency", "ms, median", "latency_ms", "{:.3g}".format),
     _cost("latency", "ms, 90%", "latency_p90_ms", "{:.3g}".format),
-    _cost("peak memory", "MB", "peak_memory_mb", "{:,.0f}".format),
+    _cost("peak memory", "MB, answering", "peak_memory_mb", "{:,.0f}".format),
+    _cost("peak memory", "MB, fitting", "fit_memory_mb", "{:,.0f}".format),
 )
 
 

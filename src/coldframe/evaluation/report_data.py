@@ -66,6 +66,7 @@ class MethodRow(Config):
         order_std: Standard deviation of the primary metric over shuffles of the exemplars, if measured.
         note: What a reader must know.
         bytes_per_passage: What the method stores for each passage, if anything.
+        fit_memory_mb: Largest memory of the process (or of the accelerator) while it was fitted and scored.
         attention_entropy: Of its attention over exemplars, as a share of the greatest possible; the mean of its seeds.
         tuning: How its settings were chosen; None for a row that was not tuned.
     """
@@ -81,6 +82,7 @@ class MethodRow(Config):
     order_std: float | None = None
     note: str = ""
     bytes_per_passage: float | None = None
+    fit_memory_mb: float | None = None
     attention_entropy: float | None = None
     tuning: Tuning | None = None
 

@@ -19,6 +19,7 @@ from coldframe.evaluation.cost import Cost
 from coldframe.evaluation.jobs import QUERY_ABLATIONS, Job
 from coldframe.evaluation.measure import measure
 from coldframe.evaluation.trained_controls import ConstantInput, shuffled_labels
+from coldframe.frozen.memory import peak_memory_mb, reset_peak_memory
 from coldframe.frozen.model import FrozenLM
 from coldframe.inference.intervals import statistic
 from coldframe.inference.predictions import Predictions
@@ -54,6 +55,7 @@ class Outcome:
         order_std: Standard deviation of the primary metric over shuffles of the exemplars, if measured.
         dropped: Exemplars dropped because the model's context is too short.
         entry_bytes: What the method stores for each entry, if anything.
+        peak_memory_mb: Largest memory meanwhile, in MB of 10^6 bytes.
     """
 
     predictions: Predictions
@@ -62,6 +64,7 @@ class Outcome:
     order_std: float | None
     dropped: int
     entry_bytes: float | None = None
+    peak_memory_mb: float | None = None
 
     def on(self, ids: Sequence[str]) -> Predictions:
         """The predictions of some of the rows."""
@@ -194,6 +197,7 @@ class Runner:
 
     def _make(self, job: Job) -> Outcome:
         started, dropped = time.perf_counter(), self.lm.dropped_contexts
+        reset_peak_memory()
         pipeline = self.fit(job)
         if job.change is not None and job.change in QUERY_ABLATIONS:
             pipeline = QUERY_ABLATIONS[job.change](pipeline)
@@ -207,7 +211,8 @@ class Runner:
             shuffled = queries if method.trainable else sample(queries, ORDER_ROWS)
             order_std = order_deviation(pipeline, shuffled, self.shuffles)
         seconds = time.perf_counter() - started
-        outcome = Outcome(predictions, pipeline.history, seconds, order_std, dropped, method.entry_bytes)
+        peak = peak_memory_mb(str(self.lm.device))
+        outcome = Outcome(predictions, pipeline.history, seconds, order_std, dropped, method.entry_bytes, peak)
         if self.out is not None:
             lines, rest = self._paths(job)
             if job.keep:

@@ -44,6 +44,7 @@ def method_row(
     main: Sequence[Predictions] | None = None,
     cost: Cost | None = None,
     bytes_per_passage: float | None = None,
+    fit_memory_mb: float | None = None,
     order_std: float | None = None,
     note: str = "",
     tuning: Tuning | None = None,
@@ -59,6 +60,7 @@ def method_row(
         main: The main method's runs; None for the main method itself.
         cost: Of the method.
         bytes_per_passage: What it stores for each passage.
+        fit_memory_mb: Largest memory while it was fitted and scored, of all seeds.
         order_std: Standard deviation of the primary metric over shuffles of the exemplars.
         note: What a reader must know.
         tuning: How its settings were chosen.
@@ -82,6 +84,7 @@ def method_row(
         seed_values=tuple(float(statistic([run], schema.metric, positive)(row)[0]) for run in runs),
         cost=cost,
         bytes_per_passage=bytes_per_passage,
+        fit_memory_mb=fit_memory_mb,
         order_std=order_std,
         note=note,
         attention_entropy=float(np.mean(entropies)) if entropies else None,

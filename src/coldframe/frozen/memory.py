@@ -1,12 +1,15 @@
-"""How much memory this process may use."""
+"""How much memory this process may use, and how much it has used."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+
+from coldframe.frozen.control_groups import settings
 
 _UNKNOWN = 8 << 30  # where the system does not say
 
@@ -26,31 +29,39 @@ def usable_memory(device: torch.device | None = None, system: Path = Path("/")) 
 
 
 def cgroup_limits(system: Path = Path("/")) -> Iterator[int]:
-    """The limits of the control groups that this process is in and of those around them, versions 1 and 2."""
-    root, groups = system / "sys/fs/cgroup", system / "proc/self/cgroup"
-    try:
-        lines = groups.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        return
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if not controllers:
-            yield from _limits(root, path, "memory.max")
-        elif "memory" in controllers.split(","):
-            yield from _limits(root / "memory", path, "memory.limit_in_bytes")
-
-
-def _limits(root: Path, path: str, name: str) -> Iterator[int]:
-    """Of a group and of all above it. In a container the path may be that outside of it: then its root counts."""
-    parts = [part for part in path.split("/") if part not in ("", ".", "..")]
-    for depth in range(len(parts), -1, -1):
-        try:
-            text = root.joinpath(*parts[:depth], name).read_text(encoding="utf-8").strip()
-        except OSError:
-            continue
+    """The limits of the control groups that this process is in and of those around them."""
+    for _, text in settings("memory", "memory.max", "memory.limit_in_bytes", system):
         if text.isdecimal() and len(text) < 30:  # "max" is no limit
             yield int(text)
+
+
+def reset_peak_memory() -> bool:
+    """Let the peak start again from the memory in use now; False where the system cannot (all but Linux)."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_memory_mb(device: str = "cpu") -> float:
+    """Largest memory since ``reset_peak_memory`` (or since the start), in MB of 10^6 bytes.
+
+    Args:
+        device: ``"cpu"`` for the resident memory of the process, ``"cuda"`` for what torch held on the GPU.
+    """
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 1e6
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    except (OSError, IndexError):
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def _physical() -> int:

@@ -13,6 +13,7 @@ import torch
 
 from coldframe.config import local_path
 from coldframe.errors import ConfigError, DataError, TrainingError
+from coldframe.frozen.memory import peak_memory_mb
 from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method
 from coldframe.methods.training_set import Problem
@@ -111,6 +112,7 @@ def fit(
         origin = {"options": dict(task.options), "source": dict(task.source)}
         seconds = time.perf_counter() - started
         pipeline = Pipeline(method.eval(), lm, task.schema, store, retrieval, config, history, seconds, origin)
+        pipeline.peak_memory_mb = peak_memory_mb(str(lm.device))
         pipeline.trained_keys = frozenset(row.key for row in method.learned_rows(task))
         pipeline.trained_keys |= {text_key(question) for question, *_ in task.schema.solved}
         if way != "none":

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldframe.config import local_path
-from coldframe.errors import ArtifactError, ConfigError, DataError
+from coldframe.errors import ConfigError, DataError
 from coldframe.frozen.model import FrozenLM
 from coldframe.inference.intervals import Interval, score_interval, usual_metrics
 from coldframe.inference.predictions import Predictions
@@ -23,7 +23,7 @@ from coldframe.methods.base import Method
 from coldframe.pipeline import saved
 from coldframe.pipeline.calibration import Calibration
 from coldframe.pipeline.label_bias import check_has_labels, label_bias, label_priors, outcome_of
-from coldframe.pipeline.saved import STORE, TRAINED, VECTORS
+from coldframe.pipeline.saved import TRAINED
 from coldframe.pipeline.setup import positions_needed, query_of, retriever_of
 from coldframe.progress import Bar
 from coldframe.retrieval.encoder_objects import specs_in
@@ -56,6 +56,7 @@ class Pipeline:
         seconds: What fitting took.
         task: What the task can be loaded again from (``options``), and where its bytes came from (``source``).
         priors: The mean probability of every label over inputs, where it was measured.
+        peak_memory_mb: Largest memory of the process (or of the accelerator) up to the end of fitting, 10^6 bytes.
         trained_keys: Keys of the rows that the method was fitted with, which no test row may have.
     """
 
@@ -69,6 +70,7 @@ class Pipeline:
     seconds: float = 0.0
     task: dict[str, Any] = dataclasses.field(default_factory=dict)
     priors: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    peak_memory_mb: float = 0.0
     trained_keys: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
@@ -252,17 +254,13 @@ class Pipeline:
             "label_bias": list(self.method.label_bias),
             "history": self.history,
             "seconds": round(self.seconds, 2),
+            "peak_memory_mb": round(self.peak_memory_mb),
             "python": platform.python_version(),
         }
 
         def write(home: Path) -> list[str]:
-            store.save(home / STORE)
             write_json(home / TRAINED, sorted(self.trained_keys))
-            files = [*self.method.save(home), STORE, TRAINED]
-            if self.retriever is not None and self.retriever.searches_vectors:
-                store.save_vectors(home / VECTORS, self.retriever.encoder)
-                files.append(VECTORS)
-            return files
+            return [*self.method.save(home), *saved.write_store(home, store, self.retriever), TRAINED]
 
         write_artifact(folder := local_path(path), config, write)
         write_card(folder, config)
@@ -285,11 +283,7 @@ class Pipeline:
         config = artifact.manifest
         saved.find_encoders(config, encoder)
         lm, schema = saved.base_model(config, lm), Schema.from_dict(config["schema"])
-        store = Store.load(artifact / STORE)
-        if store.hash != config["store"]["hash"]:
-            raise ArtifactError("The exemplar store is not the one the artifact was fitted with")
-        if VECTORS in config["files"]:
-            store.load_vectors(artifact / VECTORS)
+        store = saved.read_store(artifact)
         method = saved.method_of(artifact, lm, schema)
         with reading(artifact / TRAINED, fix="Fit again."):
             trained_keys = [str(key) for key in json.loads((artifact / TRAINED).read_text(encoding="utf-8"))]
@@ -305,6 +299,7 @@ class Pipeline:
             seconds=config["seconds"],
             task=config["task"],
             priors=dict(zip(priors, saved.numbers_of(artifact, [*priors.values()]), strict=True)),
+            peak_memory_mb=float(config.get("peak_memory_mb") or 0),
             trained_keys=frozenset(trained_keys),
         )
 

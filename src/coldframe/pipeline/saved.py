@@ -14,6 +14,8 @@ from coldframe.methods.base import Method
 from coldframe.methods.registry import create
 from coldframe.pipeline.setup import context_of
 from coldframe.retrieval.encoder_objects import restore, spec_of
+from coldframe.retrieval.retriever import Retriever
+from coldframe.retrieval.store import Store
 from coldframe.storage.artifact import MANIFEST, Artifact, Kind
 from coldframe.storage.tensors import reading
 from coldframe.tasks.task import Schema
@@ -44,6 +46,7 @@ NEEDS: Mapping[str, Kind] = {
     "task": dict,
     "history": list,
     "seconds": (float, int),
+    "peak_memory_mb": (float, int, NONE),
     "coldframe_version": str,
     "label_priors": (dict, NONE),
     "label_bias": (list, NONE),
@@ -59,6 +62,29 @@ def folder_of(path: str | Path) -> Path:
 
         return download(str(path))
     return folder
+
+
+def write_store(home: Path, store: Store, retriever: Retriever | None) -> list[str]:
+    """Write the entries, and their vectors where these are searched; the names of the files."""
+    store.save(home / STORE)
+    if retriever is None or not retriever.searches_vectors:
+        return [STORE]
+    store.save_vectors(home / VECTORS, retriever.encoder)
+    return [STORE, VECTORS]
+
+
+def read_store(artifact: Artifact) -> Store:
+    """The entries, with their vectors where these are kept.
+
+    Raises:
+        ArtifactError: They are not those that the artifact was fitted with, or damaged.
+    """
+    store = Store.load(artifact / STORE)
+    if store.hash != artifact.manifest["store"]["hash"]:
+        raise ArtifactError("The exemplar store is not the one the artifact was fitted with")
+    if VECTORS in artifact.manifest["files"]:
+        store.load_vectors(artifact / VECTORS)
+    return store
 
 
 def base_model(config: Mapping[str, Any], lm: FrozenLM | None) -> FrozenLM:

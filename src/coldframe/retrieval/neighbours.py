@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +15,11 @@ from safetensors.numpy import save_file
 
 from coldframe.errors import ColdframeError
 from coldframe.retrieval.index import Indices, Scores
-from coldframe.storage.cache import cache_dir
+from coldframe.storage.cache import cache_dir, forget_oldest
 from coldframe.storage.files import atomic_path
+
+MOST = 1 << 30
+"""Bytes of lists that the cache keeps."""
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +40,10 @@ def remember(
     path = cache_dir() / "neighbours" / f"{key}.safetensors"
     if path.is_file():
         try:
-            return _read(path, key, shape)
+            lists = _read(path, key, shape)
+            with contextlib.suppress(OSError):  # a read-only cache
+                os.utime(path)  # what was used lately is forgotten last
+            return lists
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             _log.warning("The cached neighbour lists %s are not usable (%s) and are computed anew", path, error)
     indices, scores = compute()
@@ -43,6 +51,7 @@ def remember(
     try:
         with atomic_path(path) as temporary:
             save_file({"indices": indices, "scores": scores}, temporary, metadata)
+        forget_oldest(path.parent, MOST)
     except (OSError, ColdframeError, SafetensorError) as error:
         _log.warning("The neighbour lists were not cached: %s", error)
     return indices, scores

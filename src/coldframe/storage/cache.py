@@ -69,6 +69,21 @@ def lock(name: str, wait: float = -1) -> Iterator[None]:
         held.release()
 
 
+def forget_oldest(folder: Path, most: int) -> None:
+    """Delete the files of a folder that were used longest ago, until the others take so many bytes at most."""
+    states = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(OSError):  # another process deletes too
+            status = path.stat()
+            states.append((status.st_mtime, status.st_size, path))
+    total = 0
+    for _, size, path in sorted(states, reverse=True):
+        total += size
+        if total > most and not path.name.startswith(".tmp-"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
 def folder_lock(purpose: str, folder: Path, wait: float = -1) -> contextlib.AbstractContextManager[None]:
     """A lock on what is done to a folder, wherever it is called from."""
     return lock(f"{purpose}-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]}", wait)

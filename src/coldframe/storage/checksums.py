@@ -11,8 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from coldframe.errors import ArtifactError, ColdframeError
-from coldframe.storage.cache import cache_dir
+from coldframe.storage.cache import cache_dir, forget_oldest
 from coldframe.storage.files import sha256_of, write_text
+
+MOST = 1 << 20
+"""Bytes of checksums that the cache keeps: some thousand files."""
 
 _SETTLED = 2.0  # seconds after a write, before which another one may leave the same time behind
 _remembered: dict[str, tuple[list[int], str]] = {}
@@ -34,7 +37,7 @@ def sha256_once(path: Path) -> str:
     if time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED:
         _remembered[str(path)] = (state, checksum)
         with contextlib.suppress(ColdframeError, OSError):  # a read-only cache remembers nothing
-            write_text(_place(path), json.dumps({"path": str(path), "state": state, "sha256": checksum}))
+            _remember(_place(path), json.dumps({"path": str(path), "state": state, "sha256": checksum}))
     return checksum
 
 
@@ -53,7 +56,7 @@ def hash_once(files: Sequence[Path], about: Sequence[str], compute: Callable[[],
             return known
     value = compute()
     with contextlib.suppress(ColdframeError, OSError):  # a read-only cache remembers nothing
-        write_text(memo, value)
+        _remember(memo, value)
     return value
 
 
@@ -74,6 +77,11 @@ def check_files(folder: Path, checksums: Mapping[str, str], fix: str) -> None:
             raise ArtifactError(f"{folder} lacks {name}", fix=fix)
         if sha256_once(path) != checksum:
             raise ArtifactError(f"{path} is not the file that was saved: truncated or changed", fix=fix)
+
+
+def _remember(memo: Path, text: str) -> None:
+    write_text(memo, text)
+    forget_oldest(memo.parent, MOST)
 
 
 def _place(path: Path) -> Path:
