@@ -23,9 +23,10 @@ from coldframe.storage.files import atomic_path
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 PAGE = HERE.parent / "docs" / "results" / "speed.md"
-BEGIN, END = "<!-- table: python -m benchmarks -->", "<!-- end of table -->"
+MARKS = ("<!-- table: python -m benchmarks -->", "<!-- end of table -->")
+GROWTH_MARKS = ("<!-- growth: python -m benchmarks growth -->", "<!-- end of growth -->")
 TOLERANCE = 0.15  # of a ratio, between runs on an idle machine
-NAMES = ("training", "compare", "prediction", "labels", "backbone", "retrieval", "reweighting", "parametric")
+NAMES = ("training", "compare", "prediction", "labels", "backbone", "retrieval", "reweighting", "parametric", "growth")
 
 
 def goals(name: str, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -50,6 +51,28 @@ def table() -> str:
                 met = "reached" if line["met"] else "**missed**"
                 lines.append(f"| {name} | {line['what']} | {shown(line['value'])} | {line['reach']} | {met} |")
     return "\n".join(lines)
+
+
+def growth_table() -> str:
+    """What grows with what, and with which power."""
+    path = RESULTS / "growth.json"
+    if not path.exists():
+        return "Not measured yet."
+    lines = ["| what | n | seconds of the processor | MB | time | memory | turns at | how |"]
+    lines.append("|---|---|---|---|---:|---:|---:|---|")
+    for line in json.loads(path.read_text(encoding="utf-8"))["growth"]:
+        cells = [[f"{n:,}" for n in line["n"]], map(shown, line["seconds"]), map(shown, line["memory_mb"])]
+        powers = ["" if p is None else f"n^{p:.2f}" for p in (line["exponent"], line["memory_exponent"])]
+        turns = "" if line["turns"] is None else f"{line['turns']:,}"
+        how = ", ".join(dict.fromkeys(line["how"]))
+        lines.append(" | ".join(["| " + line["of"], *(" / ".join(c) for c in cells), *powers, turns, how + " |"]))
+    return "\n".join(lines)
+
+
+def filled(page: str, marks: tuple[str, str], text: str) -> str:
+    """A page with a text between two marks."""
+    before, _, rest = page.partition(marks[0])
+    return f"{before}{marks[0]}\n{text}\n{marks[1]}{rest.partition(marks[1])[2]}"
 
 
 def fallen(name: str, earlier: dict[str, Any], later: dict[str, Any], tolerance: float = TOLERANCE) -> list[str]:
@@ -100,10 +123,9 @@ def main() -> None:
         RESULTS.mkdir(exist_ok=True)
         with atomic_path(RESULTS / f"{name}.json") as path:
             path.write_text(result, encoding="utf-8")
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
+    page = filled(PAGE.read_text(encoding="utf-8"), MARKS, table())
     with atomic_path(PAGE) as path:
-        path.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
+        path.write_text(filled(page, GROWTH_MARKS, growth_table()), encoding="utf-8")
     sys.stdout.write(table() + "\n")
 
 

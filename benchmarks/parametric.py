@@ -138,17 +138,19 @@ def encoding(lm: FrozenLM, passages: int, peers: int, rounds: int) -> dict[str, 
     return {"settings": settings, "ways": lines, "goals": goals}
 
 
+def bytes_by_shape(lm: FrozenLM, passages: int) -> dict[str, Any]:
+    """Bytes of both as they follow from the shapes, at the same rank, in bfloat16."""
+    config = PolyPRAGConfig()
+    layout = Layout.of(lm.anatomy, config.rank, config.targets)
+    prag = passages * layout.parameters
+    poly = config.adapters * layout.parameters + passages * len(layout.names) * config.adapters
+    return {"passages": passages, "prag": prag * 2, "poly-prag": poly * 2, "ratio": prag / poly}
+
+
 def storage(lm: FrozenLM, passages: int) -> dict[str, Any]:
     """Bytes of both, by shapes and on the disk, at the same rank and in the same dtype."""
     config = PolyPRAGConfig()
     layout = Layout.of(lm.anatomy, config.rank, config.targets)
-    size = 2  # bytes of a bfloat16
-
-    def numbers(count: int) -> dict[str, Any]:
-        prag = count * layout.parameters
-        poly = config.adapters * layout.parameters + count * len(layout.names) * config.adapters
-        return {"passages": count, "prag": prag * size, "poly-prag": poly * size, "ratio": prag / poly}
-
     ids = [f"{i:016x}" for i in range(passages)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -159,9 +161,9 @@ def storage(lm: FrozenLM, passages: int) -> dict[str, Any]:
         bank, table = torch.zeros(config.adapters, layout.parameters), (passages, len(layout.names), config.adapters)
         routed = write_bank(folder, ids, bank, torch.zeros(table), torch.bfloat16).stat().st_size
     files = {"passages": passages, "prag": shards, "poly-prag": routed, "ratio": shards / routed}
-    shapes = [numbers(count) for count in sorted({100, 1_000, 10_000, 100_000, passages})]
+    shapes = [bytes_by_shape(lm, count) for count in sorted({100, 1_000, 10_000, 100_000, passages})]
     what = f"bytes of prag against poly-prag, {passages:,} passages, S = {config.adapters}, rank {config.rank}"
-    exact = numbers(passages)["ratio"]
+    exact = bytes_by_shape(lm, passages)["ratio"]
     goals = [goal(f"{what}, by shapes", exact, 100.0), goal(f"{what}, files", files["ratio"], 100.0)]
     return {"bfloat16, by shapes": shapes, "bfloat16, files": files, "goals": goals}
 

@@ -22,6 +22,8 @@ def _shape(width: int, inner: int, layers: int, heads: int, kv_heads: int, vocab
 
 
 SHAPES: Mapping[str, Mapping[str, int]] = {
+    "smollm2-135m": _shape(576, 1536, 30, 9, 3, 49152),
+    "smollm2-360m": _shape(960, 2560, 32, 15, 5, 49152),
     "llama-3.2-1b": _shape(2048, 8192, 16, 32, 8, 128256),
     "llama-3.2-3b": _shape(3072, 8192, 28, 24, 8, 128256),
     "llama-2-7b": _shape(4096, 11008, 32, 32, 32, 32000),

@@ -30,6 +30,7 @@ from benchmarks import (  # noqa: E402
     common,
     compare,
     gpu,
+    growth,
     labels,
     memory_plan,
     parametric,
@@ -73,6 +74,50 @@ def test_labels(lm: FrozenLM) -> None:
     result = labels.measure(lm, labels=4, batch=2, tokens=20, rounds=1, highest=lambda *way: 1.0)
     whole(result, 4)
     assert len(result["training"]["seconds"]) == 2
+
+
+SIZES = {"rows": [10, 100], "labels": [2, 20], "store": [10, 100, 10**9], "passages": [100, 1000]}
+
+
+def test_growth(lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    shape |= {"num_key_value_heads": 1, "vocab_size": 512}
+    monkeypatch.setattr(growth, "SHAPES", {"small": shape, "large": {**shape, "num_hidden_layers": 30}})
+    result = growth.measure(lm, "tiny", SIZES, ["small", "large"], lambda way, n, *of: (n**2 / 1e6, 5.0 + n))
+    json.dumps(result, allow_nan=False)
+    tables = {line["of"]: line for line in result["growth"]}
+    assert len(tables) == 10
+    for line in tables.values():
+        assert len(line["n"]) == len(line["seconds"]) == len(line["memory_mb"]) == len(line["how"])
+    assert tables["rows: duplicates"]["exponent"] == pytest.approx(2)
+    assert tables["store: cosine"]["how"] == ["measured", "measured", "simulated"]
+    stored = tables["passages: prag, stored"]
+    assert stored["memory_exponent"] == pytest.approx(1) and stored["exponent"] is None
+    assert set(tables["model: reading"]["how"]) == {"one layer"}
+
+
+def test_growth_turns_where_what_is_spent_once_no_longer_decides() -> None:
+    line = growth.told("x", [1, 10, 100, 1000], [(5.0, 1.0), (5.0, 1.0), (6.0, 1.0), (60.0, 1.0)], ["measured"] * 4)
+    assert line["turns"] == 100 and line["exponent"] == pytest.approx(1) and line["memory_exponent"] == 0
+
+
+@pytest.mark.parametrize("way", ["reading", "duplicates", "tanimoto", "cosine", "bm25"])
+def test_what_grows_runs(way: str) -> None:
+    if way == "bm25":
+        pytest.importorskip("bm25s")
+    growth.WAYS[way](200)()
+
+
+@pytest.mark.parametrize("phase", labels.PHASES)
+def test_labels_grow(phase: str, lm: FrozenLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "load_lm", lambda name: lm)
+    monkeypatch.setattr(growth, "TOKENS", 20)
+    growth.labels(3, "tiny", phase)()
+
+
+def test_a_page_is_filled_between_its_marks() -> None:
+    page = every.filled("a <x>\nold\n<y> b", ("<x>", "<y>"), "new")
+    assert page == "a <x>\nnew\n<y> b"
 
 
 def test_compare(lm: FrozenLM, rows: Task, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +232,7 @@ def test_the_table_has_a_line_for_every_goal(tmp_path: Path, monkeypatch: pytest
 
 def test_the_page_keeps_its_place_for_the_table() -> None:
     page = every.PAGE.read_text(encoding="utf-8")
-    assert page.count(every.BEGIN) == page.count(every.END) == 1
+    assert all(page.count(mark) == 1 for mark in (*every.MARKS, *every.GROWTH_MARKS))
 
 
 def test_flush_of_a_way_is_not_timed() -> None:
