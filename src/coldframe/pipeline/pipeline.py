@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,6 @@ from coldframe.pipeline.label_bias import check_has_labels, label_bias, label_pr
 from coldframe.pipeline.saved import TRAINED
 from coldframe.pipeline.setup import positions_needed, query_of, retriever_of
 from coldframe.progress import Bar
-from coldframe.retrieval.encoder_objects import specs_in
 from coldframe.retrieval.retriever import RetrievalConfig
 from coldframe.retrieval.store import Retrieved, Store
 from coldframe.storage.artifact import read_artifact, write_artifact
@@ -234,29 +232,10 @@ class Pipeline:
         Rows are in it only where the method retrieves from them; of the others it knows hashes, which tell a test row
         that was trained on.
         """
-        from coldframe import __version__
         from coldframe.storage.card import write_card
 
-        encoder, store = self.method.ready.encoder, self._needed_store()
-        config = {
-            "coldframe_version": __version__,
-            "method": self.method.name,
-            "method_config": self.method.config.to_dict(),
-            "schema": self.schema.to_dict(),
-            "task": self.task,
-            "retrieval": self.retrieval.to_dict(),
-            "training": self.training.to_dict(),
-            "base_model": {**self.lm.provenance, "weight_hash": self.lm.weight_hash, "dtype": str(self.lm.dtype)},
-            "encoder": None if encoder is None else {"spec": encoder.spec, "hash": encoder.hash},
-            "encoder_objects": specs_in([self.method.config.to_dict(), self.retrieval.to_dict()]),
-            "store": {"hash": store.hash, "size": len(store)},
-            "label_priors": dict(self.priors),
-            "label_bias": list(self.method.label_bias),
-            "history": self.history,
-            "seconds": round(self.seconds, 2),
-            "peak_memory_mb": round(self.peak_memory_mb),
-            "python": platform.python_version(),
-        }
+        store = self._needed_store()
+        config = saved.manifest_of(self, store)
 
         def write(home: Path) -> list[str]:
             write_json(home / TRAINED, sorted(self.trained_keys))

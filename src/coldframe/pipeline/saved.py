@@ -1,10 +1,11 @@
-"""What a pipeline finds again in its artifact: the base model, and the method with what it learned."""
+"""What a pipeline keeps in the manifest of its artifact and finds again: base model, method, what it learned."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coldframe.config import local_path
 from coldframe.errors import ArtifactError, ColdframeError, first_line
@@ -13,12 +14,15 @@ from coldframe.frozen.no_model import SOURCE, NoModel
 from coldframe.methods.base import Method
 from coldframe.methods.registry import create
 from coldframe.pipeline.setup import context_of
-from coldframe.retrieval.encoder_objects import restore, spec_of
+from coldframe.retrieval.encoder_objects import restore, spec_of, specs_in
 from coldframe.retrieval.retriever import Retriever
 from coldframe.retrieval.store import Store
 from coldframe.storage.artifact import MANIFEST, Artifact, Kind
 from coldframe.storage.tensors import reading
 from coldframe.tasks.task import Schema
+
+if TYPE_CHECKING:
+    from coldframe.pipeline.pipeline import Pipeline
 
 STORE = "exemplars.jsonl"
 TRAINED = "trained_keys.json"
@@ -52,6 +56,37 @@ NEEDS: Mapping[str, Kind] = {
     "label_bias": (list, NONE),
 }
 """What the manifest of an artifact holds."""
+
+
+def manifest_of(pipeline: Pipeline, store: Store) -> dict[str, Any]:
+    """All that an artifact remembers of a pipeline beside its files, ready for JSON.
+
+    Args:
+        pipeline: Fitted.
+        store: What the artifact holds of its store.
+    """
+    from coldframe import __version__
+
+    method, lm, encoder = pipeline.method, pipeline.lm, pipeline.method.ready.encoder
+    return {
+        "coldframe_version": __version__,
+        "method": method.name,
+        "method_config": method.config.to_dict(),
+        "schema": pipeline.schema.to_dict(),
+        "task": pipeline.task,
+        "retrieval": pipeline.retrieval.to_dict(),
+        "training": pipeline.training.to_dict(),
+        "base_model": {**lm.provenance, "weight_hash": lm.weight_hash, "dtype": str(lm.dtype)},
+        "encoder": None if encoder is None else {"spec": encoder.spec, "hash": encoder.hash},
+        "encoder_objects": specs_in([method.config.to_dict(), pipeline.retrieval.to_dict()]),
+        "store": {"hash": store.hash, "size": len(store)},
+        "label_priors": dict(pipeline.priors),
+        "label_bias": list(method.label_bias),
+        "history": pipeline.history,
+        "seconds": round(pipeline.seconds, 2),
+        "peak_memory_mb": round(pipeline.peak_memory_mb),
+        "python": platform.python_version(),
+    }
 
 
 def folder_of(path: str | Path) -> Path:
