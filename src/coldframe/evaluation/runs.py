@@ -24,7 +24,7 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.inference.intervals import statistic
 from coldframe.inference.predictions import Predictions
 from coldframe.methods.base import Method
-from coldframe.pipeline.fit import fit
+from coldframe.pipeline.fit import fit, score_validation
 from coldframe.pipeline.label_bias import label_priors
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.pipeline.setup import context_of, retriever_of, training_settings
@@ -218,6 +218,7 @@ class Runner:
             if job.keep:
                 if predictions.labels:
                     pipeline.priors = label_priors(predictions.labels, predictions.probabilities)
+                score_validation(pipeline, self.task)
                 pipeline.save_pretrained(self.out / "artifact")
                 write_text(self.out / "runs" / "artifact.txt", rest.stem)
             predictions.save(lines)

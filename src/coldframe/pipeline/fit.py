@@ -18,6 +18,7 @@ from coldframe.frozen.model import FrozenLM
 from coldframe.methods.base import Method
 from coldframe.methods.training_set import Problem
 from coldframe.pipeline.calibration import Calibration, calibration
+from coldframe.pipeline.conformal import Conformal
 from coldframe.pipeline.label_bias import PRIOR_ROWS, check_has_labels
 from coldframe.pipeline.pipeline import Pipeline
 from coldframe.pipeline.setup import check_fits, context_of, model_for, readable_task, training_data, training_settings
@@ -119,12 +120,41 @@ def fit(
             pipeline.calibrate(rows, way)
         if way not in ("none", "contextual"):
             pipeline.trained_keys |= {row.key for row in rows}
-        if folder is not None and (processes.first or pipeline.lm.sharded):
-            if task.schema.kind == "classification" and (rows := task.validation or task.train):
-                pipeline.measure_priors(spread(rows, PRIOR_ROWS))
+        if folder is not None and task.schema.kind == "classification":
+            with working("measure scores of validation rows", quiet):
+                score_validation(pipeline, task)  # on all processes: it may train, and they train together
+                if (processes.first or pipeline.lm.sharded) and (rows := task.validation or task.train):
+                    pipeline.measure_priors(spread(rows, PRIOR_ROWS))
         if folder is not None and processes.first:
             pipeline.save_pretrained(folder)
         return pipeline
+
+
+def score_validation(pipeline: Pipeline, task: Task) -> None:
+    """Keep the scores of a task's validation rows for :meth:`Pipeline.label_sets`, if it has any."""
+    if task.schema.kind == "classification" and task.validation:
+        pipeline.conformal = Conformal.of(without_validation(pipeline, task), task.validation)
+
+
+def without_validation(pipeline: Pipeline, task: Task) -> Pipeline:
+    """A pipeline that did not learn the validation rows, whose scores therefore are those of new rows.
+
+    It is the same one, unless its method learns validation rows too: then one that is fitted to the training rows
+    alone, with the settings that were chosen. It knows a little less, so that sets of labels come out a little large.
+    """
+    method = pipeline.method
+    if not (method.learns_validation and task.validation):
+        return pipeline
+    other = fit(
+        type(method)(method.config),
+        pipeline.lm,
+        dataclasses.replace(task, validation=()),
+        retrieval=pipeline.retrieval,
+        training=pipeline.training.replace(report_to="none", checkpoint_every=0),
+        quiet=True,
+    )
+    other.method.label_bias = method.label_bias
+    return other
 
 
 def grow(pipeline: Pipeline, task: Task, out: str | Path | None = None, quiet: bool = False) -> int:

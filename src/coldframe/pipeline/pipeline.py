@@ -21,6 +21,7 @@ from coldframe.inference.run import Outcome, predict, run
 from coldframe.methods.base import Method
 from coldframe.pipeline import saved
 from coldframe.pipeline.calibration import Calibration
+from coldframe.pipeline.conformal import Conformal, label_sets, limits_of
 from coldframe.pipeline.label_bias import check_has_labels, label_bias, label_priors, outcome_of
 from coldframe.pipeline.saved import TRAINED
 from coldframe.pipeline.setup import positions_needed, query_of, retriever_of
@@ -56,6 +57,7 @@ class Pipeline:
         priors: The mean probability of every label over inputs, where it was measured.
         peak_memory_mb: Largest memory of the process (or of the accelerator) up to the end of fitting, 10^6 bytes.
         trained_keys: Keys of the rows that the method was fitted with, which no test row may have.
+        conformal: Scores of validation rows that make sets of labels, where they were measured.
     """
 
     method: Method
@@ -70,6 +72,7 @@ class Pipeline:
     priors: Mapping[str, float] = dataclasses.field(default_factory=dict)
     peak_memory_mb: float = 0.0
     trained_keys: frozenset[str] = frozenset()
+    conformal: Conformal | None = None
 
     def __post_init__(self) -> None:
         self.retriever = retriever_of(self.method, self.schema, self.store, self.retrieval)
@@ -81,11 +84,11 @@ class Pipeline:
             ConfigError: A setting is none, or cannot be changed once the method is trained.
         """
         method = self.method.with_settings(**settings)
-        return dataclasses.replace(self, method=method)
+        return dataclasses.replace(self, method=method, conformal=None)
 
     def replace_store(self, store: Store) -> None:
         """Answer with other entries from now on; nothing is trained."""
-        self.store = store
+        self.store, self.conformal = store, None  # scores with the former entries say nothing of these
         self.retriever = retriever_of(self.method, self.schema, store, self.retrieval)
 
     def queries(self, texts: Sequence[str]) -> list[Example]:
@@ -151,6 +154,22 @@ class Pipeline:
             raise ConfigError("A generation task has no label probabilities", fix="Use predict.")
         return self.run(texts)[0].probabilities
 
+    def label_sets(self, texts: Sequence[str], coverage: float = 0.9, by_class: bool = False) -> list[tuple[str, ...]]:
+        """The labels of each input among which the right one is, as often as ``coverage`` says; any number of them.
+
+        See :class:`coldframe.pipeline.conformal.Conformal`. A set of one label is an answer, any other an abstention.
+
+        Args:
+            texts: The inputs.
+            coverage: Share of inputs whose set is to hold the right label, between 0 and 1.
+            by_class: That share for each label by itself.
+
+        Raises:
+            ConfigError: There are no labels, no calibration rows, or too few for this coverage.
+        """
+        limits = limits_of(self, coverage, by_class)
+        return label_sets(self.schema.labels, self.run(texts)[0].probabilities, limits)
+
     def predictions(
         self, examples: Sequence[Example], *, shuffle: int | None = None, quiet: bool = True
     ) -> Predictions:
@@ -215,7 +234,7 @@ class Pipeline:
             ConfigError: The task has no labels, or there are no rows.
         """
         check_has_labels(self.schema, len(rows))
-        self.method.label_bias = ()
+        self.method.label_bias, self.conformal = (), None
         if way != "none":
             self.method.label_bias = label_bias(self, rows, way)
         return list(self.method.label_bias)
@@ -223,6 +242,10 @@ class Pipeline:
     def measure_priors(self, rows: Sequence[Example]) -> None:
         """Keep the mean probability of every label over some rows, whose own labels do not matter."""
         self.priors = label_priors(self.schema.labels, outcome_of(self, rows).probabilities)
+
+    def calibrate_sets(self, rows: Sequence[Example]) -> None:
+        """Keep the scores of rows that were not learned, for :meth:`label_sets`; see ``Conformal.of``."""
+        self.conformal = Conformal.of(self, rows)
 
     # ---- artifact ---------------------------------------------------------------------------------------
 
@@ -280,6 +303,7 @@ class Pipeline:
             priors=dict(zip(priors, saved.numbers_of(artifact, [*priors.values()]), strict=True)),
             peak_memory_mb=float(config.get("peak_memory_mb") or 0),
             trained_keys=frozenset(trained_keys),
+            conformal=saved.conformal_of(artifact, schema),
         )
 
     def _needed_store(self) -> Store:

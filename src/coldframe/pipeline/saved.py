@@ -13,6 +13,7 @@ from coldframe.frozen.model import FrozenLM, load_lm
 from coldframe.frozen.no_model import SOURCE, NoModel
 from coldframe.methods.base import Method
 from coldframe.methods.registry import create
+from coldframe.pipeline.conformal import Conformal
 from coldframe.pipeline.setup import context_of
 from coldframe.retrieval.encoder_objects import restore, spec_of, specs_in
 from coldframe.retrieval.retriever import Retriever
@@ -54,6 +55,7 @@ NEEDS: Mapping[str, Kind] = {
     "coldframe_version": str,
     "label_priors": (dict, NONE),
     "label_bias": (list, NONE),
+    "calibration_scores": (dict, NONE),
 }
 """What the manifest of an artifact holds."""
 
@@ -82,6 +84,7 @@ def manifest_of(pipeline: Pipeline, store: Store) -> dict[str, Any]:
         "store": {"hash": store.hash, "size": len(store)},
         "label_priors": dict(pipeline.priors),
         "label_bias": list(method.label_bias),
+        "calibration_scores": None if pipeline.conformal is None else dict(pipeline.conformal.scores),
         "history": pipeline.history,
         "seconds": round(pipeline.seconds, 2),
         "peak_memory_mb": round(pipeline.peak_memory_mb),
@@ -226,3 +229,18 @@ def numbers_of(artifact: Artifact, values: Sequence[Any]) -> list[float]:
     """
     with reading(artifact.folder / MANIFEST):
         return [float(value) for value in values]
+
+
+def conformal_of(artifact: Artifact, schema: Schema) -> Conformal | None:
+    """The calibration scores of a manifest; None where there are none.
+
+    Raises:
+        ArtifactError: They are of other labels, or no scores.
+    """
+    scores = artifact.manifest.get("calibration_scores")
+    if scores is None:
+        return None
+    with reading(artifact.folder / MANIFEST, fix="Fit again."):
+        if scores.keys() != {*schema.labels}:
+            raise ValueError("calibration_scores are not of the task's labels")
+        return Conformal({label: [float(score) for score in scores[label]] for label in schema.labels})
