@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from coldframe.cli.backend import BackendFlags, load
+from coldframe.cli.backend import load
+from coldframe.cli.coverage import CoverageFlags, lines_of
 from coldframe.cli.output import print_json, show, tell
 from coldframe.cli.parsing import parse
 from coldframe.cli.rows import labelled, own_test
@@ -18,17 +19,19 @@ from coldframe.tasks.table import OnError
 
 if TYPE_CHECKING:
     from coldframe.evaluation.report_data import MethodRow
+    from coldframe.pipeline.conformal import Coverage
     from coldframe.pipeline.pipeline import Pipeline
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluate(BackendFlags):
+class Evaluate(CoverageFlags):
     """Score an artifact: metrics with 95% intervals, cost, and what the exemplars' order does.
 
     For example:
       coldframe evaluate runs/b3db
       coldframe evaluate runs/b3db --shuffle-exemplars 5 --json
       coldframe evaluate runs/mood new.csv --predictions new.jsonl
+      coldframe evaluate runs/mood --coverage 0.9
       coldframe evaluate runs/b3db --backend http://localhost:8000/v1
 
     Args:
@@ -67,8 +70,10 @@ def run(argv: Sequence[str]) -> None:
     options = parse(Evaluate, "evaluate", argv)
     from coldframe.evaluation.measure import measure
     from coldframe.evaluation.summary import method_row
+    from coldframe.pipeline.conformal import Coverage
 
     pipeline = load(options.artifact, options, options.exact, options.quiet)
+    limits = options.limits(pipeline)
     if options.data is None:
         examples, notes = own_test(pipeline, options.allow_leaks)
     else:
@@ -83,13 +88,14 @@ def run(argv: Sequence[str]) -> None:
     if options.cost:
         with working("measuring costs", options.quiet):
             cost = measure(pipeline.method, pipeline.lm, pipeline.schema, examples, pipeline.retrieve)
+    sets = None if limits is None else Coverage.of(predictions, limits)
     row = method_row([predictions], pipeline.schema, cost=cost)
     with working("shuffling exemplars", options.quiet):
         spread = _spread(pipeline, examples, options.shuffle_exemplars)
     if options.json:
-        print_json(_result(options, pipeline, row, spread, notes))
+        print_json(_result(options, pipeline, row, spread, sets, notes))
     else:
-        _print(pipeline, row, spread)
+        _print(pipeline, row, spread, options.coverage, sets)
 
 
 def _spread(pipeline: Pipeline, examples: Sequence[Any], shuffles: int) -> float | None:
@@ -102,7 +108,12 @@ def _spread(pipeline: Pipeline, examples: Sequence[Any], shuffles: int) -> float
 
 
 def _result(
-    options: Evaluate, pipeline: Pipeline, row: MethodRow, spread: float | None, notes: Sequence[str]
+    options: Evaluate,
+    pipeline: Pipeline,
+    row: MethodRow,
+    spread: float | None,
+    sets: Coverage | None,
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     metrics = {}
     for score in row.scores:
@@ -116,13 +127,18 @@ def _result(
         "metrics": metrics,
         "shuffles": options.shuffle_exemplars,
         "shuffle_std": spread,
+        "sets": None
+        if sets is None
+        else {"coverage": options.coverage, "by_class": options.by_class, **dataclasses.asdict(sets)},
         "order_invariant": pipeline.method.order_invariant,
         "cost": None if row.cost is None else row.cost.to_dict(),
         "notes": list(notes),
     }
 
 
-def _print(pipeline: Pipeline, row: MethodRow, spread: float | None) -> None:
+def _print(
+    pipeline: Pipeline, row: MethodRow, spread: float | None, coverage: float | None, sets: Coverage | None
+) -> None:
     from coldframe.evaluation.report import COSTS
     from coldframe.evaluation.summary import metric_infos
     from coldframe.reports import terminal
@@ -133,5 +149,7 @@ def _print(pipeline: Pipeline, row: MethodRow, spread: float | None) -> None:
     if spread is not None:
         lines.append(("standard deviation over orders", f"{spread:.4g}"))
     lines += [(f"{column.title} ({column.unit})", str(value)) for column in COSTS if (value := column.cell(row))]
+    if sets is not None and coverage is not None:
+        lines += lines_of(sets, coverage)
     title = f"{pipeline.method.name} on {pipeline.schema.name}, n = {row.scores[0].interval.n}"
     show(terminal.render([Table.plain(("metric", "value [95%]"), lines, title=title)]))

@@ -9,9 +9,12 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import tyro
+from numpy.typing import NDArray
 
-from coldframe.cli.backend import BackendFlags, load
+from coldframe.cli.backend import load
+from coldframe.cli.coverage import CoverageFlags
 from coldframe.cli.output import print_json, tell
 from coldframe.cli.parsing import parse
 from coldframe.cli.rows import Format, Query, texts_of
@@ -30,13 +33,14 @@ CHUNK = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class Predict(BackendFlags):
+class Predict(CoverageFlags):
     """Answer new inputs: label, probabilities and the exemplars that were looked at, one record for each.
 
     For example:
       coldframe predict runs/b3db molecules.csv > answers.jsonl
       echo 'CC(=O)OC1=CC=CC=C1C(=O)O' | coldframe predict runs/b3db -
       coldframe predict runs/mood new.jsonl --text comment --to csv
+      coldframe predict runs/b3db molecules.csv --coverage 0.9
       coldframe predict runs/b3db molecules.csv --backend http://localhost:8000/v1
 
     Args:
@@ -68,10 +72,11 @@ def run(argv: Sequence[str]) -> None:
     options = parse(Predict, "predict", argv)
     check(not (options.json and options.to == "csv"), "--json and --to csv are two formats", expected="one of them")
     pipeline = load(options.artifact, options, options.exact, options.quiet)
+    limits = options.limits(pipeline)
     problems = Problems(options.on_error)
     rows = texts_of(pipeline, options.file, options.read, options.text, problems)
     with Bar(None, "predict", options.quiet or options.file == "-") as bar:
-        _write(_records(pipeline, rows, problems, bar), options)
+        _write(_records(pipeline, rows, problems, bar, limits), options)
     tell(problems.notes(), options.quiet)
 
 
@@ -92,7 +97,11 @@ def _write(records: Iterator[dict[str, Any]], options: Predict) -> None:
         table.writerow({key: csv_cell(value) for key, value in flat.items()})
 
 
-def _records(pipeline: Pipeline, queries: Iterator[Query], problems: Problems, bar: Bar) -> Iterator[dict[str, Any]]:
+def _records(
+    pipeline: Pipeline, queries: Iterator[Query], problems: Problems, bar: Bar, limits: NDArray[np.float64] | None
+) -> Iterator[dict[str, Any]]:
+    from coldframe.pipeline.conformal import label_sets
+
     while chunk := list(islice(queries, CHUNK)):
         usable = []
         for query in chunk:
@@ -115,6 +124,9 @@ def _records(pipeline: Pipeline, queries: Iterator[Query], problems: Problems, b
                 shares = outcome.probabilities[i]
                 record["label"] = pipeline.schema.labels[int(shares.argmax())]
                 record["probabilities"] = dict(zip(pipeline.schema.labels, shares.tolist(), strict=True))
+                if limits is not None:
+                    (record["labels"],) = label_sets(pipeline.schema.labels, shares[None], limits)
+                    record["abstains"] = len(record["labels"]) != 1
             record["neighbours"] = [
                 {"id": e.id, "text": e.text, "label": e.target, "similarity": float(score)}
                 for e, score in zip(retrieved.examples(i), retrieved.scores[i], strict=False)
@@ -123,7 +135,9 @@ def _records(pipeline: Pipeline, queries: Iterator[Query], problems: Problems, b
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """A record as one line of CSV: a column for each label; neighbours by id."""
+    """A record as one line of CSV: a column for each label's probability; a set of labels as JSON; neighbours by id."""
     flat = {key: value for key, value in record.items() if key not in ("probabilities", "neighbours")}
+    if "labels" in flat:
+        flat["labels"] = to_json(flat["labels"])
     flat |= {f"p({label})": value for label, value in record.get("probabilities", {}).items()}
     return flat | {"neighbours": " ".join(neighbour["id"] for neighbour in record["neighbours"])}
