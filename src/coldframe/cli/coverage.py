@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from coldframe.cli.backend import BackendFlags
 from coldframe.config import check
 from coldframe.escape import visible
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from coldframe.pipeline.conformal import Coverage
     from coldframe.pipeline.pipeline import Pipeline
 

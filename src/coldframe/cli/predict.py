@@ -9,9 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 
 from coldframe.cli.backend import load
 from coldframe.cli.coverage import CoverageFlags
@@ -26,6 +24,9 @@ from coldframe.storage.files import to_json
 from coldframe.tasks.table import OnError, Problems
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from coldframe.pipeline.pipeline import Pipeline
 
 CHUNK = 256
