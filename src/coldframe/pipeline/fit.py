@@ -133,7 +133,11 @@ def fit(
 def score_validation(pipeline: Pipeline, task: Task) -> None:
     """Keep the scores of a task's validation rows for :meth:`Pipeline.label_sets`, if it has any."""
     if task.schema.kind == "classification" and task.validation:
-        pipeline.conformal = Conformal.of(without_validation(pipeline, task), task.validation)
+        method = pipeline.method
+        # Where nothing is trained, reading them all would be the whole work of fitting.
+        few = method.reads_model and not method.trainable
+        rows = spread(task.validation, PRIOR_ROWS) if few else task.validation
+        pipeline.conformal = Conformal.of(without_validation(pipeline, task), rows)
 
 
 def without_validation(pipeline: Pipeline, task: Task) -> Pipeline:
