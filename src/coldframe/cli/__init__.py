@@ -15,6 +15,7 @@ COMMANDS = {
     "check": "what fit would make of a table, and what looks wrong with it; no model is loaded",
     "fit": "adapt a frozen model to a task and write the artifact",
     "compare": "methods, seeds and controls side by side, with intervals and a report",
+    "reproduce": "published claims: ours beside theirs, with intervals and a verdict",
     "evaluate": "score an artifact on test rows",
     "diagnose": "is it the retrieval, or would a fixed prompt do?",
     "predict": "answer new inputs with an artifact",
@@ -49,12 +50,13 @@ examples:
   echo 'what a day' | coldframe predict runs/mood -
   coldframe serve --adapter mood=runs/mood
   coldframe compare mood.csv --out runs/compare
+  coldframe reproduce --list
   coldframe diagnose runs/mood --fail-on prompt-tuning-like
   coldframe reweight smollm2 --out runs/smollm2-pear
   coldframe encode fact-corpus:40 --out runs/facts
 
-Exit status: 0 done, 1 check found what looks wrong, 2 something to mend (one line says what), 3 the verdict of
-diagnose is among --fail-on, 130 interrupted.
+Exit status: 0 done, 1 check found what looks wrong or reproduce could not run a claim, 2 something to mend (one line
+says what), 3 the verdict of diagnose is among --fail-on, 130 interrupted.
 COLDFRAME_DEBUG=1 shows where an error came from; COLDFRAME_CACHE is the folder for models and data."""
 
 
@@ -86,8 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         print(
-            "coldframe: interrupted. The same command goes on where fit, compare, diagnose, reweight and encode "
-            "stopped (give --out).",
+            "coldframe: interrupted. The same command goes on where fit, compare, reproduce, diagnose, reweight and "
+            "encode stopped (give --out).",
             file=sys.stderr,
         )
         return 130

@@ -61,12 +61,17 @@ ABLATIONS = (*TRAINING_ABLATIONS, *QUERY_ABLATIONS)
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The result of :func:`compare`: all that the report shows, predictions by row and seed, time, trials by row."""
+    """The result of :func:`compare`: all that the report shows, predictions by row and seed, time, trials by row.
+
+    ``seconds`` are those of this call, ``seconds_by_row`` what fitting and scoring each row took with all its seeds,
+    whenever that was.
+    """
 
     data: ReportData
     runs: Mapping[str, Sequence[Predictions]]
     seconds: float
     searches: Mapping[str, Search] = dataclasses.field(default_factory=dict)
+    seconds_by_row: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def table(self) -> Group:
         """Verdict and table, to be printed by ``rich``."""
@@ -78,7 +83,8 @@ class Comparison:
         for row in self.data.ranked():
             values = row.to_dict()
             metrics = {score["metric"]: score["interval"] for score in values.pop("scores")}
-            rows.append({"name": values.pop("name"), "metrics": metrics, **values})
+            took = {"seconds": round(seconds, 1)} if (seconds := self.seconds_by_row.get(row.name)) is not None else {}
+            rows.append({"name": values.pop("name"), "metrics": metrics, **values, **took})
         result = verdict(self.data)
         return {
             "task": self.data.task,
@@ -256,7 +262,8 @@ def compare(
         command=command,
         tuning="" if tuner is None else tuner.rule,
     )
-    comparison = Comparison(data, runs, time.perf_counter() - started, searches)
+    seconds_by_row = {title: sum(run.seconds for run in seeds_of) for title, seeds_of in outcomes.items()}
+    comparison = Comparison(data, runs, time.perf_counter() - started, searches, seconds_by_row)
     if out is not None:
         comparison.save(out)
     return comparison

@@ -95,6 +95,7 @@ class Cell:
         hint: Shown under the pointer.
         picture: Stands on a page in the text's place.
         order: What a table that sorts goes by, if not the text.
+        unfold: A command that the text opens into at a click, on a page.
     """
 
     text: str
@@ -105,6 +106,7 @@ class Cell:
     hint: str = ""
     picture: Picture | None = None
     order: float | None = None
+    unfold: str = ""
 
 
 def ranged(interval: Ranged | None, decimals: int = 1, *, kind: str = "", **options: Any) -> Cell | None:
