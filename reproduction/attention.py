@@ -5,7 +5,8 @@
     python -m reproduction.attention b3db --versions averaging ours --test --seeds 0 1 2 --out runs/attention-b3db
 
 ``--model none`` puts a linear head in the place of the language model, which costs next to nothing. Each fit is kept in
-OUT as it ends; the same command goes on where it was stopped. OUT/attention.md holds the tables.
+OUT as it ends; the same command goes on where it was stopped. OUT/attention.md holds the tables, OUT/results.json the
+means.
 """
 
 from __future__ import annotations
@@ -168,6 +169,17 @@ def table(runs: Sequence[Run], metric: str) -> Table:
     return Table.of([version, mean("loss", 3), mean("metric", 1), seeds, mean("entropy", 3), gradient], by_version)
 
 
+def means(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
+    """By version the means over its seeds."""
+    names = ("loss", "metric", "entropy")
+    by_version: dict[str, list[Run]] = {}
+    for run in runs:
+        by_version.setdefault(run.version, []).append(run)
+    return {
+        v: {name: float(np.mean([getattr(run, name) for run in of])) for name in names} for v, of in by_version.items()
+    }
+
+
 def difference(task: Task, runs: dict[str, list[Predictions]]) -> Difference:
     """Ours minus the averaging version on test rows, paired, seeds as the outer level."""
     positive = None if task.schema.positive is None else task.schema.index(task.schema.positive)
@@ -195,15 +207,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     training = training | ({"epochs": options.epochs} if options.epochs else {})
     with writable(options.out) as out:
         ablation = Ablation(task, lm, method, training, headed, options.test, out)
-        text = _compared(
-            ablation, options, shlex.join(["python", "-m", "reproduction.attention", *(argv or sys.argv[1:])])
-        )
+        command = shlex.join(["python", "-m", "reproduction.attention", *(argv or sys.argv[1:])])
+        text, results = _compared(ablation, options, command)
         write_text(out / "attention.md", text)
+        write_json(out / "results.json", results, indent=2)
     print(text)
 
 
-def _compared(ablation: Ablation, options: argparse.Namespace, command: str) -> str:
-    """Make the fits; the tables as Markdown."""
+def _compared(ablation: Ablation, options: argparse.Namespace, command: str) -> tuple[str, dict[str, Any]]:
+    """Make the fits; the tables as Markdown, and the numbers."""
     task = ablation.task
     runs, predictions = [], {}
     for seed in options.seeds:
@@ -216,10 +228,13 @@ def _compared(ablation: Ablation, options: argparse.Namespace, command: str) -> 
     reader = "a linear head" if ablation.headed else options.model
     votes = ", ".join(f"{k}-NN {vote(task, k):.1f}" for k in (1, ablation.method.get("k", 5)))
     parts = [Text(f"{options.task}, {reader}: {rows}. Accuracy of votes: {votes}."), table(runs, task.schema.metric)]
+    results: dict[str, Any] = {"versions": means(runs)}
     if {"ours", "averaging"} <= predictions.keys():
-        gap = ranged(difference(task, predictions), 1, sign=True)
+        ours_minus_averaging = difference(task, predictions)
+        results["ours minus averaging"] = ours_minus_averaging.to_dict()
+        gap = ranged(ours_minus_averaging, 1, sign=True)
         parts.append(Text(f"Ours minus averaging, {task.schema.metric} on {len(task.test):,} test rows: {gap.text}"))
-    return markdown.render([*parts, Code(command)])
+    return markdown.render([*parts, Code(command)]), results
 
 
 if __name__ == "__main__":

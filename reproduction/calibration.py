@@ -10,7 +10,7 @@ import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from coldframe.config import Config, check
 from coldframe.diagnosis.evidence import Outcome
@@ -198,6 +198,21 @@ def _rate(cells: Sequence[Cell], voice: Voice, counts: Counts, *, interval: bool
     return f"{100 * count / trials:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def rates(calibration: Calibration) -> dict[str, Any]:
+    """False verdicts by all three diagnostics, in percent with Wilson's interval, by rule and number of queries."""
+    table: dict[str, Any] = {}
+    for share, name, counts in _FALSE:
+        for n in SIZES:
+            cells = [cell for cell in _grid(calibration, n) if cell.planted.share == share]
+            trials = sum(cell.trials for cell in cells)
+            if trials:
+                false = sum(cell.count("joint", counts) for cell in cells)
+                low, high = wilson(false, trials)
+                of_rule = table.setdefault(f"{name} at a share of {share:.2f}", {})
+                of_rule[str(n)] = {"value": 100 * false / trials, "low": 100 * low, "high": 100 * high, "n": trials}
+    return table
+
+
 _COLOURS = {
     "retrieval-driven": "#0072b2",
     "query-driven": "#009e73",
@@ -231,7 +246,7 @@ def draw(calibration: Calibration, path: str | Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write ``calibration.json``, ``calibration.md`` and ``calibration.svg``."""
+    """Write ``calibration.json``, ``results.json`` (rates), ``calibration.md`` and ``calibration.svg``."""
     parser = argparse.ArgumentParser(description="How often a diagnosis errs, on pipelines whose truth is known.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--trials", type=int, default=1000, help="pipelines per cell at the edges (default: 1000)")
@@ -241,6 +256,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     plan = full_plan(options.trials)
     calibration = calibrate(plan, resamples=options.resamples, seed=options.seed, quiet=False)
     write_json(options.out / "calibration.json", calibration.to_dict())
+    write_json(options.out / "results.json", rates(calibration), indent=2)
     write_text(options.out / "calibration.md", render_markdown(calibration))
     draw(calibration, options.out / "calibration.svg")
 

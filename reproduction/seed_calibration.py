@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,8 +182,25 @@ def render_markdown(rates: Iterable[Rate]) -> str:
     return markdown.render([Table.plain(head, rows, words=())])
 
 
+def worst(rates: Iterable[Rate]) -> dict[str, Any]:
+    """The highest rate of false exclusions by number of seeds, in percent with Wilson's interval.
+
+    Of the interval that is used, and of one that resamples seeds as it resamples rows.
+    """
+    table: dict[str, Any] = {}
+    for rate in rates:
+        for name, count in (("used", rate.interval), ("resampled", rate.resampled)):
+            low, high = wilson(count, rate.trials)
+            value = {"value": 100 * count / rate.trials, "low": 100 * low, "high": 100 * high, "n": rate.trials}
+            of_name = table.setdefault(name, {})
+            before = of_name.get(str(rate.equal.seeds))
+            if before is None or value["value"] > before["value"]:
+                of_name[str(rate.equal.seeds)] = value
+    return table
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write ``seed-calibration.json`` and ``seed-calibration.md``."""
+    """Write ``seed-calibration.json``, ``results.json`` (the worst rates) and ``seed-calibration.md``."""
     parser = argparse.ArgumentParser(description="How often paired intervals err where training seeds differ.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--trials", type=int, default=2000, help="comparisons of each kind (default: 2000)")
@@ -193,6 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         say(f"{number} of {len(plan)}: {equal}")
         rates.append(measure(equal, options.trials, resamples=options.resamples))
     write_json(options.out / "seed-calibration.json", [rate.to_dict() for rate in rates])
+    write_json(options.out / "results.json", worst(rates), indent=2)
     write_text(options.out / "seed-calibration.md", render_markdown(rates))
 
 

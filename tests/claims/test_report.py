@@ -26,21 +26,29 @@ DONE = result(Ours(3.0, 2.1, 4.2, n=200, seeds=5))
 
 
 def test_a_number_unfolds_into_its_command_and_says_what_it_cost() -> None:
-    page = report.render_page("A paper, arXiv 0000.00000", [DONE], "coldframe reproduce one")
+    page = report.render_page("A paper, arXiv 0000.00000", [DONE], "smollm2", "coldframe reproduce one")
     assert (
         '<details class="unfold"><summary>3.00</summary><code>python -m reproduction.gap --out &lt;b&gt;</code>' in page
     )
-    for words in ("[2.10, 4.20]", "n = 200, 5 seeds", "Qwen3-4B; Table 1", "75 s", "scaled down", "1 OK"):
+    for words in (
+        "[2.10, 4.20]",
+        "n = 200, 5 seeds",
+        "Qwen3-4B; Table 1",
+        "75 s",
+        "scaled down",
+        "1 OK",
+        "model smollm2",
+    ):
         assert words in page, words
 
 
 def test_what_failed_says_why_and_is_not_judged() -> None:
-    page = report.render_page("Another", [FAILED], "coldframe reproduce two")
+    page = report.render_page("Another", [FAILED], "smollm2", "coldframe reproduce two")
     assert "Failed: no &lt;disk&gt;" in page and "cannot tell here" in page and 'unfold"><' not in page
 
 
 def test_what_cannot_be_read_is_said_in_its_row() -> None:
-    page = report.render_page("A paper, arXiv 0000.00000", [result(None)], "x")
+    page = report.render_page("A paper, arXiv 0000.00000", [result(None)], "smollm2", "x")
     assert "It was not measured." in page and "cannot tell here" in page
 
 

@@ -133,17 +133,20 @@ def _counts(results: Sequence[Result]) -> str:
     return ", ".join(f"{verdicts[word]} {word}" for word in TONES if verdicts[word])
 
 
+def _tone(results: Sequence[Result]) -> Tone:
+    """Of what was judged: a loss where something is refuted, a gain where everything holds."""
+    verdicts = {verdict for result in results for _, _, verdict in result.judged}
+    return "loss" if "no" in verdicts else "gain" if verdicts <= {"OK"} else "undecided"
+
+
 def _banner(paper: str, results: Sequence[Result]) -> Banner:
     rows = sum(len(result.entry.rows) for result in results)
-    verdicts = {verdict for result in results for _, _, verdict in result.judged}
-    tone: Tone = "loss" if "no" in verdicts else "gain" if verdicts <= {"OK"} else "undecided"
     headline = f"{paper}: {plural(rows, 'row')}, {_counts(results)}."
     parts: list[Block] = [Text(RULE)]
     if any(result.entry.scaled_down for result in results):
-        parts.append(
-            Text("Scaled down: fewer rows, epochs and seeds than the claim needs. Nothing is concluded.", "warn")
-        )
-    return Banner(tone, headline, tuple(parts))
+        warning = "Scaled down: fewer rows, epochs and seeds than the claim needs. Nothing is concluded."
+        parts.append(Text(warning, "warn"))
+    return Banner(_tone(results), headline, tuple(parts))
 
 
 def _about(result: Result) -> list[Block]:
@@ -160,23 +163,18 @@ def _about(result: Result) -> list[Block]:
     return blocks
 
 
-def render_page(paper: str, results: Sequence[Result], command: str) -> str:
+def render_page(paper: str, results: Sequence[Result], model: str, command: str) -> str:
     """The page of a paper as HTML; needs jinja2 (extra ``report``)."""
     sections = [Section(result.entry.title, tuple(_about(result)), _badge(result)) for result in results]
     sections.append(Section("How this was made", (Code(command),)))
-    over = f"coldframe reproduce · {_model(results)}"
+    over = f"coldframe reproduce · frozen model {model}"
     return html.render(Page(paper, over, (_banner(paper, results),), tuple(sections)))
 
 
 def _badge(result: Result) -> Mark:
-    words = {"done": _counts([result])}.get(result.state, result.state)
-    return Mark(words, "badge undecided" if result.state != "failed" else "badge loss")
-
-
-def _model(results: Sequence[Result]) -> str:
-    runs = (result.entry.run or {} for result in results)
-    models = {str(run["model"]) if isinstance(run["model"], str) else "" for run in runs if "model" in run}
-    return f"frozen model {', '.join(sorted(models - {''}))}" if models - {""} else "published claims"
+    if result.state == "done":
+        return Mark(_counts([result]), f"badge {_tone([result])}")
+    return Mark(result.state, "badge loss" if result.state == "failed" else "badge undecided")
 
 
 def render_markdown(results: Sequence[Result], command: str) -> str:

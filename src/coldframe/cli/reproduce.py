@@ -109,7 +109,9 @@ def _run(options: Reproduce, reproduction: Reproduction, entries: Mapping[str, E
     results = reproduction.run(entries)
     home = reproduction.home
     for paper, of_paper in report.by_paper(_all_kept(options, reproduction, results)).items():
-        write_text(home / f"{report.page_name(paper)}.html", report.render_page(paper, of_paper, command))
+        write_text(
+            home / f"{report.page_name(paper)}.html", report.render_page(paper, of_paper, options.model, command)
+        )
     write_text(home / "reproduction.md", report.render_markdown(results, command))
     write_json(home / "results.json", report.to_dict(results), indent=2)
     if options.json:
