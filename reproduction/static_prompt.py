@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from coldframe.storage.artifact import MANIFEST
 from coldframe.storage.files import atomic_path, write_json
 from coldframe.tasks.corpora import spread
 from coldframe.tasks.load import load_task
+from coldframe.tasks.task import content_hash
 from reproduction import small_gpt2
 
 TASKS = ("facts", "dense-store")
@@ -57,8 +59,9 @@ def efficiency(rungs: Mapping[str, Rung]) -> float:
 
 
 def measured(name: str, model: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The diagnosis of a task, made or read."""
-    home = options.out / name
+    """The diagnosis of a task, made or read; other settings have a folder of their own."""
+    settings = {key: value for key, value in vars(options).items() if key not in ("out", "tasks")}
+    home = options.out / f"{name}-{content_hash(json.dumps(settings, sort_keys=True))}"
     if (home / "numbers.json").is_file():
         return read_mapping(home / "numbers.json")
     lm, task = load_lm(str(model)), load_task(name)
@@ -110,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(argv)
     with writable(options.out) as out:
-        model = out / "small-gpt2"
+        model = out / f"small-gpt2-{options.steps}"
         if not model.is_dir():
             with atomic_path(model) as folder:
                 trained, tokenizer = small_gpt2.train(options.steps, 0)

@@ -55,7 +55,7 @@ def test_what_cannot_be_read_is_said_in_its_row() -> None:
 def test_markdown_has_papers_claims_and_commands() -> None:
     text = report.render_markdown([DONE, FAILED], "coldframe reproduce --all")
     assert "## A paper, arXiv 0000.00000" in text and "## Another" in text and "### A table" in text
-    assert "| More is better | 3.00 [2.10, 4.20] n = 200, 5 seeds | 2 Qwen3-4B; Table 1 |" in text
+    assert "| More is better | 3.00 [2.10, 4.20] n = 200, 5 seeds | 2 (Qwen3-4B; Table 1) |" in text
     assert "python -m reproduction.gap" in text and "coldframe reproduce --all" in text
 
 
@@ -64,7 +64,7 @@ def test_the_terminal_has_every_row() -> None:
     with console.capture() as capture:
         console.print(report.render_table([DONE, FAILED]))
     shown = capture.get()
-    assert "one: A table" in shown and "OK scaled down" in shown and "failed: no <disk>" in shown
+    assert "one: A table" in shown and "OK (scaled down)" in shown and "failed: no <disk>" in shown
 
 
 def test_json_has_the_numbers_of_both() -> None:

@@ -21,13 +21,13 @@ from coldframe.reports.blocks import Banner, Block, Cell, Code, Column, Heading,
 from coldframe.reports.numbers import DASH, plural, si, span
 
 TONES: dict[Verdict, Tone] = {"OK": "gain", "close": "undecided", "no": "loss", "cannot tell here": "undecided"}
-SCALED_DOWN = "scaled down"
+SCALED_DOWN = "(scaled down)"
 #: Says on every page what the verdicts rest on.
 RULE = (
     "Published numbers belong to other models, so each row says what is compared. OK: the 95% interval of ours has "
     "the published sign, or lies within the tolerance. Close: the sign, but a smaller effect than counts; or within "
-    "twice the tolerance. No: the interval excludes it. Cannot tell here: the interval includes both, or there are "
-    "fewer than 30 rows."
+    "twice the tolerance. No: the interval excludes it. Cannot tell here: the interval includes both, has no width, "
+    "or rests on fewer than 30 rows."
 )
 
 
@@ -85,13 +85,13 @@ def _published(line: Line) -> Cell:
     row = line.row
     signed = len(row.of) == 2 and row.compare in ("more", "less")
     value = "no number" if row.published is None else exact(row.published, sign=signed)
-    return Cell(value, f"{row.model}; {row.source}")
+    return Cell(value, f"({row.model}; {row.source})")
 
 
 def _cost(line: Line) -> Cell | None:
     if line.measured is None:
         return None
-    trials = "" if line.result.entry.run is None else plural(line.measured.trials, "trial")
+    trials = "" if line.result.entry.run is None else f"({plural(line.measured.trials, 'trial')})"
     return Cell(duration(line.measured.seconds), trials)
 
 
@@ -134,7 +134,9 @@ def _counts(results: Sequence[Result]) -> str:
 
 
 def _tone(results: Sequence[Result]) -> Tone:
-    """Of what was judged: a loss where something is refuted, a gain where everything holds."""
+    """Of what was judged: a loss where something is refuted, a gain where everything holds; neither if scaled down."""
+    if any(result.entry.scaled_down for result in results):
+        return "undecided"
     verdicts = {verdict for result in results for _, _, verdict in result.judged}
     return "loss" if "no" in verdicts else "gain" if verdicts <= {"OK"} else "undecided"
 

@@ -152,7 +152,7 @@ class Reproduction:
             return Result(sized, "done", kept)
         started, before = time.perf_counter(), self._spent(sized)
         try:
-            rows, command = self._compared(sized) if sized.script is None else self._scripted(sized, before)
+            rows, command, made = self._compared(sized) if sized.script is None else self._scripted(sized, before)
         except Exception as error:  # whatever it is: the claims after it are still to be run
             write_text(self.home / f"{entry.name}.error.txt", traceback.format_exc())
             problem = (
@@ -164,19 +164,23 @@ class Reproduction:
             seconds = before + time.perf_counter() - started
             write_json(self._spent_path(sized), {self._key(sized): round(seconds, 1)})
         (self.home / f"{entry.name}.error.txt").unlink(missing_ok=True)
+        seconds = max(seconds, made)  # a run that was killed could not note its time; its fits have theirs
         kept = Kept(self._key(sized), rows, round(seconds, 1), command)
         write_json(self.home / f"{entry.name}.json", kept.to_dict(), indent=2)
         timings = self.timings
         write_json(timings.path, timings.record(sized, seconds), indent=2)
         return Result(sized, "done", kept)
 
-    def _compared(self, entry: Entry) -> tuple[tuple[Measured, ...], str]:
+    def _compared(self, entry: Entry) -> tuple[tuple[Measured, ...], str, float]:
+        """Ours, the command that makes it, and the seconds of all its fits, whenever they were made."""
         recipe, out = self.home / f"{entry.name}.yaml", self.home / entry.name
         write_text(recipe, yaml.safe_dump(entry.run, sort_keys=False, allow_unicode=True))
         command = shlex.join(["coldframe", "compare", "--recipe", str(recipe), "--out", str(out)])
-        return of_comparison(entry, self.compare(recipe, out, command)), command
+        comparison = self.compare(recipe, out, command)
+        return of_comparison(entry, comparison), command, sum(comparison.seconds_by_row.values())
 
-    def _scripted(self, entry: Entry, before: float) -> tuple[tuple[Measured, ...], str]:
+    def _scripted(self, entry: Entry, before: float) -> tuple[tuple[Measured, ...], str, float]:
+        """Ours, the command that makes it, and the seconds that it took, those of interrupted runs among them."""
         script, started = entry.script, time.perf_counter()
         assert script is not None  # called for those alone
         out, log = self.home / entry.name, self.home / f"{entry.name}.log"
@@ -193,7 +197,8 @@ class Reproduction:
             lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
             raise DataError(f"{shown} ended with status {ended.returncode}", got=(lines or ["nothing"])[-1][:200])
         results = read_mapping(out / script.result)
-        return of_results(entry, results, before + time.perf_counter() - started), shown
+        seconds = before + time.perf_counter() - started
+        return of_results(entry, results, seconds), shown, seconds
 
     def _key(self, entry: Entry) -> str:
         """Names all that what is kept depends on; what the paper says is not among it."""

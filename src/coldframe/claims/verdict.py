@@ -59,6 +59,7 @@ def judge(row: Row, ours: Ours | None) -> Verdict:
     ``ratio`` is the same for logarithms: within p / t and p t, and within p / t^2 and p t^2.
 
     What was not measured, is no number, or rests on fewer than 30 rows cannot be told, whatever its interval says.
+    Nor can what was measured on rows without any spread: two methods that say the same of all differ by 0 to 0.
 
     Example:
         >>> row = Row("More is better", "Table 1", "Qwen3-4B", published=16.4, compare="more")
@@ -67,7 +68,7 @@ def judge(row: Row, ours: Ours | None) -> Verdict:
     """
     if ours is None or not math.isfinite(ours.value + ours.low + ours.high):
         return "cannot tell here"
-    if ours.n is not None and ours.n < FEWEST:
+    if ours.n is not None and (ours.n < FEWEST or ours.low == ours.high):
         return "cannot tell here"
     if row.compare == "more":
         return _direction(ours.low - row.than, ours.high - row.than, row.tolerance)
