@@ -17,6 +17,9 @@ from coldframe.frozen.devices import device_of, dtype_of
 from coldframe.frozen.model_sources import load_checkpoint, loaded_weight_hash
 from coldframe.frozen.ports import EMPTY, Conditioning, Prompt
 from coldframe.frozen.states import Prefilled, Row, StateCache, TextState
+from coldframe.progress import Bar
+
+_READ_AHEAD = 512  # rows whose states are in memory at once, kept or not
 
 
 class FrozenLM(Backbone):
@@ -118,6 +121,20 @@ class FrozenLM(Backbone):
         """States of each row's own tokens, from the cache or computed in batches of like length."""
         with self.ports(EMPTY):
             return prefill.text_states(self, rows, remember)
+
+    def read_ahead(self, rows: Sequence[Row], quiet: bool = False) -> None:
+        """Compute and keep the states of rows before they are asked for, as far as the cache has room.
+
+        In fixed batches: their last bits depend on the batch, and what is interrupted and resumed asks in others. A
+        model on a server keeps none.
+        """
+        groups = [sorted(rows, key=len)[i : i + _READ_AHEAD] for i in range(0, len(rows), _READ_AHEAD)]
+        with Bar(len(groups), "read texts", quiet) as bar:
+            for group in groups:
+                if self.states.full or not self.has_weights:
+                    return
+                self.text_states(group)
+                bar.advance(1)
 
     def prefill(self, rows: Sequence[Row], conditioning: Conditioning = EMPTY, keep: bool = True) -> Prefilled:
         """Read rows up to where their answers begin; ``keep`` keys and values if an answer is to follow.

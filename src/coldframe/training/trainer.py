@@ -29,7 +29,6 @@ from coldframe.training.config import TrainingConfig
 from coldframe.training.processes import Processes
 
 _T = TypeVar("_T")
-_READ_AHEAD = 512  # rows whose states are in memory at once, kept or not
 _GRADIENT_TOKENS = 4096  # of text read with gradient at once: some GB of activations, however long the rows
 
 
@@ -133,7 +132,7 @@ class Trainer:
 
     @torch.no_grad()
     def _read_ahead(self) -> None:
-        """Compute the frozen states of all texts first, in fixed batches: their last bits depend on the batch."""
+        """Compute the frozen states of all texts first."""
         if not self.method.shares_text:
             return
         self.method.eval()
@@ -146,13 +145,7 @@ class Trainer:
                 batch = items.take(part)
                 conditioning = Conditioning(contexts=self.method.contexts(batch.texts, batch.retrieved))
                 rows += self.lm.rows(prompts(self.method.ready.schema, batch.texts), conditioning)
-            groups = list(_parts(sorted(rows, key=len), _READ_AHEAD))
-            with Bar(len(groups), "read texts", self.quiet) as bar:
-                for group in groups:
-                    if self.lm.states.full:
-                        return
-                    self.lm.text_states(group)
-                    bar.advance(1)
+            self.lm.read_ahead(rows, self.quiet)
 
     def _epoch(self, progress: Progress, best: dict[str, Tensor], fingerprint: str, bar: Bar) -> None:
         batches = self.items.batches(self.config.batch_size, self.config.seed, progress.epoch)
