@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from coldframe.methods.positions.moice import MoICEConfig as MoICEConfig
     from coldframe.methods.positions.ms_poe import MsPoE as MsPoE
     from coldframe.methods.positions.ms_poe import MsPoEConfig as MsPoEConfig
+    from coldframe.methods.soft_tokens.black_box_tuning import BlackBoxTuning as BlackBoxTuning
+    from coldframe.methods.soft_tokens.black_box_tuning import BlackBoxTuningConfig as BlackBoxTuningConfig
     from coldframe.methods.soft_tokens.idpg import IDPG as IDPG
     from coldframe.methods.soft_tokens.idpg import IDPGConfig as IDPGConfig
     from coldframe.methods.soft_tokens.latent_memory import LatentMemory as LatentMemory
@@ -87,6 +89,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "AttentionBuckets": "coldframe.methods.positions.attention_buckets",
     "AttentionBucketsConfig": "coldframe.methods.positions.attention_buckets",
+    "BlackBoxTuning": "coldframe.methods.soft_tokens.black_box_tuning",
+    "BlackBoxTuningConfig": "coldframe.methods.soft_tokens.black_box_tuning",
     "ColdframeClassifier": "coldframe.pipeline.estimator",
     "Compose": "coldframe.methods.compose",
     "DyPRAG": "coldframe.methods.weight_deltas.dyprag",

@@ -108,6 +108,7 @@ METHODS = [
     _case("prompt-tuning", tokens=3),
     _case("prompt-tuning/prefix", tokens=3, placement="prefix"),
     _case("reparameterised-prompt-tuning", tokens=3, hidden=6),
+    _case("black-box-tuning", tokens=3, dimensions=5, population=4, evaluations=24),
     _case("idpg", tokens=2),
     _case("idpg/paper", tokens=1, placement="prefix", **PLAIN),
     _case("u-esp", k=3),

@@ -145,3 +145,21 @@ def test_states_depend_on_what_is_shared() -> None:
     assert not torch.allclose(one.kv, other.kv, atol=1e-3)
     whole = lm.text_states([Row((), (1, 7, 8, 9))])[0]
     torch.testing.assert_close(one.kv, whole.kv[:, :, :, 2:], atol=1e-5, rtol=0)
+
+
+def test_reading_ahead_keeps_what_there_is_room_for() -> None:
+    model, tokenizer = tiny("llama")
+    rows = [Row((), tuple(range(1, n))) for n in (9, 3, 6)]
+    lm, small = FrozenLM(model, tokenizer, state_budget=1 << 20), FrozenLM(model, tokenizer, state_budget=0)
+    for each in (lm, small):
+        each.read_ahead(rows, quiet=True)
+    assert (len(lm.states), len(small.states)) == (3, 0)
+    assert all(lm.states.get(row.shared, row.own) is not None for row in rows)
+
+
+def test_a_model_on_a_server_reads_nothing_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = tiny("llama")
+    monkeypatch.setattr(FrozenLM, "has_weights", False)
+    lm = FrozenLM(model, tokenizer, state_budget=1 << 20)
+    lm.read_ahead([Row((), (1, 2, 3))], quiet=True)
+    assert not len(lm.states)

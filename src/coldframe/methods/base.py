@@ -53,8 +53,8 @@ class Method(nn.Module):
         reads_text: Whether what it retrieves stands in the prompt, so that a query costs several times the tokens.
         reads_model: Whether the frozen model gives its answers. One that scores the labels itself is a control: its
             ``condition`` fills ``Conditioning.scores``, and the model is not run.
-        needs_model: Whether it is built for a model, which then has to be there; one that does not read it may
-            still have its widths.
+        needs_model: Whether it is built for a model; one that does not read it may still have its widths.
+        needs_gradient: Whether its training goes through the model's weights, which a server keeps to itself.
         learns_validation: Whether it is fitted to the validation rows too, once it has chosen by them: then they cannot
             judge it.
         uses_seed: Whether another training seed makes another method of it.
@@ -82,6 +82,7 @@ class Method(nn.Module):
     reads_text: ClassVar[bool] = False
     reads_model: ClassVar[bool] = True
     needs_model: ClassVar[bool] = True
+    needs_gradient: ClassVar[bool] = True
     learns_validation: ClassVar[bool] = False
     uses_seed: ClassVar[bool] = True
     strategy: ClassVar[str] = "auto"

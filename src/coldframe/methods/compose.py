@@ -85,6 +85,7 @@ class Compose(Method):
         flags = ["uses_retrieval", "uses_query", "uses_encoder", "reads_text"]
         flags += ["trainable", "needs_passages"]
         facts: dict[str, Any] = {flag: any(getattr(part, flag) for part in parts) for flag in flags}
+        facts["needs_gradient"] = any(part.trainable and part.needs_gradient for part in parts)
         facts["learns_from_task"] = any(part.trainable and part.learns_from_task for part in parts)
         facts["name"] = JOIN.join(names)
         facts["training_defaults"] = {k: value for part in parts for k, value in part.training_defaults.items()}

@@ -163,6 +163,8 @@ class Problem:
         summed: Whether a batch's loss is the weighted sum of its items' losses, and not their weighted mean: for items
             whose parameters are their own.
         at_once: Most items of a batch that are read together; 0 lets the loop choose by memory.
+        search: Trains it in the place of the loop, for what no gradient reaches: called with the problem, and with what
+            :class:`coldframe.training.trainer.Trainer` is; gives the records.
         alone: Whether one process trains it, where several were started together.
         records: What the loop recorded, one for each epoch.
     """
@@ -180,5 +182,6 @@ class Problem:
     checkpoints: bool = True
     summed: bool = False
     at_once: int = 0
+    search: Callable[..., list[dict[str, float]]] | None = None
     alone: bool = False
     records: list[dict[str, float]] = dataclasses.field(default_factory=list)

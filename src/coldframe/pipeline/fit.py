@@ -258,8 +258,9 @@ def _train(
             # Problems without a checkpoint do not count: those that were finished before are not trained again.
             folder = checkpoints / f"{places}" if places else checkpoints
             places += 1
-        watched = on_record if number == 0 else None
-        problem.records = Trainer(problem, lm, config, folder, resume, quiet, watched).train()
+        settings = (lm, config, folder, resume, quiet, on_record if number == 0 else None)
+        search = problem.search
+        problem.records = Trainer(problem, *settings).train() if search is None else search(problem, *settings)
         history += [{**record, "problem": float(number)} for record in problem.records]
     if lm.hash_now() != hash_before:
         raise TrainingError("The base model's weights changed during training")

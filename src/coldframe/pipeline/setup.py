@@ -49,10 +49,10 @@ def model_for(method: Method, lm: FrozenLM | None) -> FrozenLM:
         return NoModel()
     if lm is None:
         raise ConfigError(f"{method.name} adapts a language model, and none was given", fix="Pass coldframe.load_lm().")
-    if method.trainable and method.reads_model and not lm.has_weights:
+    if method.trainable and method.reads_model and method.needs_gradient and not lm.has_weights:
         raise ConfigError(
             f"{method.name} is trained through the model's weights, and a server keeps them to itself",
-            fix="Fit with coldframe.load_lm(); then load the artifact with lm=RemoteLM(...).",
+            fix="Fit with coldframe.load_lm(), then load the artifact with lm=RemoteLM(...); or fit black-box-tuning.",
         )
     return lm
 

@@ -30,7 +30,7 @@ class RemoteLM(FrozenLM):
 
     It answers what a :class:`~coldframe.frozen.model.FrozenLM` answers: scores of labels, losses of answers, texts. A
     prompt with soft tokens goes out as vectors, one without as token ids; nothing is installed on the server. What
-    only weights can do (training, head gains, weight deltas) is a :class:`ConfigError` that says what to do instead.
+    only weights can do (gradients, head gains, weight deltas) is a :class:`ConfigError` that says what to do instead.
 
     Threads may share it. Nothing is sent before the first question.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tests.contract.cases import METHODS, task
 from tests.serving.soft_server import SoftServer
 
@@ -85,6 +86,21 @@ def test_methods_that_are_not_trained_are_fitted_and_compared(here: FrozenLM, re
     local = cf.fit(cf.RetrievedICL(k=2), here, rows, retrieval=RETRIEVAL, quiet=True)
     texts = [example.text for example in rows.validation]
     np.testing.assert_allclose(served.predict_proba(texts), local.predict_proba(texts), atol=1e-4)
+
+
+def test_a_prompt_is_searched_through_a_server(
+    here: FrozenLM, server: SoftServer, remote: Remote, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The same candidates and losses, so the same prompt; then it is an artifact like any other."""
+    settings: dict[str, Any] = {"tokens": 2, "dimensions": 3, "population": 4, "evaluations": 24}
+    options: dict[str, Any] = {"batch_size": 4, "quiet": True}
+    served = cf.fit(cf.BlackBoxTuning(**settings), remote(), task(), out=tmp_path / "artifact", **options)
+    assert len(server.requests) > 24
+    local = cf.fit(cf.BlackBoxTuning(**settings), here, task(), **options)
+    torch.testing.assert_close(served.method.state_dict(), local.method.state_dict(), atol=1e-5, rtol=1e-4)
+    rows = [example.text for example in task().train]
+    loaded = cf.load(tmp_path / "artifact", lm=load_lm(checkpoint("llama"), dtype="float32"))
+    np.testing.assert_allclose(loaded.predict_proba(rows), local.predict_proba(rows), atol=1e-4)
 
 
 RETRIEVAL = cf.RetrievalConfig(encoder="tiny")
