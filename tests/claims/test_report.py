@@ -10,7 +10,7 @@ from tests.claims.support import scripted
 from coldframe.claims import report
 from coldframe.claims.entry import Entry
 from coldframe.claims.reading import Measured
-from coldframe.claims.runner import Kept, Result
+from coldframe.claims.runner import Finished, Result
 from coldframe.claims.verdict import Ours
 from coldframe.storage.files import to_json
 
@@ -18,7 +18,7 @@ from coldframe.storage.files import to_json
 def result(ours: Ours | None, **changes: Any) -> Result:
     entry = Entry.from_dict({**scripted(quick={"flags": {"gap": 1}}), "name": "one", **changes}).sized(True)
     measured = Measured(ours, 75.0, remark="" if ours else "It was not measured.")
-    return Result(entry, "done", Kept("key", (measured,), 90.0, "python -m reproduction.gap --out <b>"))
+    return Result(entry, "done", Finished("key", (measured,), 90.0, "python -m reproduction.gap --out <b>"))
 
 
 FAILED = Result(Entry.from_dict({**scripted(paper="Another"), "name": "two"}), "failed", problem="no <disk>")

@@ -35,9 +35,9 @@ def test_what_is_done_is_read_and_not_run_again(tmp_path: Path) -> None:
     entries = read_entries(run.folder)
     assert run.effort(entries["one"]).time == "time unknown"
     (first,) = run.run(entries)
-    assert first.state == "done" and first.kept is not None and ran(run) == 1
-    assert first.kept.rows[0].ours is not None and first.kept.rows[0].ours.low == 2.0
-    assert first.judged[0][2] == "OK" and first.kept.command.startswith("python -m reproduction.gap --out")
+    assert first.state == "done" and first.finished is not None and ran(run) == 1
+    assert first.finished.rows[0].ours is not None and first.finished.rows[0].ours.low == 2.0
+    assert first.judged[0][2] == "OK" and first.finished.command.startswith("python -m reproduction.gap --out")
     (again,) = run.run(entries)
     assert again == first and ran(run) == 1
     assert run.effort(entries["one"]).time == "about 0 s (done before)"
@@ -67,7 +67,7 @@ def test_one_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     spent = json.loads((run.home / "a.spent.json").read_text())
     assert [*spent.values()][0] > 0
     run.run(read_entries(run.folder))
-    assert not (run.home / "a.error.txt").exists() and run.kept(read_entries(run.folder)["a"]) is not None
+    assert not (run.home / "a.error.txt").exists() and run.finished(read_entries(run.folder)["a"]) is not None
 
 
 def test_what_was_interrupted_goes_on_and_its_time_is_the_whole(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_quick_runs_stand_beside_whole_ones(tmp_path: Path) -> None:
     whole, quick = (reproduction(tmp_path, claims, quick=size) for size in (False, True))
     first, second = quick.run(read_entries(quick.folder))
     assert first.entry.scaled_down and not second.entry.scaled_down
-    assert quick.home.name == "smollm2-quick" and whole.kept(read_entries(whole.folder)["one"]) is None
+    assert quick.home.name == "smollm2-quick" and whole.finished(read_entries(whole.folder)["one"]) is None
 
 
 def test_question_sets_that_were_not_named_are_left_out(tmp_path: Path) -> None:

@@ -87,11 +87,11 @@ def test_a_larger_tolerance_never_turns_a_value_to_no(ours: Ours, tolerance: flo
 @given(st.floats(0.01, 100), st.floats(1, 10), st.floats(0.01, 100))
 def test_a_ratio_does_not_know_which_is_the_denominator(value: float, factor: float, published: float) -> None:
     ours, inverse = Ours.exactly(value), Ours.exactly(1 / value)
-    one = judge(row(compare="ratio", published=published, tolerance=factor), ours)
+    as_ratio = judge(row(compare="ratio", published=published, tolerance=factor), ours)
     other = judge(row(compare="ratio", published=1 / published, tolerance=factor), inverse)
     near = abs(abs(math.log(value / published)) - math.log(factor)) < 1e-6
     near = near or abs(abs(math.log(value / published)) - 2 * math.log(factor)) < 1e-6
-    assert near or one == other
+    assert near or as_ratio == other
 
 
 @pytest.mark.parametrize("compare", ["more", "less", "value"])

@@ -159,8 +159,8 @@ class Entry(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one = (self.run is None) != (self.script is None)
-        check(one, f"{self.name or self.title} has one of run (a comparison) and script")
+        single = (self.run is None) != (self.script is None)
+        check(single, f"{self.name or self.title} has one of run (a comparison) and script")
         check(bool(self.rows), f"{self.name or self.title} has no rows")
         for row in self.rows:
             where = f"{self.name}: {row.claim!r}"

@@ -66,19 +66,19 @@ def _decimals(value: float) -> int:
 
 def _ours(line: Line) -> Cell | None:
     """The number with its interval; it unfolds into the command that makes it."""
-    measured, kept = line.measured, line.result.kept
-    if measured is None or kept is None:
+    measured, finished = line.measured, line.result.finished
+    if measured is None or finished is None:
         return None
     ours = measured.ours
     if ours is None or not math.isfinite(ours.value):
-        return Cell(DASH, measured.remark, unfold=kept.command)
+        return Cell(DASH, measured.remark, unfold=finished.command)
     sign = len(line.row.of) == 2 and line.row.compare in ("more", "less", "value")
     if ours.n is None and ours.low == ours.high:
-        return Cell(exact(ours.value, sign=sign), unfold=kept.command)
+        return Cell(exact(ours.value, sign=sign), unfold=finished.command)
     largest = max(abs(ours.low), abs(ours.value), abs(ours.high))
     value, _, ends = span(ours, _decimals(largest), sign=sign).partition(" ")
     n = "" if ours.n is None else f" n = {ours.n:,}, {plural(ours.seeds, 'seed')}"
-    return Cell(value, f"{ends}{n}".strip(), unfold=kept.command)
+    return Cell(value, f"{ends}{n}".strip(), unfold=finished.command)
 
 
 def _published(line: Line) -> Cell:
@@ -160,8 +160,8 @@ def _about(result: Result) -> list[Block]:
     if result.problem:
         blocks.append(Text(f"{result.state.capitalize()}: {result.problem}", "warn"))
     blocks.append(Table.of(COLUMNS, lines_of(result), title=entry.title))
-    if result.kept is not None:
-        blocks.append(Text(f"All of it took {duration(result.kept.seconds)}.", "soft"))
+    if result.finished is not None:
+        blocks.append(Text(f"All of it took {duration(result.finished.seconds)}.", "soft"))
     return blocks
 
 
@@ -186,7 +186,7 @@ def render_markdown(results: Sequence[Result], command: str) -> str:
         blocks += [Heading(paper, 2), _banner(paper, of_paper)]
         for result in of_paper:
             blocks += [Heading(result.entry.title), *_about(result)]
-            blocks += [Code(result.kept.command)] if result.kept else []
+            blocks += [Code(result.finished.command)] if result.finished else []
     return markdown.render([*blocks, Code(command)])
 
 
@@ -210,8 +210,8 @@ def to_dict(results: Sequence[Result]) -> list[dict[str, Any]]:
             "state": result.state,
             "problem": result.problem,
             "scaled_down": result.entry.scaled_down,
-            "seconds": None if result.kept is None else result.kept.seconds,
-            "command": None if result.kept is None else result.kept.command,
+            "seconds": None if result.finished is None else result.finished.seconds,
+            "command": None if result.finished is None else result.finished.command,
             "rows": [_row_dict(line) for line in lines_of(result)],
         }
         for result in results

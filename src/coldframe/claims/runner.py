@@ -34,7 +34,7 @@ State: TypeAlias = Literal["done", "failed", "left out"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Kept(Config):
+class Finished(Config):
     """What is kept of a claim that is done.
 
     Args:
@@ -44,7 +44,7 @@ class Kept(Config):
         command: What makes it again.
     """
 
-    section = "kept claim"
+    section = "finished claim"
 
     key: str
     rows: tuple[Measured, ...]
@@ -59,19 +59,19 @@ class Result:
     Attributes:
         entry: As it ran.
         state: ``left out`` where it needs a folder of question sets and none was named.
-        kept: Of one that is done.
+        finished: Of one that is done.
         problem: Why it is not.
     """
 
     entry: Entry
     state: State
-    kept: Kept | None = None
+    finished: Finished | None = None
     problem: str = ""
 
     @property
     def judged(self) -> list[tuple[Row, Measured | None, Verdict]]:
         """Every row with ours and the verdict."""
-        measured = self.kept.rows if self.kept is not None else [None] * len(self.entry.rows)
+        measured = self.finished.rows if self.finished is not None else [None] * len(self.entry.rows)
         rows = zip(self.entry.rows, measured, strict=True)
         return [(row, mine, judge(row, None if mine is None else mine.ours)) for row, mine in rows]
 
@@ -119,37 +119,37 @@ class Reproduction:
     def effort(self, entry: Entry) -> Effort:
         """What a claim will cost now; nothing where it is kept."""
         sized = self.sized(entry)
-        kept = self.kept(sized)
+        finished = self.finished(sized)
         effort = self.timings.of(sized)
-        return effort if kept is None else dataclasses.replace(effort, seconds=0.0, basis="done before")
+        return effort if finished is None else dataclasses.replace(effort, seconds=0.0, basis="done before")
 
-    def kept(self, sized: Entry) -> Kept | None:
+    def finished(self, sized: Entry) -> Finished | None:
         """What is kept of a claim, if it is of these settings."""
         path = self.home / f"{sized.name}.json"
         if not path.is_file():
             return None
-        kept = Kept.from_dict(read_mapping(path), results=True)
-        return kept if kept.key == self._key(sized) else None
+        finished = Finished.from_dict(read_mapping(path), results=True)
+        return finished if finished.key == self._key(sized) else None
 
     def run(self, entries: Mapping[str, Entry]) -> list[Result]:
         """Run what is not kept, in order."""
         results = []
         for number, entry in enumerate(entries.values(), start=1):
-            result = self._one(entry)
+            result = self._run(entry)
             results.append(result)
             if not self.quiet:
-                took = "" if result.kept is None else f", {duration(result.kept.seconds)} to make"
+                took = "" if result.finished is None else f", {duration(result.finished.seconds)} to make"
                 why = f": {result.problem}" if result.problem else ""
                 say(f"[{number}/{len(entries)}] {entry.name}: {result.state}{took}{why}")
         return results
 
-    def _one(self, entry: Entry) -> Result:
+    def _run(self, entry: Entry) -> Result:
         sized = self.sized(entry)
         if sized.needs_data and self.data is None:
             return Result(sized, "left out", problem="it reads sets of questions; name their folder with --data")
-        kept = self.kept(sized)
-        if kept is not None:
-            return Result(sized, "done", kept)
+        finished = self.finished(sized)
+        if finished is not None:
+            return Result(sized, "done", finished)
         started, before = time.perf_counter(), self._spent(sized)
         try:
             rows, command, made = self._compared(sized) if sized.script is None else self._scripted(sized, before)
@@ -165,11 +165,11 @@ class Reproduction:
             write_json(self._spent_path(sized), {self._key(sized): round(seconds, 1)})
         (self.home / f"{entry.name}.error.txt").unlink(missing_ok=True)
         seconds = max(seconds, made)  # a run that was killed could not note its time; its fits have theirs
-        kept = Kept(self._key(sized), rows, round(seconds, 1), command)
-        write_json(self.home / f"{entry.name}.json", kept.to_dict(), indent=2)
+        finished = Finished(self._key(sized), rows, round(seconds, 1), command)
+        write_json(self.home / f"{entry.name}.json", finished.to_dict(), indent=2)
         timings = self.timings
         write_json(timings.path, timings.record(sized, seconds), indent=2)
-        return Result(sized, "done", kept)
+        return Result(sized, "done", finished)
 
     def _compared(self, entry: Entry) -> tuple[tuple[Measured, ...], str, float]:
         """Ours, the command that makes it, and the seconds of all its fits, whenever they were made."""

@@ -131,11 +131,11 @@ def _all_kept(options: Reproduce, reproduction: Reproduction, results: Sequence[
     pages = []
     for name, entry in read_entries(options.folder).items():
         sized = reproduction.sized(entry)
-        kept = reproduction.kept(sized)
+        finished = reproduction.finished(sized)
         if name in ran:
             pages.append(ran[name])
-        elif kept is not None:
-            pages.append(Result(sized, "done", kept))
+        elif finished is not None:
+            pages.append(Result(sized, "done", finished))
     return pages
 
 
