@@ -10,7 +10,6 @@ import tyro
 
 from coldframe.cli.backend import BackendFlags, client_settings, refuse_without_server
 from coldframe.cli.parsing import parse
-from coldframe.cli.threads import start_threads
 from coldframe.errors import ConfigError
 
 Pairs = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=DIR")]
@@ -71,7 +70,6 @@ def run(argv: Sequence[str]) -> None:
     artifacts = list(_artifacts(options.adapter))
     if not artifacts and options.adapter_root is None:
         raise ConfigError("There is nothing to serve", fix="Give --adapter NAME=DIR, or --adapter-root DIR.")
-    start_threads(quiet=False)
     from coldframe.serving.gateway.access import Access
     from coldframe.serving.gateway.backend import models_of
     from coldframe.serving.gateway.server import serve

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from coldframe.errors import ConfigError, MissingExtraError
+from coldframe.frozen.threads import set_threads
+from coldframe.progress import say
 from coldframe.serving.gateway.access import Access, Gate, check_address, is_local
 from coldframe.serving.gateway.adapters import Adapters, LoadModel
 from coldframe.serving.gateway.settings import GatewaySettings
@@ -74,9 +76,11 @@ def serve(
     access = Access.with_environment() if access is None else access
     check_address(settings.host, access, settings.allow_unauthenticated)
     listener = _listener(settings)  # before the models, which take long
+    threads = set_threads()
     adapters = Adapters(load_model or _local(settings), root=settings.adapter_root)
     for name, path in artifacts:
         adapters.load(name, path)
+    say(threads)  # not above the line of what is wrong
     logs.configure()
     host, port = listener.getsockname()[:2]
     logs.event("listening", address=f"http://{host}:{port}", adapters=len(adapters))
