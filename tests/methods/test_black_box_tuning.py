@@ -80,6 +80,7 @@ def test_the_loss_falls_and_the_best_round_is_taken() -> None:
     assert pipeline.method.trained_parameters == 6
 
 
+@pytest.mark.slow
 def test_without_validation_rows_the_candidates_choose() -> None:
     history = searched(dataclasses.replace(task(), validation=())).history
     best, losses = [record["best"] for record in history], [record["train_loss"] for record in history]
@@ -117,14 +118,14 @@ def test_an_interrupted_search_ends_with_the_same_bytes(placement: str, tmp_path
 
 
 def test_the_search_of_another_run_is_refused(tmp_path: Path) -> None:
-    searched(out=tmp_path)
+    searched(out=tmp_path, settings={"evaluations": 6})
     with pytest.raises(ArtifactError, match="belongs to a run with other settings"):
-        searched(out=tmp_path, settings={"sigma": 0.5})
+        searched(out=tmp_path, settings={"evaluations": 6, "sigma": 0.5})
 
 
 def test_it_draws_from_a_generator_of_its_own() -> None:
     before = np.random.get_state()[1].copy()  # type: ignore[index]
-    searched()
+    searched(settings={"evaluations": 6})
     assert (np.random.get_state()[1] == before).all()  # type: ignore[index]
 
 
