@@ -83,7 +83,7 @@ def test_than_is_said() -> None:
 def test_unknown_names_and_empty_folders(tmp_path: Path) -> None:
     entries = read_entries(write_claims(tmp_path, {"first": scripted(), "second": scripted()}))
     assert list(chosen(entries, ("second", "first", "second"))) == ["second", "first"]
-    with pytest.raises(ConfigError, match="Did you mean 'first'"):
-        chosen(entries, ("frist",))
+    with pytest.raises(ConfigError, match="Did you mean .second."):
+        chosen(entries, ("seconds",))
     with pytest.raises(ConfigError, match="Run it from a checkout"):
         read_entries(tmp_path / "elsewhere")
