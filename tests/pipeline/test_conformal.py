@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import tiny
 
@@ -52,6 +52,7 @@ def task() -> Task:
 # ---- coverage ---------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(COVERAGES, st.data())
 def test_each_row_in_turn_is_covered_by_the_others_as_often_as_is_wanted(coverage: float, data: Any) -> None:
     """Exchangeable rows, each as often the new one: the theorem's own average, with and without ties."""
@@ -65,6 +66,7 @@ def test_each_row_in_turn_is_covered_by_the_others_as_often_as_is_wanted(coverag
         assert np.mean(covered) <= coverage + 1 / len(scores)
 
 
+@settings(deadline=None)
 @given(COVERAGES, st.lists(st.integers(0, 20), min_size=19, max_size=40), st.integers(0, 20))
 def test_a_label_is_in_the_set_unless_too_few_right_ones_were_as_unlikely(
     coverage: float, scores: list[int], score: int
