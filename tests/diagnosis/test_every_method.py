@@ -87,7 +87,7 @@ def test_every_method_is_diagnosed_on_every_kind_of_task(case: Case, kind: str) 
     assert ("oracle" in missing) == (kind == "labels with passages" and method.uses_retrieval)
     assert ("swapped-conditioning" in missing) == (method.uses_retrieval and not method.uses_query)
     assert (diagnosis.token_variance is not None) == any(
-        name in method.name for name in ("prompt", "idpg", "esp", "latent-memory")
+        name in method.name for name in ("prompt", "idpg", "esp", "latent-memory", "black-box")
     )
 
 

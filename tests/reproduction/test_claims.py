@@ -34,7 +34,7 @@ CLAIMS = read_entries(ROOT / "reproduction")
 COMPARISONS = [name for name, entry in CLAIMS.items() if entry.run is not None]
 SCRIPTS = [name for name, entry in CLAIMS.items() if entry.script is not None]
 #: Modules that run alone and make no claim: they build, or draw what a claim measured.
-WITHOUT_CLAIM = {"multi_document_qa", "small_gpt2", "parametric_figures"}
+WITHOUT_CLAIM = {"conformal", "multi_document_qa", "small_gpt2", "parametric_figures"}
 
 
 def options_of(entry: Entry, tmp_path: Path) -> Compare:

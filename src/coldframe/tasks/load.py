@@ -38,7 +38,7 @@ def builtin_names() -> list[str]:
     """Names of the tasks that come with coldframe.
 
     >>> builtin_names()
-    ['b3db', 'bace', 'bbbp', 'clintox', 'dense-store', 'fact-claims', 'fact-corpus', 'facts', 'trec']
+    ['b3db', 'bace', 'bbbp', 'clintox', 'dense-answers', 'dense-store', 'fact-claims', 'fact-corpus', 'facts', 'trec']
     """
     return sorted(BUILTIN)
 

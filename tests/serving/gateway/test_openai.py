@@ -94,5 +94,6 @@ def test_what_cannot_be_done_is_said(client: Any) -> None:
     picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
     assert "messages.0.content" in refused("chat/completions", model="knn", messages=picture)
     assert "prompt" in refused("completions", model="knn", prompt=[])
-    half = [{"role": "user", "content": "\ud800"}]  # JSON may say so, and no other encoding can
-    assert "half a surrogate pair" in refused("chat/completions", model="knn", messages=half)
+    half = rb'{"model": "knn", "messages": [{"role": "user", "content": "\ud800"}]}'  # JSON can say it, UTF-8 cannot
+    answer = client.post("/v1/chat/completions", content=half, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422 and "half a surrogate pair" in answer.json()["error"]["message"]
